@@ -1,0 +1,67 @@
+# One environment in $(VENV), made once and shared by every target.
+# `make` alone lists the targets.
+
+PYTHON ?= python3
+VENV ?= .venv
+# Index of torch wheels to use instead of PyPI's CUDA build, e.g. that of PyTorch's CPU wheels.
+TORCH_INDEX ?=
+
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# The CUDA libraries of torch's default build: not wanted with wheels from another index.
+GPU_ONLY := ^(nvidia|cuda|triton)
+
+.DEFAULT_GOAL := help
+.PHONY: help install quickstart test lab doctor clean
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(INSTALLED)  ## Create the environment in .venv (the other targets do it by themselves)
+
+# The stamp comes last: an interrupted installation is taken up again.
+$(INSTALLED): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2])' 2>/dev/null || { \
+	  echo "Python 3.11 or newer is needed, '$(PYTHON)' is: $$($(PYTHON) --version 2>&1)." >&2; \
+	  echo "Name another one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "'$(PYTHON)' cannot make environments: on Debian and Ubuntu, install python3-venv." >&2; \
+	  exit 1; }
+	@echo "Creating the environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@rm -f $(INSTALLED)
+ifeq ($(strip $(TORCH_INDEX)),)
+	@echo "Installing the versions of requirements.lock (torch with CUDA: a few GB, some minutes)"
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+else
+	@echo "Installing torch from $(TORCH_INDEX)"
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --index-url $(TORCH_INDEX) \
+	  $$(grep -E '^(torch|torchvision)==' requirements.lock)
+	@echo "Installing the other versions of requirements.lock"
+	@grep -vE '$(GPU_ONLY)|^(torch|torchvision)==' requirements.lock > $(VENV)/requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -r $(VENV)/requirements.txt
+endif
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $(INSTALLED)
+
+quickstart: $(INSTALLED)  ## Seven methods on Digits-LT: table, figures, executed notebook
+	@$(BIN)/hml run notebooks/00_quickstart.ipynb -o results/notebooks/00_quickstart.ipynb
+	@echo
+	@cat results/tables/quickstart.md
+	@echo
+	@echo "Table:    results/tables/quickstart.md"
+	@echo "Figures:  $$(ls results/figures/quickstart_*.png | tr '\n' ' ')"
+	@echo "Notebook: results/notebooks/00_quickstart.ipynb"
+
+test: $(INSTALLED)  ## Run the tests
+	@$(BIN)/python -m pytest -q
+
+lab: $(INSTALLED)  ## Open JupyterLab on the notebooks
+	@$(BIN)/jupyter lab --notebook-dir=. notebooks
+
+doctor: $(INSTALLED)  ## Say what works on this machine and what is missing
+	@$(BIN)/hml doctor
+
+clean:  ## Remove caches and the environment; results stay
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis *.egg-info build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,117 @@
+"""Augmentation of whole batches of small uint8 images by one gather, on whatever device holds them.
+
+All random numbers of an epoch are drawn before it, from a CPU generator: the step itself is then a pure
+function of tensors (it can be captured as a CUDA graph), and an epoch is the same on every device.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What may happen to a training image.
+
+    Parameters
+    ----------
+    pad : int
+        Random crop of the original size out of the image with ``pad`` black pixels on every side.
+    flip : bool
+        Mirror left and right with probability one half.
+    """
+
+    pad: int = 0
+    flip: bool = False
+
+
+AUGMENTATIONS = {
+    "none": Augmentation(),
+    "crop": Augmentation(pad=1),
+    "crop_flip": Augmentation(pad=4, flip=True),
+}
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The random part of an epoch: crop offsets int64 (N,) in 0 … 2·pad and flips bool (N,)."""
+
+    top: Tensor
+    left: Tensor
+    flip: Tensor
+
+    def __getitem__(self, part: slice) -> Draws:
+        return Draws(self.top[part], self.left[part], self.flip[part])
+
+    def to(self, device: torch.device) -> Draws:
+        return Draws(self.top.to(device), self.left.to(device), self.flip.to(device))
+
+
+def draw(number: int, augmentation: Augmentation, generator: torch.Generator) -> Draws:
+    """Draws for ``number`` images, on the generator's device."""
+    device = generator.device
+    offsets = torch.randint(
+        2 * augmentation.pad + 1, (2, number), generator=generator, device=device
+    )
+    if augmentation.flip:
+        flip = torch.rand(number, generator=generator, device=device) < 0.5
+    else:
+        flip = torch.zeros(number, dtype=torch.bool, device=device)
+    return Draws(offsets[0], offsets[1], flip)
+
+
+class ImageBank:
+    """A data set on a device, from which normalised batches are gathered.
+
+    Parameters
+    ----------
+    images : numpy.ndarray
+        uint8 (N, H, W, C).
+    mean, std : tuple of float
+        Of each channel, for images scaled to [0, 1].
+    device : torch.device
+    pad : int
+        Black pixels to add on every side once, so that a crop is a plain gather.
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        device: torch.device,
+        pad: int = 0,
+    ) -> None:
+        number, self.height, self.width, channels = images.shape
+        padded = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+        self.rows, self.columns = padded.shape[1:3]
+        self.number, self.pad = number, pad
+        # One row a pixel: a batch is a gather of whole pixels, which is channels-last by itself.
+        self.pixels = torch.from_numpy(padded).to(device).reshape(-1, channels)
+        self.scale = 1 / (255 * torch.tensor(std, device=device))
+        self.shift = -torch.tensor(mean, device=device) / torch.tensor(std, device=device)
+        self.y = torch.arange(self.height, device=device)
+        self.x = torch.arange(self.width, device=device)
+
+    def __len__(self) -> int:
+        return self.number
+
+    def batch(self, indices: Tensor, draws: Draws | None = None) -> Tensor:
+        """Images ``indices`` (B,) as float32 (B, C, H, W) in channels-last order.
+
+        Without ``draws`` they are the original images.
+        """
+        if draws is None:
+            top = left = torch.full_like(indices, self.pad)
+            columns = self.x.expand(len(indices), -1)
+        else:
+            top, left = draws.top, draws.left
+            columns = torch.where(draws.flip[:, None], self.width - 1 - self.x, self.x)  # (B, W)
+        row = indices[:, None] * self.rows + top[:, None] + self.y  # (B, H)
+        pixel = row[:, :, None] * self.columns + (left[:, None] + columns)[:, None, :]  # (B, H, W)
+        batch = self.pixels[pixel]  # (B, H, W, C) uint8
+        return torch.addcmul(self.shift, batch.float(), self.scale).permute(0, 3, 1, 2)

@@ -1,0 +1,186 @@
+"""The ``hml`` command: run notebooks, train single runs, examine the machine."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from hml_core import __version__
+from hml_core.errors import HmlError
+
+SELECTION_ORDER = ("last", "best_validation", "best_test")
+
+
+class _Group(click.Group):
+    """Shows an error of ours as one message instead of a traceback."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except HmlError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="hml")
+def main() -> None:
+    """Hard-mining loss and decoupled training for long-tailed image classification."""
+
+
+# hml run ------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("notebook", type=click.Path(path_type=Path))
+@click.option(
+    "-p",
+    "--parameter",
+    "pairs",
+    type=(str, str),
+    multiple=True,
+    metavar="NAME VALUE",
+    help="A parameter; the value is read as YAML: 3, 1e4, true, [ce, hml1].",
+)
+@click.option(
+    "-f",
+    "--file",
+    "file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="YAML file of parameters; -p wins over it.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Executed notebook [default: results/notebooks/NOTEBOOK].",
+)
+def run(notebook: Path, pairs: tuple, file: Path | None, output: Path | None) -> None:
+    """Execute NOTEBOOK headlessly; an unknown or ill-typed parameter is an error."""
+    from hml_core import notebooks
+
+    given: dict[str, Any] = {}
+    if file is not None:
+        loaded = _yaml(file.read_text(), f"the file {file}")
+        if not isinstance(loaded, dict):
+            raise click.ClickException(f"Expected {file} to hold `name: value` lines.")
+        given.update(loaded)
+    given.update({name: _yaml(text, f"parameter {name!r}") for name, text in pairs})
+    written = notebooks.execute(notebook, given, output)
+    click.echo(f"Executed notebook: {written}")
+
+
+def _yaml(text: str, where: str) -> Any:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise click.ClickException(f"Cannot read {where} as YAML: {error}") from error
+    return _numbers(value)
+
+
+def _numbers(value: Any) -> Any:
+    """YAML 1.1 reads 1e4 as text; a person means the number."""
+    if isinstance(value, list):
+        return [_numbers(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _numbers(item) for key, item in value.items()}
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+# hml train ----------------------------------------------------------------------------------------
+
+
+def _config_options(command: click.Command) -> click.Command:
+    """One option for every field of RunConfig, so that the two cannot drift apart."""
+    from hml_core import config as config_module
+    from hml_core.config import RunConfig
+
+    kinds = config_module.field_kinds()
+    for field in reversed(dataclasses.fields(RunConfig)):
+        flag = f"--{field.name.replace('_', '-')}"
+        if bool in kinds[field.name]:
+            option = click.option(f"{flag}/--no-{flag[2:]}", field.name, default=None)
+        elif tuple in kinds[field.name]:
+            option = click.option(flag, field.name, type=int, multiple=True, metavar="EPOCH")
+        else:
+            kind = next(k for k in kinds[field.name] if k in (int, float, str))
+            default = "" if field.default is None else f" [default: {field.default}]"
+            option = click.option(
+                flag, field.name, type=kind, default=None, help=f"RunConfig.{field.name}{default}"
+            )
+        command = option(command)
+    return command
+
+
+@main.command()
+@_config_options
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option(
+    "--data-root", type=click.Path(path_type=Path), help="Folder of the data set's files."
+)
+@click.option(
+    "--runs-root",
+    type=click.Path(path_type=Path),
+    default=Path("results/runs"),
+    show_default=True,
+    help="Where run records lie.",
+)
+@click.option("--quiet", is_flag=True, help="No progress.")
+def train(device: str, data_root: Path | None, runs_root: Path, quiet: bool, **fields: Any) -> None:
+    """Train one run (or find it finished, or resume it) and print its test metrics.
+
+    An option that is left out takes the default of the data set or of the recipe.
+    """
+    from hml_core.config import RunConfig
+    from hml_core.trainer import fit
+
+    given = {name: value for name, value in fields.items() if value not in (None, ())}
+    config = RunConfig(**given)
+    done = fit(config, data_root=data_root, runs_root=runs_root, device=device, progress=not quiet)
+    click.echo(_report(done))
+
+
+def _report(done: Any) -> str:
+    import pandas as pd
+
+    from hml_core.tables import METRICS, SELECTION_LABELS, to_markdown
+
+    rows = {}
+    for name in SELECTION_ORDER:
+        if done.metrics["selections"][name] is None:
+            continue
+        chosen = done.selection(name)
+        cells = {"epoch": str(chosen["epoch"])}
+        for metric, label in METRICS.items():
+            value = chosen[metric]
+            cells[label] = "–" if value != value else f"{100 * value:.1f}"
+        rows[SELECTION_LABELS[name]] = cells
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    table.index.name = "Test metrics in % at"
+    return f"{to_markdown(table)}\nRun record: {done.path}"
+
+
+# hml doctor ---------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.option("--runs-root", type=click.Path(path_type=Path), default=Path("results/runs"))
+def doctor(runs_root: Path) -> None:
+    """Say what works on this machine, what is missing and how to get it."""
+    from hml_core.doctor import examine
+
+    findings = examine(runs_root)
+    for finding in findings:
+        click.echo(f"{finding.mark:<8}{finding.what}")
+        if finding.remedy:
+            click.echo(f"{'':<8}→ {finding.remedy}")
+    if any(finding.mark == "MISSING" for finding in findings):
+        raise SystemExit(1)

@@ -1,0 +1,424 @@
+"""The complete description of one run: validated, frozen, hashable to a ``run_id``."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import math
+import re
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hml_core import datasets, imbalance, models, recipes, sampling
+from hml_core.augment import AUGMENTATIONS
+from hml_core.errors import ConfigError
+from hml_core.schedule import PROTOCOLS, WARM_UP, boundary
+
+PRECISIONS = ("auto", "float32", "bf16")
+IMBALANCE_TYPES = ("exp", "step", "none")
+WEIGHTINGS = ("none", "CS", "CB")
+WEIGHT_PLACEMENTS = ("outer", "inner")
+_WEIGHTING_ALIASES = {"cost_sensitive": "CS", "class_balanced": "CB"}
+
+# What a field left at None becomes, where neither the data set nor the recipe says otherwise.
+_FALLBACKS = {
+    "imbalance_ratio": 100.0,
+    "model": "resnet32",
+    "epochs": 200,
+    "batch_size": 128,
+    "augmentation": "crop_flip",
+    "precision": "auto",
+    "sampler": "instance",
+}
+# The options of recipes (see hml_core.recipes.options): a recipe takes some of them.
+_OPTIONS = (
+    "delta",
+    "weighting",
+    "weight_placement",
+    "loss_scale",
+    "gamma",
+    "max_margin",
+    "logit_scale",
+    "tau",
+    "influence_alpha",
+)
+
+
+def _off(value: Any) -> Any:
+    """A field for a trick; left at ``value`` (off) it does not enter the run's identity."""
+    return field(default=value, metadata={"off": True})
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One training run, as data. Where it runs (device, folders) is not part of it.
+
+    A field left at None takes the default of the data set (``dataset`` … ``precision``), of the recipe
+    (its options and ``stage_ends``) or of the protocol (``early_drop``); afterwards no such field is
+    None but the options that the recipe does not have.
+
+    Parameters
+    ----------
+    dataset : str
+        A name of :data:`hml_core.datasets.DATASETS`.
+    imbalance_type : {"exp", "step", "none"}
+    imbalance_ratio : float
+        n_max / n_min ≥ 1 of the training set.
+    subset_seed : int
+        Which images the long-tailed subset keeps (0: the standard subset).
+    validation_fraction : float
+        Part of the long-tailed training set held out for validation, in [0, 1).
+    recipe : str
+        A name of :func:`hml_core.recipes.names`.
+    delta : float
+        Where the outlier cut of the hard-mining loss lies; > 0, may be infinite.
+    weighting : {"none", "CS", "CB"}
+        Scheme of the class weights: cost-sensitive (∝ 1/n) or class-balanced (Cui et al. 2019).
+    weight_placement : {"outer", "inner"}
+        Where the class weight enters the loss (the ``weighting`` argument of the losses).
+    loss_scale : float
+        Constant factor of the hard-mining loss (the authors' code: 10).
+    gamma, max_margin, logit_scale, tau, influence_alpha : float
+        Focal exponent; LDAM's largest margin and scale; strength of logit adjustment or
+        τ-normalisation; α of the influence-balanced loss.
+    stage_ends : tuple of int
+        Epochs after which the recipe switches to its next stage, one less than it has stages.
+    protocol : {"official", "controlled"}
+        The authors' schedule, or the same schedule for every recipe.
+    early_drop : bool
+        Learning rate ×0.01 from the second stage on; see :func:`hml_core.schedule.learning_rates`.
+    model, head : str
+        Network (:data:`hml_core.models.MODELS`) and classifier ("linear" or "cosine").
+    epochs, batch_size, warmup_epochs : int
+    learning_rate, momentum, weight_decay : float
+        Of SGD.
+    augmentation : str
+        See :data:`hml_core.augment.AUGMENTATIONS`.
+    sampler : str
+        See :data:`hml_core.sampling.SAMPLERS`; for the stages whose recipe leaves it open.
+    precision : {"auto", "float32", "bf16"}
+        "auto" is bf16 autocast where the hardware computes in it, else float32.
+    evaluate_every : int
+        Epochs between evaluations; the last epoch is always evaluated.
+    deterministic : bool
+        Only deterministic algorithms; bit-identical repeats on CUDA too. (On a CPU they always are.)
+    seed : int
+        Initialisation, order and augmentation.
+
+    Raises
+    ------
+    ConfigError
+        For any value that cannot be trained with, naming it and what was expected.
+
+    Examples
+    --------
+    >>> config = RunConfig(dataset="digits", recipe="hml1", epochs=20, seed=3)
+    >>> config.delta, config.stage_ends, config.model
+    (10000.0, (10,), 'resnet8')
+    >>> RunConfig.from_json(config.to_json()) == config
+    True
+    """
+
+    dataset: str = "digits"
+    imbalance_type: str = "exp"
+    imbalance_ratio: float | None = None
+    subset_seed: int = 0
+    validation_fraction: float = _off(0.0)
+    recipe: str = "ce"
+    delta: float | None = None
+    weighting: str | None = None
+    weight_placement: str | None = None
+    loss_scale: float | None = None
+    gamma: float | None = None
+    max_margin: float | None = None
+    logit_scale: float | None = None
+    tau: float | None = None
+    influence_alpha: float | None = None
+    stage_ends: tuple[int, ...] | None = None
+    protocol: str = "controlled"
+    early_drop: bool | None = None
+    model: str | None = None
+    head: str | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    warmup_epochs: int | None = None
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 2e-4
+    augmentation: str | None = None
+    sampler: str | None = None
+    precision: str | None = None
+    evaluate_every: int = 1
+    deterministic: bool = _off(False)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self._check_types()
+        info = datasets.info(self.dataset)
+        for name, value in {**_FALLBACKS, **info.defaults}.items():
+            self._fill(name, value)
+        self._check_numbers()
+        self._fill_recipe()
+        self._fill("early_drop", self._drops_early())
+        self._fill("warmup_epochs", boundary(WARM_UP, self.epochs))
+        self._check_choices()
+        self._check_counts(info)
+
+    # Filling in ---------------------------------------------------------------------------------
+
+    def _fill(self, name: str, value: Any) -> None:
+        if getattr(self, name) is None:
+            object.__setattr__(self, name, value)
+
+    def _check_types(self) -> None:
+        """Refuse a value of the wrong type; an int is accepted (and made a float) for a float."""
+        for name, kinds in field_kinds().items():
+            value = getattr(self, name)
+            if float in kinds and isinstance(value, int) and not isinstance(value, bool):
+                value = float(value)
+            if tuple in kinds and isinstance(value, list):
+                value = tuple(value)
+            wrong = not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)
+            if tuple in kinds and isinstance(value, tuple):
+                wrong = not all(type(end) is int for end in value)
+            if wrong:
+                expected = " or ".join("None" if k is types.NoneType else k.__name__ for k in kinds)
+                raise ConfigError(
+                    f"Expected `{name}` to be {expected}, got {value!r} ({type(value).__name__})."
+                )
+            object.__setattr__(self, name, value)
+
+    def _fill_recipe(self) -> None:
+        if self.weighting is not None:
+            object.__setattr__(
+                self, "weighting", _WEIGHTING_ALIASES.get(self.weighting, self.weighting)
+            )
+        given = {name: getattr(self, name) for name in _OPTIONS if getattr(self, name) is not None}
+        recipe = recipes.get(self.recipe, **given)
+        for name, value in recipe.options.items():
+            if name in _OPTIONS:
+                self._fill(name, value)
+        self._fill("head", recipe.head)
+        if recipe.head == "cosine" and self.head != "cosine":
+            raise ConfigError(
+                f"The recipe {self.recipe!r} puts margins on cosines: expected `head` 'cosine', "
+                f"got {self.head!r}."
+            )
+        fractions = [stage.until for stage in recipe.stages[:-1]]
+        self._fill("stage_ends", tuple(boundary(until, self.epochs) for until in fractions))
+        if len(self.stage_ends) != len(fractions):
+            raise ConfigError(
+                f"Expected `stage_ends` with {len(fractions)} epoch(s), one less than the "
+                f"{len(recipe.stages)} stage(s) of {self.recipe!r}, got {self.stage_ends}."
+            )
+        bounds = (0, *self.stage_ends, self.epochs)
+        if any(end <= start for start, end in itertools.pairwise(bounds)):
+            raise ConfigError(
+                "Expected `stage_ends` to rise strictly between 0 and the "
+                f"{self.epochs} epochs of the run, got {self.stage_ends}."
+            )
+
+    def _drops_early(self) -> bool:
+        scales = {stage.learning_rate_scale for stage in self.stages}
+        return self.protocol == "official" and scales != {1.0}
+
+    # Checking -----------------------------------------------------------------------------------
+
+    def _check_numbers(self) -> None:
+        ratio = self.imbalance_ratio
+        if not math.isfinite(ratio) or ratio < 1:
+            hint = ""
+            if 0 < ratio < 1:
+                hint = f"; {ratio:g} is n_min / n_max: did you mean {1 / ratio:g}?"
+            raise ConfigError(f"Expected `imbalance_ratio` n_max / n_min ≥ 1, got {ratio:g}{hint}")
+        for name in ("epochs", "batch_size", "evaluate_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"Expected `{name}` ≥ 1, got {getattr(self, name)}.")
+        for name in ("seed", "subset_seed"):
+            if not 0 <= getattr(self, name) < 2**32:
+                raise ConfigError(f"Expected 0 ≤ `{name}` < 2³², got {getattr(self, name)}.")
+        for name in ("delta", "loss_scale", "logit_scale", "influence_alpha", "learning_rate"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"Expected `{name}` > 0, got {value}.")
+        for name in ("gamma", "max_margin", "tau", "weight_decay", "momentum"):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise ConfigError(f"Expected `{name}` ≥ 0, got {value}.")
+        for name, kinds in field_kinds().items():
+            value = getattr(self, name)
+            if name != "delta" and float in kinds and value is not None and math.isinf(value):
+                raise ConfigError(f"Expected `{name}` to be finite, got {value}.")
+        if not self.momentum < 1:
+            raise ConfigError(f"Expected `momentum` < 1, got {self.momentum}.")
+        if not 0 <= self.validation_fraction < 1:
+            raise ConfigError(
+                f"Expected 0 ≤ `validation_fraction` < 1, got {self.validation_fraction}."
+            )
+
+    def _check_choices(self) -> None:
+        allowed = {
+            "imbalance_type": IMBALANCE_TYPES,
+            "weighting": WEIGHTINGS,
+            "weight_placement": WEIGHT_PLACEMENTS,
+            "protocol": PROTOCOLS,
+            "model": tuple(models.MODELS),
+            "head": models.HEADS,
+            "augmentation": tuple(AUGMENTATIONS),
+            "sampler": tuple(sampling.SAMPLERS),
+            "precision": PRECISIONS,
+        }
+        for name, choices in allowed.items():
+            value = getattr(self, name)
+            if value is None or value in choices:
+                continue
+            hint = ""
+            if name == "weighting" and value in WEIGHT_PLACEMENTS:
+                hint = " (where the weight enters the loss is `weight_placement`)"
+            raise ConfigError(
+                f"Expected `{name}` to be one of {', '.join(choices)}, got {value!r}{hint}."
+            )
+        if not 0 <= self.warmup_epochs <= self.epochs:
+            raise ConfigError(
+                f"Expected 0 ≤ `warmup_epochs` ≤ {self.epochs} epochs, got {self.warmup_epochs}."
+            )
+        own = {stage.sampler for stage in self.stages} - {"instance"}
+        if own and self.sampler != "instance":
+            raise ConfigError(
+                f"The recipe {self.recipe!r} samples by itself ({', '.join(sorted(own))}): "
+                f"expected `sampler` 'instance', got {self.sampler!r}."
+            )
+
+    def _check_counts(self, info: datasets.DatasetInfo) -> None:
+        if info.has_validation and self.validation_fraction:
+            raise ConfigError(
+                f"The data set {self.dataset!r} has a validation split: expected "
+                f"`validation_fraction` 0, got {self.validation_fraction}."
+            )
+        if info.images_per_class is None or info.num_classes is None:
+            return
+        try:
+            imbalance.class_counts(
+                info.images_per_class, info.num_classes, self.imbalance_type, self.imbalance_ratio
+            )
+        except ValueError as error:
+            raise ConfigError(f"The data set {self.dataset!r}: {error}") from error
+
+    # Reading ------------------------------------------------------------------------------------
+
+    @property
+    def method(self) -> recipes.Recipe:
+        """The recipe with this run's options."""
+        known = recipes.options(self.recipe)
+        return recipes.get(self.recipe, **{n: getattr(self, n) for n in _OPTIONS if n in known})
+
+    @property
+    def stages(self) -> tuple[recipes.Stage, ...]:
+        """The stages of the recipe; where they end is ``stage_ends``."""
+        return self.method.stages
+
+    @property
+    def run_id(self) -> str:
+        """Name of the run's folder: readable first, then a hash of every field that matters."""
+        ratio = f"{self.imbalance_ratio:g}".replace(".", "p").replace("+", "")
+        slug = f"{self.dataset}-{self.imbalance_type}{ratio}-{self.recipe}-s{self.seed}"
+        return f"{re.sub(r'[^A-Za-z0-9_-]', '', slug)}-{self.hash[:10]}"
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 over the canonical JSON of the fields; tricks that are off do not enter it.
+
+        A field for a new trick can therefore be added without orphaning the runs made before it.
+        """
+        matters = {
+            f.name: value
+            for f in dataclasses.fields(self)
+            if not ("off" in f.metadata and (value := getattr(self, f.name)) == f.default)
+            and (value := getattr(self, f.name)) is not None
+        }
+        return hashlib.sha256(_dump(matters).encode()).hexdigest()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field, in plain JSON types."""
+        return json.loads(self.to_json())
+
+    def to_json(self) -> str:
+        """Canonical JSON (sorted keys; an infinite δ is the string "inf")."""
+        return _dump(dataclasses.asdict(self))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> RunConfig:
+        """The inverse of :meth:`to_dict`; an unknown field is an error."""
+        known = {f.name for f in dataclasses.fields(cls)}
+        unknown = [name for name in values if name not in known]
+        if unknown:
+            raise ConfigError(
+                f"RunConfig has no field {', '.join(map(repr, unknown))}: expected some of "
+                f"{', '.join(sorted(known))}."
+            )
+        values = dict(values)
+        if values.get("delta") == "inf":
+            values["delta"] = math.inf
+        return cls(**values)
+
+    @classmethod
+    def from_json(cls, text: str) -> RunConfig:
+        """The inverse of :meth:`to_json`."""
+        return cls.from_dict(json.loads(text))
+
+
+def _dump(values: Mapping[str, Any]) -> str:
+    plain = {key: "inf" if value == math.inf else value for key, value in values.items()}
+    return json.dumps(plain, sort_keys=True, allow_nan=False)
+
+
+def field_kinds() -> dict[str, tuple[type, ...]]:
+    """The accepted types of every field: {"epochs": (int, NoneType), …}."""
+    kinds = {}
+    for name, hint in typing.get_type_hints(RunConfig).items():
+        members = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        kinds[name] = tuple(typing.get_origin(member) or member for member in members)
+    return kinds
+
+
+def grid(
+    *,
+    recipe: Iterable[str] | str,
+    hard_mining: Mapping[str, Any] | None = None,
+    **fields: Any,
+) -> list[RunConfig]:
+    """The configurations of a table: the product of every field that is given as a list.
+
+    ``hard_mining`` holds options that reach the recipes of the hard-mining loss alone, each where the
+    recipe has it (``dhml2`` has no δ), so that one call describes them beside their baselines.
+    Duplicates are dropped.
+
+    >>> configs = grid(recipe=["ce", "hml1"], seed=[0, 1], hard_mining={"delta": 1e3})
+    >>> [config.run_id.rsplit("-", 1)[0] for config in configs]
+    ['digits-exp20-ce-s0', 'digits-exp20-ce-s1', 'digits-exp20-hml1-s0', 'digits-exp20-hml1-s1']
+
+    Raises
+    ------
+    ConfigError
+        For an unknown field, or a value that cannot be trained with.
+    """
+    known = field_kinds()
+    for name in (*fields, *(hard_mining or {})):
+        if name not in known:
+            raise ConfigError(f"RunConfig has no field {name!r}.")
+    configs = {}
+    for one in [recipe] if isinstance(recipe, str) else recipe:
+        own = dict(fields)
+        if recipes.is_hard_mining(one):
+            has = recipes.options(one)
+            own |= {name: value for name, value in (hard_mining or {}).items() if name in has}
+        axes = [value if isinstance(value, list) else [value] for value in own.values()]
+        for point in itertools.product(*axes):
+            config = RunConfig(recipe=one, **dict(zip(own, point, strict=True)))
+            configs[config.run_id] = config
+    return list(configs.values())

@@ -1,0 +1,167 @@
+"""What every small-image data set hands to the trainer: uint8 images, targets and their origin."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from hml_core import imbalance
+from hml_core.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledImages:
+    """Images and their classes.
+
+    Parameters
+    ----------
+    images : numpy.ndarray
+        uint8 (N, H, W, C).
+    targets : numpy.ndarray
+        int64 (N,), values 0 … C−1.
+    """
+
+    images: np.ndarray
+    targets: np.ndarray
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != np.uint8 or self.images.ndim != 4:
+            raise DataError(
+                "Expected `images` to be uint8 of shape (N, H, W, C), "
+                f"got {self.images.dtype} of shape {self.images.shape}."
+            )
+        if self.targets.shape != self.images.shape[:1]:
+            raise DataError(
+                f"Expected one target for each of {len(self.images)} images, "
+                f"got targets of shape {self.targets.shape}."
+            )
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def take(self, indices: np.ndarray) -> LabelledImages:
+        """The images at ``indices``, in that order."""
+        return LabelledImages(self.images[indices], self.targets[indices])
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """A data set, made long-tailed and ready to train on.
+
+    Parameters
+    ----------
+    name : str
+    train, test : LabelledImages
+    validation : LabelledImages or None
+    class_names : tuple of str
+    mean, std : tuple of float
+        Of each channel, for images scaled to [0, 1].
+    train_indices : numpy.ndarray
+        int64, where the training images stood in the full training set: the long-tailed subset.
+    synthetic : bool
+        True for made-up images; every table and figure then says so.
+    """
+
+    name: str
+    train: LabelledImages
+    validation: LabelledImages | None
+    test: LabelledImages
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    train_indices: np.ndarray
+    synthetic: bool = False
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @cached_property
+    def class_counts(self) -> np.ndarray:
+        """Training images of each class, int64 (C,)."""
+        return np.bincount(self.train.targets, minlength=self.num_classes)
+
+    def manifest(self) -> dict[str, Any]:
+        """Which images were trained on: their indices and a SHA-256 over indices and pixels."""
+        digest = hashlib.sha256()
+        for array in (self.train_indices, self.train.targets, self.train.images):
+            digest.update(np.ascontiguousarray(array).data)
+        return {
+            "dataset": self.name,
+            "train_indices": self.train_indices.tolist(),
+            "class_counts": self.class_counts.tolist(),
+            "sha256": digest.hexdigest(),
+        }
+
+
+def make_long_tailed(
+    name: str,
+    train: LabelledImages,
+    test: LabelledImages,
+    *,
+    class_names: tuple[str, ...],
+    imbalance_type: str,
+    imbalance_ratio: float,
+    subset_seed: int,
+    validation: LabelledImages | None = None,
+    validation_fraction: float = 0.0,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+) -> Splits:
+    """The standard long-tailed subset of a balanced training set, as :class:`Splits`.
+
+    ``validation_fraction`` draws that part of every class of the *long-tailed* training set (at least
+    one image, never all) for validation. Without ``mean`` and ``std`` they are those of the full
+    training set.
+
+    Raises
+    ------
+    DataError
+        For a class that has fewer images than the subset asks for, or too few for a validation image.
+    """
+    num_classes = len(class_names)
+    available = np.bincount(train.targets, minlength=num_classes)
+    try:
+        counts = imbalance.class_counts(
+            int(available.min()), num_classes, imbalance_type, imbalance_ratio
+        )
+        indices = imbalance.subsample(train.targets, counts, seed=subset_seed)
+    except ValueError as error:
+        raise DataError(f"The data set {name!r} cannot be made long-tailed: {error}") from error
+    if validation_fraction:
+        indices, held_out = _hold_out(train.targets, indices, validation_fraction, class_names)
+        validation = train.take(held_out)
+    if mean is None or std is None:
+        pixels = train.images.reshape(-1, train.images.shape[-1])
+        histogram = np.stack([np.bincount(c, minlength=256) for c in pixels.T]).astype(float)
+        share, level = histogram / len(pixels), np.arange(256) / 255  # (C, 256), (256,)
+        average = share @ level
+        mean = tuple(average.tolist())
+        std = tuple(np.sqrt(share @ level**2 - average**2).tolist())
+    return Splits(name, train.take(indices), validation, test, class_names, mean, std, indices)
+
+
+def _hold_out(
+    targets: np.ndarray, indices: np.ndarray, fraction: float, class_names: tuple[str, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Split ``indices`` class by class into (train, validation): the last ones are held out.
+
+    The subset is already in random order within each class, so no further draw is needed, and the
+    remaining training images are the first ones of the standard subset.
+    """
+    kept, held_out = [], []
+    for label, class_name in enumerate(class_names):
+        members = indices[targets[indices] == label]
+        number = max(1, round(fraction * len(members)))
+        if number >= len(members):
+            raise DataError(
+                f"Class {class_name!r} keeps {len(members)} image(s): a validation split would leave "
+                "none to train on. Expected a smaller `imbalance_ratio` or `validation_fraction` 0."
+            )
+        kept.append(members[:-number])
+        held_out.append(members[-number:])
+    return np.concatenate(kept), np.concatenate(held_out)

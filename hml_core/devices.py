@@ -1,0 +1,96 @@
+"""Where a run computes and in which precision, found out once and before anything is trained."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+from hml_core.errors import DeviceError
+
+
+def resolve(device: str | torch.device = "auto") -> torch.device:
+    """The device to use: "auto" is the first CUDA device where there is one, else the CPU.
+
+    Raises
+    ------
+    DeviceError
+        For a device that this machine does not have.
+    """
+    if device == "auto":
+        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    try:
+        chosen = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise DeviceError(
+            f"Expected `device` to be 'auto', 'cpu', 'cuda' or 'cuda:<number>', got {device!r}."
+        ) from error
+    if chosen.type == "cpu":
+        return chosen
+    if chosen.type != "cuda":
+        raise DeviceError(f"Expected a CPU or CUDA `device`, got {device!r}.")
+    found = torch.cuda.device_count()
+    index = chosen.index or 0
+    if index >= found:
+        raise DeviceError(
+            f"The device {device!r} is not there: this machine shows {found} CUDA device(s). "
+            "Use `device='auto'`; `hml doctor` says what is missing."
+        )
+    return torch.device("cuda", index)
+
+
+def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
+    """bfloat16 where the run is to autocast, None for plain float32.
+
+    Raises
+    ------
+    DeviceError
+        For ``precision="bf16"`` on a CUDA device that does not compute in it.
+    """
+    if precision == "float32":
+        return None
+    if device.type == "cuda":
+        fast = torch.cuda.get_device_capability(device)[0] >= 8
+        if precision == "bf16" and not fast:
+            raise DeviceError(
+                f"{torch.cuda.get_device_name(device)} has no bf16 units: expected `precision` "
+                "'auto' or 'float32'."
+            )
+    else:
+        fast = cpu_has_bf16()
+    return torch.bfloat16 if fast or precision == "bf16" else None
+
+
+def cpu_has_bf16() -> bool:
+    """Whether the processor multiplies bf16 in hardware (AVX512-BF16 or AMX)."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    flags = _cpu_info("flags").split()
+    return "avx512_bf16" in flags or "amx_bf16" in flags if "AVX512" in capability else False
+
+
+def describe(device: torch.device) -> str:
+    """Name of the processor that does the work, for the run's record."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name = _cpu_info("model name") or platform.processor() or platform.machine()
+    return f"{name}, {usable_cores()} cores"
+
+
+def usable_cores() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _cpu_info(key: str) -> str:
+    path = Path("/proc/cpuinfo")
+    if not path.exists():
+        return ""
+    for line in path.read_text(errors="replace").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == key:
+            return value.strip()
+    return ""

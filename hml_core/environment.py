@@ -1,0 +1,58 @@
+"""What a result depends on besides its config: versions, device, git commit."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hml_core import __version__, devices
+
+PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scikit-learn", "scipy", "statsmodels")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, this package and the packages that results depend on."""
+    found = {"python": platform.python_version(), "hml-core": __version__}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+@lru_cache(maxsize=1)
+def git_commit() -> str | None:
+    """Commit of this package's checkout, with "-dirty" where tracked files differ; else None."""
+    folder = Path(__file__).resolve().parents[1]
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
+
+
+def describe(device: torch.device, precision: torch.dtype | None) -> dict[str, Any]:
+    """The record that goes beside a run."""
+    return {
+        "versions": versions(),
+        "device": devices.describe(device),
+        "device_type": device.type,
+        "precision": "float32" if precision is None else "bf16 autocast",
+        "threads": torch.get_num_threads(),
+        "cuda": torch.version.cuda if device.type == "cuda" else None,
+        "git_commit": git_commit(),
+    }

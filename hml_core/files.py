@@ -1,0 +1,71 @@
+"""Files that are either whole or not there, and proof that they are what was written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hml_core.errors import RunError
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Write ``content`` so that a reader, or a crash, sees the old file or the new one, whole."""
+    data = content.encode() if isinstance(content, str) else content
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    # The only way to read it is to set it; mkstemp's own 0600 would lock colleagues out.
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON, atomically."""
+    write_atomically(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def checksum(value: Any) -> str:
+    """Hexadecimal SHA-256 of a JSON value, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def require_writable(folder: Path) -> Path:
+    """Make ``folder`` and prove that files can be written into it.
+
+    Raises
+    ------
+    RunError
+        Where they cannot, with the system's reason.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise RunError(
+            f"The results folder {str(folder)!r} cannot be written to ({error.strerror or error}): "
+            "expected a writable `runs_root`."
+        ) from error
+    return folder

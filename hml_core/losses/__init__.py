@@ -1,0 +1,36 @@
+"""The losses of the three papers and of the methods they compare with, one file each.
+
+>>> sorted(LOSSES)[:3]
+['balanced_softmax', 'cross_entropy', 'focal']
+"""
+
+from hml_core.losses.balanced_softmax import BalancedSoftmaxLoss
+from hml_core.losses.base import ClassificationLoss
+from hml_core.losses.cross_entropy import CrossEntropyLoss
+from hml_core.losses.focal import FocalLoss
+from hml_core.losses.hard_mining import HardMiningLoss
+from hml_core.losses.influence_balanced import InfluenceBalancedLoss
+from hml_core.losses.ldam import LDAMLoss
+from hml_core.losses.logit_adjusted import LogitAdjustedLoss
+
+__all__ = [
+    "LOSSES",
+    "BalancedSoftmaxLoss",
+    "ClassificationLoss",
+    "CrossEntropyLoss",
+    "FocalLoss",
+    "HardMiningLoss",
+    "InfluenceBalancedLoss",
+    "LDAMLoss",
+    "LogitAdjustedLoss",
+]
+
+LOSSES: dict[str, type[ClassificationLoss]] = {
+    "cross_entropy": CrossEntropyLoss,
+    "focal": FocalLoss,
+    "hard_mining": HardMiningLoss,
+    "ldam": LDAMLoss,
+    "balanced_softmax": BalancedSoftmaxLoss,
+    "logit_adjusted": LogitAdjustedLoss,
+    "influence_balanced": InfluenceBalancedLoss,
+}

@@ -1,0 +1,111 @@
+"""What every loss shares: checks of shapes, class weights, precision and reduction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+REDUCTIONS = ("mean", "sum", "none")
+WEIGHTINGS = ("outer", "inner")
+
+
+class ClassificationLoss(nn.Module):
+    """Base of the losses: ``forward(logits (N, C), target (N,))``.
+
+    A loss computes in float32, or in float64 where the logits are, whatever the autocast state.
+
+    Attributes
+    ----------
+    needs_features : bool
+        ``forward`` takes the features (N, d) as a third argument.
+    logit_scale : float
+        The factor on the logits whose softmax is the model's probability.
+    """
+
+    needs_features: bool = False
+    logit_scale: float = 1.0
+
+    def _set_weight(self, weight: Sequence[float] | np.ndarray | Tensor | None) -> None:
+        """Keep class weights as a float64 buffer: they follow ``.to(device)``."""
+        if weight is not None:
+            weight = torch.as_tensor(weight, dtype=torch.float64).detach().clone()
+            if weight.ndim != 1 or not len(weight):
+                raise ValueError(f"Expected `weight` of shape (C,), got {tuple(weight.shape)}.")
+            if not bool(torch.isfinite(weight).all()) or bool((weight <= 0).any()):
+                raise ValueError(
+                    f"Expected `weight` to be positive and finite, got {weight.tolist()}."
+                )
+        self.register_buffer("weight", weight)
+
+    def _set_counts(self, class_counts: Sequence[int] | np.ndarray | Tensor) -> None:
+        """Keep class counts as a float64 buffer."""
+        counts = torch.as_tensor(class_counts, dtype=torch.float64).detach().clone()
+        if counts.ndim != 1 or not len(counts):
+            raise ValueError(f"Expected `class_counts` of shape (C,), got {tuple(counts.shape)}.")
+        if not bool((counts >= 1).all()) or not bool(torch.isfinite(counts).all()):
+            raise ValueError(f"Expected `class_counts` ≥ 1 for every class, got {counts.tolist()}.")
+        self.register_buffer("class_counts", counts)
+
+    def _check(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Shapes and types, without waiting for the device; returns the logits to compute with."""
+        if logits.ndim != 2 or not logits.is_floating_point():
+            raise ValueError(
+                "Expected `logits` to be floating point of shape (N, C), "
+                f"got {logits.dtype} of shape {tuple(logits.shape)}."
+            )
+        if target.shape != logits.shape[:1] or target.dtype != torch.int64:
+            raise ValueError(
+                f"Expected `target` to be int64 of shape ({len(logits)},), "
+                f"got {target.dtype} of shape {tuple(target.shape)}."
+            )
+        for name in ("weight", "class_counts"):
+            buffer = getattr(self, name, None)
+            if buffer is not None and len(buffer) != logits.shape[1]:
+                raise ValueError(
+                    f"Expected logits of {len(buffer)} classes, as many as `{name}` has, "
+                    f"got {logits.shape[1]}."
+                )
+        return logits if logits.dtype == torch.float64 else logits.float()
+
+    def _class_weight(self, like: Tensor) -> Tensor | None:
+        return None if self.weight is None else self.weight.to(like.dtype)
+
+
+def full_precision(logits: Tensor) -> AbstractContextManager:
+    """Autocast off on the logits' device."""
+    return torch.autocast(logits.device.type, enabled=False)
+
+
+def true_class(log_probabilities: Tensor, target: Tensor) -> Tensor:
+    """Log-probability of the true class: (N, C), (N,) → (N,)."""
+    return log_probabilities.gather(1, target[:, None]).squeeze(1)
+
+
+def require_choice(name: str, value: str, choices: Sequence[str]) -> str:
+    """``value`` if it is one of ``choices``, else a ValueError that lists them."""
+    if value not in choices:
+        raise ValueError(f"Expected `{name}` to be one of {', '.join(choices)}, got {value!r}.")
+    return value
+
+
+def require_number(
+    name: str, value: float, *, above: float | None = None, least: float | None = None
+):
+    """``value`` as float if it is above (or at least) a bound, else a ValueError; NaN never is."""
+    value = float(value)
+    if above is not None and not value > above:
+        raise ValueError(f"Expected `{name}` > {above:g}, got {value}.")
+    if least is not None and not value >= least:
+        raise ValueError(f"Expected `{name}` ≥ {least:g}, got {value}.")
+    return value
+
+
+def reduce(losses: Tensor, reduction: str) -> Tensor:
+    """Mean over the batch (divided by its size, not by the sum of weights), sum, or none."""
+    if reduction == "mean":
+        return losses.mean()
+    return losses.sum() if reduction == "sum" else losses

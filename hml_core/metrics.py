@@ -1,0 +1,142 @@
+"""Test metrics, from logits or predictions on the CPU; all accuracies are fractions in [0, 1]."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+from scipy.special import log_softmax
+from sklearn.metrics import balanced_accuracy_score, f1_score
+
+from hml_core.imbalance import shot_groups
+
+CALIBRATION_BINS = 15
+
+
+def confusion(predictions: np.ndarray, targets: np.ndarray, num_classes: int) -> np.ndarray:
+    """Counts int64 (C, C): row true class, column predicted class."""
+    pairs = np.asarray(targets, dtype=np.int64) * num_classes + np.asarray(predictions)
+    return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def per_class_accuracy(
+    predictions: np.ndarray, targets: np.ndarray, num_classes: int
+) -> np.ndarray:
+    """Accuracy (recall) of each class, float64 (C,); NaN for a class without test images."""
+    matrix = confusion(predictions, targets, num_classes)
+    total = matrix.sum(axis=1)
+    accuracy = np.full(num_classes, np.nan)
+    np.divide(matrix.diagonal(), total, out=accuracy, where=total > 0)
+    return accuracy
+
+
+def quick(predictions: np.ndarray, targets: np.ndarray, num_classes: int) -> dict[str, float]:
+    """``top1`` and ``balanced_accuracy``, cheap enough for every epoch."""
+    matrix = confusion(predictions, targets, num_classes)
+    total = matrix.sum(axis=1)
+    present = total > 0
+    correct = matrix.diagonal()
+    return {
+        "top1": float(correct.sum() / total.sum()),
+        "balanced_accuracy": float((correct[present] / total[present]).mean()),
+    }
+
+
+def summary(logits: np.ndarray, targets: np.ndarray, train_counts: np.ndarray) -> dict[str, float]:
+    """All metrics of a table.
+
+    ``top1``; ``balanced_accuracy`` (mean recall of the classes that have test images); ``many``,
+    ``medium``, ``few`` (mean recall of a shot group, NaN where it is empty); ``macro_f1`` (mean over all
+    C classes); ``g_mean`` (geometric mean of the recalls, 0 as soon as one class is never found);
+    ``ece`` (see :func:`expected_calibration_error`); ``nll`` (nats).
+
+    Parameters
+    ----------
+    logits : (N, C)
+        Their softmax is the model's probability.
+    targets : int (N,)
+    train_counts : (C,)
+        Training images of each class; they define the shot groups.
+
+    Raises
+    ------
+    ValueError
+        For logits that are not finite, or shapes that do not fit.
+    """
+    logits, targets = _validate(logits, targets)
+    num_classes = logits.shape[1]
+    if len(train_counts) != num_classes:
+        raise ValueError(f"Expected {num_classes} `train_counts`, got {len(train_counts)}.")
+    predictions = logits.argmax(axis=1)
+    recall = per_class_accuracy(predictions, targets, num_classes)
+    present = recall[~np.isnan(recall)]
+    with warnings.catch_warnings():
+        # A class that is predicted but absent from the test set is no news to a reader of few-shot tables.
+        warnings.filterwarnings("ignore", message="y_pred contains classes not in y_true")
+        balanced = balanced_accuracy_score(targets, predictions)
+    groups = {
+        name: float(np.nanmean(recall[members])) if np.any(~np.isnan(recall[members])) else np.nan
+        for name, members in shot_groups(train_counts).items()
+    }
+    log_probability = log_softmax(logits.astype(np.float64), axis=1)
+    return {
+        "top1": float((predictions == targets).mean()),
+        "balanced_accuracy": float(balanced),
+        **groups,
+        "macro_f1": float(
+            f1_score(
+                targets,
+                predictions,
+                labels=np.arange(num_classes),
+                average="macro",
+                zero_division=0,
+            )
+        ),
+        "g_mean": float(np.exp(np.log(present).mean())) if present.all() else 0.0,
+        "ece": expected_calibration_error(logits, targets),
+        "nll": float(-log_probability[np.arange(len(targets)), targets].mean()),
+    }
+
+
+def reliability(
+    logits: np.ndarray, targets: np.ndarray, bins: int = CALIBRATION_BINS
+) -> dict[str, np.ndarray]:
+    """Mean ``confidence``, ``accuracy`` and ``count`` (bins,) in equally wide bins (lo, hi] of confidence.
+
+    An empty bin has NaN for the first two.
+    """
+    logits, targets = _validate(logits, targets)
+    probability = np.exp(log_softmax(logits.astype(np.float64), axis=1))
+    confidence = probability.max(axis=1)
+    correct = probability.argmax(axis=1) == targets
+    which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    count = np.bincount(which, minlength=bins)
+    sums = [np.bincount(which, weights=values, minlength=bins) for values in (confidence, correct)]
+    with np.errstate(invalid="ignore"):
+        return {"confidence": sums[0] / count, "accuracy": sums[1] / count, "count": count}
+
+
+def expected_calibration_error(
+    logits: np.ndarray, targets: np.ndarray, bins: int = CALIBRATION_BINS
+) -> float:
+    """ECE: Σ_b (n_b / N)·|accuracy_b − confidence_b| over equally wide bins (Guo et al., ICML 2017)."""
+    curve = reliability(logits, targets, bins)
+    gap = np.abs(curve["accuracy"] - curve["confidence"])
+    return float(np.nansum(gap * curve["count"]) / curve["count"].sum())
+
+
+def _validate(logits: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    logits, targets = np.asarray(logits), np.asarray(targets)
+    if logits.ndim != 2 or targets.shape != logits.shape[:1] or not len(targets):
+        raise ValueError(
+            "Expected `logits` (N, C) and `targets` (N,) with N ≥ 1, "
+            f"got {logits.shape} and {targets.shape}."
+        )
+    if not np.isfinite(logits).all():
+        raise ValueError("Expected finite `logits`, got NaN or infinity.")
+    if targets.min() < 0 or targets.max() >= logits.shape[1]:
+        raise ValueError(
+            f"Expected `targets` in 0 … {logits.shape[1] - 1}, "
+            f"got {targets.min()} … {targets.max()}."
+        )
+    return logits, targets

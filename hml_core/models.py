@@ -1,0 +1,181 @@
+"""CIFAR-style residual networks with a linear or a cosine classifier.
+
+The family of He et al., "Deep residual learning for image recognition" (CVPR 2016), section 4.2:
+three groups of basic blocks with 16, 32 and 64 channels, parameter-free (option A) shortcuts, global
+average pooling and one classifier. Parameter names (``conv1 bn1 layer1 layer2 layer3 linear``) are
+those of the published CIFAR checkpoints.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+HEADS = ("linear", "cosine")
+FEATURES = 64
+
+
+class CosineLinear(nn.Module):
+    """Cosine (normalised) classifier: ``logits = scale · cos(features, weight)``.
+
+    Both the features and each class vector are divided by their Euclidean norm, so that the norm of a
+    class vector, which grows with the class's frequency, cannot favour the head classes. Source: the
+    ``NormedLinear`` of Cao et al., LDAM (NeurIPS 2019); Gidaris and Komodakis (CVPR 2018).
+
+    Parameters
+    ----------
+    in_features, out_features : int
+    scale : float
+        1 yields plain cosines, as :class:`~hml_core.losses.LDAMLoss` expects (it scales by itself).
+        Any other loss needs a larger value to be able to reach confident probabilities.
+    """
+
+    def __init__(self, in_features: int, out_features: int, scale: float = 1.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(out_features, in_features))
+        nn.init.uniform_(self.weight, -1, 1)
+        self.scale = float(scale)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, in_features) → (N, out_features)."""
+        cosines = F.linear(F.normalize(features, dim=1), F.normalize(self.weight, dim=1))
+        return self.scale * cosines
+
+
+class BasicBlock(nn.Module):
+    """Two 3×3 convolutions and a shortcut without parameters (He et al. 2016, option A)."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.stride = stride
+        self.new_channels = channels - in_channels
+
+    def _shortcut(self, x: Tensor) -> Tensor:
+        if self.stride != 1:
+            x = x[:, :, :: self.stride, :: self.stride]
+        if self.new_channels:
+            before = self.new_channels // 2
+            x = F.pad(x, (0, 0, 0, 0, before, self.new_channels - before))
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        out = self.bn2(self.conv2(out))
+        return F.relu(out + self._shortcut(x), inplace=True)
+
+
+class CifarResNet(nn.Module):
+    """A residual network for small images; ``depth = 6·blocks + 2``.
+
+    Parameters
+    ----------
+    blocks : int
+        Basic blocks in each of the three groups (5 for ResNet-32).
+    num_classes : int
+    head : {"linear", "cosine"}
+    in_channels : int
+        3 for colour, 1 for grey images.
+    head_scale : float
+        The scale of a cosine head; a linear head has none.
+
+    Examples
+    --------
+    >>> model = resnet32(num_classes=10)
+    >>> images = torch.zeros(4, 3, 32, 32)
+    >>> model(images).shape, model.features(images).shape
+    (torch.Size([4, 10]), torch.Size([4, 64]))
+    >>> sum(p.numel() for p in model.parameters())
+    464154
+    """
+
+    def __init__(
+        self,
+        blocks: int,
+        num_classes: int,
+        head: str = "linear",
+        *,
+        in_channels: int = 3,
+        head_scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if head not in HEADS:
+            raise ValueError(f"Expected `head` to be one of {', '.join(HEADS)}, got {head!r}.")
+        if num_classes < 1:
+            raise ValueError(f"Expected `num_classes` to be at least 1, got {num_classes}.")
+        self.conv1 = nn.Conv2d(in_channels, 16, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.layer1 = self._group(16, 16, blocks, stride=1)
+        self.layer2 = self._group(16, 32, blocks, stride=2)
+        self.layer3 = self._group(32, FEATURES, blocks, stride=2)
+        if head == "cosine":
+            self.linear: nn.Module = CosineLinear(FEATURES, num_classes, head_scale)
+        else:
+            self.linear = nn.Linear(FEATURES, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(module.weight)
+
+    @staticmethod
+    def _group(in_channels: int, channels: int, blocks: int, stride: int) -> nn.Sequential:
+        first = BasicBlock(in_channels, channels, stride)
+        return nn.Sequential(first, *(BasicBlock(channels, channels, 1) for _ in range(blocks - 1)))
+
+    @property
+    def classifier(self) -> nn.Module:
+        """The last layer, under the name that is the same for every backbone of this package."""
+        return self.linear
+
+    def replace_classifier(self, module: nn.Module) -> None:
+        """Put another module in the place of the last layer."""
+        self.linear = module
+
+    def features(self, x: Tensor) -> Tensor:
+        """The representation before the classifier: (N, C, H, W) → (N, 64)."""
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)  # (N, 16, H, W)
+        x = self.layer3(self.layer2(self.layer1(x)))  # (N, 64, H/4, W/4)
+        return x.mean(dim=(2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) → logits (N, num_classes)."""
+        return self.linear(self.features(x))
+
+
+def resnet8(num_classes: int, head: str = "linear", **options) -> CifarResNet:
+    """ResNet-8, for images of a few pixels; see :class:`CifarResNet` for the options."""
+    return CifarResNet(1, num_classes, head, **options)
+
+
+def resnet14(num_classes: int, head: str = "linear", **options) -> CifarResNet:
+    """ResNet-14; see :class:`CifarResNet` for the options."""
+    return CifarResNet(2, num_classes, head, **options)
+
+
+def resnet20(num_classes: int, head: str = "linear", **options) -> CifarResNet:
+    """ResNet-20; see :class:`CifarResNet` for the options."""
+    return CifarResNet(3, num_classes, head, **options)
+
+
+def resnet32(num_classes: int, head: str = "linear", **options) -> CifarResNet:
+    """ResNet-32, the network of the CIFAR-LT literature; see :class:`CifarResNet`."""
+    return CifarResNet(5, num_classes, head, **options)
+
+
+MODELS = {"resnet8": resnet8, "resnet14": resnet14, "resnet20": resnet20, "resnet32": resnet32}
+
+
+def build(name: str, num_classes: int, head: str = "linear", **options) -> nn.Module:
+    """The network called ``name``, with ``model(x)``, ``model.features(x)`` and ``.classifier``.
+
+    Raises
+    ------
+    ValueError
+        For a name that is not in :data:`MODELS` or a head that is not in :data:`HEADS`.
+    """
+    if name not in MODELS:
+        raise ValueError(f"Expected `model` to be one of {', '.join(MODELS)}, got {name!r}.")
+    return MODELS[name](num_classes, head, **options)

@@ -1,0 +1,34 @@
+"""Figures: each function takes runs or a frame and returns a matplotlib ``Figure``.
+
+``results`` draws what runs measured, ``losses`` what the formulas say. A method has the same colour,
+marker and line in every figure (:mod:`hml_core.plots.style`); bands and bars are 95 % intervals of the
+mean over seeds unless the axis says otherwise.
+"""
+
+from hml_core.plots.losses import (
+    delta_effect,
+    gradient_curves,
+    loss_curves,
+    outlier_cuts,
+    weighting_curves,
+)
+from hml_core.plots.results import (
+    balanced_accuracy,
+    class_counts,
+    confusion_matrix,
+    learning_curves,
+    per_class_accuracy,
+)
+
+__all__ = [
+    "balanced_accuracy",
+    "class_counts",
+    "confusion_matrix",
+    "delta_effect",
+    "gradient_curves",
+    "learning_curves",
+    "loss_curves",
+    "outlier_cuts",
+    "per_class_accuracy",
+    "weighting_curves",
+]

@@ -1,0 +1,282 @@
+"""What runs measured: class counts, accuracies, learning curves, confusion."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+import seaborn
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from hml_core import stats
+from hml_core.imbalance import shot_groups
+from hml_core.metrics import confusion
+from hml_core.plots.style import figure, look
+from hml_core.runs import Run
+
+GROUP_SHADES = {"many": "#e8f0e4", "medium": "#f6f1dc", "few": "#f6e3e0"}
+
+
+def by_recipe(runs: Iterable[Run]) -> dict[str, list[Run]]:
+    """Runs by recipe, in order of first appearance; at least one, all on one training set."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.config.recipe, []).append(run)
+    if not groups:
+        raise ValueError("Expected at least one finished run to draw, got none.")
+    sizes = {len(run.class_counts) for members in groups.values() for run in members}
+    if len(sizes) > 1:
+        raise ValueError(f"Expected runs of one data set, got runs with {sorted(sizes)} classes.")
+    return groups
+
+
+def _seeds(groups: dict[str, list[Run]]) -> str:
+    numbers = sorted({len(members) for members in groups.values()})
+    return f"n = {' to '.join(map(str, numbers))} seeds"
+
+
+def _synthetic(runs: Iterable[Run]) -> str:
+    return " (SYNTHETIC images)" if any(run.metrics.get("synthetic") for run in runs) else ""
+
+
+def _interval(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and half-width of its 95 % interval; no width for a single run."""
+    found = stats.mean_interval(np.asarray(values, dtype=float))
+    return found.mean, 0.0 if np.isnan(found.high) else found.high - found.mean
+
+
+def class_counts(
+    counts: Sequence[int],
+    class_names: Sequence[str],
+    *,
+    title: str = "Training images of each class",
+) -> Figure:
+    """Bars of the training set's class counts on a logarithmic scale, shot groups shaded."""
+    counts = np.asarray(counts)
+    made, (ax,) = figure(8, 3.2)
+    positions = np.arange(len(counts))
+    groups = shot_groups(counts)
+    for name, members in groups.items():
+        if len(members):
+            colour = {"many": "#4a7a3a", "medium": "#c9a227", "few": "#b5473c"}[name]
+            rule = {"many": "> 100", "medium": "20–100", "few": "< 20"}[name]
+            ax.bar(
+                positions[members],
+                counts[members],
+                color=colour,
+                label=f"{name} ({rule})",
+                hatch={"many": "", "medium": "//", "few": ".."}[name],
+                edgecolor="white",
+            )
+    if len(counts) <= 30:
+        ax.bar_label(ax.containers[0], fontsize=8)
+        for container in ax.containers[1:]:
+            ax.bar_label(container, fontsize=8)
+        ax.set_xticks(positions, class_names, rotation=0 if max(map(len, class_names)) < 4 else 45)
+    ax.set_yscale("log")
+    ax.set(xlabel="class", ylabel="training images", title=title)
+    ax.legend(title="shot group", frameon=False)
+    return made
+
+
+def per_class_accuracy(runs: Iterable[Run], *, selection: str = "last") -> Figure:
+    """Test accuracy of each class by recipe, with error bars, over the class counts."""
+    groups = by_recipe(runs)
+    first = next(iter(groups.values()))[0]
+    counts, names = first.class_counts, first.class_names
+    made, (ax, below) = figure(10, 5.2, rows=2, sharex=True, gridspec_kw={"height_ratios": [4, 1]})
+    positions = np.arange(len(counts))
+    width = 0.8 / len(groups)
+    for number, (recipe, members) in enumerate(groups.items()):
+        drawn = look(recipe)
+        accuracy = 100 * np.array([run.per_class_accuracy(selection) for run in members])  # (n, C)
+        points = np.array([_interval(column) for column in accuracy.T])
+        ax.errorbar(
+            positions + (number - (len(groups) - 1) / 2) * width,
+            points[:, 0],
+            points[:, 1],
+            color=drawn.colour,
+            marker=drawn.marker,
+            markersize=4.5,
+            linestyle="none",
+            elinewidth=1,
+            capsize=1.5,
+            label=drawn.label,
+        )
+    for position in positions[:-1]:
+        ax.axvline(position + 0.5, color="#eeeeee", linewidth=0.8, zorder=0)
+    ax.set(ylabel="test accuracy of the class (%)", ylim=(None, 102))
+    ax.set_title(f"Accuracy of each class, head to tail{_synthetic([first])}")
+    ax.legend(ncols=min(4, len(groups)), frameon=False, fontsize=9, loc="lower left")
+    below.bar(positions, counts, color="#999999", width=0.8)
+    below.bar_label(below.containers[0], fontsize=8)
+    below.set_yscale("log")
+    below.set_ylim(1, counts.max() * 4)
+    below.set(ylabel="training\nimages")
+    below.set_xticks(positions, names)
+    below.set_xlabel(f"class   (bars: 95 % interval of the mean, {_seeds(groups)})")
+    return made
+
+
+def balanced_accuracy(
+    runs: Iterable[Run], *, selection: str = "last", metric: str = "balanced_accuracy"
+) -> Figure:
+    """Balanced test accuracy by recipe: every seed as a dot, the mean with its 95 % interval."""
+    groups = by_recipe(runs)
+    made, (ax,) = figure(8, 0.5 * len(groups) + 1.5)
+    ax.grid(axis="y", visible=False)
+    ax.grid(axis="x", color="#dddddd", linewidth=0.7)
+    names = list(groups)[::-1]
+    for position, recipe in enumerate(names):
+        drawn = look(recipe)
+        values = [100 * run.selection(selection)[metric] for run in groups[recipe]]
+        spread = np.linspace(-0.18, 0.18, len(values)) if len(values) > 1 else [0.0]
+        ax.scatter(
+            values,
+            position + np.asarray(spread),
+            s=14,
+            color=drawn.colour,
+            alpha=0.45,
+            linewidths=0,
+        )
+        mean, half = _interval(values)
+        ax.errorbar(
+            mean,
+            position,
+            xerr=half,
+            color=drawn.colour,
+            marker=drawn.marker,
+            markersize=8,
+            capsize=4,
+            linewidth=2,
+            markeredgecolor="white",
+        )
+        ax.annotate(
+            f"{mean:.1f}",
+            (mean, position),
+            xytext=(0, 9),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8,
+        )
+    ax.set_yticks(range(len(names)), [look(name).label for name in names])
+    ax.set_ylim(-0.6, len(names) - 0.3)
+    ax.set(
+        xlabel=f"balanced test accuracy (%)   dots: seeds; bars: 95 % interval, {_seeds(groups)}"
+    )
+    ax.set_title(f"Balanced accuracy by recipe{_synthetic(groups[names[0]])}")
+    return made
+
+
+def learning_curves(runs: Iterable[Run], *, smooth: int = 1) -> Figure:
+    """Training loss and balanced accuracy by epoch (mean over seeds, 95 % band), switches marked.
+
+    ``smooth`` epochs are averaged. The loss is a geometric mean, as its axis is logarithmic; losses of
+    different recipes are different functions: compare their shapes, not their heights. The accuracy is
+    that of the validation split where there is one, else of the test set.
+    """
+    groups = by_recipe(runs)
+    made, (left, right) = figure(11, 4.4, columns=2)
+    measured = "validation"
+    if next(iter(groups.values()))[0].metrics["selections"]["best_validation"] is None:
+        measured = "test"
+    for recipe, members in groups.items():
+        losses = _stack(members, "train_loss")
+        _band(left, recipe, losses.index, np.log(losses.to_numpy()), smooth, np.exp)
+        accuracy = 100 * _stack(members, f"{measured}_balanced_accuracy")
+        _band(right, recipe, accuracy.index, accuracy.to_numpy(), smooth)
+    switches: dict[int, list[str]] = {}
+    for recipe, members in groups.items():
+        for end in members[0].config.stage_ends:
+            switches.setdefault(end, []).append(look(recipe).label)
+    for end, names in switches.items():
+        for ax in (left, right):
+            ax.axvline(end + 0.5, color="#555555", linestyle=(0, (1, 2)), linewidth=1)
+        left.annotate(
+            f"switch: {', '.join(names)}",
+            (end + 0.5, 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(2, -2),
+            textcoords="offset points",
+            rotation=90,
+            va="top",
+            ha="left",
+            fontsize=7,
+            color="#555555",
+        )
+    left.set(xlabel="epoch", ylabel="training loss of the recipe", yscale="log")
+    left.set_title(f"Training loss (bands: 95 % interval, {_seeds(groups)})")
+    right.set(xlabel="epoch", ylabel=f"balanced {measured} accuracy (%)")
+    right.set_title(f"Balanced {measured} accuracy{_synthetic(members)}")
+    right.set_ylim(top=min(101, right.get_ylim()[1]))
+    right.legend(frameon=False, fontsize=8, loc="lower right")
+    return made
+
+
+def _stack(runs: Sequence[Run], column: str) -> pd.DataFrame:
+    """A column of the runs' histories: evaluated epochs × runs."""
+    histories = [run.history.set_index("epoch")[column].dropna() for run in runs]
+    return pd.concat(histories, axis=1).dropna()
+
+
+def _band(ax: Axes, recipe: str, epochs, values: np.ndarray, smooth: int, back=lambda x: x) -> None:
+    """Mean and interval over the columns of ``values`` (epochs, runs), mapped ``back`` for drawing."""
+    epochs = np.asarray(epochs)
+    if smooth > 1 and len(epochs) > smooth:
+        kernel = np.ones(smooth) / smooth
+        values = np.array([np.convolve(column, kernel, mode="valid") for column in values.T]).T
+        epochs = epochs[smooth - 1 :]
+    mean, half = np.array([_interval(row) for row in values]).T
+    drawn = look(recipe)
+    ax.plot(
+        epochs,
+        back(mean),
+        color=drawn.colour,
+        linestyle=drawn.line,
+        marker=drawn.marker,
+        markevery=max(1, len(epochs) // 8),
+        markersize=5,
+        linewidth=1.4,
+        label=drawn.label,
+    )
+    ax.fill_between(
+        epochs, back(mean - half), back(mean + half), color=drawn.colour, alpha=0.1, linewidth=0
+    )
+
+
+def confusion_matrix(runs: Iterable[Run], recipes: Sequence[str]) -> Figure:
+    """Mean row-normalised test confusion after the last epoch, one panel for each recipe."""
+    groups = by_recipe(runs)
+    missing = [recipe for recipe in recipes if recipe not in groups]
+    if missing:
+        raise ValueError(f"Expected runs of {', '.join(missing)} to draw, got none.")
+    made, axes = figure(5.2 * len(recipes), 4.8, columns=len(recipes))
+    for ax, recipe in zip(axes, recipes, strict=True):
+        members = groups[recipe]
+        names = members[0].class_names
+        shares = []
+        for run in members:
+            logits, targets = run.predictions
+            matrix = confusion(logits.argmax(axis=1), targets, len(names))
+            shares.append(matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1))
+        few = len(names) <= 15
+        seaborn.heatmap(
+            100 * np.mean(shares, axis=0),
+            ax=ax,
+            cmap="cividis",
+            vmin=0,
+            vmax=100,
+            square=True,
+            annot=few,
+            fmt=".0f",
+            annot_kws={"fontsize": 7},
+            cbar=ax is axes[-1],
+            xticklabels=names if few else "auto",
+            yticklabels=names if few else "auto",
+            cbar_kws={"label": "share of the true class (%)"},
+        )
+        ax.set(xlabel="predicted class", ylabel="true class (head at the top)")
+        ax.set_title(f"{look(recipe).label}, mean of {len(members)} seeds{_synthetic(members)}")
+    return made

@@ -1,0 +1,57 @@
+"""Classifiers made from a trained network without training: τ-normalisation and nearest class mean.
+
+Source of both: Kang et al., "Decoupling representation and classifier for long-tailed recognition"
+(ICLR 2020), section 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Classifier = Callable[[Tensor], Tensor]  # features (N, d) → logits (N, C)
+
+
+class ClassScales(nn.Module):
+    """LWS: one learnable factor for each class on top of a frozen classifier."""
+
+    def __init__(self, classifier: nn.Module, num_classes: int) -> None:
+        super().__init__()
+        self.classifier = classifier.requires_grad_(False)
+        self.scales = nn.Parameter(torch.ones(num_classes))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, d) → (N, C)."""
+        return self.scales * self.classifier(features)
+
+
+def tau_normalised(classifier: nn.Module, tau: float) -> Classifier:
+    """Class vectors divided by their Euclidean norm to the power τ, no bias.
+
+    τ = 0 keeps the vectors, τ = 1 makes them equally long.
+    """
+    weight = classifier.weight.detach()
+    norms = weight.norm(dim=1, keepdim=True).clamp_min(torch.finfo(weight.dtype).tiny)
+    normalised = weight / norms**tau
+    return lambda features: F.linear(features, normalised.to(features.dtype))
+
+
+def class_means(features: Tensor, targets: Tensor, num_classes: int) -> Tensor:
+    """Mean feature vector of each class: (N, d), (N,) → (C, d)."""
+    sums = features.new_zeros(num_classes, features.shape[1]).index_add_(0, targets, features)
+    return sums / torch.bincount(targets, minlength=num_classes).clamp_min(1)[:, None]
+
+
+def nearest_class_mean(features: Tensor, targets: Tensor, num_classes: int) -> Classifier:
+    """Logits are cosines to the class means of the training features (N, d).
+
+    Features are centred on the mean of the class means first, so that the head classes do not set the
+    origin, and then normalised.
+    """
+    means = class_means(features.float(), targets, num_classes)
+    centre = means.mean(dim=0)
+    directions = F.normalize(means - centre, dim=1)
+    return lambda x: F.normalize(x.float() - centre, dim=1) @ directions.T

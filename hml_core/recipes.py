@@ -1,0 +1,323 @@
+"""Recipes: every method of the three papers as an ordered list of stages.
+
+A stage is (loss, class weights, sampler, what is trained, learning-rate scale, until which fraction of
+the run). A recipe is a function whose keyword arguments are the options of the method and which
+returns its stages; :func:`register` adds one's own:
+
+>>> @register(title="CE, then focal", source="an example")
+... def ce_then_focal(*, gamma: float = 2.0):
+...     return (Stage("cross_entropy", until=0.5), Stage("focal", {"gamma": gamma}))
+>>> get("ce_then_focal", gamma=1.0).options
+{'gamma': 1.0}
+>>> del RECIPES["ce_then_focal"]
+
+P1, P2 and P3 are the papers of Foahom Gouabou et al. named in the README.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hml_core.errors import ConfigError
+from hml_core.schedule import EARLY_DROP
+
+TRAINS = ("all", "classifier", "class_scales")
+POST_HOC = ("tau_norm", "ncm")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One part of a run.
+
+    Parameters
+    ----------
+    loss : str
+        A name of :data:`hml_core.losses.LOSSES`.
+    loss_options : mapping
+        Keyword arguments of that loss, other than ``weight`` and ``class_counts``, which the trainer
+        fills in from the training set.
+    weighting : str
+        Scheme of the class weights, see :func:`hml_core.imbalance.class_weights`.
+    sampler : str
+        See :data:`hml_core.sampling.SAMPLERS`.
+    until : float
+        The stage ends after this fraction of the run's epochs; 1 for the last.
+    trains : {"all", "classifier", "class_scales"}
+        Everything; only a newly drawn classifier on a frozen backbone (cRT); or only one factor for
+        each class on a frozen network (LWS).
+    learning_rate_scale : float
+        The authors' early drop: multiplies the learning rate of this stage where
+        ``RunConfig.early_drop`` is on.
+    restart : bool
+        The stage has a schedule of its own: half a cosine from the base rate to zero.
+    """
+
+    loss: str
+    loss_options: Mapping[str, Any] = field(default_factory=dict)
+    weighting: str = "none"
+    sampler: str = "instance"
+    until: float = 1.0
+    trains: str = "all"
+    learning_rate_scale: float = 1.0
+    restart: bool = False
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A method with its options filled in; made by :func:`get`."""
+
+    name: str
+    title: str
+    source: str
+    stages: tuple[Stage, ...]
+    options: Mapping[str, Any]
+    post_hoc: str | None = None
+
+    @property
+    def head(self) -> str:
+        """The classifier that the recipe needs; "cosine" only for margins on cosines (LDAM)."""
+        return "cosine" if any(stage.loss == "ldam" for stage in self.stages) else "linear"
+
+
+@dataclass(frozen=True)
+class _Entry:
+    build: Callable[..., tuple[Stage, ...]]
+    title: str
+    source: str
+    post_hoc: str | None
+
+
+RECIPES: dict[str, _Entry] = {}
+
+
+def register(*, title: str, source: str, post_hoc: str | None = None):
+    """Decorator: make a function that returns stages available under its own name.
+
+    Parameters
+    ----------
+    title : str
+        Label in tables and figures.
+    source : str
+        Paper, equation or table that defines the method.
+    post_hoc : {"tau_norm", "ncm"}, optional
+        A replacement of the classifier after the last epoch, without training.
+    """
+
+    def decorate(build: Callable[..., tuple[Stage, ...]]):
+        RECIPES[build.__name__] = _Entry(build, title, source, post_hoc)
+        return build
+
+    return decorate
+
+
+def names() -> tuple[str, ...]:
+    """The names of all recipes."""
+    return tuple(RECIPES)
+
+
+def _entry(name: str) -> _Entry:
+    if name not in RECIPES:
+        raise ConfigError(f"Expected `recipe` to be one of {', '.join(RECIPES)}, got {name!r}.")
+    return RECIPES[name]
+
+
+def options(name: str) -> dict[str, Any]:
+    """The options of a recipe with their defaults: ``options("focal")["gamma"] == 1.0``."""
+    parameters = inspect.signature(_entry(name).build).parameters
+    return {key: parameter.default for key, parameter in parameters.items()}
+
+
+def is_hard_mining(name: str) -> bool:
+    """Whether a stage of the recipe uses the hard-mining loss."""
+    return any(stage.loss == "hard_mining" for stage in get(name).stages)
+
+
+def title(name: str) -> str:
+    """Label of a recipe for tables and figures; the name itself where it is not registered."""
+    return RECIPES[name].title if name in RECIPES else name
+
+
+def get(name: str, **overrides: Any) -> Recipe:
+    """The recipe called ``name``; ``overrides`` replace the defaults of its options.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown recipe or an option that the recipe does not have.
+    """
+    entry = _entry(name)
+    known = options(name)
+    for key in overrides:
+        if key not in known:
+            has = f"its options are {', '.join(known)}" if known else "it has no options"
+            raise ConfigError(f"The recipe {name!r} has no option `{key}`: {has}.")
+    filled = {**known, **overrides}
+    return Recipe(name, entry.title, entry.source, entry.build(**filled), filled, entry.post_hoc)
+
+
+# One stage --------------------------------------------------------------------------------------
+
+
+@register(title="CE", source="cross-entropy (empirical risk minimisation)")
+def ce():
+    return (Stage("cross_entropy"),)
+
+
+@register(title="Focal", source="Lin et al., ICCV 2017, eq. 4")
+def focal(*, gamma: float = 1.0, weighting: str = "none", weight_placement: str = "outer"):
+    return (Stage("focal", {"gamma": gamma, "weighting": weight_placement}, weighting),)
+
+
+@register(title="CS-CE", source="cost-sensitive cross-entropy, weights ∝ 1/n (a baseline of P1)")
+def cs_ce():
+    return (Stage("cross_entropy", weighting="CS"),)
+
+
+@register(title="CB-CE", source="Cui et al., CVPR 2019 (class-balanced softmax cross-entropy)")
+def cb_ce():
+    return (Stage("cross_entropy", weighting="CB"),)
+
+
+@register(title="CB-Focal", source="Cui et al., CVPR 2019 (class-balanced focal loss)")
+def cb_focal(*, gamma: float = 1.0, weight_placement: str = "outer"):
+    return (Stage("focal", {"gamma": gamma, "weighting": weight_placement}, "CB"),)
+
+
+@register(title="LDAM", source="Cao et al., NeurIPS 2019 (label-distribution-aware margin)")
+def ldam(*, max_margin: float = 0.5, logit_scale: float = 30.0, weighting: str = "none"):
+    return (Stage("ldam", {"max_margin": max_margin, "scale": logit_scale}, weighting),)
+
+
+@register(
+    title="Balanced Softmax",
+    source="Ren et al., NeurIPS 2020 (balanced meta-softmax, without the meta sampler)",
+)
+def balanced_softmax():
+    return (Stage("balanced_softmax"),)
+
+
+@register(title="Logit adjustment", source="Menon et al., ICLR 2021, eq. 10")
+def logit_adjustment(*, tau: float = 1.0):
+    return (Stage("logit_adjusted", {"tau": tau}),)
+
+
+# Two stages: a plain one, then a re-weighted or re-sampled one -----------------------------------
+
+
+@register(title="LDAM-DRW", source="Cao et al., NeurIPS 2019, algorithm 1")
+def ldam_drw(*, max_margin: float = 0.5, logit_scale: float = 30.0, weighting: str = "CB"):
+    margins = {"max_margin": max_margin, "scale": logit_scale}
+    return (Stage("ldam", margins, until=0.8), Stage("ldam", margins, weighting))
+
+
+@register(title="CE-DRW", source="Cao et al., NeurIPS 2019 (deferred re-weighting)")
+def ce_drw(*, weighting: str = "CB"):
+    return (Stage("cross_entropy", until=0.8), Stage("cross_entropy", weighting=weighting))
+
+
+@register(title="CE-DRS", source="Cao et al., NeurIPS 2019 (deferred re-sampling)")
+def ce_drs():
+    return (Stage("cross_entropy", until=0.8), Stage("cross_entropy", sampler="class_balanced"))
+
+
+@register(title="IB", source="Park et al., ICCV 2021 (influence-balanced loss)")
+def ib(*, influence_alpha: float = 1000.0, weighting: str = "CS"):
+    second = Stage("influence_balanced", {"alpha": influence_alpha}, weighting)
+    return (Stage("cross_entropy", until=0.5), second)
+
+
+@register(title="IB-Focal", source="Park et al., ICCV 2021 (influence-balanced focal loss)")
+def ib_focal(*, influence_alpha: float = 1000.0, gamma: float = 1.0, weighting: str = "CS"):
+    second = Stage("influence_balanced", {"alpha": influence_alpha, "gamma": gamma}, weighting)
+    return (Stage("cross_entropy", until=0.5), second)
+
+
+# Hard-mining loss -------------------------------------------------------------------------------
+
+
+def _hard_mining(delta: float, weight_placement: str, loss_scale: float, **stage: Any) -> Stage:
+    loss_options = {"delta": delta, "weighting": weight_placement, "scale": loss_scale}
+    return Stage("hard_mining", loss_options, **stage)
+
+
+@register(title="HML1", source="P1: CE until epoch 100 of 200, then weighted L_c")
+def hml1(
+    *,
+    delta: float = 1e4,
+    weighting: str = "CS",
+    weight_placement: str = "outer",
+    loss_scale: float = 1.0,
+):
+    second = _hard_mining(
+        delta, weight_placement, loss_scale, weighting=weighting, learning_rate_scale=EARLY_DROP
+    )
+    return (Stage("cross_entropy", until=0.5), second)
+
+
+@register(title="HML2", source="P1: L_c until epoch 100 of 200, then weighted L_c")
+def hml2(
+    *,
+    delta: float = 1e4,
+    weighting: str = "CS",
+    weight_placement: str = "outer",
+    loss_scale: float = 1.0,
+):
+    first = _hard_mining(delta, weight_placement, loss_scale, until=0.5)
+    second = _hard_mining(
+        delta, weight_placement, loss_scale, weighting=weighting, learning_rate_scale=EARLY_DROP
+    )
+    return (first, second)
+
+
+@register(title="DHML1", source="P3: L_f, then weighted L_c")
+def dhml1(
+    *,
+    delta: float = 1e7,
+    weighting: str = "CS",
+    weight_placement: str = "outer",
+    loss_scale: float = 1.0,
+):
+    first = _hard_mining(float("inf"), weight_placement, loss_scale, until=0.5)
+    return (first, _hard_mining(delta, weight_placement, loss_scale, weighting=weighting))
+
+
+@register(title="DHML2", source="P3: L_f, then weighted L_f")
+def dhml2(*, weighting: str = "CS", weight_placement: str = "outer", loss_scale: float = 1.0):
+    first = _hard_mining(float("inf"), weight_placement, loss_scale, until=0.5)
+    return (first, _hard_mining(float("inf"), weight_placement, loss_scale, weighting=weighting))
+
+
+@register(title="CHML2", source="P3's reported statistics: CE until epoch 50 of 100, weighted L_f")
+def chml2(*, weighting: str = "CS", weight_placement: str = "outer", loss_scale: float = 1.0):
+    second = _hard_mining(float("inf"), weight_placement, loss_scale, weighting=weighting)
+    return (Stage("cross_entropy", until=0.5), second)
+
+
+# Decoupled training: a plain representation, then another classifier -------------------------------
+
+
+@register(title="cRT", source="Kang et al., ICLR 2020 (classifier re-training)")
+def crt():
+    second = Stage("cross_entropy", sampler="class_balanced", trains="classifier", restart=True)
+    return (Stage("cross_entropy", until=0.9), second)
+
+
+@register(title="LWS", source="Kang et al., ICLR 2020 (learnable weight scaling)")
+def lws():
+    second = Stage("cross_entropy", sampler="class_balanced", trains="class_scales", restart=True)
+    return (Stage("cross_entropy", until=0.9), second)
+
+
+@register(
+    title="τ-norm", source="Kang et al., ICLR 2020 (τ-normalised classifier)", post_hoc="tau_norm"
+)
+def tau_norm(*, tau: float = 1.0):
+    return (Stage("cross_entropy"),)
+
+
+@register(title="NCM", source="Kang et al., ICLR 2020 (nearest class mean)", post_hoc="ncm")
+def ncm():
+    return (Stage("cross_entropy"),)

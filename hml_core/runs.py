@@ -1,0 +1,285 @@
+"""Run records: one folder a run, done if and only if its ``metrics.json`` is there and holds.
+
+``<runs_root>/<run_id>/`` has ``config.json``, ``environment.json``, ``manifest.json`` (which images
+were trained on), ``history.csv`` (a row per epoch), ``predictions.npz`` (test logits and targets after
+the last epoch), ``checkpoint.pt`` while the run is going, ``failed.json`` after a failure and
+``metrics.json`` last. The latter carries the SHA-256 of every other file and of itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import shutil
+import traceback
+import warnings
+import zipfile
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+import pandas as pd
+import torch
+
+from hml_core import files
+from hml_core.config import RunConfig
+from hml_core.errors import RunError
+
+SELECTIONS = ("last", "best_validation", "best_test")
+RECORDED = ("config.json", "environment.json", "manifest.json", "history.csv", "predictions.npz")
+
+
+class Run:
+    """A finished run, read from its folder.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+    config : RunConfig
+    metrics : dict
+        ``metrics["selections"][selection]`` holds the test metrics of that epoch.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            self.metrics = json.loads((self.path / "metrics.json").read_text())
+            claimed = self.metrics.pop("checksum")
+            self.config = RunConfig.from_json((self.path / "config.json").read_text())
+            damaged = claimed != files.checksum(self.metrics)
+            damaged |= self.metrics["config_hash"] != self.config.hash
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise RunError(f"The run {self.path.name} is damaged: {error}") from error
+        if damaged:
+            raise RunError(f"The run {self.path.name} is damaged: its metrics.json does not hold.")
+
+    def verify(self) -> Run:
+        """Check every file against its recorded SHA-256; raises RunError naming the damaged one."""
+        for name, recorded in self.metrics["files"].items():
+            path = self.path / name
+            if not path.is_file() or files.sha256(path) != recorded:
+                raise RunError(
+                    f"The run {self.path.name} is damaged: {name} is not what was written."
+                )
+        return self
+
+    @property
+    def run_id(self) -> str:
+        return self.path.name
+
+    @property
+    def class_counts(self) -> np.ndarray:
+        """Training images of each class, int64 (C,)."""
+        return np.asarray(self.metrics["class_counts"], dtype=np.int64)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(self.metrics["class_names"])
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        """A row per epoch."""
+        return pd.read_csv(self.path / "history.csv")
+
+    @cached_property
+    def predictions(self) -> tuple[np.ndarray, np.ndarray]:
+        """Test logits float32 (N, C) after the last epoch and targets int64 (N,)."""
+        with np.load(self.path / "predictions.npz", allow_pickle=False) as stored:
+            return stored["logits"], stored["targets"]
+
+    def selection(self, name: str = "last") -> dict[str, Any]:
+        """Test metrics after the last epoch, or at the best epoch on validation or on the test set.
+
+        Raises
+        ------
+        ValueError
+            For an unknown selection, or best-on-validation of a run without a validation split.
+        """
+        if name not in SELECTIONS:
+            raise ValueError(f"Expected `selection` to be one of {SELECTIONS}, got {name!r}.")
+        chosen = self.metrics["selections"][name]
+        if chosen is None:
+            raise ValueError(f"The run {self.run_id} had no validation split to select on.")
+        return _with_nan(chosen)
+
+    def per_class_accuracy(self, selection: str = "last") -> np.ndarray:
+        """Test accuracy of each class, (C,)."""
+        return np.asarray(self.selection(selection)["per_class_accuracy"], dtype=float)
+
+    def row(self) -> dict[str, Any]:
+        """This run as a row of :func:`load`'s frame."""
+        row: dict[str, Any] = {"run_id": self.run_id, "status": "done", "error": None}
+        row.update({name: getattr(self.config, name) for name in self.config.to_dict()})
+        row["path"] = self.path.name
+        for name in ("seconds", "device"):
+            row[name] = self.metrics[name]
+        for name in SELECTIONS:
+            chosen = _with_nan(self.metrics["selections"][name] or {})
+            row.update(
+                {
+                    f"{name}_{key}": value
+                    for key, value in chosen.items()
+                    if not isinstance(value, list)
+                }
+            )
+        return row
+
+
+def _with_nan(metrics: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN: a metric that is not defined (an empty shot group) is stored as null."""
+    return {key: float("nan") if value is None else value for key, value in metrics.items()}
+
+
+def load(runs_root: str | Path = "results/runs") -> pd.DataFrame:
+    """Every finished run under ``runs_root``, a row each, in order of their ids.
+
+    Columns: the fields of :class:`~hml_core.config.RunConfig`, ``run_id``, ``status``, ``path``,
+    ``seconds``, ``device`` and, for every selection of :data:`SELECTIONS`, ``<selection>_epoch`` and
+    ``<selection>_<metric>`` (test metrics as fractions). A damaged run is left out with a warning.
+    """
+    rows = []
+    for path in sorted(Path(runs_root).glob("*/metrics.json")):
+        try:
+            rows.append(Run(path.parent).row())
+        except RunError as error:
+            warnings.warn(f"{error} It is left out.", stacklevel=2)
+    return pd.DataFrame(rows)
+
+
+class RunFolder:
+    """The folder of one run while it is being made.
+
+    Parameters
+    ----------
+    runs_root : str or Path
+    config : RunConfig
+
+    Raises
+    ------
+    RunError
+        Where ``runs_root`` cannot be written to.
+    """
+
+    def __init__(self, runs_root: str | Path, config: RunConfig) -> None:
+        self.root = files.require_writable(Path(runs_root))
+        self.config = config
+        self.path = self.root / config.run_id
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Wait until no other process works on this run.
+
+        The lock is the kernel's, on an open file: it is gone with the process that held it, so there
+        is no stale lock to recognise.
+        """
+        locks = files.require_writable(self.root / ".locks")
+        with filelock.FileLock(locks / f"{self.config.run_id}.lock"):
+            yield
+
+    def finished(self) -> Run | None:
+        """The run if it is done and undamaged; a damaged one is set aside first."""
+        if not (self.path / "metrics.json").exists():
+            return None
+        try:
+            run = Run(self.path).verify()
+            if run.config != self.config:
+                raise RunError(f"The run {self.path.name} is damaged: it has another config.")
+        except RunError as error:
+            self.set_aside(str(error))
+            return None
+        return run
+
+    def set_aside(self, reason: str) -> Path:
+        """Move the folder to ``<runs_root>/.damaged/`` and warn, so that nothing is lost."""
+        shelf = self.root / ".damaged"
+        shelf.mkdir(exist_ok=True)
+        number = 0
+        while (target := shelf / f"{self.path.name}.{number}").exists():
+            number += 1
+        shutil.move(self.path, target)
+        warnings.warn(f"{reason} It was set aside in {target} and is trained again.", stacklevel=3)
+        return target
+
+    def begin(self, environment: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any] | None:
+        """Write what is known before training; returns the checkpoint to go on from, if any."""
+        checkpoint = self._read_checkpoint()
+        self.path.mkdir(exist_ok=True)
+        # A file system that fills up must be noticed here rather than in the last epoch.
+        for name, value in (("environment.json", environment), ("manifest.json", manifest)):
+            files.write_json(self.path / name, value)
+        files.write_atomically(self.path / "config.json", self.config.to_json() + "\n")
+        (self.path / "failed.json").unlink(missing_ok=True)
+        return checkpoint
+
+    def _read_checkpoint(self) -> dict[str, Any] | None:
+        path = self.path / "checkpoint.pt"
+        if (self.path / "failed.json").exists():
+            path.unlink(missing_ok=True)  # asked for again: from the start
+        if not path.exists():
+            return None
+        try:
+            with zipfile.ZipFile(path) as archive:  # torch.load does not look at the checksums
+                if (broken := archive.testzip()) is not None:
+                    raise RunError(f"{broken} fails its checksum")
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+            if checkpoint["config_hash"] != self.config.hash:
+                raise RunError("it belongs to another config")
+            return checkpoint
+        except Exception as error:  # whatever a damaged archive makes its readers raise
+            self.set_aside(f"The checkpoint of the run {self.path.name} is damaged ({error}).")
+            return None
+
+    def checkpoint(self, state: dict[str, Any]) -> None:
+        """Replace the checkpoint; the previous one stays until the new one is whole."""
+        buffer = io.BytesIO()
+        torch.save({**state, "config_hash": self.config.hash}, buffer)
+        files.write_atomically(self.path / "checkpoint.pt", buffer.getbuffer())
+
+    def write_history(self, history: list[dict[str, Any]]) -> None:
+        """Write ``history.csv``, a row per epoch."""
+        text = pd.DataFrame(history).to_csv(index=False)
+        files.write_atomically(self.path / "history.csv", text)
+
+    def finish(self, metrics: dict[str, Any], logits: np.ndarray, targets: np.ndarray) -> Run:
+        """Write the predictions and, last, the metrics; the checkpoint is then removed."""
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, logits=logits, targets=targets)
+        files.write_atomically(self.path / "predictions.npz", buffer.getvalue())
+        metrics = {
+            "run_id": self.config.run_id,
+            "config_hash": self.config.hash,
+            **metrics,
+            "files": {name: files.sha256(self.path / name) for name in RECORDED},
+        }
+        metrics = json.loads(json.dumps(metrics))  # floats as a reader will see them
+        files.write_json(
+            self.path / "metrics.json", {**metrics, "checksum": files.checksum(metrics)}
+        )
+        (self.path / "checkpoint.pt").unlink(missing_ok=True)
+        return Run(self.path)
+
+    def fail(self, error: BaseException) -> None:
+        """Record why the run stopped."""
+        files.write_json(
+            self.path / "failed.json",
+            {
+                "error": str(error),
+                "type": type(error).__name__,
+                "traceback": "".join(traceback.format_exception(error)),
+                "config": self.config.to_dict(),
+            },
+        )
+
+
+def failures(runs_root: str | Path = "results/runs") -> pd.DataFrame:
+    """Runs that stopped with an error, a row each: run_id, error and the fields of the config."""
+    rows = []
+    for path in sorted(Path(runs_root).glob("*/failed.json")):
+        with contextlib.suppress(ValueError, KeyError):
+            record = json.loads(path.read_text())
+            rows.append({"run_id": path.parent.name, "error": record["error"], **record["config"]})
+    return pd.DataFrame(rows)

@@ -1,0 +1,75 @@
+"""Learning rates and stage boundaries, epoch by epoch.
+
+Every boundary is a fraction of the run, so that a shorter run keeps the shape of the 200-epoch
+schedule of Cao et al. (LDAM, NeurIPS 2019), which the three papers use: at 200 epochs, 5 epochs of
+linear warm-up, ×0.01 after epoch 160 and ×0.0001 after epoch 180.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from hml_core.config import RunConfig
+
+PROTOCOLS = ("official", "controlled")
+WARM_UP = 0.025
+MILESTONES = ((0.8, 1e-2), (0.9, 1e-4))  # after this fraction of the run, the base rate times this
+EARLY_DROP_AT = 0.5
+EARLY_DROP = 1e-2
+
+
+def boundary(fraction: float, epochs: int) -> int:
+    """The number of epochs that make up ``fraction`` of a run, rounded half up.
+
+    >>> boundary(0.5, 200), boundary(0.8, 200), boundary(0.5, 5)
+    (100, 160, 3)
+    """
+    # The tiny offset keeps 0.15 · 10 = 1.4999999999999998 on the side where a person expects it.
+    return int(fraction * epochs + 0.5 + 1e-9)
+
+
+def stage_of_epoch(stage_ends: tuple[int, ...], epoch: int) -> int:
+    """The stage (from 0) that the epoch (from 0) belongs to.
+
+    >>> [stage_of_epoch((2,), epoch) for epoch in range(4)]
+    [0, 0, 1, 1]
+    """
+    return sum(epoch >= end for end in stage_ends)
+
+
+def learning_rates(config: RunConfig) -> np.ndarray:
+    """Learning rate of every epoch, float64 (epochs,).
+
+    Both protocols share warm-up and milestones. They differ in ``config.early_drop``: with
+    ``official`` the second stage of the hard-mining recipes trains at 0.01 of the rate that a baseline
+    has at the same epoch (the authors' schedule); with ``controlled`` no recipe does. Setting
+    ``early_drop`` by hand gives the drop to a baseline, from half of the run on, or takes it from HML.
+
+    A stage that restarts (classifier re-training) leaves this schedule for half a cosine period from
+    the base rate to zero over its own epochs.
+    """
+    epochs = config.epochs
+    factors = np.ones(epochs)
+    for fraction, factor in MILESTONES:
+        factors[boundary(fraction, epochs) :] = factor
+    warm_up = min(config.warmup_epochs, epochs)
+    # The warm-up of the published code replaces the factor, it does not multiply it.
+    factors[:warm_up] = np.arange(1, warm_up + 1) / max(warm_up, 1)
+
+    stages = config.stages
+    ends = (*config.stage_ends, epochs)
+    if config.early_drop:
+        own = [stage.learning_rate_scale for stage in stages]
+        if any(scale != 1 for scale in own):
+            for scale, start, end in zip(own, (0, *config.stage_ends), ends, strict=True):
+                factors[start:end] *= scale
+        else:
+            factors[boundary(EARLY_DROP_AT, epochs) :] *= EARLY_DROP
+    for stage, start, end in zip(stages, (0, *config.stage_ends), ends, strict=True):
+        if stage.restart:
+            progress = np.arange(end - start) / (end - start)
+            factors[start:end] = 0.5 * (1 + np.cos(np.pi * progress))
+    return config.learning_rate * factors

@@ -1,0 +1,164 @@
+"""Intervals and tests for few seeds: Student's t, paired by seed, corrected by Holm's method.
+
+An interval over seeds covers the chance in training. It does not cover another draw of the training
+subset or of the test images, nor another data set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import scipy.stats
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestPower
+
+
+class Interval(NamedTuple):
+    """A mean with its sample standard deviation and confidence interval."""
+
+    mean: float
+    sd: float
+    low: float
+    high: float
+    n: int
+
+
+class Difference(NamedTuple):
+    """A difference of means with its interval and two-sided p-value."""
+
+    difference: float
+    sd: float
+    low: float
+    high: float
+    p_value: float
+    n: int
+
+
+def _values(values, name: str, least: int = 1) -> np.ndarray:
+    array = np.asarray(values, dtype=float)
+    if array.ndim != 1 or len(array) < least:
+        raise ValueError(f"Expected `{name}` to hold at least {least} value(s), got {array.shape}.")
+    if not np.isfinite(array).all():
+        raise ValueError(f"Expected `{name}` to be finite, got {array.tolist()}.")
+    return array
+
+
+def _check_confidence(confidence: float) -> None:
+    if not 0 < confidence < 1:
+        raise ValueError(f"Expected 0 < `confidence` < 1, got {confidence}.")
+
+
+def mean_interval(values, confidence: float = 0.95) -> Interval:
+    """Mean ± t·sd/√n, Student's t with n − 1 degrees of freedom; a single value has no interval.
+
+    >>> found = mean_interval([1.0, 2.0, 3.0])
+    >>> f"{found.mean:.1f} [{found.low:.2f}, {found.high:.2f}]"
+    '2.0 [-0.48, 4.48]'
+
+    Raises
+    ------
+    ValueError
+        For no values, values that are not finite, or a confidence outside (0, 1).
+    """
+    _check_confidence(confidence)
+    array = _values(values, "values")
+    n, mean = len(array), float(array.mean())
+    if n == 1:
+        return Interval(mean, np.nan, np.nan, np.nan, 1)
+    sd = float(array.std(ddof=1))
+    half = float(scipy.stats.t.ppf((1 + confidence) / 2, n - 1) * sd / np.sqrt(n))
+    return Interval(mean, sd, mean - half, mean + half, n)
+
+
+def paired_difference(a, b, confidence: float = 0.95) -> Difference:
+    """Mean of a − b over pairs, with the paired t-test's interval and two-sided p-value.
+
+    Identical samples give p = 1. Differences that are all the same but not zero have no spread to test
+    against: p is NaN, as it is for a single pair.
+
+    Raises
+    ------
+    ValueError
+        For samples of different length, or values that are not finite.
+    """
+    first, second = _values(a, "a"), _values(b, "b")
+    if len(first) != len(second):
+        raise ValueError(f"Expected pairs, got {len(first)} and {len(second)} values.")
+    found = mean_interval(first - second, confidence)
+    if found.n == 1:
+        p_value = np.nan
+    elif found.sd == 0:
+        p_value = 1.0 if found.mean == 0 else np.nan
+    else:
+        p_value = float(scipy.stats.ttest_rel(first, second).pvalue)
+    return Difference(found.mean, found.sd, found.low, found.high, p_value, found.n)
+
+
+def welch(a, b, confidence: float = 0.95) -> Difference:
+    """mean(a) − mean(b) of independent samples with Welch's interval and two-sided p-value.
+
+    ``sd`` is the standard error of the difference; ``n`` counts both samples.
+
+    Raises
+    ------
+    ValueError
+        For fewer than two values in a sample, or values that are not finite.
+    """
+    _check_confidence(confidence)
+    first, second = _values(a, "a", 2), _values(b, "b", 2)
+    difference = float(first.mean() - second.mean())
+    error = float(np.sqrt(first.var(ddof=1) / len(first) + second.var(ddof=1) / len(second)))
+    n = len(first) + len(second)
+    if error == 0:
+        p_value = 1.0 if difference == 0 else np.nan
+        return Difference(difference, 0.0, difference, difference, p_value, n)
+    test = scipy.stats.ttest_ind(first, second, equal_var=False)
+    interval = test.confidence_interval(confidence)
+    return Difference(
+        difference, error, float(interval.low), float(interval.high), float(test.pvalue), n
+    )
+
+
+def holm(p_values) -> np.ndarray:
+    """Holm's step-down correction (Holm, 1979); NaN stays NaN and does not count as a test."""
+    raw = np.asarray(p_values, dtype=float)
+    corrected = np.full(raw.shape, np.nan)
+    tested = ~np.isnan(raw)
+    if tested.any():
+        corrected[tested] = multipletests(raw[tested], method="holm")[1]
+    return corrected
+
+
+def bootstrap_interval(
+    *samples,
+    statistic: Callable[..., float] = np.mean,
+    confidence: float = 0.95,
+    n_resamples: int = 2000,
+    random_state: int | np.random.Generator = 0,
+    method: str = "percentile",
+) -> tuple[float, float]:
+    """Bootstrap interval of a statistic of one sample, or of several resampled together.
+
+    It covers another draw of the test images, with the trained model held fixed.
+    """
+    _check_confidence(confidence)
+    found = scipy.stats.bootstrap(
+        samples,
+        statistic,
+        paired=len(samples) > 1,
+        vectorized=False,
+        confidence_level=confidence,
+        n_resamples=n_resamples,
+        method=method,
+        rng=np.random.default_rng(random_state),
+    )
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+
+
+def minimum_detectable(sd: float, n: int, power: float = 0.8, alpha: float = 0.05) -> float:
+    """The smallest true paired difference that ``n`` pairs with this ``sd`` detect with ``power``."""
+    if n < 2:
+        return float("nan")
+    return float(sd * TTestPower().solve_power(nobs=n, power=power, alpha=alpha))

@@ -1,0 +1,273 @@
+"""Tables of results: mean ± sd over seeds, and the paired difference to a baseline with its test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from hml_core import recipes, stats
+from hml_core.runs import SELECTIONS
+
+METRICS = {
+    "top1": "Top-1",
+    "balanced_accuracy": "Balanced acc.",
+    "many": "Many",
+    "medium": "Medium",
+    "few": "Few",
+    "macro_f1": "Macro-F1",
+    "g_mean": "G-mean",
+    "ece": "ECE",
+}
+LOWER_IS_BETTER = ("ece", "nll")
+SELECTION_LABELS = {
+    "last": "last epoch",
+    "best_validation": "best epoch on validation",
+    "best_test": "best epoch on the test set (optimistic: selected on the test set)",
+}
+
+
+def _finished(frame: pd.DataFrame, selection: str) -> pd.DataFrame:
+    if selection not in SELECTIONS:
+        raise ValueError(f"Expected `selection` to be one of {SELECTIONS}, got {selection!r}.")
+    done = frame[frame["status"] == "done"] if len(frame) else frame
+    if done.empty:
+        raise ValueError("Expected at least one finished run to make a table of, got none.")
+    return done
+
+
+def summary(
+    frame: pd.DataFrame,
+    *,
+    by: str = "recipe",
+    metrics: Sequence[str] = tuple(METRICS),
+    selection: str = "last",
+) -> pd.DataFrame:
+    """Mean, sample standard deviation and number of runs for each group and metric.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        See :func:`hml_core.runs.load`.
+    by : str
+        Column whose values make the rows, in order of first appearance.
+    metrics : sequence of str
+    selection : {"last", "best_validation", "best_test"}
+        The epoch that is reported.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Tidy: one row per group and metric with mean, sd and n, in percent.
+    """
+    done = _finished(frame, selection)
+    rows = []
+    for group, runs in done.groupby(by, sort=False):
+        for metric in metrics:
+            values = 100 * runs[f"{selection}_{metric}"].to_numpy(dtype=float)
+            # A shot group without classes has no accuracy in any run.
+            sd = np.std(values, ddof=1) if len(values) > 1 else np.nan
+            rows.append(
+                {by: group, "metric": metric, "mean": values.mean(), "sd": sd, "n": len(values)}
+            )
+    return pd.DataFrame(rows)
+
+
+def differences(
+    frame: pd.DataFrame,
+    *,
+    baseline: str = "ce",
+    by: str = "recipe",
+    metric: str = "balanced_accuracy",
+    selection: str = "last",
+    confidence: float = 0.95,
+) -> pd.DataFrame:
+    """Each group's paired difference to the baseline over the seeds that both have.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per other group: difference, low, high (percentage points, Student-t interval of the
+        mean difference), p_value (paired t-test, two-sided), p_holm (corrected for the number of rows)
+        and n.
+
+    Raises
+    ------
+    ValueError
+        Where the baseline has no finished run, or a seed has more than one run in a group (two
+        settings are mixed).
+    """
+    done = _finished(frame, selection)
+    scores = done.set_index([by, "seed"])[f"{selection}_{metric}"].astype(float)
+    if scores.index.has_duplicates:
+        twice = scores.index[scores.index.duplicated()][0]
+        raise ValueError(
+            f"Expected one run for each {by} and seed, got several for {twice}: pass the runs of one "
+            "setting, or another `by`."
+        )
+    if baseline not in scores.index.get_level_values(0):
+        raise ValueError(f"Expected finished runs of the baseline {baseline!r}, got none.")
+    reference = scores[baseline]
+    rows = []
+    for group in done[by].unique():
+        if group == baseline:
+            continue
+        own = scores[group]
+        common = own.index.intersection(reference.index)
+        row = {by: group, "n": len(common)}
+        if len(common):
+            paired = stats.paired_difference(
+                100 * own[common].to_numpy(), 100 * reference[common].to_numpy(), confidence
+            )
+            row |= {
+                "difference": paired.difference,
+                "low": paired.low,
+                "high": paired.high,
+                "p_value": paired.p_value,
+            }
+        rows.append(row)
+    columns = [by, "n", "difference", "low", "high", "p_value"]
+    result = pd.DataFrame(rows).reindex(columns=columns)
+    result["p_holm"] = stats.holm(result["p_value"].to_numpy(dtype=float)) if len(result) else []
+    return result
+
+
+def comparison(
+    frame: pd.DataFrame,
+    *,
+    baseline: str = "ce",
+    by: str = "recipe",
+    metrics: Sequence[str] = tuple(METRICS),
+    selection: str = "last",
+    tested: str = "balanced_accuracy",
+) -> pd.DataFrame:
+    """The table that people read: text cells "mean ± sd" and the paired difference to the baseline.
+
+    Percent; the best mean of each column carries a star. The last columns hold the difference in
+    ``tested`` with its 95 % interval and the Holm-corrected p-value.
+    """
+    long = summary(frame, by=by, metrics=metrics, selection=selection)
+    means = long.pivot(index=by, columns="metric", values="mean")
+    cells = {}
+    for group, rows in long.groupby(by, sort=False):
+        cell: dict[str, str] = {}
+        for row in rows.itertuples():
+            pick = np.nanmin if row.metric in LOWER_IS_BETTER else np.nanmax
+            column = means[row.metric]
+            best = column.notna().any() and row.mean == pick(column)
+            cell[METRICS.get(row.metric, row.metric)] = _plus_minus(row.mean, row.sd, best)
+        cell["n"] = str(rows["n"].iloc[0])
+        cells[group] = cell
+    table = pd.DataFrame.from_dict(cells, orient="index")
+    label = f"Δ {METRICS.get(tested, tested)} to {recipes.title(baseline)} [95 %]"
+    tests = differences(
+        frame, baseline=baseline, by=by, metric=tested, selection=selection
+    ).set_index(by)
+    table[label] = [_interval(tests.loc[g]) if g in tests.index else "–" for g in table.index]
+    table["p (Holm)"] = [
+        _p(tests.loc[g, "p_holm"]) if g in tests.index else "–" for g in table.index
+    ]
+    table.index = [recipes.title(g) if by == "recipe" else str(g) for g in table.index]
+    table.index.name = by.replace("_", " ").capitalize()
+    return table
+
+
+def selections(frame: pd.DataFrame, *, metric: str = "balanced_accuracy") -> pd.DataFrame:
+    """The same runs reported at the last, the best-on-validation and the best-on-test epoch.
+
+    Text cells "mean ± sd" in percent, and the paired gain of choosing on the test set ("peeking").
+    """
+    done = _finished(frame, "last")
+    cells: dict[str, dict[str, str]] = {}
+    for recipe, runs in done.groupby("recipe", sort=False):
+        row = {}
+        for name in SELECTIONS:
+            values = 100 * runs[f"{name}_{metric}"].to_numpy(dtype=float)
+            sd = np.std(values, ddof=1) if len(values) > 1 else np.nan
+            row[SELECTION_LABELS[name]] = _plus_minus(values.mean(), sd, False)
+        gain = 100 * (runs[f"best_test_{metric}"] - runs[f"last_{metric}"]).mean()
+        row["added by peeking"] = f"{gain:+.1f}"
+        cells[recipes.title(recipe)] = row
+    table = pd.DataFrame.from_dict(cells, orient="index")
+    table.index.name = f"{METRICS.get(metric, metric)} (%)"
+    return table
+
+
+def _plus_minus(mean: float, sd: float, best: bool) -> str:
+    if np.isnan(mean):
+        return "–"
+    spread = "" if np.isnan(sd) else f" ± {sd:.1f}"
+    return f"{mean:.1f}{spread}{' *' if best else ''}"
+
+
+def _interval(row: pd.Series) -> str:
+    if np.isnan(row["difference"]):
+        return "–"
+    if np.isnan(row["low"]):
+        return f"{row['difference']:+.1f}"
+    return f"{row['difference']:+.1f} [{row['low']:+.1f}, {row['high']:+.1f}]"
+
+
+def _p(p: float) -> str:
+    if np.isnan(p):
+        return "–"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def to_markdown(table: pd.DataFrame) -> str:
+    """A table of text cells as GitHub-flavoured Markdown, columns aligned for a terminal."""
+    header = [table.index.name or "", *map(str, table.columns)]
+    body = [
+        [str(index), *map(str, row)] for index, row in zip(table.index, table.values, strict=True)
+    ]
+    widths = [max(len(row[i]) for row in [header, *body]) for i in range(len(header))]
+
+    def line(cells: list[str]) -> str:
+        return "| " + " | ".join(c.ljust(w) for c, w in zip(cells, widths, strict=True)) + " |"
+
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    return "\n".join([line(header), rule, *map(line, body)]) + "\n"
+
+
+def conclusion(
+    frame: pd.DataFrame,
+    *,
+    baseline: str = "ce",
+    methods: Sequence[str] = ("hml1", "hml2"),
+    metric: str = "balanced_accuracy",
+    selection: str = "last",
+    level: float = 0.05,
+) -> str:
+    """What these runs say about ``methods``, in sentences: against the baseline and the best other.
+
+    "Better" and "worse" are said only where the Holm-corrected paired test stays under ``level``.
+    """
+    means = summary(frame, metrics=[metric], selection=selection).set_index("recipe")["mean"]
+    tests = differences(frame, baseline=baseline, metric=metric, selection=selection)
+    tests = tests.set_index("recipe")
+    others = means.drop([m for m in methods if m in means.index])
+    best = others.idxmax()
+    lines = []
+    for method in methods:
+        if method not in tests.index:
+            continue
+        row = tests.loc[method]
+        if np.isnan(row["p_holm"]):
+            verdict = "cannot be compared (too few seeds) with"
+        elif row["p_holm"] >= level:
+            verdict = "does not differ significantly from"
+        else:
+            verdict = "is better than" if row["difference"] > 0 else "is worse than"
+        name = recipes.title(method)
+        lines.append(
+            f"**{name}** {verdict} {recipes.title(baseline)} in "
+            f"{METRICS.get(metric, metric).lower()}: {_interval(row)} points, "
+            f"n = {row['n']:.0f} seeds, p = {_p(row['p_holm'])} (Holm)."
+        )
+        gap = means[method] - means[best]
+        lines.append(
+            f"{name} {'wins against' if gap > 0 else 'does not win against'} the best other method, "
+            f"{recipes.title(best)}: {means[method]:.1f} % against {means[best]:.1f} %."
+        )
+    return "\n\n".join(lines)

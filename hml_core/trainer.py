@@ -1,0 +1,387 @@
+"""One training run: the loop, its stages, its evaluations and its record."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hml_core import (
+    datasets,
+    devices,
+    environment,
+    imbalance,
+    metrics,
+    models,
+    post_hoc,
+    sampling,
+    schedule,
+    seeds,
+)
+from hml_core.augment import AUGMENTATIONS, ImageBank, draw
+from hml_core.config import RunConfig
+from hml_core.datasets import LabelledImages, Splits
+from hml_core.errors import RunError
+from hml_core.losses import LOSSES
+from hml_core.progress import Progress
+from hml_core.recipes import Stage
+from hml_core.runs import Run, RunFolder
+
+EVALUATION_BATCH = 1000
+# An epoch of a tiny data set takes less than writing its checkpoint; then at most one a second.
+CHECKPOINT_INTERVAL_S = 1.0
+COSINE_SCALE = 30.0  # of a cosine head under a loss that does not scale by itself
+
+
+class NonFiniteLossError(RunError):
+    """The loss became NaN or infinite: training stopped."""
+
+
+def fit(
+    config: RunConfig,
+    *,
+    data_root: str | Path | None = None,
+    runs_root: str | Path = "results/runs",
+    device: str | torch.device = "auto",
+    progress: bool = True,
+) -> Run:
+    """Train the run that ``config`` describes, or find it finished, or go on where it was killed.
+
+    Parameters
+    ----------
+    config : RunConfig
+    data_root : path, optional
+        Folder of the data set's files, where it has any.
+    runs_root : path
+        The run is recorded in ``<runs_root>/<run_id>/``.
+    device : str
+        "auto", "cpu", "cuda" or "cuda:<number>".
+    progress : bool
+        Show the epochs go by.
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    DeviceError, DataError, RunError
+        Before anything is trained or written: a device that is not there, missing or unusable data, a
+        results folder that cannot be written to.
+    NonFiniteLossError
+        With epoch, step and config; the run is recorded as failed.
+    """
+    where = devices.resolve(device)
+    folder = RunFolder(runs_root, config)
+    with folder.locked():
+        if (done := folder.finished()) is not None:
+            return done
+        splits = datasets.load(config, data_root)
+        trainer = Trainer(config, splits, where)
+        record = environment.describe(where, trainer.autocast_dtype)
+        checkpoint = folder.begin(record, splits.manifest())
+        if checkpoint is not None:
+            trainer.restore(checkpoint)
+        try:
+            return _run_to_end(trainer, folder, progress)
+        except Exception as error:
+            folder.fail(error)
+            raise
+
+
+def _run_to_end(trainer: Trainer, folder: RunFolder, progress: bool) -> Run:
+    config = trainer.config
+    last_checkpoint = time.monotonic()
+    bar = Progress(
+        config.epochs, config.run_id, enabled=progress, initial=trainer.epoch, unit="epochs"
+    )
+    with bar:
+        while trainer.epoch < config.epochs:
+            for _ in trainer.train_epoch():
+                pass
+            trainer.end_epoch()
+            bar.update(trainer.headline())
+            if time.monotonic() - last_checkpoint >= CHECKPOINT_INTERVAL_S:
+                folder.checkpoint(trainer.state())
+                folder.write_history(trainer.history)
+                last_checkpoint = time.monotonic()
+    folder.write_history(trainer.history)
+    logits = trainer.last_logits.numpy()
+    return folder.finish(trainer.results(), logits, trainer.splits.test.targets)
+
+
+class Trainer:
+    """The state of one run and what advances it by an epoch.
+
+    Parameters
+    ----------
+    config : RunConfig
+    splits : Splits
+    device : torch.device
+    """
+
+    def __init__(self, config: RunConfig, splits: Splits, device: torch.device) -> None:
+        self.config, self.splits, self.device = config, splits, device
+        self.autocast_dtype = devices.autocast_dtype(config.precision, device)
+        self.augmentation = AUGMENTATIONS[config.augmentation]
+        self.rates = schedule.learning_rates(config)
+        self.model = self._build_model().to(device, memory_format=torch.channels_last)
+        self.train_bank = self._bank(splits.train, self.augmentation.pad)
+        self.train_targets = torch.from_numpy(splits.train.targets).to(device)
+        self.evaluated = {"test": splits.test}
+        if splits.validation is not None:
+            self.evaluated = {"validation": splits.validation, **self.evaluated}
+        self.banks = {name: self._bank(split) for name, split in self.evaluated.items()}
+
+        self.epoch = 0  # epochs done
+        self.stage = -1
+        self.history: list[dict[str, Any]] = []
+        self.best: dict[str, dict[str, Any]] = {}
+        self.last_logits: Tensor | None = None
+        self.seconds = 0.0
+
+    def _build_model(self) -> nn.Module:
+        config = self.config
+        scales_itself = any(stage.loss == "ldam" for stage in config.stages)
+        with seeds.seeded(config.seed, "initialisation"):
+            return models.build(
+                config.model,
+                self.splits.num_classes,
+                config.head,
+                in_channels=self.splits.train.images.shape[-1],
+                head_scale=1.0 if scales_itself else COSINE_SCALE,
+            )
+
+    def _bank(self, images: LabelledImages, pad: int = 0) -> ImageBank:
+        return ImageBank(images.images, self.splits.mean, self.splits.std, self.device, pad)
+
+    # Stages -------------------------------------------------------------------------------------
+
+    def _enter_stage(self, index: int) -> None:
+        """Loss, sampler and trainable part of stage ``index``; momentum survives a change of loss."""
+        stages = self.config.stages
+        before = stages[self.stage].trains if self.stage >= 0 else None
+        self.stage, stage = index, stages[index]
+        self.criterion = build_loss(stage, self.splits.class_counts).to(self.device)
+        self.sampler = self.config.sampler if stage.sampler == "instance" else stage.sampler
+        if stage.trains == before:
+            return
+        if stage.trains != "all":
+            self.model.requires_grad_(False)
+            if stage.trains == "classifier":
+                fresh = self._build_model().classifier
+            else:
+                fresh = post_hoc.ClassScales(self.model.classifier, self.splits.num_classes)
+            self.model.replace_classifier(fresh.to(self.device))
+        trainable = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.SGD(
+            trainable,
+            lr=self.config.learning_rate,
+            momentum=self.config.momentum,
+            weight_decay=self.config.weight_decay,
+        )
+
+    # Training -----------------------------------------------------------------------------------
+
+    def train_epoch(self) -> Iterator[None]:
+        """Train for one epoch; yields after every step, and nothing in between waits for the device."""
+        started = time.perf_counter()
+        config = self.config
+        index = schedule.stage_of_epoch(config.stage_ends, self.epoch)
+        if index != self.stage:
+            self._enter_stage(index)
+        for group in self.optimizer.param_groups:
+            group["lr"] = float(self.rates[self.epoch])
+        whole = config.stages[index].trains == "all"
+        self.model.train(whole)  # a frozen backbone keeps its batch statistics, too
+
+        order = sampling.epoch_indices(
+            torch.from_numpy(self.splits.train.targets),
+            self.sampler,
+            generator=seeds.generator(config.seed, "order", self.epoch),
+            progress=self.epoch / max(config.epochs - 1, 1),
+        )
+        augmentation_stream = seeds.generator(config.seed, "augmentation", self.epoch)
+        draws = draw(len(order), self.augmentation, augmentation_stream).to(self.device)
+        order = order.to(self.device)
+        starts = range(0, len(order), config.batch_size)
+        losses = torch.empty(len(starts), device=self.device)
+        correct = torch.zeros((), dtype=torch.int64, device=self.device)
+
+        for step, start in enumerate(starts):
+            part = slice(start, start + config.batch_size)
+            images = self.train_bank.batch(order[part], draws[part])  # (B, C, H, W)
+            target = self.train_targets[order[part]]  # (B,)
+            with torch.autocast(
+                self.device.type, self.autocast_dtype, enabled=self.autocast_dtype is not None
+            ):
+                with torch.set_grad_enabled(whole):
+                    features = self.model.features(images)  # (B, d)
+                logits = self.model.classifier(features)  # (B, C)
+            extra = (features,) if self.criterion.needs_features else ()
+            loss = self.criterion(logits, target, *extra)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            self.optimizer.step()
+            losses[step] = loss.detach()
+            correct += (logits.detach().argmax(dim=1) == target).sum()
+            yield
+
+        losses = losses.cpu()
+        self._require_finite(losses)
+        self.epoch += 1
+        self.history.append(
+            {
+                "epoch": self.epoch,
+                "stage": index,
+                "learning_rate": float(self.rates[self.epoch - 1]),
+                "train_loss": losses.mean().item(),
+                "train_accuracy": correct.item() / len(order),
+                "validation_accuracy": None,
+                "validation_balanced_accuracy": None,
+                "test_accuracy": None,
+                "test_balanced_accuracy": None,
+                "seconds": time.perf_counter() - started,
+            }
+        )
+
+    def _require_finite(self, losses: Tensor) -> None:
+        broken = (~losses.isfinite()).nonzero()
+        if len(broken):
+            step = int(broken[0])
+            raise NonFiniteLossError(
+                f"The loss became {losses[step].item()} in epoch {self.epoch + 1}, step {step + 1} of "
+                f"{len(losses)}, of the run {self.config.run_id}. Expected a smaller "
+                f"`learning_rate` or another loss. Config: {self.config.to_json()}"
+            )
+
+    # Evaluation ---------------------------------------------------------------------------------
+
+    def end_epoch(self) -> None:
+        """Evaluate, where the epoch is due for it, and remember the best epochs."""
+        started = time.perf_counter()
+        row = self.history[-1]
+        last = self.epoch == self.config.epochs
+        if last or self.epoch % self.config.evaluate_every == 0:
+            classifier = self._evaluation_classifier()
+            logits = {name: self._logits(bank, classifier) for name, bank in self.banks.items()}
+            for name, split in self.evaluated.items():
+                found = metrics.quick(
+                    logits[name].argmax(dim=1).numpy(), split.targets, self.splits.num_classes
+                )
+                row[f"{name}_accuracy"] = found["top1"]
+                row[f"{name}_balanced_accuracy"] = score = found["balanced_accuracy"]
+                best = self.best.get(f"best_{name}")
+                if best is None or score > best["score"]:
+                    self.best[f"best_{name}"] = {
+                        "epoch": self.epoch,
+                        "score": float(score),
+                        "logits": logits["test"],
+                    }
+            self.last_logits = logits["test"]
+        row["seconds"] += time.perf_counter() - started
+        self.seconds += row["seconds"]
+
+    def _evaluation_classifier(self) -> post_hoc.Classifier:
+        method = self.config.method
+        if method.post_hoc == "tau_norm":
+            return post_hoc.tau_normalised(self.model.classifier, method.options["tau"])
+        if method.post_hoc == "ncm":
+            plain = self._bank(self.splits.train)
+            features = self._logits(plain, lambda features: features).to(self.device)
+            return post_hoc.nearest_class_mean(
+                features, self.train_targets, self.splits.num_classes
+            )
+        return self.model.classifier
+
+    @torch.inference_mode()
+    def _logits(self, bank: ImageBank, classifier: post_hoc.Classifier) -> Tensor:
+        """float32 (N, C) on the CPU, scaled so that their softmax is the model's probability."""
+        self.model.eval()
+        parts = []
+        for indices in torch.arange(len(bank), device=self.device).split(EVALUATION_BATCH):
+            with torch.autocast(
+                self.device.type, self.autocast_dtype, enabled=self.autocast_dtype is not None
+            ):
+                parts.append(classifier(self.model.features(bank.batch(indices))).float())
+        return torch.cat(parts).mul(self.criterion.logit_scale).cpu()
+
+    def headline(self) -> str:
+        """How the last epoch went, for the progress bar."""
+        row = self.history[-1]
+        shown = [f"loss {row['train_loss']:.3f}"]
+        for name in ("validation_balanced_accuracy", "test_balanced_accuracy"):
+            if row[name] is not None:
+                shown.append(f"{name.split('_')[0]} {100 * row[name]:.1f} %")
+                break
+        return ", ".join(shown)
+
+    def results(self) -> dict[str, Any]:
+        """The content of ``metrics.json``: test metrics after the last and at the best epochs."""
+        chosen = {"last": {"epoch": self.epoch, "logits": self.last_logits}, **self.best}
+        targets, counts = self.splits.test.targets, self.splits.class_counts
+        selections: dict[str, Any] = {"best_validation": None}
+        for name, one in chosen.items():
+            logits = one["logits"].numpy()
+            per_class = metrics.per_class_accuracy(
+                logits.argmax(axis=1), targets, self.splits.num_classes
+            )
+            selections[name] = {
+                "epoch": one["epoch"],
+                **_without_nan(metrics.summary(logits, targets, counts)),
+                "per_class_accuracy": [None if np.isnan(a) else float(a) for a in per_class],
+            }
+        return {
+            "selections": selections,
+            "class_counts": counts.tolist(),
+            "class_names": list(self.splits.class_names),
+            "synthetic": self.splits.synthetic,
+            "seconds": self.seconds,
+            "device": devices.describe(self.device),
+        }
+
+    # Resuming -----------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the rest of the run depends on, as tensors and plain values."""
+        return {
+            "epoch": self.epoch,
+            "stage": self.stage,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "history": self.history,
+            "best": self.best,
+            "last_logits": self.last_logits,
+            "seconds": self.seconds,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a :meth:`state`."""
+        self._enter_stage(state["stage"])
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.epoch, self.seconds = state["epoch"], state["seconds"]
+        self.history, self.best = state["history"], state["best"]
+        self.last_logits = state["last_logits"]
+
+
+def build_loss(stage: Stage, class_counts: np.ndarray) -> nn.Module:
+    """The loss of a stage, with class counts and weights filled in where it takes them."""
+    kind = LOSSES[stage.loss]
+    takes = inspect.signature(kind).parameters
+    options = dict(stage.loss_options)
+    if "class_counts" in takes:
+        options["class_counts"] = class_counts
+    if "weight" in takes and stage.weighting != "none":
+        options["weight"] = imbalance.class_weights(class_counts, stage.weighting)
+    return kind(**options)
+
+
+def _without_nan(values: dict[str, float]) -> dict[str, float | None]:
+    return {key: None if np.isnan(value) else float(value) for key, value in values.items()}

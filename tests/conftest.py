@@ -1,0 +1,37 @@
+"""What several tests share: a small config, one thread, and the images of the developers' folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from hml_core.config import RunConfig
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread():
+    """Tiny tensors: a second thread costs more than it brings, and results must not depend on it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def tiny():
+    """Make configs of runs that take a fraction of a second."""
+
+    def make(**fields) -> RunConfig:
+        return RunConfig(**{"dataset": "digits", "epochs": 4, "batch_size": 64, **fields})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The checkout; tests of notebooks and of the packaging need it."""
+    return REPOSITORY

@@ -1,0 +1,166 @@
+"""RunConfig: validation with helpful messages, JSON round trip, identity."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+
+import pytest
+
+from hml_core.config import RunConfig, grid
+from hml_core.errors import ConfigError
+
+# Another valid value for every field, on a recipe that has it.
+OTHER = {
+    "dataset": None,  # see test_every_field_is_in_this_table
+    "imbalance_type": ("step", "ce"),
+    "imbalance_ratio": (10.0, "ce"),
+    "subset_seed": (1, "ce"),
+    "validation_fraction": None,
+    "recipe": ("focal", "ce"),
+    "delta": (1e3, "hml1"),
+    "weighting": ("CB", "hml1"),
+    "weight_placement": ("inner", "hml1"),
+    "loss_scale": (10.0, "hml1"),
+    "gamma": (2.0, "focal"),
+    "max_margin": (0.3, "ldam"),
+    "logit_scale": (20.0, "ldam"),
+    "tau": (2.0, "logit_adjustment"),
+    "influence_alpha": (10.0, "ib"),
+    "stage_ends": ((7,), "hml1"),
+    "protocol": ("official", "ce"),
+    "early_drop": (True, "ce"),
+    "model": ("resnet14", "ce"),
+    "head": ("cosine", "ce"),
+    "epochs": (30, "ce"),
+    "batch_size": (64, "ce"),
+    "warmup_epochs": (5, "ce"),
+    "learning_rate": (0.05, "ce"),
+    "momentum": (0.8, "ce"),
+    "weight_decay": (1e-3, "ce"),
+    "augmentation": ("none", "ce"),
+    "sampler": ("class_balanced", "ce"),
+    "precision": ("bf16", "ce"),
+    "evaluate_every": (2, "ce"),
+    "deterministic": (True, "ce"),
+    "seed": (1, "ce"),
+}
+
+
+def test_every_field_is_in_this_table():
+    assert set(OTHER) == {field.name for field in dataclasses.fields(RunConfig)}
+
+
+@pytest.mark.parametrize("name", [name for name, other in OTHER.items() if other])
+def test_the_id_changes_with_every_field_that_matters(name):
+    value, recipe = OTHER[name]
+    before = RunConfig(recipe=recipe, epochs=20)
+    after = RunConfig(**{"recipe": recipe, "epochs": 20, name: value})
+    assert before.run_id != after.run_id
+    assert before.hash != after.hash
+
+
+def test_where_a_run_happens_is_no_field():
+    names = {field.name for field in dataclasses.fields(RunConfig)}
+    assert not names & {"device", "data_root", "runs_root", "progress", "engine"}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        RunConfig(),
+        RunConfig(recipe="hml2", delta=math.inf, weighting="CB", stage_ends=(3,), epochs=9),
+        RunConfig(recipe="ldam_drw", protocol="official", seed=2**31),
+    ],
+)
+def test_json_round_trip_keeps_the_id(config):
+    text = config.to_json()
+    json.loads(text, parse_constant=pytest.fail)  # strict JSON: no Infinity, no NaN
+    again = RunConfig.from_json(text)
+    assert again == config
+    assert again.run_id == config.run_id
+    assert RunConfig.from_dict(config.to_dict()).run_id == config.run_id
+
+
+def test_writing_a_default_out_is_the_same_run():
+    assert RunConfig(recipe="hml1") == RunConfig(
+        recipe="hml1", delta=1e4, weighting="cost_sensitive", epochs=60, stage_ends=(30,)
+    )
+
+
+def test_run_id_is_a_plain_folder_name():
+    run_id = RunConfig(imbalance_ratio=12.5, recipe="hml1").run_id
+    assert run_id.startswith("digits-exp12p5-hml1-s0-")
+    assert set(run_id) <= set("abcdefghijklmnopqrstuvwxyz0123456789-_")
+
+
+REFUSED = [
+    ({"recipe": "hml3"}, "`recipe` to be one of ce, focal.*got 'hml3'"),
+    ({"dataset": "mnist"}, "`dataset` to be one of digits.*got 'mnist'"),
+    ({"model": "resnet33"}, "`model` to be one of .*got 'resnet33'"),
+    ({"imbalance_ratio": 0.01}, "got 0.01; 0.01 is n_min / n_max: did you mean 100?"),
+    ({"imbalance_ratio": 0.5}, "did you mean 2?"),
+    ({"imbalance_ratio": -3.0}, "n_max / n_min ≥ 1, got -3"),
+    ({"imbalance_ratio": math.nan}, "n_max / n_min ≥ 1, got nan"),
+    ({"imbalance_ratio": 1000.0}, "'digits'.*0 "),
+    ({"recipe": "hml1", "delta": 0.0}, "`delta` > 0, got 0.0"),
+    ({"recipe": "hml1", "delta": -1.0}, "`delta` > 0, got -1.0"),
+    ({"recipe": "hml1", "delta": math.nan}, "`delta` > 0, got nan"),
+    ({"recipe": "hml1", "delta": "1e4"}, "`delta` to be float or None, got '1e4' \\(str\\)"),
+    ({"recipe": "ce", "delta": 1e4}, "'ce' has no option `delta`"),
+    ({"recipe": "hml1", "weighting": "outer"}, "got 'outer' .*is `weight_placement`"),
+    ({"recipe": "hml1", "weighting": "cs"}, "`weighting` to be one of none, CS, CB, got 'cs'"),
+    ({"recipe": "hml1", "stage_ends": (30, 10)}, "`stage_ends` with 1 epoch"),
+    ({"recipe": "hml1", "stage_ends": (0,)}, "rise strictly between 0 and the 60 epochs"),
+    ({"recipe": "hml1", "stage_ends": (60,)}, "rise strictly between 0 and the 60 epochs"),
+    ({"recipe": "hml1", "stage_ends": (2.5,)}, "`stage_ends` to be"),
+    ({"recipe": "hml1", "epochs": 1}, "rise strictly between 0 and the 1 epochs"),
+    ({"recipe": "ldam", "head": "linear"}, "margins on cosines"),
+    ({"recipe": "crt", "sampler": "square_root"}, "'crt' samples by itself"),
+    ({"epochs": 0}, "`epochs` ≥ 1, got 0"),
+    ({"epochs": 2.5}, "`epochs` to be int or None, got 2.5 \\(float\\)"),
+    ({"epochs": True}, "`epochs` to be int or None, got True \\(bool\\)"),
+    ({"batch_size": -1}, "`batch_size` ≥ 1"),
+    ({"seed": -1}, "0 ≤ `seed`"),
+    ({"learning_rate": 0.0}, "`learning_rate` > 0"),
+    ({"learning_rate": math.inf}, "`learning_rate` to be finite"),
+    ({"momentum": 1.0}, "`momentum` < 1"),
+    ({"weight_decay": -1e-4}, "`weight_decay` ≥ 0"),
+    ({"warmup_epochs": 61}, "0 ≤ `warmup_epochs` ≤ 60"),
+    ({"validation_fraction": 0.1}, "has a validation split"),
+    ({"recipe": None}, "`recipe` to be str, got None"),
+    ({"protocol": "fair"}, "`protocol` to be one of official, controlled"),
+]
+
+
+@pytest.mark.parametrize(("fields", "message"), REFUSED)
+def test_bad_values_are_refused_by_name(fields, message):
+    with pytest.raises(ConfigError, match=message):
+        RunConfig(**fields)
+
+
+def test_unknown_fields_are_refused():
+    with pytest.raises(ConfigError, match="no field 'learnign_rate'"):
+        RunConfig.from_dict({"learnign_rate": 0.1})
+    with pytest.raises(ConfigError, match="no field 'dleta'"):
+        grid(recipe="hml1", hard_mining={"dleta": 1.0})
+
+
+def test_configs_are_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        RunConfig().seed = 1
+
+
+def test_a_grid_is_a_product_and_hard_mining_options_reach_hml_alone():
+    configs = grid(
+        recipe=["ce", "hml1", "dhml2"],
+        seed=[0, 1],
+        imbalance_ratio=[10.0, 20.0],
+        hard_mining={"delta": 1e3, "weighting": "CB"},
+    )
+    assert len(configs) == 12
+    assert {c.delta for c in configs} == {None, 1e3}
+    assert all(c.delta is None for c in configs if c.recipe != "hml1")
+    assert {c.weighting for c in configs if c.recipe == "dhml2"} == {"CB"}
+    assert len(grid(recipe=["ce", "ce"], seed=[0, 0])) == 1
