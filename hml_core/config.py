@@ -17,6 +17,7 @@ from typing import Any
 from hml_core import datasets, imbalance, models, recipes, sampling
 from hml_core.augment import AUGMENTATIONS
 from hml_core.errors import ConfigError
+from hml_core.losses.hard_mining import LARGEST_DELTA
 from hml_core.schedule import PROTOCOLS, WARM_UP, boundary
 
 PRECISIONS = ("auto", "float32", "bf16")
@@ -254,6 +255,10 @@ class RunConfig:
             value = getattr(self, name)
             if name != "delta" and float in kinds and value is not None and math.isinf(value):
                 raise ConfigError(f"Expected `{name}` to be finite, got {value}.")
+        if self.delta is not None and LARGEST_DELTA < self.delta < math.inf:
+            raise ConfigError(
+                f"Expected `delta` ≤ {LARGEST_DELTA:g} or infinite (L_f), got {self.delta}."
+            )
         if not self.momentum < 1:
             raise ConfigError(f"Expected `momentum` < 1, got {self.momentum}.")
         if not 0 <= self.validation_fraction < 1:

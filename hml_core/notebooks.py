@@ -165,6 +165,7 @@ def execute(
                     cwd=str(Path(notebook).parent),
                     progress_bar=progress,
                     log_output=False,
+                    kernel_name="python3",  # that of the running environment
                     kernel_manager_class=_kernel_manager(),
                 )
             except PapermillExecutionError as error:

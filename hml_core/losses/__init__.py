@@ -8,7 +8,12 @@ from hml_core.losses.balanced_softmax import BalancedSoftmaxLoss
 from hml_core.losses.base import ClassificationLoss
 from hml_core.losses.cross_entropy import CrossEntropyLoss
 from hml_core.losses.focal import FocalLoss
-from hml_core.losses.hard_mining import HardMiningLoss
+from hml_core.losses.hard_mining import (
+    HardMiningLoss,
+    hard_mining_factor,
+    hard_mining_value,
+    outlier_cut,
+)
 from hml_core.losses.influence_balanced import InfluenceBalancedLoss
 from hml_core.losses.ldam import LDAMLoss
 from hml_core.losses.logit_adjusted import LogitAdjustedLoss
@@ -23,6 +28,9 @@ __all__ = [
     "InfluenceBalancedLoss",
     "LDAMLoss",
     "LogitAdjustedLoss",
+    "hard_mining_factor",
+    "hard_mining_value",
+    "outlier_cut",
 ]
 
 LOSSES: dict[str, type[ClassificationLoss]] = {

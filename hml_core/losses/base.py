@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
@@ -32,9 +33,7 @@ class ClassificationLoss(nn.Module):
     def _set_weight(self, weight: Sequence[float] | np.ndarray | Tensor | None) -> None:
         """Keep class weights as a float64 buffer: they follow ``.to(device)``."""
         if weight is not None:
-            weight = torch.as_tensor(weight, dtype=torch.float64).detach().clone()
-            if weight.ndim != 1 or not len(weight):
-                raise ValueError(f"Expected `weight` of shape (C,), got {tuple(weight.shape)}.")
+            weight = _vector("weight", weight)
             if not bool(torch.isfinite(weight).all()) or bool((weight <= 0).any()):
                 raise ValueError(
                     f"Expected `weight` to be positive and finite, got {weight.tolist()}."
@@ -43,9 +42,7 @@ class ClassificationLoss(nn.Module):
 
     def _set_counts(self, class_counts: Sequence[int] | np.ndarray | Tensor) -> None:
         """Keep class counts as a float64 buffer."""
-        counts = torch.as_tensor(class_counts, dtype=torch.float64).detach().clone()
-        if counts.ndim != 1 or not len(counts):
-            raise ValueError(f"Expected `class_counts` of shape (C,), got {tuple(counts.shape)}.")
+        counts = _vector("class_counts", class_counts)
         if not bool((counts >= 1).all()) or not bool(torch.isfinite(counts).all()):
             raise ValueError(f"Expected `class_counts` ≥ 1 for every class, got {counts.tolist()}.")
         self.register_buffer("class_counts", counts)
@@ -75,6 +72,21 @@ class ClassificationLoss(nn.Module):
         return None if self.weight is None else self.weight.to(like.dtype)
 
 
+def _vector(name: str, values: Sequence[float] | np.ndarray | Tensor) -> Tensor:
+    """A float64 copy of shape (C,), on the device of ``values`` if they are a tensor."""
+    try:
+        if not isinstance(values, Tensor):
+            values = torch.from_numpy(np.array(values, dtype=np.float64))
+        vector = values.detach().to(torch.float64, copy=True)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"Expected `{name}` to be one number for each class, got {values!r}."
+        ) from error
+    if vector.ndim != 1 or not len(vector):
+        raise ValueError(f"Expected `{name}` of shape (C,), got {tuple(vector.shape)}.")
+    return vector
+
+
 def full_precision(logits: Tensor) -> AbstractContextManager:
     """Autocast off on the logits' device."""
     return torch.autocast(logits.device.type, enabled=False)
@@ -93,15 +105,29 @@ def require_choice(name: str, value: str, choices: Sequence[str]) -> str:
 
 
 def require_number(
-    name: str, value: float, *, above: float | None = None, least: float | None = None
-):
+    name: str,
+    value: float,
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    finite: bool = True,
+) -> float:
     """``value`` as float if it is above (or at least) a bound, else a ValueError; NaN never is."""
-    value = float(value)
-    if above is not None and not value > above:
-        raise ValueError(f"Expected `{name}` > {above:g}, got {value}.")
-    if least is not None and not value >= least:
-        raise ValueError(f"Expected `{name}` ≥ {least:g}, got {value}.")
-    return value
+    bounds = "" if above is None else f" > {above:g}"
+    bounds += "" if least is None else f" ≥ {least:g}"
+    # float() would take "1e4" and True, which are mistakes of whoever set the option.
+    if isinstance(value, (str, bool)):
+        raise ValueError(f"Expected `{name}`{bounds} to be a number, got {value!r}.")
+    try:
+        number = float(value)
+    except (TypeError, ValueError, RuntimeError) as error:  # the last from a tensor of many
+        raise ValueError(f"Expected `{name}`{bounds} to be a number, got {value!r}.") from error
+    inside = (above is None or number > above) and (least is None or number >= least)
+    if not inside or math.isnan(number):
+        raise ValueError(f"Expected `{name}`{bounds}, got {number}.")
+    if finite and math.isinf(number):
+        raise ValueError(f"Expected `{name}`{bounds} to be finite, got {number}.")
+    return number
 
 
 def reduce(losses: Tensor, reduction: str) -> Tensor:

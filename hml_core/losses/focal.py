@@ -41,7 +41,7 @@ class FocalLoss(ClassificationLoss):
     Raises
     ------
     ValueError
-        For γ < 0 or unknown choices.
+        For γ that is negative or infinite, weights that are not positive, or unknown choices.
     """
 
     def __init__(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from scipy.optimize import brentq
 from torch import Tensor
@@ -18,6 +19,9 @@ from hml_core.losses.base import (
     require_number,
     true_class,
 )
+
+# Up to here every factor of the gradient stays inside float32; δ·log p overflows beyond about 1e36.
+LARGEST_DELTA = 1e30
 
 
 def sinc(x: Tensor) -> Tensor:
@@ -38,7 +42,13 @@ def sinc(x: Tensor) -> Tensor:
 
 
 def hard_mining_factor(p: Tensor, delta: float) -> Tensor:
-    """sinc(p) − exp(−δp)·sinc(δp): 0 at p = 0 and at p = 1; shape of ``p``."""
+    """sinc(p) − exp(−δp)·sinc(δp): 0 at p = 0 and at p = 1; shape of ``p``.
+
+    ``delta=inf`` leaves sinc(p), which is 1 at p = 0.
+
+    >>> hard_mining_factor(torch.tensor([0.0, 1e-5, 1e-3, 0.5]), 1e4)
+    tensor([0.0000, 0.1100, 1.0000, 0.6366])
+    """
     if math.isinf(delta):
         return sinc(p)
     scaled = delta * p
@@ -50,8 +60,18 @@ def hard_mining_value(
 ) -> Tensor:
     """The loss as a function of the true-class probability, shape of ``p``; 0 < p ≤ 1.
 
-    See :class:`HardMiningLoss` for the arguments; ``weight`` is that of the true class.
+    It is the code that trains. See :class:`HardMiningLoss` for the arguments; ``weight`` is that of
+    the true class.
+
+    Raises
+    ------
+    ValueError
+        For δ, a weight or a scale that is not positive, or an unknown weighting.
     """
+    _check_delta(delta)
+    require_number("weight", weight, above=0)
+    require_choice("weighting", weighting, WEIGHTINGS)
+    require_number("scale", scale, above=0)
     return _of_log_probability(p.log(), delta, weight, weighting, scale)
 
 
@@ -63,34 +83,53 @@ def _of_log_probability(
     return scale * hard_mining_factor(seen.exp(), delta) * -weighted
 
 
+def _check_delta(delta: float) -> float:
+    delta = require_number("delta", delta, above=0, finite=False)
+    if LARGEST_DELTA < delta < math.inf:
+        raise ValueError(
+            f"Expected `delta` ≤ {LARGEST_DELTA:g}, got {delta:g}; beyond, gradients can "
+            "overflow float32: `delta=math.inf` is the loss without the cut."
+        )
+    return delta
+
+
 def outlier_cut(delta: float, weight: float = 1.0, weighting: str = "outer") -> float:
     """The probability below which the cut removes more than half of the loss.
 
-    It solves exp(−δq)·sinc(δq) = sinc(q) / 2 for q = p (outer) or q = p^w (inner). As sinc(q) ≈ 1
-    there, q ≈ 0.41 / δ; the inner cut is its w-th root.
-
-    >>> f"{outlier_cut(1e4):.2e}"
-    '4.06e-05'
+    It is the lowest solution of exp(−δq)·sinc(δq) = sinc(q) / 2 for q = p (outer) or q = p^w (inner),
+    or 1 where more than half is gone at every p (δ below about 1). As sinc(q) ≈ 1 there, q ≈ 0.41 / δ,
+    and the inner cut is its w-th root; the outer one does not depend on the weight. The cut first
+    removes nothing at q = 1/δ; the peak of the loss, which −log p moves as well, lies near 1.2/δ.
 
     Raises
     ------
     ValueError
-        For δ that is not positive or an unknown weighting.
+        For δ or a weight that is not positive, or an unknown weighting.
+
+    Examples
+    --------
+    For the rarest class of CIFAR-100-LT at ratio 100, w = 4.38 and the inner cut, which ends at
+    p = 1e-4^(1/w) = 0.12, is half way at 0.10.
+
+    >>> f"{outlier_cut(1e4):.2e} {outlier_cut(1e4, 4.38, 'inner'):.2f}"
+    '4.06e-05 0.10'
     """
-    require_number("delta", delta, above=0)
+    delta = _check_delta(delta)
+    weight = require_number("weight", weight, above=0)
     require_choice("weighting", weighting, WEIGHTINGS)
     if math.isinf(delta):
         return 0.0
 
-    def half_left(scaled: float) -> float:
-        q = torch.tensor([scaled / delta, scaled], dtype=torch.float64)
-        plain, fast = sinc(q).tolist()
-        return math.exp(-scaled) * fast - plain / 2
+    def half_left(scaled):
+        return np.exp(-scaled) * np.sinc(scaled) - np.sinc(scaled / delta) / 2
 
-    # For δ < 1 the cut would lie beyond p = 1: everything is halved.
-    q = brentq(half_left, 0.0, 1.0) / delta
-    q = min(q, 1.0)
-    return q ** (1 / weight) if weighting == "inner" else q
+    # The cut ends at δq = 1, so the solution is below; a probability ends at q = 1.
+    scaled = np.linspace(0, min(delta, 1), 1001)
+    crossed = np.flatnonzero(half_left(scaled[:-1]) < 0)
+    if not len(crossed):
+        return 1.0
+    q = brentq(half_left, scaled[crossed[0] - 1], scaled[crossed[0]]) / delta
+    return float(q ** (1 / weight) if weighting == "inner" else q)
 
 
 class HardMiningLoss(ClassificationLoss):
@@ -118,7 +157,7 @@ class HardMiningLoss(ClassificationLoss):
     Raises
     ------
     ValueError
-        For δ or a scale that is not positive, or unknown choices.
+        For δ, weights or a scale that are not positive, a finite δ > 1e30, or unknown choices.
 
     Examples
     --------
@@ -136,7 +175,7 @@ class HardMiningLoss(ClassificationLoss):
         reduction: str = "mean",
     ) -> None:
         super().__init__()
-        self.delta = require_number("delta", delta, above=0)
+        self.delta = _check_delta(delta)
         self._set_weight(weight)
         self.weighting = require_choice("weighting", weighting, WEIGHTINGS)
         self.scale = require_number("scale", scale, above=0)

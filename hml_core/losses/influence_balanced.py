@@ -14,8 +14,8 @@ class InfluenceBalancedLoss(ClassificationLoss):
     """Weighted cross-entropy divided by a sample's influence on the classifier.
 
     L = w·(−log p)·α / (‖softmax − onehot‖₁·‖features‖₁ + ε), mean over the batch size. With ``gamma``
-    it is IB-focal: the factor (1 − p^w)^γ is applied, too. As in the published code, the gradient also
-    flows through the influence, which the paper's formula treats as a constant.
+    it is IB-focal: the factor (1 − p^w)^γ is applied, too. This is the authors' published code, in which
+    the gradient also flows through the influence (it is not detached), into logits and features.
 
     Parameters
     ----------
@@ -50,6 +50,8 @@ class InfluenceBalancedLoss(ClassificationLoss):
             raise ValueError(
                 f"Expected `features` of shape ({len(logits)}, d), got {tuple(features.shape)}."
             )
+        if not features.is_floating_point():
+            raise ValueError(f"Expected `features` to be floating point, got {features.dtype}.")
         with full_precision(logits):
             log_probabilities = logits.log_softmax(dim=1)
             onehot = F.one_hot(target, logits.shape[1]).to(logits.dtype)

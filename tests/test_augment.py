@@ -1,0 +1,66 @@
+"""Batched augmentation: the same images that torchvision's per-image transforms would make."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torchvision.transforms import v2
+
+from hml_core.augment import AUGMENTATIONS, Augmentation, Draws, ImageBank, draw
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (20, 9, 7, 3), dtype=np.uint8)
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
+CPU = torch.device("cpu")
+
+
+def reference(image: np.ndarray, top: int, left: int, flip: bool, pad: int) -> torch.Tensor:
+    """One image through torchvision, with the draws given."""
+    tensor = torch.from_numpy(image).permute(2, 0, 1)
+    tensor = v2.functional.pad(tensor, [pad] * 4)
+    tensor = v2.functional.crop(tensor, top, left, image.shape[0], image.shape[1])
+    if flip:
+        tensor = v2.functional.horizontal_flip(tensor)
+    return v2.functional.normalize(tensor.float() / 255, MEAN, STD)
+
+
+@pytest.mark.parametrize("augmentation", AUGMENTATIONS.values(), ids=AUGMENTATIONS)
+def test_a_batch_is_what_torchvision_makes_image_by_image(augmentation):
+    bank = ImageBank(IMAGES, MEAN, STD, CPU, augmentation.pad)
+    order = torch.tensor([3, 3, 19, 0, 7, 11])
+    draws = draw(len(order), augmentation, torch.Generator().manual_seed(1))
+    batch = bank.batch(order, draws)
+    assert batch.shape == (6, 3, 9, 7)
+    assert batch.is_contiguous(memory_format=torch.channels_last)
+    for row, index in enumerate(order.tolist()):
+        expected = reference(
+            IMAGES[index],
+            int(draws.top[row]),
+            int(draws.left[row]),
+            bool(draws.flip[row]),
+            augmentation.pad,
+        )
+        torch.testing.assert_close(batch[row], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_without_draws_the_original_images_come_back():
+    bank = ImageBank(IMAGES, MEAN, STD, CPU, pad=3)
+    batch = bank.batch(torch.arange(20))
+    for index in range(20):
+        expected = reference(IMAGES[index], 0, 0, False, 0)
+        torch.testing.assert_close(batch[index], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_draws_are_even_over_their_range():
+    draws = draw(30_000, Augmentation(pad=2, flip=True), torch.Generator().manual_seed(0))
+    for offsets in (draws.top, draws.left):
+        share = torch.bincount(offsets, minlength=5) / 30_000
+        assert (share - 0.2).abs().max() < 0.012
+    assert draws.flip.float().mean().item() == pytest.approx(0.5, abs=0.012)
+
+
+def test_draws_can_be_sliced_like_the_order():
+    draws = draw(10, Augmentation(pad=2, flip=True), torch.Generator().manual_seed(0))
+    part = draws[4:6]
+    assert isinstance(part, Draws)
+    assert part.top.tolist() == draws.top[4:6].tolist()

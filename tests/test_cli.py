@@ -1,0 +1,117 @@
+"""The command line: what a user types, and what a typing error gets."""
+
+from __future__ import annotations
+
+import pytest
+from click.testing import CliRunner
+
+from hml_core.cli import main
+
+TRAIN = [
+    "train",
+    "--dataset",
+    "digits",
+    "--recipe",
+    "hml1",
+    "--delta",
+    "10000",
+    "--weighting",
+    "CS",
+]
+
+
+def call(*arguments, code: int = 0) -> str:
+    result = CliRunner().invoke(main, [str(a) for a in arguments])
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def test_train_prints_labelled_selections_and_the_record(tmp_path):
+    output = call(*TRAIN, "--epochs", 2, "--runs-root", tmp_path, "--quiet")
+    assert "last epoch" in output
+    assert "best epoch on validation" in output
+    assert "optimistic: selected on the test set" in output
+    (record,) = tmp_path.glob("digits-*")
+    assert str(record) in output
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--imbalance-ratio", 0.05], "did you mean 20?"),
+        (["--delta", -1], "`delta` > 0"),
+        (["--weighting", "inner"], "is `weight_placement`"),
+        (["--stage-ends", 99], "rise strictly"),
+        (["--recipe", "hml9"], "`recipe` to be one of"),
+        (["--dataset", "nope"], "`dataset` to be one of"),
+        (["--device", "cuda:99"], "is not there"),
+    ],
+)
+def test_train_refuses_in_one_line_and_writes_nothing(extra, message, tmp_path):
+    output = call(*TRAIN, *extra, "--runs-root", tmp_path / "runs", code=1)
+    assert output.startswith("Error: ")
+    assert message in output
+    assert "Traceback" not in output
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_unknown_option_is_an_error():
+    assert "No such option" in call(*TRAIN, "--learning-rat", 1, code=2)
+
+
+def test_every_field_of_a_config_is_an_option():
+    import dataclasses
+
+    from hml_core.config import RunConfig
+
+    text = call("train", "--help")
+    for field in dataclasses.fields(RunConfig):
+        assert f"--{field.name.replace('_', '-')}" in text
+
+
+def test_run_refuses_unknown_parameters(tmp_path):
+    notebook = "notebooks/01_hard_mining_loss.ipynb"
+    output = call("run", notebook, "-p", "detla", "3.0", "-o", tmp_path / "x.ipynb", code=1)
+    assert "has no parameter 'detla'. Did you mean 'delta'?" in output
+    assert not (tmp_path / "x.ipynb").exists()
+
+
+def test_run_reads_values_as_yaml(tmp_path, monkeypatch):
+    from hml_core import notebooks
+
+    seen = {}
+
+    def execute(notebook, given, output):
+        seen.update(given)
+        return output
+
+    monkeypatch.setattr(notebooks, "execute", execute)
+    (tmp_path / "p.yaml").write_text("epochs: 3\nseeds: [0, 1]\ndelta: 1e7\n")
+    call(
+        "run",
+        "n.ipynb",
+        "-f",
+        tmp_path / "p.yaml",
+        "-p",
+        "epochs",
+        5,
+        "-p",
+        "deltas",
+        "[1e1, 1e4]",
+        "-p",
+        "flag",
+        "true",
+    )
+    assert seen == {"epochs": 5, "seeds": [0, 1], "delta": 1e7, "deltas": [10.0, 1e4], "flag": True}
+    (tmp_path / "bad.yaml").write_text("just text")
+    assert "`name: value` lines" in call("run", "n.ipynb", "-f", tmp_path / "bad.yaml", code=1)
+
+
+def test_doctor_says_what_works(tmp_path):
+    output = call("doctor", "--runs-root", tmp_path)
+    assert "torch " in output
+    assert "Jupyter kernel python3" in output
+    (tmp_path / "file").write_text("")
+    output = call("doctor", "--runs-root", tmp_path / "file", code=1)
+    assert "MISSING" in output
+    assert "→" in output

@@ -1,0 +1,155 @@
+"""Notebooks: a common check over all of them, strict parameters, headless execution."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from hml_core import notebooks
+from hml_core.errors import RunError
+from hml_core.notebooks import ParameterError
+
+FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
+ALL = sorted(FOLDER.glob("*.ipynb"))
+every_notebook = pytest.mark.parametrize("path", ALL, ids=[path.stem for path in ALL])
+
+# Small values of the parameters: the notebooks themselves hold the real ones.
+SMALL = {
+    "00_quickstart": {"recipes": ["ce", "hml1", "ldam_drw"], "seeds": [0, 1], "epochs": 6},
+    "01_hard_mining_loss": {"deltas": [10.0, 1e4]},
+}
+
+
+def test_there_are_notebooks():
+    assert {path.stem for path in ALL} >= {"00_quickstart", "01_hard_mining_loss"}
+    assert set(SMALL) == {path.stem for path in ALL}
+
+
+@every_notebook
+def test_a_notebook_is_thin_clean_and_parameterised(path):
+    content = nbformat.read(path, as_version=4)
+    nbformat.validate(content)
+    assert content.cells[0].cell_type == "markdown"
+    assert content.cells[0].source.startswith("# ")
+    assert "**Makes:**" in content.cells[0].source
+    code = [cell for cell in content.cells if cell.cell_type == "code"]
+    assert not any(cell.outputs or cell.execution_count for cell in code), "stored output"
+    tagged = [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]
+    assert len(tagged) == 1
+    for cell in code:
+        if cell is not tagged[0]:
+            assert len(cell.source.splitlines()) <= 15, cell.source
+        assert not re.search(r"if\s+TEST", cell.source)
+
+
+@every_notebook
+def test_every_parameter_is_a_literal_with_an_explanation(path):
+    found = notebooks.parameters(path)
+    assert found
+    assert all(parameter.comment for parameter in found.values())
+
+
+@every_notebook
+def test_a_notebook_executes_headlessly(path, tmp_path):
+    """With small values of its parameters; its output names no absolute path and shows figures."""
+    output = tmp_path / "out" / path.name
+    given = {**SMALL[path.stem], "results_root": str(tmp_path / "results")}
+    notebooks.execute(path, given, output, progress=False)
+    content = nbformat.read(output, as_version=4)
+    outputs = [o for cell in content.cells if cell.cell_type == "code" for o in cell.outputs]
+    assert not [o for o in outputs if o.output_type == "error"]
+    pictures = [o for o in outputs if "image/png" in o.get("data", {})]
+    saved = list((tmp_path / "results" / "figures").glob("*.png"))
+    assert len(pictures) >= len(saved) >= 5
+    shown = "".join(
+        str(o.get("text", "")) + str(o.get("data", {}).get("text/plain", "")) for o in outputs
+    )
+    assert str(FOLDER.parent) not in shown
+    assert "Warning" not in shown
+
+
+def make(folder: Path, *sources: str) -> Path:
+    """A notebook whose first cell holds the parameters."""
+    cells = [new_code_cell(source) for source in sources]
+    cells[0].metadata["tags"] = ["parameters"]
+    path = folder / "made.ipynb"
+    nbformat.write(new_notebook(cells=cells), path)
+    return path
+
+
+PARAMETERS = """
+rate = 0.1  # a float
+epochs = 3  # an int
+names = ["a"]  # a list of text
+flag = False  # a switch
+anything = None  # whatever
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"epoch": 3},
+            r"no parameter 'epoch'. Did you mean 'epochs'\? It has: rate, epochs, names",
+        ),
+        ({"epochs": 2.5}, "'epochs' to be int like its default 3, got 2.5 \\(float\\)"),
+        ({"epochs": "3"}, "got '3' \\(str\\)"),
+        ({"epochs": True}, "got True \\(bool\\)"),
+        ({"flag": 1}, "'flag' to be bool"),
+        ({"names": ("a", "b")}, "is a tuple, which papermill would pass on as text"),
+        ({"names": "(a, b)"}, "'names' to be list .* Write it as a list"),
+        ({"names": [1]}, "'names\\[…\\]' to be str"),
+        ({"anything": (1, 2)}, "is a tuple"),
+    ],
+)
+def test_wrong_parameters_are_refused_before_a_kernel_starts(given, message, tmp_path):
+    path = make(tmp_path, PARAMETERS)
+    with pytest.raises(ParameterError, match=message):
+        notebooks.execute(path, given, tmp_path / "out.ipynb")
+    assert not (tmp_path / "out.ipynb").exists()
+
+
+def test_right_parameters_are_accepted(tmp_path):
+    path = make(tmp_path, PARAMETERS)
+    notebooks.check_parameters(
+        path, {"rate": 1, "epochs": 5, "names": ["x", "y"], "flag": True, "anything": [1]}
+    )
+
+
+def test_files_that_are_no_notebooks_are_named(tmp_path):
+    with pytest.raises(ParameterError, match="There is no notebook"):
+        notebooks.parameters(tmp_path / "missing.ipynb")
+    (tmp_path / "text.ipynb").write_text("hello")
+    with pytest.raises(ParameterError, match="is not a Jupyter notebook"):
+        notebooks.parameters(tmp_path / "text.ipynb")
+    nbformat.write(new_notebook(cells=[new_code_cell("x = 1")]), tmp_path / "plain.ipynb")
+    with pytest.raises(ParameterError, match="no cell tagged 'parameters'"):
+        notebooks.parameters(tmp_path / "plain.ipynb")
+
+
+def test_a_failing_cell_is_reported_and_what_ran_is_kept(tmp_path):
+    path = make(tmp_path, "x = 1  # a number", "print('before')", "raise ValueError('on purpose')")
+    output = tmp_path / "out.ipynb"
+    with pytest.raises(RunError, match="failed with ValueError: on purpose"):
+        notebooks.execute(path, {}, output, progress=False)
+    assert "before" in output.read_text()
+
+
+def test_the_slider_moves_the_curve(monkeypatch):
+    """In JupyterLab the δ slider redraws; headlessly there is a figure instead."""
+    from matplotlib.figure import Figure
+
+    monkeypatch.setenv("HML_HEADLESS", "1")
+    assert isinstance(notebooks.delta_slider(1e4), Figure)
+    monkeypatch.setattr("hml_core.progress.is_headless", lambda: False)
+    slider, image = notebooks.delta_slider(1e4).children
+    before = image.value
+    slider.value = 1e2
+    assert image.value != before
+    slider.value = 1e4
+    assert image.value == before

@@ -1,0 +1,131 @@
+"""The promises of the installation: three files that agree, a Makefile that explains itself."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[1]
+CONDA_NAMES = {"torch": "pytorch"}
+# An environment of its own (conda, a cluster's modules) may hold other versions than the lock.
+OWN_ENVIRONMENT = (ROOT / ".venv" / ".installed").exists()
+
+
+def project() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def requirements() -> list[Requirement]:
+    extras = project()["optional-dependencies"]
+    return [Requirement(text) for text in [*project()["dependencies"], *extras["test"]]]
+
+
+def lock() -> dict[str, Requirement]:
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(pin.name): pin for pin in pins}
+
+
+def test_conda_and_pip_ask_for_the_same_packages_and_bounds():
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert conda["channels"] == ["conda-forge"]
+    listed = {
+        Requirement(text).name: str(Requirement(text).specifier) for text in conda["dependencies"]
+    }
+    assert listed.pop("python") == "<3.14,>=3.11"
+    listed.pop("pip")
+    wanted = {CONDA_NAMES.get(r.name, r.name): str(r.specifier) for r in requirements()}
+    assert listed == wanted
+
+
+def test_python_versions_agree():
+    assert project()["requires-python"] == ">=3.11"
+
+
+def test_the_lock_pins_every_direct_dependency_within_its_bounds():
+    pins = lock()
+    for requirement in requirements():
+        pin = pins[canonicalize_name(requirement.name)]
+        (exact,) = pin.specifier
+        assert exact.operator == "=="
+        assert requirement.specifier.contains(exact.version)
+
+
+def test_the_lock_holds_exact_versions_and_no_addresses():
+    text = (ROOT / "requirements.lock").read_text()
+    assert not re.search(r"https?:|file:|@|--", text)
+    pins = lock()
+    assert all([s.operator for s in pin.specifier] == ["=="] for pin in pins.values())
+    assert str(pins["torch"].specifier) != "==2.13.0"
+    gpu = [name for name in pins if re.match("nvidia|cuda|triton", name)]
+    assert gpu
+    assert all(str(pins[name].marker) == 'sys_platform == "linux"' for name in gpu)
+
+
+@pytest.mark.skipif(not OWN_ENVIRONMENT, reason="only in the environment that the Makefile made")
+def test_what_is_installed_is_what_is_locked():
+    for name in ("torch", "torchvision", "numpy", "pandas", "papermill", "scikit-learn"):
+        (exact,) = lock()[name].specifier
+        assert version(name).split("+")[0] == exact.version
+
+
+def make(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        ["make", "--no-print-directory", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **environment, "MAKEFLAGS": ""},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_make_alone_lists_the_targets_of_the_readme():
+    listed = make().stdout
+    readme = (ROOT / "README.md").read_text()
+    for target in set(re.findall(r"make (quickstart|test|lab|install|doctor)\b", readme)):
+        assert f"make {target}" in listed
+
+
+def test_other_torch_wheels_come_from_the_index_given(tmp_path):
+    plan = make("-n", "quickstart", f"VENV={tmp_path}/v", "TORCH_INDEX=https://example.invalid/cpu")
+    assert "--no-deps --index-url https://example.invalid/cpu" in plan.stdout
+    assert "nvidia" in plan.stdout.split("grep -vE")[1]
+    plain = make("-n", "test", f"VENV={tmp_path}/v")
+    assert "-r requirements.lock" in plain.stdout
+    assert "index-url" not in plain.stdout
+
+
+def test_an_old_python_is_refused_with_advice(tmp_path):
+    fake = tmp_path / "python-old"
+    fake.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.9.1 && exit 0\nexit 1\n')
+    fake.chmod(0o755)
+    done = make("install", f"PYTHON={fake}", f"VENV={tmp_path}/v")
+    assert done.returncode != 0
+    assert "Python 3.11 or newer is needed" in done.stderr
+    assert "Python 3.9.1" in done.stderr
+    assert "make PYTHON=" in done.stderr
+    assert not (tmp_path / "v").exists()
+
+
+def test_ci_runs_the_test_command_of_the_readme():
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    assert "exec make test" in script.read_text()
+    assert "make test" in (ROOT / "README.md").read_text()
+
+
+def test_the_readme_shows_pictures_that_exist():
+    readme = (ROOT / "README.md").read_text()
+    pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", readme)
+    assert pictures
+    assert all((ROOT / picture).is_file() for picture in pictures)

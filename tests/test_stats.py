@@ -1,0 +1,104 @@
+"""Intervals and tests against closed forms, scipy and simulation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from hml_core import stats
+
+A = np.array([75.1, 74.2, 76.0, 75.5, 74.9])
+B = np.array([73.0, 74.0, 74.5, 74.1, 73.9])
+
+
+def test_the_interval_is_students():
+    found = stats.mean_interval(A)
+    half = 2.7764451051977987 * A.std(ddof=1) / np.sqrt(5)  # t quantile for 4 degrees of freedom
+    assert (found.low, found.high) == pytest.approx((A.mean() - half, A.mean() + half))
+    assert found.sd == pytest.approx(A.std(ddof=1))
+
+
+def test_the_interval_covers_as_often_as_it_says():
+    random = np.random.default_rng(0)
+    samples = random.normal(3.0, 2.0, (4000, 5))
+    covered = sum(stats.mean_interval(s).low <= 3.0 <= stats.mean_interval(s).high for s in samples)
+    assert covered / 4000 == pytest.approx(0.95, abs=0.012)
+
+
+def test_the_paired_test_is_that_of_scipy_and_fits_its_interval():
+    found = stats.paired_difference(A, B)
+    reference = scipy.stats.ttest_rel(A, B)
+    assert found.p_value == pytest.approx(reference.pvalue)
+    interval = reference.confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+    at_p = stats.paired_difference(A, B, confidence=1 - found.p_value)
+    assert at_p.low == pytest.approx(0, abs=1e-9)  # interval and test say the same
+
+
+def test_degenerate_pairs_are_answered_honestly():
+    assert stats.paired_difference(A, A)[:5] == (0.0, 0.0, 0.0, 0.0, 1.0)
+    assert np.isnan(stats.paired_difference([1.0, 2.0], [0.0, 1.0]).p_value)
+    single = stats.paired_difference([2.0], [1.0])
+    assert single.difference == 1.0
+    assert np.isnan([single.low, single.high, single.p_value]).all()
+
+
+def test_welch_is_that_of_scipy():
+    found = stats.welch(A, B[:4])
+    reference = scipy.stats.ttest_ind(A, B[:4], equal_var=False)
+    assert found.p_value == pytest.approx(reference.pvalue)
+    interval = reference.confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+    assert found.n == 9
+
+
+def test_holm_steps_down_and_skips_nan():
+    found = stats.holm([0.01, np.nan, 0.04, 0.03, 0.5])
+    np.testing.assert_allclose(found, [0.04, np.nan, 0.09, 0.09, 0.5])
+    assert np.isnan(stats.holm([np.nan])).all()
+    assert stats.holm([]).shape == (0,)
+
+
+def test_holm_is_its_definition():
+    """The k-th smallest of m p-values times m − k + 1, made monotone, at most 1."""
+    for p_values in np.random.default_rng(0).uniform(size=(5, 6)) ** 2:
+        ordered = np.sort(p_values)
+        expected = np.minimum(np.maximum.accumulate(ordered * np.arange(6, 0, -1)), 1)
+        np.testing.assert_allclose(np.sort(stats.holm(p_values)), expected)
+
+
+def test_the_bootstrap_resamples_pairs_together():
+    random = np.random.default_rng(0)
+    x = random.normal(size=200)
+    low, high = stats.bootstrap_interval(x, x + 1, statistic=lambda a, b: (b - a).mean())
+    assert (low, high) == pytest.approx((1.0, 1.0))
+    low, high = stats.bootstrap_interval(x)
+    assert low < x.mean() < high
+    assert high - low == pytest.approx(2 * 1.96 * x.std() / np.sqrt(200), rel=0.15)
+    assert (low, high) == stats.bootstrap_interval(x)
+
+
+def test_the_detectable_difference_has_its_power():
+    effect = stats.minimum_detectable(1.0, 5)
+    random = np.random.default_rng(0)
+    found = [
+        stats.paired_difference(row, np.zeros(5)).p_value < 0.05
+        for row in random.normal(effect, 1.0, (3000, 5))
+    ]
+    assert np.mean(found) == pytest.approx(0.8, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: stats.mean_interval([]), "at least 1 value"),
+        (lambda: stats.mean_interval([1.0, np.nan]), "to be finite"),
+        (lambda: stats.mean_interval([1.0], confidence=95), "`confidence` < 1, got 95"),
+        (lambda: stats.paired_difference([1.0], [1.0, 2.0]), "Expected pairs, got 1 and 2"),
+        (lambda: stats.welch([1.0], [1.0, 2.0]), "`a` to hold at least 2"),
+    ],
+)
+def test_bad_input_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
