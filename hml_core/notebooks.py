@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import io
 import os
 import warnings
 from collections.abc import Mapping
@@ -19,9 +20,10 @@ from typing import Any
 
 import nbformat
 import pandas as pd
+from IPython.display import Image
 from matplotlib.figure import Figure
 
-from hml_core import environment
+from hml_core import environment, progress
 from hml_core.errors import ConfigError, RunError
 
 
@@ -116,7 +118,7 @@ def execute(
     given: Mapping[str, Any] | None = None,
     output: str | Path | None = None,
     *,
-    progress: bool = True,
+    show_progress: bool = True,
 ) -> Path:
     """Execute a notebook headlessly, in its own folder, into ``output``.
 
@@ -127,7 +129,7 @@ def execute(
         Parameters; checked before anything is started.
     output : path
         Default ``results/notebooks/<name>.ipynb``. After a failure it holds what was executed.
-    progress : bool
+    show_progress : bool
         Count the cells.
 
     Returns
@@ -163,7 +165,7 @@ def execute(
                     os.path.relpath(output),
                     parameters=given,
                     cwd=str(Path(notebook).parent),
-                    progress_bar=progress,
+                    progress_bar=show_progress,
                     log_output=False,
                     kernel_name="python3",  # that of the running environment
                     kernel_manager_class=_kernel_manager(),
@@ -212,12 +214,23 @@ def versions() -> pd.DataFrame:
     return pd.DataFrame([environment.versions()], index=["version"])
 
 
-def save(figure: Figure, name: str, folder: str | Path) -> Figure:
-    """Write a figure as ``<folder>/<name>.png`` and return it, so that the cell shows it, too."""
+def show(figure: Figure) -> Image:
+    """The figure as a cell's output: a PNG, whatever plotting backend the kernel has."""
+    return Image(data=_png(figure, 110), format="png", width=int(96 * figure.get_figwidth()))
+
+
+def save(figure: Figure, name: str, folder: str | Path) -> Image:
+    """Write a figure as ``<folder>/<name>.png`` and return it as the cell's output."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / f"{name}.png", dpi=150, metadata={"Software": None})
-    return figure
+    (folder / f"{name}.png").write_bytes(_png(figure, 130))
+    return show(figure)
+
+
+def _png(figure: Figure, dpi: int) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    return buffer.getvalue()
 
 
 def save_text(text: str, name: str, folder: str | Path) -> None:
@@ -232,15 +245,12 @@ def delta_slider(delta: float):
 
     Returns
     -------
-    ipywidgets.VBox or matplotlib.figure.Figure
+    ipywidgets.VBox or IPython.display.Image
     """
     from hml_core.plots import loss_curves
-    from hml_core.progress import is_headless
 
-    if is_headless():
-        return loss_curves(delta)
-    import io
-
+    if progress.is_headless():
+        return show(loss_curves(delta))
     import ipywidgets
 
     slider = ipywidgets.FloatLogSlider(
@@ -249,9 +259,7 @@ def delta_slider(delta: float):
     image = ipywidgets.Image(format="png", layout=ipywidgets.Layout(max_width="900px"))
 
     def draw(change=None) -> None:
-        buffer = io.BytesIO()
-        loss_curves(slider.value).savefig(buffer, format="png", dpi=100)
-        image.value = buffer.getvalue()
+        image.value = _png(loss_curves(slider.value), 100)
 
     slider.observe(draw, names="value")
     draw()
