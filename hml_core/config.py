@@ -21,7 +21,7 @@ from hml_core.losses.hard_mining import LARGEST_DELTA
 from hml_core.schedule import PROTOCOLS, WARM_UP, boundary
 
 PRECISIONS = ("auto", "float32", "bf16")
-IMBALANCE_TYPES = ("exp", "step", "none")
+IMBALANCE_TYPES = ("exp", "step", "none", "natural")
 WEIGHTINGS = ("none", "CS", "CB")
 WEIGHT_PLACEMENTS = ("outer", "inner")
 _WEIGHTING_ALIASES = {"cost_sensitive": "CS", "class_balanced": "CB"}
@@ -67,7 +67,8 @@ class RunConfig:
     ----------
     dataset : str
         A name of :data:`hml_core.datasets.DATASETS`.
-    imbalance_type : {"exp", "step", "none"}
+    imbalance_type : {"exp", "step", "none", "natural"}
+        "natural" keeps the training set as it is.
     imbalance_ratio : float
         n_max / n_min ≥ 1 of the training set.
     subset_seed : int
@@ -305,7 +306,7 @@ class RunConfig:
                 f"The data set {self.dataset!r} has a validation split: expected "
                 f"`validation_fraction` 0, got {self.validation_fraction}."
             )
-        if info.images_per_class is None or info.num_classes is None:
+        if None in (info.images_per_class, info.num_classes) or self.imbalance_type == "natural":
             return
         try:
             imbalance.class_counts(

@@ -91,6 +91,11 @@ class Run:
         with np.load(self.path / "predictions.npz", allow_pickle=False) as stored:
             return stored["logits"], stored["targets"]
 
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """Which images were trained on."""
+        return json.loads((self.path / "manifest.json").read_text())
+
     def selection(self, name: str = "last") -> dict[str, Any]:
         """Test metrics after the last epoch, or at the best epoch on validation or on the test set.
 

@@ -27,7 +27,7 @@ from hml_core import (
 from hml_core.augment import AUGMENTATIONS, ImageBank, draw
 from hml_core.config import RunConfig
 from hml_core.datasets import LabelledImages, Splits
-from hml_core.errors import RunError
+from hml_core.errors import DataError, RunError
 from hml_core.losses import LOSSES
 from hml_core.progress import Progress
 from hml_core.recipes import Stage
@@ -81,6 +81,7 @@ def fit(
     folder = RunFolder(runs_root, config)
     with folder.locked():
         if (done := folder.finished()) is not None:
+            _require_same_images(done, data_root)
             return done
         splits = datasets.load(config, data_root)
         trainer = Trainer(config, splits, where)
@@ -93,6 +94,22 @@ def fit(
         except Exception as error:
             folder.fail(error)
             raise
+
+
+def _require_same_images(done: Run, data_root: str | Path | None) -> None:
+    """A config names a data set, not its files: refuse a record made from other images.
+
+    Without the files there is nothing to compare, and the record stands.
+    """
+    try:
+        splits = datasets.load(done.config, data_root)
+    except DataError:
+        return
+    if splits.manifest()["sha256"] != done.manifest["sha256"]:
+        raise RunError(
+            f"The run {done.run_id} was made from other images than those in {str(data_root)!r}: "
+            "expected another `runs_root` for other data."
+        )
 
 
 def _run_to_end(trainer: Trainer, folder: RunFolder, progress: bool) -> Run:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hml_core.datasets import digits
+from hml_core.datasets import cifar, digits, imagefolder
 from hml_core.datasets.base import LabelledImages, Splits, make_long_tailed
 from hml_core.errors import ConfigError, DataError
 
@@ -108,3 +108,12 @@ register(
         },
     ),
 )
+register(
+    "cifar10",
+    DatasetInfo(cifar.load_cifar10, num_classes=10, images_per_class=5000, needs_data_root=True),
+)
+register(
+    "cifar100",
+    DatasetInfo(cifar.load_cifar100, num_classes=100, images_per_class=500, needs_data_root=True),
+)
+register("imagefolder", DatasetInfo(imagefolder.load, needs_data_root=True))

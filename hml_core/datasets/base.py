@@ -114,7 +114,7 @@ def make_long_tailed(
 ) -> Splits:
     """The standard long-tailed subset of a balanced training set, as :class:`Splits`.
 
-    ``validation_fraction`` draws that part of every class of the *long-tailed* training set (at least
+    ``imbalance_type`` "natural" keeps every image. ``validation_fraction`` draws that part of every class of the *long-tailed* training set (at least
     one image, never all) for validation. Without ``mean`` and ``std`` they are those of the full
     training set.
 
@@ -126,23 +126,34 @@ def make_long_tailed(
     num_classes = len(class_names)
     available = np.bincount(train.targets, minlength=num_classes)
     try:
-        counts = imbalance.class_counts(
-            int(available.min()), num_classes, imbalance_type, imbalance_ratio
-        )
-        indices = imbalance.subsample(train.targets, counts, seed=subset_seed)
+        if imbalance_type == "natural":
+            indices = np.arange(len(train))
+        else:
+            counts = imbalance.class_counts(
+                int(available.min()), num_classes, imbalance_type, imbalance_ratio
+            )
+            indices = imbalance.subsample(train.targets, counts, seed=subset_seed)
     except ValueError as error:
         raise DataError(f"The data set {name!r} cannot be made long-tailed: {error}") from error
     if validation_fraction:
         indices, held_out = _hold_out(train.targets, indices, validation_fraction, class_names)
         validation = train.take(held_out)
     if mean is None or std is None:
-        pixels = train.images.reshape(-1, train.images.shape[-1])
-        histogram = np.stack([np.bincount(c, minlength=256) for c in pixels.T]).astype(float)
-        share, level = histogram / len(pixels), np.arange(256) / 255  # (C, 256), (256,)
+        share, level = _histogram(train.images), np.arange(256) / 255  # (C, 256), (256,)
         average = share @ level
         mean = tuple(average.tolist())
         std = tuple(np.sqrt(share @ level**2 - average**2).tolist())
     return Splits(name, train.take(indices), validation, test, class_names, mean, std, indices)
+
+
+def _histogram(images: np.ndarray) -> np.ndarray:
+    """Share of every grey level in each channel, (C, 256); in parts, as the images may be mapped."""
+    counts = np.zeros((images.shape[-1], 256))
+    for start in range(0, len(images), 5000):
+        part = np.asarray(images[start : start + 5000])
+        for channel in range(images.shape[-1]):
+            counts[channel] += np.bincount(part[..., channel].ravel(), minlength=256)
+    return counts / counts.sum(axis=1, keepdims=True)
 
 
 def _hold_out(

@@ -211,7 +211,7 @@ def learning_curves(runs: Iterable[Run], *, smooth: int = 1) -> Figure:
     right.set(xlabel="epoch", ylabel=f"balanced {measured} accuracy (%)")
     right.set_title(f"Balanced {measured} accuracy{_synthetic(members)}")
     right.set_ylim(top=min(101, right.get_ylim()[1]))
-    right.legend(frameon=False, fontsize=8, loc="lower right")
+    right.legend(edgecolor="none", framealpha=0.9, fontsize=8, loc="lower right")
     return made
 
 

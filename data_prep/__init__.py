@@ -1,0 +1,1 @@
+"""From what the archives ship to what :mod:`hml_core` reads."""

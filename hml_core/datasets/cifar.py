@@ -1,0 +1,90 @@
+"""CIFAR-10 and CIFAR-100 in torchvision's layout, made long-tailed the standard way."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torchvision
+
+from hml_core.datasets.base import LabelledImages, Splits, make_long_tailed
+from hml_core.errors import DataError
+
+CLASSES = {
+    "cifar10": torchvision.datasets.CIFAR10,
+    "cifar100": torchvision.datasets.CIFAR100,
+}
+# The constants of the LDAM code, which the literature on these subsets uses.
+MEAN = (0.4914, 0.4822, 0.4465)
+STD = (0.2023, 0.1994, 0.2010)
+
+
+def load_cifar10(config, data_root) -> Splits:
+    """CIFAR-10-LT for a run."""
+    return _load("cifar10", config, data_root)
+
+
+def load_cifar100(config, data_root) -> Splits:
+    """CIFAR-100-LT for a run."""
+    return _load("cifar100", config, data_root)
+
+
+def _load(name: str, config, data_root) -> Splits:
+    train, test, class_names = read(name, str(data_root))
+    return make_long_tailed(
+        name,
+        train,
+        test,
+        class_names=class_names,
+        imbalance_type=config.imbalance_type,
+        imbalance_ratio=config.imbalance_ratio,
+        subset_seed=config.subset_seed,
+        validation_fraction=config.validation_fraction,
+        mean=MEAN,
+        std=STD,
+    )
+
+
+@lru_cache(maxsize=1)
+def read(name: str, data_root: str) -> tuple[LabelledImages, LabelledImages, tuple[str, ...]]:
+    """The full training and test sets in official order, checked against the published MD5 sums.
+
+    Raises
+    ------
+    DataError
+        Where the files are not there or not what was published.
+    """
+    parts = []
+    for is_train in (True, False):
+        try:
+            part = CLASSES[name](root=data_root, train=is_train, download=False)
+        except (RuntimeError, OSError, EOFError, ValueError) as error:
+            raise DataError(
+                f"{name} is not in {data_root!r}, or damaged: run "
+                f"`hml prepare {name} --data-root {data_root}` ({error})."
+            ) from error
+        parts.append(LabelledImages(part.data, np.asarray(part.targets, dtype=np.int64)))
+    return parts[0], parts[1], tuple(part.classes)
+
+
+def download(name: str, data_root: str | Path) -> Path:
+    """Fetch and verify the archive with torchvision; nothing is fetched twice.
+
+    Raises
+    ------
+    DataError
+        Where the download fails or its checksum is wrong.
+    """
+    root = Path(data_root)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        CLASSES[name](root=str(root), train=True, download=True)
+    except (RuntimeError, OSError) as error:
+        raise DataError(
+            f"{name} could not be downloaded into {str(root)!r}: {error}. Its archive can be put there "
+            f"by hand: {CLASSES[name].url}"
+        ) from error
+    read.cache_clear()
+    read(name, str(root))
+    return root / CLASSES[name].base_folder

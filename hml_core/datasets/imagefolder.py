@@ -1,0 +1,167 @@
+"""Any tree ``<root>/{train,test}/<class>/*`` of small PNG or JPEG images of one size.
+
+The images are decoded once into uint8 arrays in ``<root>.packed`` beside the tree; the pack is made
+again when a file is added, removed or changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from hml_core.datasets.base import LabelledImages, Splits, make_long_tailed
+from hml_core.devices import usable_cores
+from hml_core.errors import DataError
+from hml_core.progress import Progress
+
+SPLITS = ("train", "test")
+SUFFIXES = (".png", ".jpg", ".jpeg")
+CHUNK = 500
+
+
+def load(config, data_root) -> Splits:
+    """The tree at ``data_root`` for a run, packed first where that has not been done."""
+    root = Path(data_root)
+    folder = pack(root)
+    names = tuple(json.loads((folder / "index.json").read_text())["class_names"])
+    train, test = (_read(folder, split) for split in SPLITS)
+    return make_long_tailed(
+        "imagefolder",
+        train,
+        test,
+        class_names=names,
+        imbalance_type=config.imbalance_type,
+        imbalance_ratio=config.imbalance_ratio,
+        subset_seed=config.subset_seed,
+        validation_fraction=config.validation_fraction,
+    )
+
+
+def _read(folder: Path, split: str) -> LabelledImages:
+    # Mapped, not read: a long-tailed subset needs a fraction of the pixels.
+    images = np.load(folder / f"{split}_images.npy", mmap_mode="r", allow_pickle=False)
+    return LabelledImages(images, np.load(folder / f"{split}_targets.npy", allow_pickle=False))
+
+
+def pack(root: str | Path, *, progress: bool = True) -> Path:
+    """Decode the tree into ``<root>.packed`` unless that holds it already; returns that folder.
+
+    Raises
+    ------
+    DataError
+        For a tree that is not of this form, images of different size or images that do not decode;
+        the message names them.
+    """
+    root = Path(root)
+    files = _list(root)
+    folder = root.with_name(root.name + ".packed")
+    fingerprint = _fingerprint(root, files)
+    if _is_current(folder, fingerprint):
+        return folder
+    names = sorted({path.parent.name for path in files["train"]})
+    try:
+        building = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    except OSError as error:
+        raise DataError(f"Cannot write {str(folder)!r} beside the images: {error}") from error
+    try:
+        shape = None
+        for split in SPLITS:
+            images, shape = _decode(files[split], split, shape, progress)
+            targets = np.array([names.index(path.parent.name) for path in files[split]])
+            np.save(building / f"{split}_images.npy", images)
+            np.save(building / f"{split}_targets.npy", targets.astype(np.int64))
+            del images
+        index = {"fingerprint": fingerprint, "class_names": names}
+        (building / "index.json").write_text(json.dumps(index))
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(building, folder)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return folder
+
+
+def _list(root: Path) -> dict[str, list[Path]]:
+    """Image files of each split, by class and name."""
+    found = {}
+    for split in SPLITS:
+        if not (root / split).is_dir():
+            raise DataError(
+                f"Expected the folder {str(root / split)!r}: an image folder is "
+                "<data_root>/{train,test}/<class>/*.png or *.jpg."
+            )
+        found[split] = [
+            path
+            for path in sorted((root / split).glob("*/*"))
+            if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+        ]
+        if not found[split]:
+            raise DataError(f"There are no PNG or JPEG images in {str(root / split)!r}/<class>/.")
+    classes = {split: {path.parent.name for path in files} for split, files in found.items()}
+    if extra := classes["test"] - classes["train"]:
+        raise DataError(f"No training images of the test classes {', '.join(sorted(extra))}.")
+    return found
+
+
+def _fingerprint(root: Path, files: dict[str, list[Path]]) -> str:
+    """Of the names, sizes and times of all files."""
+    digest = hashlib.sha256()
+    for path in (*files["train"], *files["test"]):
+        status = path.stat()
+        digest.update(f"{path.relative_to(root)}|{status.st_size}|{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def _is_current(folder: Path, fingerprint: str) -> bool:
+    try:
+        return json.loads((folder / "index.json").read_text())["fingerprint"] == fingerprint
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _decode(
+    paths: list[Path], split: str, shape: tuple | None, progress: bool
+) -> tuple[np.ndarray, tuple]:
+    """uint8 (N, H, W, 3) of all ``paths``; threads, as Pillow decodes outside the interpreter lock."""
+    shape = shape or _pixels(paths[0]).shape
+    images = np.empty((len(paths), *shape), dtype=np.uint8)
+    problems: list[str] = []
+
+    def work(start: int) -> None:
+        for position in range(start, min(start + CHUNK, len(paths))):
+            try:
+                pixels = _pixels(paths[position])
+            except (OSError, SyntaxError, ValueError) as error:
+                problems.append(f"{paths[position]} does not decode ({error})")
+                continue
+            if pixels.shape != shape:
+                problems.append(
+                    f"{paths[position]} has {pixels.shape[1]}×{pixels.shape[0]} pixels, "
+                    f"others have {shape[1]}×{shape[0]}"
+                )
+                continue
+            images[position] = pixels
+
+    starts = range(0, len(paths), CHUNK)
+    bar = Progress(len(starts), f"packing {split}", enabled=progress, unit=f"×{CHUNK} images")
+    with bar, ThreadPoolExecutor(usable_cores()) as pool:
+        for _ in pool.map(work, starts):
+            bar.update()
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise DataError(
+            f"Unusable images: {'; '.join(sorted(problems)[:3])}{more}. Replace or remove them."
+        )
+    return images, shape
+
+
+def _pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
