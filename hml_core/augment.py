@@ -115,3 +115,50 @@ class ImageBank:
         pixel = row[:, :, None] * self.columns + (left[:, None] + columns)[:, None, :]  # (B, H, W)
         batch = self.pixels[pixel]  # (B, H, W, C) uint8
         return torch.addcmul(self.shift, batch.float(), self.scale).permute(0, 3, 1, 2)
+
+
+MIXES = ("none", "mixup", "remix")
+REMIX_KAPPA = 3.0  # class sizes that differ by this factor count as head and tail
+REMIX_TAU = 0.5
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Which images of an epoch are mixed: ``partner`` int64 (N,) and ``share`` float32 (N,).
+
+    ``partner`` counts from the start of the image's batch; ``share`` is the image's own part.
+    """
+
+    partner: Tensor
+    share: Tensor
+
+    def __getitem__(self, part: slice) -> Mix:
+        return Mix(self.partner[part], self.share[part])
+
+    def to(self, device: torch.device) -> Mix:
+        return Mix(self.partner.to(device), self.share.to(device))
+
+
+def draw_mix(number: int, batch_size: int, alpha: float, seed: int) -> Mix:
+    """mixup's draws (Zhang et al., ICLR 2018): a permutation and one share ~ Beta(α, α) per batch."""
+    random = np.random.default_rng(seed)
+    partner = np.empty(number, dtype=np.int64)
+    share = np.empty(number, dtype=np.float32)
+    for start in range(0, number, batch_size):
+        size = min(batch_size, number - start)
+        partner[start : start + size] = random.permutation(size)
+        share[start : start + size] = random.beta(alpha, alpha)
+    return Mix(torch.from_numpy(partner), torch.from_numpy(share))
+
+
+def remix_share(share: Tensor, first_counts: Tensor, second_counts: Tensor) -> Tensor:
+    """Label shares of Remix (Chou et al., ECCV-W 2020, equation 8), (N,).
+
+    Where one class has at least κ = 3 times the images of the other, and the more frequent one makes up
+    less than τ = 0.5 of the pixels, the label is the rarer class alone; else the shares are mixup's.
+    """
+    ratio = first_counts / second_counts
+    to_second = (ratio >= REMIX_KAPPA) & (share < REMIX_TAU)
+    to_first = (ratio <= 1 / REMIX_KAPPA) & (1 - share < REMIX_TAU)
+    share = torch.where(to_second, torch.zeros_like(share), share)
+    return torch.where(to_first, torch.ones_like(share), share)

@@ -14,16 +14,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hml_core import datasets, imbalance, models, recipes, sampling
-from hml_core.augment import AUGMENTATIONS
+from hml_core import checks, datasets, recipes
 from hml_core.errors import ConfigError
-from hml_core.losses.hard_mining import LARGEST_DELTA
-from hml_core.schedule import PROTOCOLS, WARM_UP, boundary
+from hml_core.schedule import WARM_UP, boundary
 
-PRECISIONS = ("auto", "float32", "bf16")
-IMBALANCE_TYPES = ("exp", "step", "none", "natural")
-WEIGHTINGS = ("none", "CS", "CB")
-WEIGHT_PLACEMENTS = ("outer", "inner")
 _WEIGHTING_ALIASES = {"cost_sensitive": "CS", "class_balanced": "CB"}
 
 # What a field left at None becomes, where neither the data set nor the recipe says otherwise.
@@ -103,6 +97,14 @@ class RunConfig:
         See :data:`hml_core.augment.AUGMENTATIONS`.
     sampler : str
         See :data:`hml_core.sampling.SAMPLERS`; for the stages whose recipe leaves it open.
+    mix : {"none", "mixup", "remix"}
+        Train on mixed images; ``mix_alpha`` is the α of the shares ~ Beta(α, α).
+    label_smoothing : float
+        In [0, 1), for the stages whose loss is a cross-entropy.
+    label_aware_smoothing : float
+        Smoothing of the most frequent class, falling to 0 for the rarest (MiSLAS, CVPR 2021).
+    post_hoc_tau : float
+        τ ≥ 0 of post-hoc logit adjustment: τ·log π_c is taken off the test logits.
     precision : {"auto", "float32", "bf16"}
         "auto" is bf16 autocast where the hardware computes in it, else float32.
     evaluate_every : int
@@ -154,22 +156,28 @@ class RunConfig:
     weight_decay: float = 2e-4
     augmentation: str | None = None
     sampler: str | None = None
+    mix: str = _off("none")
+    mix_alpha: float = _off(1.0)
+    label_smoothing: float = _off(0.0)
+    label_aware_smoothing: float = _off(0.0)
+    post_hoc_tau: float = _off(0.0)
     precision: str | None = None
     evaluate_every: int = 1
     deterministic: bool = _off(False)
     seed: int = 0
 
     def __post_init__(self) -> None:
-        self._check_types()
+        self._settle_types()
         info = datasets.info(self.dataset)
         for name, value in {**_FALLBACKS, **info.defaults}.items():
             self._fill(name, value)
-        self._check_numbers()
+        checks.numbers(self)
         self._fill_recipe()
         self._fill("early_drop", self._drops_early())
         self._fill("warmup_epochs", boundary(WARM_UP, self.epochs))
-        self._check_choices()
-        self._check_counts(info)
+        checks.choices(self)
+        checks.combination(self)
+        checks.class_counts(self)
 
     # Filling in ---------------------------------------------------------------------------------
 
@@ -177,7 +185,7 @@ class RunConfig:
         if getattr(self, name) is None:
             object.__setattr__(self, name, value)
 
-    def _check_types(self) -> None:
+    def _settle_types(self) -> None:
         """Refuse a value of the wrong type; an int is accepted (and made a float) for a float."""
         for name, kinds in field_kinds().items():
             value = getattr(self, name)
@@ -229,92 +237,6 @@ class RunConfig:
         scales = {stage.learning_rate_scale for stage in self.stages}
         return self.protocol == "official" and scales != {1.0}
 
-    # Checking -----------------------------------------------------------------------------------
-
-    def _check_numbers(self) -> None:
-        ratio = self.imbalance_ratio
-        if not math.isfinite(ratio) or ratio < 1:
-            hint = ""
-            if 0 < ratio < 1:
-                hint = f"; {ratio:g} is n_min / n_max: did you mean {1 / ratio:g}?"
-            raise ConfigError(f"Expected `imbalance_ratio` n_max / n_min ≥ 1, got {ratio:g}{hint}")
-        for name in ("epochs", "batch_size", "evaluate_every"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"Expected `{name}` ≥ 1, got {getattr(self, name)}.")
-        for name in ("seed", "subset_seed"):
-            if not 0 <= getattr(self, name) < 2**32:
-                raise ConfigError(f"Expected 0 ≤ `{name}` < 2³², got {getattr(self, name)}.")
-        for name in ("delta", "loss_scale", "logit_scale", "influence_alpha", "learning_rate"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ConfigError(f"Expected `{name}` > 0, got {value}.")
-        for name in ("gamma", "max_margin", "tau", "weight_decay", "momentum"):
-            value = getattr(self, name)
-            if value is not None and not value >= 0:
-                raise ConfigError(f"Expected `{name}` ≥ 0, got {value}.")
-        for name, kinds in field_kinds().items():
-            value = getattr(self, name)
-            if name != "delta" and float in kinds and value is not None and math.isinf(value):
-                raise ConfigError(f"Expected `{name}` to be finite, got {value}.")
-        if self.delta is not None and LARGEST_DELTA < self.delta < math.inf:
-            raise ConfigError(
-                f"Expected `delta` ≤ {LARGEST_DELTA:g} or infinite (L_f), got {self.delta}."
-            )
-        if not self.momentum < 1:
-            raise ConfigError(f"Expected `momentum` < 1, got {self.momentum}.")
-        if not 0 <= self.validation_fraction < 1:
-            raise ConfigError(
-                f"Expected 0 ≤ `validation_fraction` < 1, got {self.validation_fraction}."
-            )
-
-    def _check_choices(self) -> None:
-        allowed = {
-            "imbalance_type": IMBALANCE_TYPES,
-            "weighting": WEIGHTINGS,
-            "weight_placement": WEIGHT_PLACEMENTS,
-            "protocol": PROTOCOLS,
-            "model": tuple(models.MODELS),
-            "head": models.HEADS,
-            "augmentation": tuple(AUGMENTATIONS),
-            "sampler": tuple(sampling.SAMPLERS),
-            "precision": PRECISIONS,
-        }
-        for name, choices in allowed.items():
-            value = getattr(self, name)
-            if value is None or value in choices:
-                continue
-            hint = ""
-            if name == "weighting" and value in WEIGHT_PLACEMENTS:
-                hint = " (where the weight enters the loss is `weight_placement`)"
-            raise ConfigError(
-                f"Expected `{name}` to be one of {', '.join(choices)}, got {value!r}{hint}."
-            )
-        if not 0 <= self.warmup_epochs <= self.epochs:
-            raise ConfigError(
-                f"Expected 0 ≤ `warmup_epochs` ≤ {self.epochs} epochs, got {self.warmup_epochs}."
-            )
-        own = {stage.sampler for stage in self.stages} - {"instance"}
-        if own and self.sampler != "instance":
-            raise ConfigError(
-                f"The recipe {self.recipe!r} samples by itself ({', '.join(sorted(own))}): "
-                f"expected `sampler` 'instance', got {self.sampler!r}."
-            )
-
-    def _check_counts(self, info: datasets.DatasetInfo) -> None:
-        if info.has_validation and self.validation_fraction:
-            raise ConfigError(
-                f"The data set {self.dataset!r} has a validation split: expected "
-                f"`validation_fraction` 0, got {self.validation_fraction}."
-            )
-        if None in (info.images_per_class, info.num_classes) or self.imbalance_type == "natural":
-            return
-        try:
-            imbalance.class_counts(
-                info.images_per_class, info.num_classes, self.imbalance_type, self.imbalance_ratio
-            )
-        except ValueError as error:
-            raise ConfigError(f"The data set {self.dataset!r}: {error}") from error
-
     # Reading ------------------------------------------------------------------------------------
 
     @property
@@ -341,12 +263,12 @@ class RunConfig:
 
         A field for a new trick can therefore be added without orphaning the runs made before it.
         """
-        matters = {
-            f.name: value
-            for f in dataclasses.fields(self)
-            if not ("off" in f.metadata and (value := getattr(self, f.name)) == f.default)
-            and (value := getattr(self, f.name)) is not None
-        }
+        matters = {}
+        for known in dataclasses.fields(self):
+            value = getattr(self, known.name)
+            is_off = "off" in known.metadata and value == known.default
+            if value is not None and not is_off:
+                matters[known.name] = value
         return hashlib.sha256(_dump(matters).encode()).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:

@@ -24,11 +24,13 @@ from hml_core import (
     schedule,
     seeds,
 )
-from hml_core.augment import AUGMENTATIONS, ImageBank, draw
+from hml_core.augment import AUGMENTATIONS, ImageBank, draw, draw_mix, remix_share
+from hml_core.checks import takes_smoothing
 from hml_core.config import RunConfig
 from hml_core.datasets import LabelledImages, Splits
 from hml_core.errors import DataError, RunError
 from hml_core.losses import LOSSES
+from hml_core.losses.cross_entropy import label_aware_smoothing
 from hml_core.progress import Progress
 from hml_core.recipes import Stage
 from hml_core.runs import Run, RunFolder
@@ -151,6 +153,7 @@ class Trainer:
         self.model = self._build_model().to(device, memory_format=torch.channels_last)
         self.train_bank = self._bank(splits.train, self.augmentation.pad)
         self.train_targets = torch.from_numpy(splits.train.targets).to(device)
+        self.class_counts = torch.from_numpy(splits.class_counts).to(device)
         self.evaluated = {"test": splits.test}
         if splits.validation is not None:
             self.evaluated = {"validation": splits.validation, **self.evaluated}
@@ -185,7 +188,12 @@ class Trainer:
         stages = self.config.stages
         before = stages[self.stage].trains if self.stage >= 0 else None
         self.stage, stage = index, stages[index]
-        self.criterion = build_loss(stage, self.splits.class_counts).to(self.device)
+        smoothing = self.config.label_smoothing
+        if self.config.label_aware_smoothing:
+            smoothing = label_aware_smoothing(
+                self.splits.class_counts, self.config.label_aware_smoothing
+            )
+        self.criterion = build_loss(stage, self.splits.class_counts, smoothing).to(self.device)
         self.sampler = self.config.sampler if stage.sampler == "instance" else stage.sampler
         if stage.trains == before:
             return
@@ -226,6 +234,10 @@ class Trainer:
         )
         augmentation_stream = seeds.generator(config.seed, "augmentation", self.epoch)
         draws = draw(len(order), self.augmentation, augmentation_stream).to(self.device)
+        mix = None
+        if config.mix != "none":
+            seed = seeds.derive(config.seed, "mix", self.epoch)
+            mix = draw_mix(len(order), config.batch_size, config.mix_alpha, seed).to(self.device)
         order = order.to(self.device)
         starts = range(0, len(order), config.batch_size)
         losses = torch.empty(len(starts), device=self.device)
@@ -235,14 +247,22 @@ class Trainer:
             part = slice(start, start + config.batch_size)
             images = self.train_bank.batch(order[part], draws[part])  # (B, C, H, W)
             target = self.train_targets[order[part]]  # (B,)
-            with torch.autocast(
-                self.device.type, self.autocast_dtype, enabled=self.autocast_dtype is not None
-            ):
+            if mix is not None:
+                partner, share = mix[part].partner, mix[part].share  # (B,), (B,)
+                images = torch.lerp(images[partner], images, share[:, None, None, None])
+            with self._autocast():
                 with torch.set_grad_enabled(whole):
                     features = self.model.features(images)  # (B, d)
                 logits = self.model.classifier(features)  # (B, C)
             extra = (features,) if self.criterion.needs_features else ()
-            loss = self.criterion(logits, target, *extra)
+            if mix is None:
+                loss = self.criterion(logits, target, *extra)
+            else:
+                other = target[partner]
+                if config.mix == "remix":
+                    counts = self.class_counts.float()
+                    share = remix_share(share, counts[target], counts[other])
+                loss = self.criterion.mixed(logits, target, other, share, *extra)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.optimizer.step()
@@ -311,23 +331,34 @@ class Trainer:
             return post_hoc.tau_normalised(self.model.classifier, method.options["tau"])
         if method.post_hoc == "ncm":
             plain = self._bank(self.splits.train)
-            features = self._logits(plain, lambda features: features).to(self.device)
+            features = self._features(plain)
             return post_hoc.nearest_class_mean(
                 features, self.train_targets, self.splits.num_classes
             )
         return self.model.classifier
 
     @torch.inference_mode()
-    def _logits(self, bank: ImageBank, classifier: post_hoc.Classifier) -> Tensor:
-        """float32 (N, C) on the CPU, scaled so that their softmax is the model's probability."""
+    def _features(self, bank: ImageBank) -> Tensor:
+        """float32 (N, d) of all images of a split, on the device."""
         self.model.eval()
         parts = []
         for indices in torch.arange(len(bank), device=self.device).split(EVALUATION_BATCH):
-            with torch.autocast(
-                self.device.type, self.autocast_dtype, enabled=self.autocast_dtype is not None
-            ):
-                parts.append(classifier(self.model.features(bank.batch(indices))).float())
-        return torch.cat(parts).mul(self.criterion.logit_scale).cpu()
+            with self._autocast():
+                parts.append(self.model.features(bank.batch(indices)).float())
+        return torch.cat(parts)
+
+    @torch.inference_mode()
+    def _logits(self, bank: ImageBank, classifier: post_hoc.Classifier) -> Tensor:
+        """float32 (N, C) on the CPU, scaled so that their softmax is the model's probability."""
+        logits = classifier(self._features(bank)).float() * self.criterion.logit_scale
+        if self.config.post_hoc_tau:
+            priors = self.class_counts / self.class_counts.sum()
+            logits = logits - self.config.post_hoc_tau * priors.log()
+        return logits.cpu()
+
+    def _autocast(self) -> torch.autocast:
+        enabled = self.autocast_dtype is not None
+        return torch.autocast(self.device.type, self.autocast_dtype, enabled=enabled)
 
     def headline(self) -> str:
         """How the last epoch went, for the progress bar."""
@@ -388,8 +419,8 @@ class Trainer:
         self.last_logits = state["last_logits"]
 
 
-def build_loss(stage: Stage, class_counts: np.ndarray) -> nn.Module:
-    """The loss of a stage, with class counts and weights filled in where it takes them."""
+def build_loss(stage: Stage, class_counts: np.ndarray, label_smoothing=0.0) -> nn.Module:
+    """The loss of a stage, with class counts, weights and smoothing filled in where it takes them."""
     kind = LOSSES[stage.loss]
     takes = inspect.signature(kind).parameters
     options = dict(stage.loss_options)
@@ -397,6 +428,8 @@ def build_loss(stage: Stage, class_counts: np.ndarray) -> nn.Module:
         options["class_counts"] = class_counts
     if "weight" in takes and stage.weighting != "none":
         options["weight"] = imbalance.class_weights(class_counts, stage.weighting)
+    if takes_smoothing(stage.loss):
+        options["label_smoothing"] = label_smoothing
     return kind(**options)
 
 

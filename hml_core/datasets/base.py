@@ -114,9 +114,9 @@ def make_long_tailed(
 ) -> Splits:
     """The standard long-tailed subset of a balanced training set, as :class:`Splits`.
 
-    ``imbalance_type`` "natural" keeps every image. ``validation_fraction`` draws that part of every class of the *long-tailed* training set (at least
-    one image, never all) for validation. Without ``mean`` and ``std`` they are those of the full
-    training set.
+    ``imbalance_type`` "natural" keeps every image. ``validation_fraction`` draws that part of every
+    class of the *long-tailed* training set (at least one image, never all) for validation. Without
+    ``mean`` and ``std`` they are those of the full training set.
 
     Raises
     ------

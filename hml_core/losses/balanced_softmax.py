@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor
 
-from hml_core.losses.base import ClassificationLoss, full_precision
+from hml_core.losses.cross_entropy import AdjustedCrossEntropy
 
 
-class BalancedSoftmaxLoss(ClassificationLoss):
+class BalancedSoftmaxLoss(AdjustedCrossEntropy):
     """Cross-entropy of logits + log n_c: the softmax learns against the training distribution.
 
     Parameters
     ----------
     class_counts : (C,)
         Training images n_c of each class, ≥ 1.
+    label_smoothing : float or (C,)
+        See :class:`AdjustedCrossEntropy`.
 
     Raises
     ------
@@ -22,13 +23,11 @@ class BalancedSoftmaxLoss(ClassificationLoss):
         For counts below 1.
     """
 
-    def __init__(self, class_counts) -> None:
-        super().__init__()
+    def __init__(self, class_counts, label_smoothing=0.0) -> None:
+        super().__init__(label_smoothing=label_smoothing)
         self._set_counts(class_counts)
         self.register_buffer("log_counts", self.class_counts.log())
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """(N, C), (N,) → scalar."""
-        logits = self._check(logits, target)
-        with full_precision(logits):
-            return F.cross_entropy(logits + self.log_counts.to(logits.dtype), target)
+    def adjusted(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Logits + log n_c, (N, C)."""
+        return logits + self.log_counts.to(logits.dtype)

@@ -71,6 +71,29 @@ class ClassificationLoss(nn.Module):
     def _class_weight(self, like: Tensor) -> Tensor | None:
         return None if self.weight is None else self.weight.to(like.dtype)
 
+    def per_sample(self, logits: Tensor, target: Tensor, *features: Tensor) -> Tensor:
+        """The loss of each sample before reduction: (N, C), (N,) → (N,)."""
+        raise NotImplementedError
+
+    def mixed(
+        self, logits: Tensor, first: Tensor, second: Tensor, share: Tensor, *features: Tensor
+    ) -> Tensor:
+        """The loss of images that are mixed of two: share·L(first) + (1 − share)·L(second).
+
+        Parameters
+        ----------
+        logits : (N, C)
+        first, second : int64 (N,)
+            The two classes of each image.
+        share : (N,)
+            Part of the first label, in [0, 1].
+        features : (N, d)
+            Where ``needs_features``.
+        """
+        losses = share * self.per_sample(logits, first, *features)
+        losses = losses + (1 - share) * self.per_sample(logits, second, *features)
+        return losses.mean()
+
 
 def _vector(name: str, values: Sequence[float] | np.ndarray | Tensor) -> Tensor:
     """A float64 copy of shape (C,), on the device of ``values`` if they are a tensor."""

@@ -1,22 +1,97 @@
-"""Cross-entropy with class weights and label smoothing."""
+"""Cross-entropy with class weights and label smoothing, and what is cross-entropy of other logits."""
 
 from __future__ import annotations
 
+import math
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hml_core.losses.base import ClassificationLoss, full_precision, require_number
+from hml_core.losses.base import ClassificationLoss, _vector, full_precision, true_class
 
 
-class CrossEntropyLoss(ClassificationLoss):
+class AdjustedCrossEntropy(ClassificationLoss):
+    """Base of the losses that are cross-entropy once their logits are adjusted.
+
+    Parameters
+    ----------
+    weight : (C,), optional
+        Class weights, positive; the mean is PyTorch's weighted mean (Σ w·L / Σ w).
+    label_smoothing : float or (C,)
+        Probability mass spread evenly over all classes, in [0, 1) (Szegedy et al., CVPR 2016): the same
+        for every image, or one value for each true class.
+    """
+
+    def __init__(self, weight=None, label_smoothing=0.0) -> None:
+        super().__init__()
+        self._set_weight(weight)
+        scalar = not hasattr(label_smoothing, "__len__") or isinstance(label_smoothing, str)
+        values = _vector("label_smoothing", [label_smoothing] if scalar else label_smoothing)
+        if not bool(((values >= 0) & (values < 1)).all()):
+            raise ValueError(
+                f"Expected `label_smoothing` ≥ 0 and `label_smoothing` < 1, got {label_smoothing}."
+            )
+        self.label_smoothing = float(values[0]) if scalar else math.nan
+        self.register_buffer("smoothing_by_class", None if scalar else values)
+
+    def adjusted(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The logits whose cross-entropy is the loss, (N, C)."""
+        return logits
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """(N, C), (N,) → scalar."""
+        if self.smoothing_by_class is not None:
+            return self._weighted_mean(self.per_sample(logits, target), target)
+        return self._cross_entropy(logits, target, "mean")
+
+    def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
+        """(N, C), (N,) → (N,), each times the weight of its class."""
+        if self.smoothing_by_class is None:
+            return self._cross_entropy(logits, target, "none")
+        logits = self._check(logits, target)
+        with full_precision(logits):
+            log_p = self.adjusted(logits, target).log_softmax(dim=1)
+            weight = self._class_weight(logits)
+            if weight is not None:
+                log_p = log_p * weight
+            spread = self.smoothing_by_class.to(logits.dtype)[target]
+            return -(1 - spread) * true_class(log_p, target) - spread * log_p.mean(dim=1)
+
+    def mixed(self, logits: Tensor, first: Tensor, second: Tensor, share: Tensor) -> Tensor:
+        """See :meth:`ClassificationLoss.mixed`; with class weights a weighted mean, too."""
+        losses = super().mixed(logits, first, second, share)
+        if self.weight is None:
+            return losses
+        weight = self._class_weight(losses)
+        return losses / (share * weight[first] + (1 - share) * weight[second]).mean()
+
+    def _cross_entropy(self, logits: Tensor, target: Tensor, reduction: str) -> Tensor:
+        logits = self._check(logits, target)
+        with full_precision(logits):
+            return F.cross_entropy(
+                self.adjusted(logits, target),
+                target,
+                weight=self._class_weight(logits),
+                label_smoothing=self.label_smoothing,
+                reduction=reduction,
+            )
+
+    def _weighted_mean(self, losses: Tensor, target: Tensor) -> Tensor:
+        weight = self._class_weight(losses)
+        return losses.mean() if weight is None else losses.sum() / weight[target].sum()
+
+
+class CrossEntropyLoss(AdjustedCrossEntropy):
     """L = −log p of the true class; with class weights, PyTorch's weighted mean (Σ w·L / Σ w).
 
     Parameters
     ----------
     weight : (C,), optional
         Class weights, positive.
-    label_smoothing : float
-        Probability mass spread evenly over all classes, in [0, 1) (Szegedy et al., CVPR 2016).
+    label_smoothing : float or (C,)
+        See :class:`AdjustedCrossEntropy`; one value for each class is label-aware smoothing
+        (:func:`label_aware_smoothing`).
 
     Raises
     ------
@@ -24,20 +99,26 @@ class CrossEntropyLoss(ClassificationLoss):
         For weights that are not positive or a smoothing outside [0, 1).
     """
 
-    def __init__(self, weight=None, label_smoothing: float = 0.0) -> None:
-        super().__init__()
-        self._set_weight(weight)
-        self.label_smoothing = require_number("label_smoothing", label_smoothing, least=0)
-        if not self.label_smoothing < 1:
-            raise ValueError(f"Expected `label_smoothing` < 1, got {label_smoothing}.")
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """(N, C), (N,) → scalar."""
-        logits = self._check(logits, target)
-        with full_precision(logits):
-            return F.cross_entropy(
-                logits,
-                target,
-                weight=self._class_weight(logits),
-                label_smoothing=self.label_smoothing,
-            )
+def label_aware_smoothing(class_counts, head: float, tail: float = 0.0) -> Tensor:
+    """Smoothing of each class, float64 (C,): ``head`` for the most frequent, ``tail`` for the rarest.
+
+    ε_c = tail + (head − tail)·sin(π/2 · (n_c − n_min) / (n_max − n_min)), the concave form of Zhong et
+    al., "Improving calibration for long-tailed recognition" (MiSLAS, CVPR 2021). There the mass goes to
+    the C − 1 other classes; the factor C / (C − 1) turns it into mass spread over all C.
+
+    Raises
+    ------
+    ValueError
+        Unless 0 ≤ tail ≤ head and the result stays below 1.
+    """
+    counts = _vector("class_counts", class_counts)
+    if not 0 <= tail <= head:
+        raise ValueError(f"Expected 0 ≤ `tail` ≤ `head`, got {tail} and {head}.")
+    reach = counts.max() - counts.min()
+    position = (counts - counts.min()) / reach if reach > 0 else torch.ones_like(counts)
+    values = tail + (head - tail) * torch.sin(0.5 * math.pi * position)
+    values = values * len(counts) / max(len(counts) - 1, 1)
+    if bool((values >= 1).any()):
+        raise ValueError(f"Expected a smoothing below {1 - 1 / len(counts):g}, got {head}.")
+    return values

@@ -55,10 +55,14 @@ class FocalLoss(ClassificationLoss):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """(N, C), (N,) → scalar, or (N,) with ``reduction="none"``."""
+        return reduce(self.per_sample(logits, target), self.reduction)
+
+    def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
+        """(N, C), (N,) → (N,)."""
         logits = self._check(logits, target)
         with full_precision(logits):
             log_p = true_class(logits.log_softmax(dim=1), target)
             weight = self._class_weight(logits)
             weighted = log_p if weight is None else weight[target] * log_p
             seen = weighted if self.weighting == "inner" else log_p
-            return reduce(focal_factor(seen, self.gamma) * -weighted, self.reduction)
+            return focal_factor(seen, self.gamma) * -weighted

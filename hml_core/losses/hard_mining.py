@@ -183,13 +183,16 @@ class HardMiningLoss(ClassificationLoss):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """(N, C), (N,) → scalar, or (N,) with ``reduction="none"``."""
+        return reduce(self.per_sample(logits, target), self.reduction)
+
+    def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
+        """(N, C), (N,) → (N,)."""
         logits = self._check(logits, target)
         with full_precision(logits):
             log_p = true_class(logits.log_softmax(dim=1), target)
             weight = self._class_weight(logits)
             weight = 1.0 if weight is None else weight[target]
-            losses = _of_log_probability(log_p, self.delta, weight, self.weighting, self.scale)
-            return reduce(losses, self.reduction)
+            return _of_log_probability(log_p, self.delta, weight, self.weighting, self.scale)
 
     def extra_repr(self) -> str:
         return f"delta={self.delta:g}, weighting={self.weighting!r}, scale={self.scale:g}"

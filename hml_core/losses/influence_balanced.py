@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -45,6 +44,10 @@ class InfluenceBalancedLoss(ClassificationLoss):
 
     def forward(self, logits: Tensor, target: Tensor, features: Tensor) -> Tensor:
         """(N, C), (N,), (N, d) → scalar."""
+        return self.per_sample(logits, target, features).mean()
+
+    def per_sample(self, logits: Tensor, target: Tensor, features: Tensor) -> Tensor:
+        """(N, C), (N,), (N, d) → (N,)."""
         logits = self._check(logits, target)
         if features.ndim != 2 or len(features) != len(logits):
             raise ValueError(
@@ -63,4 +66,4 @@ class InfluenceBalancedLoss(ClassificationLoss):
             losses = -weighted * self.alpha / (influence + self.epsilon)
             if self.gamma is not None:
                 losses = focal_factor(weighted, self.gamma) * losses
-            return torch.mean(losses)
+            return losses

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor
 
-from hml_core.losses.base import ClassificationLoss, full_precision, require_number
+from hml_core.losses.base import require_number
+from hml_core.losses.cross_entropy import AdjustedCrossEntropy
 
 
-class LDAMLoss(ClassificationLoss):
+class LDAMLoss(AdjustedCrossEntropy):
     """Cross-entropy of s·(cos θ − m·[true class]) with margins m_c ∝ n_c^(−1/4).
 
     The logits must be cosines, from a cosine head of scale 1. The largest margin, that of the rarest
@@ -24,6 +24,8 @@ class LDAMLoss(ClassificationLoss):
         s > 0; 30 as in the paper's code.
     weight : (C,), optional
         Class weights, positive.
+    label_smoothing : float or (C,)
+        See :class:`AdjustedCrossEntropy`.
 
     Raises
     ------
@@ -32,21 +34,21 @@ class LDAMLoss(ClassificationLoss):
     """
 
     def __init__(
-        self, class_counts, max_margin: float = 0.5, scale: float = 30.0, weight=None
+        self,
+        class_counts,
+        max_margin: float = 0.5,
+        scale: float = 30.0,
+        weight=None,
+        label_smoothing=0.0,
     ) -> None:
-        super().__init__()
+        super().__init__(weight, label_smoothing)
         self._set_counts(class_counts)
-        self._set_weight(weight)
         self.max_margin = require_number("max_margin", max_margin, least=0)
         self.scale = self.logit_scale = require_number("scale", scale, above=0)
         margins = self.class_counts**-0.25
         self.register_buffer("margins", margins * (self.max_margin / margins.max()))
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Cosines (N, C), (N,) → scalar."""
-        logits = self._check(logits, target)
-        with full_precision(logits):
-            margins = self.margins.to(logits.dtype)[target]
-            shifted = logits.scatter_add(1, target[:, None], -margins[:, None])
-            weight = self._class_weight(logits)
-            return F.cross_entropy(self.scale * shifted, target, weight=weight)
+    def adjusted(self, logits: Tensor, target: Tensor) -> Tensor:
+        """s·(cosines − margin of the true class), (N, C)."""
+        margins = self.margins.to(logits.dtype)[target]
+        return self.scale * logits.scatter_add(1, target[:, None], -margins[:, None])

@@ -1,0 +1,157 @@
+"""What a run's configuration must satisfy before anything is read or trained."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from typing import TYPE_CHECKING
+
+from hml_core import datasets, imbalance, models, sampling
+from hml_core.augment import AUGMENTATIONS, MIXES
+from hml_core.errors import ConfigError
+from hml_core.losses import LOSSES
+from hml_core.losses.hard_mining import LARGEST_DELTA
+from hml_core.schedule import PROTOCOLS
+
+if TYPE_CHECKING:
+    from hml_core.config import RunConfig
+
+WEIGHT_PLACEMENTS = ("outer", "inner")
+CHOICES = {
+    "imbalance_type": ("exp", "step", "none", "natural"),
+    "weighting": ("none", "CS", "CB"),
+    "weight_placement": WEIGHT_PLACEMENTS,
+    "protocol": PROTOCOLS,
+    "model": tuple(models.MODELS),
+    "head": models.HEADS,
+    "augmentation": tuple(AUGMENTATIONS),
+    "sampler": tuple(sampling.SAMPLERS),
+    "precision": ("auto", "float32", "bf16"),
+    "mix": MIXES,
+}
+AT_LEAST_ONE = ("epochs", "batch_size", "evaluate_every")
+POSITIVE = (
+    "delta",
+    "loss_scale",
+    "logit_scale",
+    "influence_alpha",
+    "learning_rate",
+    "mix_alpha",
+)
+NOT_NEGATIVE = ("gamma", "max_margin", "tau", "post_hoc_tau", "weight_decay", "momentum")
+BELOW_ONE = ("momentum", "validation_fraction", "label_smoothing", "label_aware_smoothing")
+
+
+def numbers(config: RunConfig) -> None:
+    """Every number in its range; ConfigError otherwise."""
+    ratio = config.imbalance_ratio
+    if not math.isfinite(ratio) or ratio < 1:
+        hint = ""
+        if 0 < ratio < 1:
+            hint = f"; {ratio:g} is n_min / n_max: did you mean {1 / ratio:g}?"
+        raise ConfigError(f"Expected `imbalance_ratio` n_max / n_min ≥ 1, got {ratio:g}{hint}")
+    for name in AT_LEAST_ONE:
+        if getattr(config, name) < 1:
+            raise ConfigError(f"Expected `{name}` ≥ 1, got {getattr(config, name)}.")
+    for name in ("seed", "subset_seed"):
+        if not 0 <= getattr(config, name) < 2**32:
+            raise ConfigError(f"Expected 0 ≤ `{name}` < 2³², got {getattr(config, name)}.")
+    for name in POSITIVE:
+        value = getattr(config, name)
+        if value is not None and not value > 0:
+            raise ConfigError(f"Expected `{name}` > 0, got {value}.")
+    for name in NOT_NEGATIVE:
+        value = getattr(config, name)
+        if value is not None and not value >= 0:
+            raise ConfigError(f"Expected `{name}` ≥ 0, got {value}.")
+    for name in BELOW_ONE:
+        if not 0 <= getattr(config, name) < 1:
+            raise ConfigError(f"Expected 0 ≤ `{name}` < 1, got {getattr(config, name)}.")
+    for name, value in vars(config).items():
+        if name != "delta" and isinstance(value, float) and math.isinf(value):
+            raise ConfigError(f"Expected `{name}` to be finite, got {value}.")
+    if config.delta is not None and LARGEST_DELTA < config.delta < math.inf:
+        raise ConfigError(
+            f"Expected `delta` ≤ {LARGEST_DELTA:g} or infinite (L_f), got {config.delta}."
+        )
+
+
+def choices(config: RunConfig) -> None:
+    """Every name one of those that exist; ConfigError otherwise."""
+    for name, allowed in CHOICES.items():
+        value = getattr(config, name)
+        if value is None or value in allowed:
+            continue
+        hint = ""
+        if name == "weighting" and value in WEIGHT_PLACEMENTS:
+            hint = " (where the weight enters the loss is `weight_placement`)"
+        raise ConfigError(
+            f"Expected `{name}` to be one of {', '.join(allowed)}, got {value!r}{hint}."
+        )
+    if not 0 <= config.warmup_epochs <= config.epochs:
+        raise ConfigError(
+            f"Expected 0 ≤ `warmup_epochs` ≤ {config.epochs} epochs, got {config.warmup_epochs}."
+        )
+
+
+def combination(config: RunConfig) -> None:
+    """Recipe and tricks that make sense together; ConfigError with the reason otherwise."""
+    recipe, stages = config.recipe, config.stages
+    own = {stage.sampler for stage in stages} - {"instance"}
+    if own and config.sampler != "instance":
+        raise ConfigError(
+            f"The recipe {recipe!r} samples by itself ({', '.join(sorted(own))}): "
+            f"expected `sampler` 'instance', got {config.sampler!r}."
+        )
+    adjusted = {stage.loss for stage in stages} & {"balanced_softmax", "logit_adjusted"}
+    if adjusted and config.sampler != "instance":
+        raise ConfigError(
+            f"The loss of {recipe!r} corrects for class frequencies that the sampler "
+            f"{config.sampler!r} has already changed: expected `sampler` 'instance'."
+        )
+    if config.post_hoc_tau and adjusted:
+        raise ConfigError(
+            f"The recipe {recipe!r} adjusts its logits in training: post-hoc adjustment would "
+            "correct twice. Expected `post_hoc_tau` 0."
+        )
+    if config.post_hoc_tau and config.method.post_hoc == "ncm":
+        raise ConfigError(
+            "The recipe 'ncm' has cosines to class means for logits, which hold no class priors: "
+            "expected `post_hoc_tau` 0."
+        )
+    if config.method.post_hoc == "tau_norm" and config.head == "cosine":
+        raise ConfigError(
+            "A cosine head has normalised its class vectors already: expected `head` 'linear' for "
+            "the recipe 'tau_norm'."
+        )
+    if config.label_smoothing and config.label_aware_smoothing:
+        raise ConfigError("Expected `label_smoothing` or `label_aware_smoothing`, got both.")
+    smoothed = config.label_smoothing or config.label_aware_smoothing
+    if smoothed and not any(takes_smoothing(stage.loss) for stage in stages):
+        raise ConfigError(
+            f"No stage of {recipe!r} has a cross-entropy whose labels could be smoothed: expected "
+            "`label_smoothing` and `label_aware_smoothing` 0."
+        )
+
+
+def takes_smoothing(loss: str) -> bool:
+    """Whether the loss of that name has smoothed labels."""
+    return "label_smoothing" in inspect.signature(LOSSES[loss]).parameters
+
+
+def class_counts(config: RunConfig) -> None:
+    """No class without training images, as far as the data set's size is known beforehand."""
+    info = datasets.info(config.dataset)
+    if info.has_validation and config.validation_fraction:
+        raise ConfigError(
+            f"The data set {config.dataset!r} has a validation split: expected "
+            f"`validation_fraction` 0, got {config.validation_fraction}."
+        )
+    if None in (info.images_per_class, info.num_classes) or config.imbalance_type == "natural":
+        return
+    try:
+        imbalance.class_counts(
+            info.images_per_class, info.num_classes, config.imbalance_type, config.imbalance_ratio
+        )
+    except ValueError as error:
+        raise ConfigError(f"The data set {config.dataset!r}: {error}") from error
