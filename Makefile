@@ -12,7 +12,7 @@ INSTALLED := $(VENV)/.installed
 GPU_ONLY := ^(nvidia|cuda|triton)
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test lab doctor clean
+.PHONY: help install quickstart test lab tables doctor clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,19 @@ test: $(INSTALLED)  ## Run the tests
 
 lab: $(INSTALLED)  ## Open JupyterLab on the notebooks
 	@$(BIN)/jupyter lab --notebook-dir=. notebooks
+
+# Where the CIFAR images are; hml prepare downloads what is missing.
+DATA_ROOT ?= data
+
+tables: $(INSTALLED)  ## The full 200-epoch CIFAR-LT tables and the audit (needs a GPU: hours on one)
+	$(BIN)/hml prepare cifar10 --data-root $(DATA_ROOT)
+	$(BIN)/hml prepare cifar100 --data-root $(DATA_ROOT)
+	@set -e; for dataset in cifar10 cifar100; do for protocol in controlled official; do \
+	  $(BIN)/hml run notebooks/02_cifar_lt.ipynb -p dataset $$dataset -p protocol $$protocol \
+	    -p data_root $(abspath $(DATA_ROOT)) -p name $${dataset}_lt_$$protocol \
+	    -o results/notebooks/02_$${dataset}_lt_$$protocol.ipynb; done; \
+	  $(BIN)/hml run notebooks/07_audit.ipynb -p dataset $$dataset -p name audit_$$dataset \
+	    -p data_root $(abspath $(DATA_ROOT)) -o results/notebooks/07_audit_$$dataset.ipynb; done
 
 doctor: $(INSTALLED)  ## Say what works on this machine and what is missing
 	@$(BIN)/hml doctor

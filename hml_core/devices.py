@@ -63,6 +63,11 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if fast or precision == "bf16" else None
 
 
+def autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
+    """Autocast to ``dtype`` on the device, or not at all for None."""
+    return torch.autocast(device.type, dtype, enabled=dtype is not None)
+
+
 def cpu_has_bf16() -> bool:
     """Whether the processor multiplies bf16 in hardware (AVX512-BF16 or AMX)."""
     capability = torch.backends.cpu.get_cpu_capability()

@@ -13,6 +13,7 @@ from hml_core import devices, files
 from hml_core.config import RunConfig
 from hml_core.errors import ConfigError, HmlError
 from hml_core.progress import Progress
+from hml_core.runs import Run
 from hml_core.trainer import fit
 
 ENGINES = ("serial",)
@@ -26,6 +27,7 @@ def sweep(
     runs_root: str | Path = "results/runs",
     device: str | torch.device = "auto",
     progress: bool = True,
+    train: bool = True,
 ) -> pd.DataFrame:
     """Train every configuration; a run that is finished already is only read.
 
@@ -39,6 +41,9 @@ def sweep(
         As for :func:`hml_core.trainer.fit`.
     progress : bool
         Count the runs.
+    train : bool
+        False: only read what is finished below ``runs_root``; a row that is not there has the
+        ``status`` "missing".
 
     Returns
     -------
@@ -57,6 +62,8 @@ def sweep(
     distinct = list({config.run_id: config for config in configs}.values())
     if not distinct:
         raise ConfigError("Expected at least one configuration to train, got none.")
+    if not train:
+        return pd.DataFrame([_stored(config, Path(runs_root)) for config in distinct])
     where = devices.resolve(device)
     files.require_writable(Path(runs_root))
     rows = []
@@ -69,10 +76,21 @@ def sweep(
     return pd.DataFrame(rows)
 
 
+def _stored(config: RunConfig, runs_root: Path) -> dict[str, Any]:
+    """The row of a finished run, or one that says that it is missing."""
+    if (runs_root / config.run_id / "metrics.json").exists():
+        return Run(runs_root / config.run_id).row()
+    return _without_result(config, "missing", "not found below runs_root")
+
+
+def _without_result(config: RunConfig, status: str, error: str) -> dict[str, Any]:
+    row = {name: getattr(config, name) for name in config.to_dict()}
+    return {"run_id": config.run_id, "status": status, "error": error, **row}
+
+
 def attempt(config: RunConfig, **where: Any) -> dict[str, Any]:
     """One run as a row; an error of its own makes a failed row instead of ending the sweep."""
     try:
         return fit(config, progress=False, **where).row()
     except (HmlError, RuntimeError, OSError, MemoryError) as error:
-        row = {name: getattr(config, name) for name in config.to_dict()}
-        return {"run_id": config.run_id, "status": "failed", "error": str(error), **row}
+        return _without_result(config, "failed", str(error))

@@ -64,7 +64,8 @@ def parameters(notebook: str | Path) -> dict[str, Parameter]:
     for node in ast.parse(source).body:
         target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
         if isinstance(target, ast.Name) and node.value is not None:
-            comment = lines[node.end_lineno - 1].partition("#")[2].strip()
+            own = lines[node.lineno - 1 : node.end_lineno]
+            comment = " ".join(line.partition("#")[2].strip() for line in own).strip()
             found[target.id] = Parameter(target.id, ast.literal_eval(node.value), comment)
     return found
 
@@ -238,6 +239,11 @@ def save_text(text: str, name: str, folder: str | Path) -> None:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / name).write_text(text, encoding="utf-8")
+
+
+def save_frame(frame: pd.DataFrame, name: str, folder: str | Path) -> None:
+    """Write a frame as ``<folder>/<name>.csv``."""
+    save_text(frame.to_csv(index=False), f"{name}.csv", folder)
 
 
 def delta_slider(delta: float):

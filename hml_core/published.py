@@ -34,3 +34,35 @@ def table(name: str, folder: str | Path = FOLDER) -> pd.DataFrame:
             "the repository; pass its path as `folder`."
         )
     return pd.read_csv(path)
+
+
+def comparable(
+    recipe: str,
+    dataset: str,
+    imbalance_type: str,
+    imbalance_ratio: float,
+    folder: str | Path = FOLDER,
+) -> pd.Series | None:
+    """The published figure that a recipe may be set beside in this setting, or None.
+
+    The choice is that of ``comparable.csv``: same network, schedule and augmentation unless its
+    ``remark`` says otherwise. The result has the columns of ``cifar_lt`` and the remark.
+    """
+    figures = table("cifar_lt", folder)
+    setting = figures[
+        (figures["dataset"] == dataset)
+        & (figures["imbalance_type"] == imbalance_type)
+        & (figures["imbalance_ratio"] == imbalance_ratio)
+    ]
+    choices = pd.read_csv(Path(folder) / "comparable.csv").query("recipe == @recipe")
+    found = choices.merge(setting, on=["source", "method"])
+    return None if found.empty else found.iloc[0]
+
+
+def author_runs(folder: str | Path = FOLDER) -> pd.DataFrame:
+    """The authors' ISIC 2018 runs with balanced accuracy in percent and a readable ``label``."""
+    runs = table("isic2018_author_runs", folder)
+    short = runs["config"].str.replace(r"_F_32|_D_10000000|_start_hm_type_epoch", "", regex=True)
+    runs["label"] = short.str.replace("_W_", ", ").str.replace("_TH_", ", threshold ")
+    runs["balanced_accuracy"] = 100 * runs["test_balanced_accuracy"]
+    return runs

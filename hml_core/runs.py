@@ -122,6 +122,8 @@ class Run:
         row["path"] = self.path.name
         for name in ("seconds", "device"):
             row[name] = self.metrics[name]
+        row["num_classes"] = len(self.class_names)
+        row["last_validation_score"] = self.history["validation_balanced_accuracy"].iloc[-1]
         for name in SELECTIONS:
             chosen = _with_nan(self.metrics["selections"][name] or {})
             row.update(
@@ -143,7 +145,8 @@ def load(runs_root: str | Path = "results/runs") -> pd.DataFrame:
     """Every finished run under ``runs_root``, a row each, in order of their ids.
 
     Columns: the fields of :class:`~hml_core.config.RunConfig`, ``run_id``, ``status``, ``path``,
-    ``seconds``, ``device`` and, for every selection of :data:`SELECTIONS`, ``<selection>_epoch`` and
+    ``seconds``, ``device``, ``num_classes``, ``last_validation_score`` (balanced accuracy on validation
+    after the last epoch) and, for every selection of :data:`SELECTIONS`, ``<selection>_epoch`` and
     ``<selection>_<metric>`` (test metrics as fractions). A damaged run is left out with a warning.
     """
     rows = []
@@ -153,6 +156,23 @@ def load(runs_root: str | Path = "results/runs") -> pd.DataFrame:
         except RunError as error:
             warnings.warn(f"{error} It is left out.", stacklevel=2)
     return pd.DataFrame(rows)
+
+
+def export(runs_root: str | Path, target: str | Path) -> list[Path]:
+    """Copy finished records without predictions and manifest, small enough to publish.
+
+    Tables, learning curves and per-class accuracies can be drawn from such a copy (a notebook's
+    ``train=False`` with ``runs_root`` there); confusion matrices need the whole record.
+    """
+    copied = []
+    for path in sorted(Path(runs_root).glob("*/metrics.json")):
+        run = Run(path.parent).verify()
+        folder = Path(target) / run.run_id
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("config.json", "environment.json", "history.csv", "metrics.json"):
+            shutil.copyfile(run.path / name, folder / name)
+        copied.append(folder)
+    return copied
 
 
 class RunFolder:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from hml_core import recipes, stats
+from hml_core import published, recipes, stats
 from hml_core.runs import SELECTIONS
 
 METRICS = {
@@ -168,30 +168,115 @@ def comparison(
     table["p (Holm)"] = [
         _p(tests.loc[g, "p_holm"]) if g in tests.index else "–" for g in table.index
     ]
-    table.index = [recipes.title(g) if by == "recipe" else str(g) for g in table.index]
+    table.index = [_label(by, group) for group in table.index]
     table.index.name = by.replace("_", " ").capitalize()
     return table
 
 
-def selections(frame: pd.DataFrame, *, metric: str = "balanced_accuracy") -> pd.DataFrame:
+def _label(by: str, group: object) -> str:
+    return recipes.title(str(group)) if by == "recipe" else str(group)
+
+
+def export_runs(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row per finished run for a CSV file: id, setting, seed, time, device, last-epoch metrics."""
+    columns = [
+        "run_id", "dataset", "imbalance_type", "imbalance_ratio", "recipe", "seed", "epochs", "model",
+        "protocol", "early_drop", "delta", "weighting", "weight_placement", "loss_scale", "seconds",
+        "device", *(f"last_{metric}" for metric in [*METRICS, "nll"]),
+    ]  # fmt: skip
+    done = _finished(frame, "last")
+    return done[[column for column in columns if column in done]]
+
+
+def selections(
+    frame: pd.DataFrame, *, metric: str = "balanced_accuracy", by: str = "recipe"
+) -> pd.DataFrame:
     """The same runs reported at the last, the best-on-validation and the best-on-test epoch.
 
     Text cells "mean ± sd" in percent, and the paired gain of choosing on the test set ("peeking").
     """
     done = _finished(frame, "last")
     cells: dict[str, dict[str, str]] = {}
-    for recipe, runs in done.groupby("recipe", sort=False):
+    for group, runs in done.groupby(by, sort=False):
         row = {}
         for name in SELECTIONS:
-            values = 100 * runs[f"{name}_{metric}"].to_numpy(dtype=float)
+            column = f"{name}_{metric}"
+            if column not in runs or runs[column].isna().all():
+                continue  # no validation split
+            values = 100 * runs[column].to_numpy(dtype=float)
             sd = np.std(values, ddof=1) if len(values) > 1 else np.nan
             row[SELECTION_LABELS[name]] = _plus_minus(values.mean(), sd, False)
         gain = 100 * (runs[f"best_test_{metric}"] - runs[f"last_{metric}"]).mean()
         row["added by peeking"] = f"{gain:+.1f}"
-        cells[recipes.title(recipe)] = row
+        cells[_label(by, group)] = row
     table = pd.DataFrame.from_dict(cells, orient="index")
     table.index.name = f"{METRICS.get(metric, metric)} (%)"
     return table
+
+
+def beside_published(frame: pd.DataFrame, *, metric: str = "top1") -> pd.DataFrame:
+    """Ours by recipe and setting beside the published figure of the same setting.
+
+    A published figure is one of 200 epochs of ResNet-32 on the official images; the column "same
+    protocol" says whether ours is. Percent; "–" where nothing comparable was published.
+    """
+    done = _finished(frame, "last")
+    rows = []
+    keys = ["dataset", "imbalance_type", "imbalance_ratio", "recipe"]
+    for (dataset, kind, ratio, recipe), runs in done.groupby(keys, sort=False):
+        values = 100 * runs[f"last_{metric}"].to_numpy(dtype=float)
+        sd = np.std(values, ddof=1) if len(values) > 1 else np.nan
+        name = dataset
+        if dataset == "imagefolder":
+            name = {10: "cifar10", 100: "cifar100"}.get(_classes(runs), dataset)
+        known = published.comparable(recipe, name, kind, ratio)
+        same = (runs["epochs"] == 200).all() and (runs["model"] == "resnet32").all()
+        rows.append(
+            {
+                "Setting": f"{kind} {ratio:g}",
+                "Recipe": recipes.title(recipe),
+                "Ours": _plus_minus(values.mean(), sd, False),
+                "n": str(len(values)),
+                "Published": "–" if known is None else f"{known['mean_percent']:.1f}",
+                "Difference": "–"
+                if known is None
+                else f"{values.mean() - known['mean_percent']:+.1f}",
+                "Same protocol": "yes" if same and known is not None else "no",
+                "Evidence": "–" if known is None else known["evidence"],
+                "Source": "–" if known is None else known["source"].split(" (")[0],
+            }
+        )
+    return pd.DataFrame(rows).set_index("Setting")
+
+
+def _classes(runs: pd.DataFrame) -> int | None:
+    """Number of classes, where the frame knows it."""
+    return int(runs["num_classes"].iloc[0]) if "num_classes" in runs else None
+
+
+def protocol(frame: pd.DataFrame) -> str:
+    """One sentence on how these runs were made, with a warning where they are shorter than published."""
+    done = _finished(frame, "last")
+    first = done.iloc[0]
+    short = first["epochs"] < 200 or first["model"] != "resnet32"
+    warning = "**Shortened protocol, not comparable with published figures**: " if short else ""
+    return (
+        f"{warning}{first['model']}, {first['epochs']} epochs, batch {first['batch_size']}, precision "
+        f"{first['precision']}, protocol {first['protocol']}; {len(done)} runs, "
+        f"{done['seconds'].sum() / 60:.0f} minutes of training in total "
+        f"({done['seconds'].mean():.0f} s a run) on {', '.join(sorted(set(done['device'])))}."
+    )
+
+
+def missing(frame: pd.DataFrame) -> str:
+    """What of a sweep failed or was not found, as a sentence for the notebook."""
+    lacking = frame[frame["status"] != "done"]
+    if lacking.empty:
+        return f"All {len(frame)} runs are there."
+    listed = "\n".join(
+        f"- `{row.run_id}`: {row.status} ({row.error})" for row in lacking.itertuples()
+    )
+    return f"**{len(lacking)} of {len(frame)} runs are not there:**\n\n{listed}"
 
 
 def _plus_minus(mean: float, sd: float, best: bool) -> str:

@@ -17,7 +17,6 @@ from hml_core import (
     devices,
     environment,
     imbalance,
-    metrics,
     models,
     post_hoc,
     sampling,
@@ -27,15 +26,16 @@ from hml_core import (
 from hml_core.augment import AUGMENTATIONS, ImageBank, draw, draw_mix, remix_share
 from hml_core.checks import takes_smoothing
 from hml_core.config import RunConfig
-from hml_core.datasets import LabelledImages, Splits
+from hml_core.datasets import Splits
+from hml_core.devices import autocast
 from hml_core.errors import DataError, RunError
+from hml_core.evaluation import Evaluator
 from hml_core.losses import LOSSES
 from hml_core.losses.cross_entropy import label_aware_smoothing
 from hml_core.progress import Progress
 from hml_core.recipes import Stage
 from hml_core.runs import Run, RunFolder
 
-EVALUATION_BATCH = 1000
 # An epoch of a tiny data set takes less than writing its checkpoint; then at most one a second.
 CHECKPOINT_INTERVAL_S = 1.0
 COSINE_SCALE = 30.0  # of a cosine head under a loss that does not scale by itself
@@ -131,7 +131,7 @@ def _run_to_end(trainer: Trainer, folder: RunFolder, progress: bool) -> Run:
                 folder.write_history(trainer.history)
                 last_checkpoint = time.monotonic()
     folder.write_history(trainer.history)
-    logits = trainer.last_logits.numpy()
+    logits = trainer.evaluator.last_logits.numpy()
     return folder.finish(trainer.results(), logits, trainer.splits.test.targets)
 
 
@@ -151,19 +151,16 @@ class Trainer:
         self.augmentation = AUGMENTATIONS[config.augmentation]
         self.rates = schedule.learning_rates(config)
         self.model = self._build_model().to(device, memory_format=torch.channels_last)
-        self.train_bank = self._bank(splits.train, self.augmentation.pad)
+        self.train_bank = ImageBank(
+            splits.train.images, splits.mean, splits.std, device, self.augmentation.pad
+        )
         self.train_targets = torch.from_numpy(splits.train.targets).to(device)
         self.class_counts = torch.from_numpy(splits.class_counts).to(device)
-        self.evaluated = {"test": splits.test}
-        if splits.validation is not None:
-            self.evaluated = {"validation": splits.validation, **self.evaluated}
-        self.banks = {name: self._bank(split) for name, split in self.evaluated.items()}
+        self.evaluator = Evaluator(config, splits, device, self.autocast_dtype)
 
         self.epoch = 0  # epochs done
         self.stage = -1
         self.history: list[dict[str, Any]] = []
-        self.best: dict[str, dict[str, Any]] = {}
-        self.last_logits: Tensor | None = None
         self.seconds = 0.0
 
     def _build_model(self) -> nn.Module:
@@ -177,9 +174,6 @@ class Trainer:
                 in_channels=self.splits.train.images.shape[-1],
                 head_scale=1.0 if scales_itself else COSINE_SCALE,
             )
-
-    def _bank(self, images: LabelledImages, pad: int = 0) -> ImageBank:
-        return ImageBank(images.images, self.splits.mean, self.splits.std, self.device, pad)
 
     # Stages -------------------------------------------------------------------------------------
 
@@ -250,7 +244,7 @@ class Trainer:
             if mix is not None:
                 partner, share = mix[part].partner, mix[part].share  # (B,), (B,)
                 images = torch.lerp(images[partner], images, share[:, None, None, None])
-            with self._autocast():
+            with autocast(self.device, self.autocast_dtype):
                 with torch.set_grad_enabled(whole):
                     features = self.model.features(images)  # (B, d)
                 logits = self.model.classifier(features)  # (B, C)
@@ -304,61 +298,10 @@ class Trainer:
         """Evaluate, where the epoch is due for it, and remember the best epochs."""
         started = time.perf_counter()
         row = self.history[-1]
-        last = self.epoch == self.config.epochs
-        if last or self.epoch % self.config.evaluate_every == 0:
-            classifier = self._evaluation_classifier()
-            logits = {name: self._logits(bank, classifier) for name, bank in self.banks.items()}
-            for name, split in self.evaluated.items():
-                found = metrics.quick(
-                    logits[name].argmax(dim=1).numpy(), split.targets, self.splits.num_classes
-                )
-                row[f"{name}_accuracy"] = found["top1"]
-                row[f"{name}_balanced_accuracy"] = score = found["balanced_accuracy"]
-                best = self.best.get(f"best_{name}")
-                if best is None or score > best["score"]:
-                    self.best[f"best_{name}"] = {
-                        "epoch": self.epoch,
-                        "score": float(score),
-                        "logits": logits["test"],
-                    }
-            self.last_logits = logits["test"]
+        if self.epoch == self.config.epochs or self.epoch % self.config.evaluate_every == 0:
+            row |= self.evaluator.evaluate(self.model, self.criterion.logit_scale, self.epoch)
         row["seconds"] += time.perf_counter() - started
         self.seconds += row["seconds"]
-
-    def _evaluation_classifier(self) -> post_hoc.Classifier:
-        method = self.config.method
-        if method.post_hoc == "tau_norm":
-            return post_hoc.tau_normalised(self.model.classifier, method.options["tau"])
-        if method.post_hoc == "ncm":
-            plain = self._bank(self.splits.train)
-            features = self._features(plain)
-            return post_hoc.nearest_class_mean(
-                features, self.train_targets, self.splits.num_classes
-            )
-        return self.model.classifier
-
-    @torch.inference_mode()
-    def _features(self, bank: ImageBank) -> Tensor:
-        """float32 (N, d) of all images of a split, on the device."""
-        self.model.eval()
-        parts = []
-        for indices in torch.arange(len(bank), device=self.device).split(EVALUATION_BATCH):
-            with self._autocast():
-                parts.append(self.model.features(bank.batch(indices)).float())
-        return torch.cat(parts)
-
-    @torch.inference_mode()
-    def _logits(self, bank: ImageBank, classifier: post_hoc.Classifier) -> Tensor:
-        """float32 (N, C) on the CPU, scaled so that their softmax is the model's probability."""
-        logits = classifier(self._features(bank)).float() * self.criterion.logit_scale
-        if self.config.post_hoc_tau:
-            priors = self.class_counts / self.class_counts.sum()
-            logits = logits - self.config.post_hoc_tau * priors.log()
-        return logits.cpu()
-
-    def _autocast(self) -> torch.autocast:
-        enabled = self.autocast_dtype is not None
-        return torch.autocast(self.device.type, self.autocast_dtype, enabled=enabled)
 
     def headline(self) -> str:
         """How the last epoch went, for the progress bar."""
@@ -372,22 +315,9 @@ class Trainer:
 
     def results(self) -> dict[str, Any]:
         """The content of ``metrics.json``: test metrics after the last and at the best epochs."""
-        chosen = {"last": {"epoch": self.epoch, "logits": self.last_logits}, **self.best}
-        targets, counts = self.splits.test.targets, self.splits.class_counts
-        selections: dict[str, Any] = {"best_validation": None}
-        for name, one in chosen.items():
-            logits = one["logits"].numpy()
-            per_class = metrics.per_class_accuracy(
-                logits.argmax(axis=1), targets, self.splits.num_classes
-            )
-            selections[name] = {
-                "epoch": one["epoch"],
-                **_without_nan(metrics.summary(logits, targets, counts)),
-                "per_class_accuracy": [None if np.isnan(a) else float(a) for a in per_class],
-            }
         return {
-            "selections": selections,
-            "class_counts": counts.tolist(),
+            "selections": self.evaluator.selections(self.epoch),
+            "class_counts": self.splits.class_counts.tolist(),
             "class_names": list(self.splits.class_names),
             "synthetic": self.splits.synthetic,
             "seconds": self.seconds,
@@ -404,8 +334,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "history": self.history,
-            "best": self.best,
-            "last_logits": self.last_logits,
+            "evaluator": self.evaluator.state(),
             "seconds": self.seconds,
         }
 
@@ -415,8 +344,8 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.epoch, self.seconds = state["epoch"], state["seconds"]
-        self.history, self.best = state["history"], state["best"]
-        self.last_logits = state["last_logits"]
+        self.history = state["history"]
+        self.evaluator.restore(state["evaluator"])
 
 
 def build_loss(stage: Stage, class_counts: np.ndarray, label_smoothing=0.0) -> nn.Module:
@@ -431,7 +360,3 @@ def build_loss(stage: Stage, class_counts: np.ndarray, label_smoothing=0.0) -> n
     if takes_smoothing(stage.loss):
         options["label_smoothing"] = label_smoothing
     return kind(**options)
-
-
-def _without_nan(values: dict[str, float]) -> dict[str, float | None]:
-    return {key: None if np.isnan(value) else float(value) for key, value in values.items()}

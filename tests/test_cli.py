@@ -55,6 +55,17 @@ def test_train_refuses_in_one_line_and_writes_nothing(extra, message, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+def test_the_command_of_the_authors_has_its_equivalent(tmp_path):
+    """As the README writes it, on the CPU: it gets as far as the images, which are not here."""
+    output = call(
+        "train", "--dataset", "cifar100", "--data-root", tmp_path, "--imbalance-type", "exp",
+        "--imbalance-ratio", 50, "--recipe", "hml1", "--delta", 10000, "--weighting", "CS",
+        "--device", "cpu", "--protocol", "official", "--weight-placement", "inner",
+        "--loss-scale", 10, "--runs-root", tmp_path / "runs", code=1,
+    )  # fmt: skip
+    assert f"run `hml prepare cifar100 --data-root {tmp_path}`" in output
+
+
 def test_an_unknown_option_is_an_error():
     assert "No such option" in call(*TRAIN, "--learning-rat", 1, code=2)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 
 from hml_core import published
@@ -38,3 +39,22 @@ def test_what_is_missing_is_named(tmp_path):
         published.table("imagenet_lt")
     with pytest.raises(DataError, match=r"'cifar_lt.csv' are not there"):
         published.table("cifar_lt", folder=tmp_path)
+
+
+def test_recipes_are_set_beside_comparable_rows_alone():
+    from hml_core import recipes
+
+    yardsticks = {
+        ("ce", "cifar10"): 70.36, ("ldam_drw", "cifar10"): 77.03, ("balanced_softmax", "cifar10"): 77.54,
+        ("ce", "cifar100"): 38.32, ("ldam_drw", "cifar100"): 42.04,
+    }  # fmt: skip
+    for (recipe, dataset), expected in yardsticks.items():
+        found = published.comparable(recipe, dataset, "exp", 100)
+        assert found["mean_percent"] == expected
+    assert published.comparable("hml1", "cifar10", "exp", 100) is None
+    assert published.comparable("ce", "cifar10", "exp", 37) is None
+    choices = pd.read_csv(published.FOLDER / "comparable.csv")
+    assert set(choices["recipe"]) <= set(recipes.names())
+    assert not choices["source"].str.startswith("Ren2020").any()
+    known = published.table("cifar_lt")[["source", "method"]].drop_duplicates()
+    assert len(choices.merge(known)) == len(choices)

@@ -67,7 +67,7 @@ def weights_after(config, splits, resume_at: int | None = None):
             one = Trainer(config, splits, torch.device("cpu"))
             one.restore(torch.load(buffer, weights_only=True))
     state = one.state()
-    return state["model"], state["optimizer"], state["best"]
+    return state["model"], state["optimizer"], state["evaluator"]
 
 
 @pytest.mark.parametrize(

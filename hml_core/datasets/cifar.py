@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import torchvision
@@ -66,25 +65,3 @@ def read(name: str, data_root: str) -> tuple[LabelledImages, LabelledImages, tup
             ) from error
         parts.append(LabelledImages(part.data, np.asarray(part.targets, dtype=np.int64)))
     return parts[0], parts[1], tuple(part.classes)
-
-
-def download(name: str, data_root: str | Path) -> Path:
-    """Fetch and verify the archive with torchvision; nothing is fetched twice.
-
-    Raises
-    ------
-    DataError
-        Where the download fails or its checksum is wrong.
-    """
-    root = Path(data_root)
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        CLASSES[name](root=str(root), train=True, download=True)
-    except (RuntimeError, OSError) as error:
-        raise DataError(
-            f"{name} could not be downloaded into {str(root)!r}: {error}. Its archive can be put there "
-            f"by hand: {CLASSES[name].url}"
-        ) from error
-    read.cache_clear()
-    read(name, str(root))
-    return root / CLASSES[name].base_folder

@@ -16,6 +16,8 @@ from hml_core.plots.results import (
     balanced_accuracy,
     class_counts,
     confusion_matrix,
+    delta_sweep,
+    forest,
     learning_curves,
     per_class_accuracy,
 )
@@ -25,6 +27,8 @@ __all__ = [
     "class_counts",
     "confusion_matrix",
     "delta_effect",
+    "delta_sweep",
+    "forest",
     "gradient_curves",
     "learning_curves",
     "loss_curves",

@@ -7,13 +7,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from matplotlib import colormaps
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from hml_core.imbalance import shot_groups
 from hml_core.losses.hard_mining import hard_mining_value, outlier_cut
-from hml_core.plots.style import figure, look
+from hml_core.plots.style import figure, look, shade_groups
 
 P_LABEL = "probability p of the true class"
 
@@ -210,24 +208,3 @@ def outlier_cuts(
     )
     ax.legend(frameon=False, ncols=len(deltas), loc="lower left")
     return made
-
-
-def shade_groups(ax: Axes, counts: np.ndarray) -> None:
-    """Shade the class axis by shot group and name the groups at the top."""
-    from hml_core.plots.results import GROUP_SHADES
-
-    for name, members in shot_groups(counts).items():
-        if len(members):
-            left, right = members.min() - 0.5, members.max() + 0.5
-            ax.axvspan(left, right, color=GROUP_SHADES[name], zorder=0)
-            ax.annotate(
-                name,
-                ((left + right) / 2, 1),
-                xycoords=("data", "axes fraction"),
-                xytext=(0, -3),
-                textcoords="offset points",
-                ha="center",
-                va="top",
-                fontsize=8,
-                color="#666666",
-            )

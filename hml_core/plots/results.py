@@ -13,10 +13,8 @@ from matplotlib.figure import Figure
 from hml_core import stats
 from hml_core.imbalance import shot_groups
 from hml_core.metrics import confusion
-from hml_core.plots.style import figure, look
+from hml_core.plots.style import figure, look, shade_groups
 from hml_core.runs import Run
-
-GROUP_SHADES = {"many": "#e8f0e4", "medium": "#f6f1dc", "few": "#f6e3e0"}
 
 
 def by_recipe(runs: Iterable[Run]) -> dict[str, list[Run]]:
@@ -82,8 +80,13 @@ def class_counts(
 
 
 def per_class_accuracy(runs: Iterable[Run], *, selection: str = "last") -> Figure:
-    """Test accuracy of each class by recipe, with error bars, over the class counts."""
+    """Test accuracy of each class by recipe, with error bars, over the class counts.
+
+    With more than 20 classes, curves: a running mean over neighbouring classes, shot groups shaded.
+    """
     groups = by_recipe(runs)
+    if len(next(iter(groups.values()))[0].class_counts) > 20:
+        return _per_class_curves(groups, selection)
     first = next(iter(groups.values()))[0]
     counts, names = first.class_counts, first.class_names
     made, (ax, below) = figure(10, 5.2, rows=2, sharex=True, gridspec_kw={"height_ratios": [4, 1]})
@@ -120,10 +123,41 @@ def per_class_accuracy(runs: Iterable[Run], *, selection: str = "last") -> Figur
     return made
 
 
+def _per_class_curves(groups: dict[str, list[Run]], selection: str) -> Figure:
+    first = next(iter(groups.values()))[0]
+    counts = first.class_counts
+    window = max(3, len(counts) // 10)
+    made, (ax,) = figure(10, 4.6)
+    shade_groups(ax, counts)
+    kernel = np.ones(window) / window
+    positions = np.arange(len(counts))
+    weight = np.convolve(np.ones(len(counts)), kernel, mode="same")
+    for recipe, members in groups.items():
+        drawn = look(recipe)
+        accuracy = 100 * np.array([run.per_class_accuracy(selection) for run in members])
+        smooth = np.array([np.convolve(row, kernel, mode="same") / weight for row in accuracy])
+        mean, half = np.array([_interval(column) for column in smooth.T]).T
+        ax.plot(positions, mean, color=drawn.colour, linestyle=drawn.line, label=drawn.label)
+        ax.fill_between(
+            positions, mean - half, mean + half, color=drawn.colour, alpha=0.12, linewidth=0
+        )
+    ax.set(
+        xlabel=f"class, head to tail ({counts.max()} to {counts.min()} training images)",
+        ylabel=f"test accuracy (%),\nrunning mean of {window} classes",
+        title=f"Accuracy along the tail (bands: 95 % interval, {_seeds(groups)})",
+    )
+    ax.legend(frameon=False, ncols=min(4, len(groups)), fontsize=9)
+    return made
+
+
 def balanced_accuracy(
-    runs: Iterable[Run], *, selection: str = "last", metric: str = "balanced_accuracy"
+    runs: Iterable[Run],
+    *,
+    selection: str = "last",
+    metric: str = "balanced_accuracy",
+    label: str = "Balanced accuracy",
 ) -> Figure:
-    """Balanced test accuracy by recipe: every seed as a dot, the mean with its 95 % interval."""
+    """A test metric by recipe: every seed as a dot, the mean with its 95 % interval."""
     groups = by_recipe(runs)
     made, (ax,) = figure(8, 0.5 * len(groups) + 1.5)
     ax.grid(axis="y", visible=False)
@@ -163,10 +197,8 @@ def balanced_accuracy(
         )
     ax.set_yticks(range(len(names)), [look(name).label for name in names])
     ax.set_ylim(-0.6, len(names) - 0.3)
-    ax.set(
-        xlabel=f"balanced test accuracy (%)   dots: seeds; bars: 95 % interval, {_seeds(groups)}"
-    )
-    ax.set_title(f"Balanced accuracy by recipe{_synthetic(groups[names[0]])}")
+    ax.set(xlabel=f"{label.lower()}, test (%)   dots: seeds; bars: 95 % interval, {_seeds(groups)}")
+    ax.set_title(f"{label} by recipe{_synthetic(groups[names[0]])}")
     return made
 
 
@@ -279,4 +311,91 @@ def confusion_matrix(runs: Iterable[Run], recipes: Sequence[str]) -> Figure:
         )
         ax.set(xlabel="predicted class", ylabel="true class (head at the top)")
         ax.set_title(f"{look(recipe).label}, mean of {len(members)} seeds{_synthetic(members)}")
+    return made
+
+
+def forest(table: pd.DataFrame, *, xlabel: str, title: str = "", by: str | None = None) -> Figure:
+    """Differences with their intervals, one line each; filled where the corrected p is below 0.05.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Columns label, difference, low, high, p_holm (see :mod:`hml_core.audit`).
+    xlabel, title : str
+    by : str, optional
+        Column whose values are drawn in different colours, named in a legend.
+    """
+    rows = table.dropna(subset=["difference"]).iloc[::-1].reset_index(drop=True)
+    if rows.empty:
+        raise ValueError("Expected at least one difference to draw, got none.")
+    made, (ax,) = figure(9.5, 0.34 * len(rows) + 1.6)
+    ax.grid(axis="y", visible=False)
+    ax.grid(axis="x", color="#dddddd", linewidth=0.7)
+    ax.axvline(0, color="#444444", linewidth=1)
+    groups = rows[by].unique()[::-1] if by else [None]
+    for group in groups:
+        drawn = look(group or "ce")
+        part = rows[rows[by] == group] if by else rows
+        for position, row in part.iterrows():
+            sure = row["p_holm"] < 0.05
+            half = [[row["difference"] - row["low"]], [row["high"] - row["difference"]]]
+            ax.errorbar(
+                row["difference"],
+                position,
+                xerr=None if np.isnan(row["low"]) else half,
+                color=drawn.colour,
+                marker=drawn.marker,
+                markersize=7,
+                capsize=3,
+                markerfacecolor=drawn.colour if sure else "white",
+            )
+        if by:
+            ax.plot([], [], color=drawn.colour, marker=drawn.marker, label=drawn.label)
+    ax.set_yticks(range(len(rows)), rows["label"], fontsize=9)
+    ax.set(xlabel=f"{xlabel}\n95 % interval; filled: p < 0.05 after Holm", title=title)
+    if by:
+        ax.legend(frameon=False, fontsize=9)
+    return made
+
+
+def delta_sweep(frame: pd.DataFrame, deltas: Sequence[float]) -> Figure:
+    """Balanced test accuracy of HML1 against δ and at δ = ∞, with CE; ``frame`` has ``cell``."""
+    from hml_core.audit import delta_cell
+
+    done = frame[frame["status"] == "done"]
+
+    def score(cell: str) -> tuple[float, float] | None:
+        values = 100 * done.loc[done["cell"] == cell, "last_balanced_accuracy"].astype(float)
+        return _interval(values.to_numpy()) if len(values) else None
+
+    made, (ax,) = figure(8, 4)
+    ordered = [*sorted(deltas), np.inf]
+    points = [(number, score(delta_cell(delta))) for number, delta in enumerate(ordered)]
+    points = [(number, *found) for number, found in points if found is not None]
+    if not points:
+        raise ValueError("Expected finished runs of the δ sweep to draw, got none.")
+    position, mean, half = np.array(points).T
+    drawn = look("hml1")
+    ax.errorbar(
+        position,
+        mean,
+        half,
+        color=drawn.colour,
+        marker=drawn.marker,
+        linestyle="--",
+        capsize=4,
+        label="HML1, no early drop",
+    )
+    if (plain := score("CE")) is not None:
+        baseline = look("ce")
+        ax.axhline(plain[0], color=baseline.colour, label="CE")
+        ax.axhspan(plain[0] - plain[1], plain[0] + plain[1], color=baseline.colour, alpha=0.1)
+    names = ["∞" if np.isinf(delta) else f"{delta:.0e}" for delta in ordered]
+    ax.set_xticks(range(len(ordered)), names)
+    ax.set(
+        xlabel="δ",
+        ylabel="balanced test accuracy (%)",
+        title="The choice of δ (bars and band: 95 % interval over seeds)",
+    )
+    ax.legend(frameon=False)
     return made

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hml_core import recipes
+from hml_core.imbalance import shot_groups
+
+GROUP_SHADES = {"many": "#e8f0e4", "medium": "#f6f1dc", "few": "#f6e3e0"}
 
 # Okabe and Ito's palette (readable with every common colour vision) plus darker relatives.
 _LOOKS = {  # colour, marker, line: the methods of one table differ in all three
@@ -66,3 +70,22 @@ def figure(
         ax.grid(axis="y", color="#dddddd", linewidth=0.7)
         ax.set_axisbelow(True)
     return made, axes
+
+
+def shade_groups(ax: Axes, counts: np.ndarray) -> None:
+    """Shade the class axis by shot group and name the groups at the top."""
+    for name, members in shot_groups(counts).items():
+        if len(members):
+            left, right = members.min() - 0.5, members.max() + 0.5
+            ax.axvspan(left, right, color=GROUP_SHADES[name], zorder=0)
+            ax.annotate(
+                name,
+                ((left + right) / 2, 1),
+                xycoords=("data", "axes fraction"),
+                xytext=(0, -3),
+                textcoords="offset points",
+                ha="center",
+                va="top",
+                fontsize=8,
+                color="#666666",
+            )

@@ -1,0 +1,51 @@
+"""Download CIFAR-10 and CIFAR-100 with torchvision, which checks the published MD5 sums."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torchvision
+
+ARCHIVES = {
+    "cifar10": torchvision.datasets.CIFAR10,
+    "cifar100": torchvision.datasets.CIFAR100,
+}
+
+
+class DownloadError(RuntimeError):
+    """An archive that could not be fetched or is not what was published."""
+
+
+def download(name: str, data_root: str | Path) -> Path:
+    """Fetch, verify and unpack an archive; what is there and whole is not fetched again.
+
+    Parameters
+    ----------
+    name : {"cifar10", "cifar100"}
+    data_root : path
+        Made if it does not exist.
+
+    Returns
+    -------
+    pathlib.Path
+        The folder with the images.
+
+    Raises
+    ------
+    ValueError
+        For another name.
+    DownloadError
+        Where the server cannot be reached, the folder not be written to, or the checksum is wrong.
+    """
+    if name not in ARCHIVES:
+        raise ValueError(f"Expected `name` to be one of {', '.join(ARCHIVES)}, got {name!r}.")
+    kind, root = ARCHIVES[name], Path(data_root)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        kind(root=str(root), download=True)
+    except (RuntimeError, OSError) as error:
+        raise DownloadError(
+            f"{name} could not be prepared in {str(root)!r}: {error}. The archive can also be put there "
+            f"by hand: {kind.url}"
+        ) from error
+    return root / kind.base_folder

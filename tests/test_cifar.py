@@ -1,0 +1,120 @@
+"""CIFAR through torchvision's real download code, against a stand-in for its file server."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import http.server
+import pickle
+import tarfile
+import threading
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from data_prep import cifar as archive
+from hml_core import datasets
+from hml_core.cli import main
+from hml_core.config import RunConfig
+from hml_core.datasets import cifar
+from hml_core.errors import ConfigError, DataError
+
+PER_BATCH = 1000  # images in each of the five stand-in training batches
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A loopback server with a tiny CIFAR-10 archive in the official layout; its sums are patched in."""
+    cifar.read.cache_clear()
+    kind = archive.ARCHIVES["cifar10"]
+    folder = tmp_path / "server" / kind.base_folder
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(0)
+
+    def write(name: str, content: dict) -> list[str]:
+        data = pickle.dumps(content)
+        (folder / name).write_bytes(data)
+        return [name, hashlib.md5(data).hexdigest()]
+
+    def batch(number: int) -> dict:
+        labels = [int(x) for x in random.permutation(np.arange(number) % 10)]
+        return {"data": random.integers(0, 256, (number, 3072), dtype=np.uint8), "labels": labels}
+
+    train = [write(f"data_batch_{i}", batch(PER_BATCH)) for i in range(1, 6)]
+    test = [write("test_batch", batch(100))]
+    names = {"label_names": ["airplane", *map(str, range(1, 10))]}
+    meta_name, meta_sum = write("batches.meta", names)
+    packed = tmp_path / "server" / kind.filename
+    with tarfile.open(packed, "w:gz") as tar:
+        tar.add(folder, kind.base_folder)
+    monkeypatch.setattr(kind, "train_list", train)
+    monkeypatch.setattr(kind, "test_list", test)
+    monkeypatch.setattr(kind, "meta", {**kind.meta, "filename": meta_name, "md5": meta_sum})
+    monkeypatch.setattr(kind, "tgz_md5", hashlib.md5(packed.read_bytes()).hexdigest())
+    quiet = type("Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *a: None})
+    handler = functools.partial(quiet, directory=tmp_path / "server")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        address = f"http://127.0.0.1:{running.server_address[1]}/{kind.filename}"
+        monkeypatch.setattr(kind, "url", address)
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield packed
+        running.shutdown()
+    cifar.read.cache_clear()
+
+
+def prepare(root, code: int = 0) -> str:
+    result = CliRunner().invoke(main, ["prepare", "cifar10", "--data-root", str(root)])
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def test_prepare_downloads_verifies_and_counts(server, tmp_path):
+    output = prepare(tmp_path / "data")
+    assert "5000 training and 100 test images, 10 classes" in output
+    server.unlink()  # nothing is fetched twice
+    assert "5000 training" in prepare(tmp_path / "data")
+
+
+def test_the_standard_subset_is_drawn_in_official_order(server, tmp_path):
+    """Member for member what the LDAM code would keep of these files."""
+    prepare(tmp_path / "data")
+    splits = datasets.load(RunConfig(dataset="cifar10", imbalance_ratio=100.0), tmp_path / "data")
+    everything, _, names = cifar.read("cifar10", str(tmp_path / "data"))
+    assert names[0] == "airplane"
+    state = np.random.get_state()  # noqa: NPY002
+    np.random.seed(0)  # noqa: NPY002
+    expected = []
+    for label, count in enumerate(splits.class_counts):
+        where = np.where(everything.targets == label)[0]
+        np.random.shuffle(where)  # noqa: NPY002
+        expected.extend(where[:count])
+    np.random.set_state(state)  # noqa: NPY002
+    assert splits.train_indices.tolist() == expected
+    assert (splits.train.images == everything.images[expected]).all()
+    assert splits.mean == (0.4914, 0.4822, 0.4465)
+
+
+def test_a_wrong_checksum_is_refused(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(archive.ARCHIVES["cifar10"], "tgz_md5", "0" * 32)
+    output = prepare(tmp_path / "data", code=1)
+    assert "could not be prepared" in output
+    assert "by hand: http://127.0.0.1" in output
+
+
+def test_a_server_that_is_not_there_is_explained(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(archive.ARCHIVES["cifar10"], "url", "http://127.0.0.1:9/cifar.tar.gz")
+    assert "could not be prepared" in prepare(tmp_path / "data", code=1)
+
+
+def test_missing_files_say_how_to_get_them(tmp_path):
+    config = RunConfig(dataset="cifar100")
+    with pytest.raises(DataError, match=r"run `hml prepare cifar100 --data-root"):
+        datasets.load(config, tmp_path)
+    with pytest.raises(DataError, match="needs `data_root`"):
+        datasets.load(config)
+
+
+def test_ratios_that_empty_a_class_are_refused_before_the_files_are_read():
+    with pytest.raises(ConfigError, match="'cifar100': With ratio 501, class 99 keeps 0 of 500"):
+        RunConfig(dataset="cifar100", imbalance_ratio=501)
