@@ -358,22 +358,21 @@ def forest(table: pd.DataFrame, *, xlabel: str, title: str = "", by: str | None 
     return made
 
 
-def delta_sweep(frame: pd.DataFrame, deltas: Sequence[float]) -> Figure:
-    """Balanced test accuracy of HML1 against δ and at δ = ∞, with CE; ``frame`` has ``cell``."""
-    from hml_core.audit import delta_cell
+def delta_sweep(frame: pd.DataFrame) -> Figure:
+    """Balanced test accuracy of HML1 against δ, outer weights and no early drop, with CE beside it."""
+    done = frame[(frame["status"] == "done") & ~frame["early_drop"].astype(bool)].drop_duplicates(
+        "run_id"
+    )
 
-    done = frame[frame["status"] == "done"]
+    def score(runs: pd.DataFrame) -> tuple[float, float]:
+        return _interval(100 * runs["last_balanced_accuracy"].to_numpy(dtype=float))
 
-    def score(cell: str) -> tuple[float, float] | None:
-        values = 100 * done.loc[done["cell"] == cell, "last_balanced_accuracy"].astype(float)
-        return _interval(values.to_numpy()) if len(values) else None
-
+    swept = done[(done["recipe"] == "hml1") & (done["weight_placement"] == "outer")]
+    if swept.empty:
+        raise ValueError("Expected finished runs of HML1 to draw, got none.")
+    ordered = sorted(swept["delta"].unique())
     made, (ax,) = figure(8, 4)
-    ordered = [*sorted(deltas), np.inf]
-    points = [(number, score(delta_cell(delta))) for number, delta in enumerate(ordered)]
-    points = [(number, *found) for number, found in points if found is not None]
-    if not points:
-        raise ValueError("Expected finished runs of the δ sweep to draw, got none.")
+    points = [(i, *score(swept[swept["delta"] == delta])) for i, delta in enumerate(ordered)]
     position, mean, half = np.array(points).T
     drawn = look("hml1")
     ax.errorbar(
@@ -386,8 +385,8 @@ def delta_sweep(frame: pd.DataFrame, deltas: Sequence[float]) -> Figure:
         capsize=4,
         label="HML1, no early drop",
     )
-    if (plain := score("CE")) is not None:
-        baseline = look("ce")
+    if len(unweighted := done[done["recipe"] == "ce"]):
+        plain, baseline = score(unweighted), look("ce")
         ax.axhline(plain[0], color=baseline.colour, label="CE")
         ax.axhspan(plain[0] - plain[1], plain[0] + plain[1], color=baseline.colour, alpha=0.1)
     names = ["∞" if np.isinf(delta) else f"{delta:.0e}" for delta in ordered]
