@@ -53,6 +53,8 @@ def numbers(config: RunConfig) -> None:
     for name in AT_LEAST_ONE:
         if getattr(config, name) < 1:
             raise ConfigError(f"Expected `{name}` ≥ 1, got {getattr(config, name)}.")
+    if config.switch_patience < 0:
+        raise ConfigError(f"Expected `switch_patience` ≥ 0, got {config.switch_patience}.")
     for name in ("seed", "subset_seed"):
         if not 0 <= getattr(config, name) < 2**32:
             raise ConfigError(f"Expected 0 ≤ `{name}` < 2³², got {getattr(config, name)}.")
@@ -124,6 +126,8 @@ def combination(config: RunConfig) -> None:
             "A cosine head has normalised its class vectors already: expected `head` 'linear' for "
             "the recipe 'tau_norm'."
         )
+    if config.switch_patience:
+        _plateau(config)
     if config.label_smoothing and config.label_aware_smoothing:
         raise ConfigError("Expected `label_smoothing` or `label_aware_smoothing`, got both.")
     smoothed = config.label_smoothing or config.label_aware_smoothing
@@ -131,6 +135,20 @@ def combination(config: RunConfig) -> None:
         raise ConfigError(
             f"No stage of {recipe!r} has a cross-entropy whose labels could be smoothed: expected "
             "`label_smoothing` and `label_aware_smoothing` 0."
+        )
+
+
+def _plateau(config: RunConfig) -> None:
+    """Switching on a plateau needs a switch and something to measure it on."""
+    if len(config.stages) < 2:
+        raise ConfigError(
+            f"The recipe {config.recipe!r} has one stage: expected `switch_patience` 0, "
+            f"got {config.switch_patience}."
+        )
+    if not (datasets.info(config.dataset).has_validation or config.validation_fraction):
+        raise ConfigError(
+            f"`switch_patience` watches a validation split, which {config.dataset!r} does not have: "
+            "expected `validation_fraction` > 0."
         )
 
 

@@ -84,6 +84,9 @@ class RunConfig:
         τ-normalisation; α of the influence-balanced loss.
     stage_ends : tuple of int
         Epochs after which the recipe switches to its next stage, one less than it has stages.
+    switch_patience : int
+        The first stage ends as soon as the balanced accuracy on validation has not risen for this many
+        epochs (P3's plateau), at the latest at ``stage_ends``; 0: at ``stage_ends``.
     protocol : {"official", "controlled"}
         The authors' schedule, or the same schedule for every recipe.
     early_drop : bool
@@ -144,6 +147,7 @@ class RunConfig:
     tau: float | None = None
     influence_alpha: float | None = None
     stage_ends: tuple[int, ...] | None = None
+    switch_patience: int = _off(0)
     protocol: str = "controlled"
     early_drop: bool | None = None
     model: str | None = None

@@ -40,8 +40,10 @@ def stage_of_epoch(stage_ends: tuple[int, ...], epoch: int) -> int:
     return sum(epoch >= end for end in stage_ends)
 
 
-def learning_rates(config: RunConfig) -> np.ndarray:
+def learning_rates(config: RunConfig, stage_ends: tuple[int, ...] | None = None) -> np.ndarray:
     """Learning rate of every epoch, float64 (epochs,).
+
+    ``stage_ends`` replaces that of the config where a stage has ended early (a plateau).
 
     Both protocols share warm-up and milestones. They differ in ``config.early_drop``: with
     ``official`` the second stage of the hard-mining recipes trains at 0.01 of the rate that a baseline
@@ -60,15 +62,16 @@ def learning_rates(config: RunConfig) -> np.ndarray:
     factors[:warm_up] = np.arange(1, warm_up + 1) / max(warm_up, 1)
 
     stages = config.stages
-    ends = (*config.stage_ends, epochs)
+    inner = config.stage_ends if stage_ends is None else stage_ends
+    starts, ends = (0, *inner), (*inner, epochs)
     if config.early_drop:
         own = [stage.learning_rate_scale for stage in stages]
         if any(scale != 1 for scale in own):
-            for scale, start, end in zip(own, (0, *config.stage_ends), ends, strict=True):
+            for scale, start, end in zip(own, starts, ends, strict=True):
                 factors[start:end] *= scale
         else:
             factors[boundary(EARLY_DROP_AT, epochs) :] *= EARLY_DROP
-    for stage, start, end in zip(stages, (0, *config.stage_ends), ends, strict=True):
+    for stage, start, end in zip(stages, starts, ends, strict=True):
         if stage.restart:
             progress = np.arange(end - start) / (end - start)
             factors[start:end] = 0.5 * (1 + np.cos(np.pi * progress))

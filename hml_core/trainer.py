@@ -149,6 +149,7 @@ class Trainer:
         self.config, self.splits, self.device = config, splits, device
         self.autocast_dtype = devices.autocast_dtype(config.precision, device)
         self.augmentation = AUGMENTATIONS[config.augmentation]
+        self.stage_ends = config.stage_ends
         self.rates = schedule.learning_rates(config)
         self.model = self._build_model().to(device, memory_format=torch.channels_last)
         self.train_bank = ImageBank(
@@ -212,7 +213,7 @@ class Trainer:
         """Train for one epoch; yields after every step, and nothing in between waits for the device."""
         started = time.perf_counter()
         config = self.config
-        index = schedule.stage_of_epoch(config.stage_ends, self.epoch)
+        index = schedule.stage_of_epoch(self.stage_ends, self.epoch)
         if index != self.stage:
             self._enter_stage(index)
         for group in self.optimizer.param_groups:
@@ -300,8 +301,19 @@ class Trainer:
         row = self.history[-1]
         if self.epoch == self.config.epochs or self.epoch % self.config.evaluate_every == 0:
             row |= self.evaluator.evaluate(self.model, self.criterion.logit_scale, self.epoch)
+            if self.config.switch_patience and self.epoch < self.stage_ends[0]:
+                self._switch_on_plateau()
         row["seconds"] += time.perf_counter() - started
         self.seconds += row["seconds"]
+
+    def _switch_on_plateau(self) -> None:
+        best = self.evaluator.best["best_validation"]["epoch"]
+        if self.epoch - best >= self.config.switch_patience:
+            self._set_stage_ends((self.epoch, *self.stage_ends[1:]))
+
+    def _set_stage_ends(self, stage_ends: tuple[int, ...]) -> None:
+        self.stage_ends = stage_ends
+        self.rates = schedule.learning_rates(self.config, stage_ends)
 
     def headline(self) -> str:
         """How the last epoch went, for the progress bar."""
@@ -331,6 +343,7 @@ class Trainer:
         return {
             "epoch": self.epoch,
             "stage": self.stage,
+            "stage_ends": list(self.stage_ends),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "history": self.history,
@@ -340,6 +353,7 @@ class Trainer:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a :meth:`state`."""
+        self._set_stage_ends(tuple(state["stage_ends"]))
         self._enter_stage(state["stage"])
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])

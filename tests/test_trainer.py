@@ -72,11 +72,11 @@ def weights_after(config, splits, resume_at: int | None = None):
 
 @pytest.mark.parametrize(
     ("recipe", "resume_at"),
-    [("hml1", 3), ("hml1", 5), ("ldam_drw", 8), ("crt", 9), ("lws", 9), ("ncm", 4)],
+    [("hml1", 3), ("hml1", 5), ("ldam_drw", 8), ("crt", 9), ("lws", 9), ("ncm", 4), ("dhml1", 8)],
 )
 def test_a_checkpoint_continues_to_bit_identical_weights(recipe, resume_at, tiny):
     """Also where it falls on a stage switch (hml1: 5, ldam_drw: 8, crt: 9 of 10 epochs)."""
-    config = tiny(recipe=recipe, epochs=10)
+    config = tiny(recipe=recipe, epochs=10, switch_patience=2 if recipe == "dhml1" else 0)
     splits = datasets.load(config)
     straight = weights_after(config, splits)
     resumed = weights_after(config, splits, resume_at)
@@ -168,6 +168,23 @@ def test_stages_switch_where_the_recipe_says(tiny, tmp_path, monkeypatch):
     seen.clear()
     fit(tiny(recipe="ce", sampler="square_root", epochs=1), runs_root=tmp_path, progress=False)
     assert seen == [("CrossEntropyLoss", False, "square_root")]
+
+
+def test_a_plateau_on_validation_ends_the_first_stage(tiny, tmp_path):
+    """P3's dhml1: at the first epoch that is `patience` after the best one, never after stage_ends."""
+    run = fit(
+        tiny(recipe="dhml1", epochs=40, switch_patience=3, stage_ends=(38,)),
+        runs_root=tmp_path,
+        progress=False,
+    )
+    score = run.history["validation_balanced_accuracy"].to_numpy()
+    expected = next(e for e in range(1, 38) if e - 1 - score[:e].argmax() >= 3)
+    first_stage = (run.history["stage"] == 0).sum()
+    assert first_stage == expected < 38
+    fixed = fit(
+        tiny(recipe="dhml1", epochs=4, switch_patience=3), runs_root=tmp_path, progress=False
+    )
+    assert (fixed.history["stage"] == 0).sum() == 2
 
 
 def test_a_frozen_backbone_does_not_move(tiny):

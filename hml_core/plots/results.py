@@ -221,8 +221,9 @@ def learning_curves(runs: Iterable[Run], *, smooth: int = 1) -> Figure:
         _band(right, recipe, accuracy.index, accuracy.to_numpy(), smooth)
     switches: dict[int, list[str]] = {}
     for recipe, members in groups.items():
-        for end in members[0].config.stage_ends:
-            switches.setdefault(end, []).append(look(recipe).label)
+        history = members[0].history
+        for end in history.loc[history["stage"].diff() > 0, "epoch"] - 1:
+            switches.setdefault(int(end), []).append(look(recipe).label)
     for end, names in switches.items():
         for ax in (left, right):
             ax.axvline(end + 0.5, color="#555555", linestyle=(0, (1, 2)), linewidth=1)
