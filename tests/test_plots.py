@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from hml_core import plots, recipes, stats
+from hml_core.config import RunConfig
 from hml_core.plots.style import look
 from hml_core.trainer import fit
 
@@ -89,6 +90,13 @@ def test_nothing_to_draw_is_an_error():
         plots.balanced_accuracy([])
 
 
-def test_synthetic_images_are_labelled(finished, monkeypatch):
+def test_synthetic_images_and_short_training_are_labelled(finished, monkeypatch):
     monkeypatch.setitem(finished[0].metrics, "synthetic", True)
     assert "SYNTHETIC" in plots.per_class_accuracy(finished).axes[0].get_title()
+    monkeypatch.setitem(finished[0].metrics, "synthetic", False)
+    assert "SHORTENED" not in plots.per_class_accuracy(finished).axes[0].get_title()
+    monkeypatch.setattr(
+        finished[0], "config", RunConfig(dataset="cifar10", epochs=12, model="resnet8")
+    )
+    title = plots.per_class_accuracy(finished).axes[0].get_title()
+    assert "SHORTENED protocol: resnet8, 12 epochs" in title

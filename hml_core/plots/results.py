@@ -35,8 +35,15 @@ def _seeds(groups: dict[str, list[Run]]) -> str:
     return f"n = {' to '.join(map(str, numbers))} seeds"
 
 
-def _synthetic(runs: Iterable[Run]) -> str:
-    return " (SYNTHETIC images)" if any(run.metrics.get("synthetic") for run in runs) else ""
+def _caveat(runs: Iterable[Run]) -> str:
+    """What a title must not keep to itself: made-up images, or less training than was published."""
+    first = next(iter(runs))
+    if first.metrics.get("synthetic"):
+        return " (SYNTHETIC images)"
+    config = first.config
+    if config.dataset != "digits" and (config.epochs < 200 or config.model != "resnet32"):
+        return f"\nSHORTENED protocol: {config.model}, {config.epochs} epochs"
+    return ""
 
 
 def _interval(values: Sequence[float]) -> tuple[float, float]:
@@ -110,8 +117,8 @@ def per_class_accuracy(runs: Iterable[Run], *, selection: str = "last") -> Figur
         )
     for position in positions[:-1]:
         ax.axvline(position + 0.5, color="#eeeeee", linewidth=0.8, zorder=0)
-    ax.set(ylabel="test accuracy of the class (%)", ylim=(None, 102))
-    ax.set_title(f"Accuracy of each class, head to tail{_synthetic([first])}")
+    ax.set(ylabel="test accuracy of the class (%)", ylim=(max(-2, ax.get_ylim()[0]), 102))
+    ax.set_title(f"Accuracy of each class, head to tail{_caveat([first])}")
     ax.legend(ncols=min(4, len(groups)), frameon=False, fontsize=9, loc="lower left")
     below.bar(positions, counts, color="#999999", width=0.8)
     below.bar_label(below.containers[0], fontsize=8)
@@ -144,7 +151,7 @@ def _per_class_curves(groups: dict[str, list[Run]], selection: str) -> Figure:
     ax.set(
         xlabel=f"class, head to tail ({counts.max()} to {counts.min()} training images)",
         ylabel=f"test accuracy (%),\nrunning mean of {window} classes",
-        title=f"Accuracy along the tail (bands: 95 % interval, {_seeds(groups)})",
+        title=f"Accuracy along the tail (bands: 95 % interval, {_seeds(groups)}){_caveat([first])}",
     )
     ax.legend(frameon=False, ncols=min(4, len(groups)), fontsize=9)
     return made
@@ -198,7 +205,7 @@ def balanced_accuracy(
     ax.set_yticks(range(len(names)), [look(name).label for name in names])
     ax.set_ylim(-0.6, len(names) - 0.3)
     ax.set(xlabel=f"{label.lower()}, test (%)   dots: seeds; bars: 95 % interval, {_seeds(groups)}")
-    ax.set_title(f"{label} by recipe{_synthetic(groups[names[0]])}")
+    ax.set_title(f"{label} by recipe{_caveat(groups[names[0]])}")
     return made
 
 
@@ -242,7 +249,7 @@ def learning_curves(runs: Iterable[Run], *, smooth: int = 1) -> Figure:
     left.set(xlabel="epoch", ylabel="training loss of the recipe", yscale="log")
     left.set_title(f"Training loss (bands: 95 % interval, {_seeds(groups)})")
     right.set(xlabel="epoch", ylabel=f"balanced {measured} accuracy (%)")
-    right.set_title(f"Balanced {measured} accuracy{_synthetic(members)}")
+    right.set_title(f"Balanced {measured} accuracy{_caveat(members)}")
     right.set_ylim(top=min(101, right.get_ylim()[1]))
     right.legend(edgecolor="none", framealpha=0.9, fontsize=8, loc="lower right")
     return made
@@ -311,7 +318,7 @@ def confusion_matrix(runs: Iterable[Run], recipes: Sequence[str]) -> Figure:
             cbar_kws={"label": "share of the true class (%)"},
         )
         ax.set(xlabel="predicted class", ylabel="true class (head at the top)")
-        ax.set_title(f"{look(recipe).label}, mean of {len(members)} seeds{_synthetic(members)}")
+        ax.set_title(f"{look(recipe).label}, mean of {len(members)} seeds{_caveat(members)}")
     return made
 
 
