@@ -21,6 +21,12 @@ FACTORIAL: dict[str, dict[str, Any]] = {
     "CE + early drop": {"recipe": "ce", "early_drop": True},
     "CE-DRW": {"recipe": "ce_drw", "early_drop": False},
     "CE-DRW + early drop": {"recipe": "ce_drw", "early_drop": True},
+    "CE re-weighted like HML1": {"recipe": "ce_drw", "weighting": "CS", "early_drop": False},
+    "CE re-weighted like HML1 + early drop": {
+        "recipe": "ce_drw",
+        "weighting": "CS",
+        "early_drop": True,
+    },
     "HML1": {"recipe": "hml1", "early_drop": False},
     "HML1 + early drop": {"recipe": "hml1", "early_drop": True},
 }
@@ -34,6 +40,8 @@ SWITCHES: dict[str, dict[str, Any]] = {
     },
     "Focal, γ = 0": {"recipe": "focal", "early_drop": False, "gamma": 0.0},
 }
+# Plain cross-entropy with the class weights and the switch of HML1: what differs is the loss alone.
+LIKE_HML1 = ("CE re-weighted like HML1", "CE re-weighted like HML1 + early drop")
 # (question, cell with the switch, cell without it)
 QUESTIONS = (
     ("HML1 with its early drop, against CE without: what a table shows", "HML1 + early drop", "CE"),
@@ -42,9 +50,18 @@ QUESTIONS = (
     ("The early drop alone, for HML1", "HML1 + early drop", "HML1"),
     ("HML1 against CE, both without the drop", "HML1", "CE"),
     ("HML1 against CE, both with the drop", "HML1 + early drop", "CE + early drop"),
-    ("Deferred re-weighting with plain CE (CE-DRW), without the drop", "CE-DRW", "CE"),
-    ("HML1 against CE-DRW, both without the drop", "HML1", "CE-DRW"),
-    ("HML1 against CE-DRW, both with the drop", "HML1 + early drop", "CE-DRW + early drop"),
+    ("CE re-weighted like HML1 against CE, without the drop", "CE re-weighted like HML1", "CE"),
+    (
+        "The loss alone: HML1 against CE re-weighted like it, without the drop",
+        "HML1",
+        "CE re-weighted like HML1",
+    ),
+    (
+        "The loss alone: HML1 against CE re-weighted like it, with the drop",
+        "HML1 + early drop",
+        "CE re-weighted like HML1 + early drop",
+    ),
+    ("CE-DRW (from 80 % of the run, CB weights) against CE, without the drop", "CE-DRW", "CE"),
     ("Inner instead of outer weighting", "HML1, inner", "HML1"),
     (
         "Inner weighting and the factor 10 (the authors' code), with the drop",
@@ -70,6 +87,9 @@ def cells(
     named = {**FACTORIAL, **SWITCHES}
     for delta in (*deltas, math.inf):
         named[delta_cell(delta)] = {"recipe": "hml1", "early_drop": False, "delta": delta}
+    for cell in LIKE_HML1:
+        switch = RunConfig(**{**base, "recipe": "hml1"}).stage_ends
+        named[cell] = {**named[cell], "stage_ends": switch}
     return {
         cell: [RunConfig(**{**base, **fields}, seed=seed) for seed in seeds]
         for cell, fields in named.items()
@@ -132,8 +152,9 @@ def answer(frame: pd.DataFrame) -> str:
         "schedule": ("CE + early drop", "CE"),
         "same": ("HML1 + early drop", "CE + early drop"),
         "plain": ("HML1", "CE"),
-        "weights": ("CE-DRW", "CE"),
-        "loss": ("HML1", "CE-DRW"),
+        "weights": ("CE re-weighted like HML1", "CE"),
+        "loss": ("HML1", "CE re-weighted like HML1"),
+        "loss with drop": ("HML1 + early drop", "CE re-weighted like HML1 + early drop"),
     }
     found = {name: effect(frame, *pair) for name, pair in needed.items()}
     lacking = [" − ".join(needed[name]) for name, value in found.items() if value is None]
@@ -145,16 +166,12 @@ def answer(frame: pd.DataFrame) -> str:
         f"early learning-rate drop against CE without, the difference in balanced accuracy is "
         f"{said['total']} points. The drop alone gives plain CE {said['schedule']}. With the same "
         f"schedule on both sides, HML1 differs from CE by {said['same']} (both with the drop) and "
-        f"{said['plain']} (both without). HML1 also re-weights its second stage: deferred re-weighting of "
-        f"plain CE (CE-DRW, from {_drw_start(frame)} of the run) gives {said['weights']}, and what HML1 "
-        f"has over it is {said['loss']}. Brackets are 95 % intervals paired by seed, "
-        f"n = {found['total'].n}."
+        f"{said['plain']} (both without). HML1 also re-weights its second stage: plain CE with the same "
+        f"class weights from the same epoch on gains {said['weights']} over CE, and what the loss itself "
+        f"adds to that is {said['loss']} (without the drop) or {said['loss with drop']} (with it). "
+        f"Brackets are 95 % intervals paired by seed, n = {found['total'].n}, not corrected for their "
+        f"number."
     )
-
-
-def _drw_start(frame: pd.DataFrame) -> str:
-    row = frame[frame["cell"] == "CE-DRW"].iloc[0]
-    return f"{100 * row['stage_ends'][0] / row['epochs']:.0f} %"
 
 
 def _said(found: stats.Difference) -> str:

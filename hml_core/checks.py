@@ -30,6 +30,7 @@ CHOICES = {
     "mix": MIXES,
 }
 AT_LEAST_ONE = ("epochs", "batch_size", "evaluate_every")
+LARGEST_COUNT = 10**7
 POSITIVE = (
     "delta",
     "loss_scale",
@@ -51,6 +52,10 @@ def numbers(config: RunConfig) -> None:
             hint = f"; {ratio:g} is n_min / n_max: did you mean {1 / ratio:g}?"
         raise ConfigError(f"Expected `imbalance_ratio` n_max / n_min ≥ 1, got {ratio:g}{hint}")
     for name in AT_LEAST_ONE:
+        if getattr(config, name) > LARGEST_COUNT:
+            raise ConfigError(
+                f"Expected `{name}` ≤ {LARGEST_COUNT:,}, got {getattr(config, name)}."
+            )
         if getattr(config, name) < 1:
             raise ConfigError(f"Expected `{name}` ≥ 1, got {getattr(config, name)}.")
     if config.switch_patience < 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,11 @@ def run(notebook: Path, pairs: tuple, file: Path | None, output: Path | None) ->
 
     given: dict[str, Any] = {}
     if file is not None:
-        loaded = _yaml(file.read_text(), f"the file {file}")
-        if not isinstance(loaded, dict):
+        try:
+            loaded = _yaml(file.read_text(encoding="utf-8"), f"the file {file}")
+        except UnicodeDecodeError as error:
+            raise click.ClickException(f"{file} is not UTF-8 text: {error}") from error
+        if not isinstance(loaded, dict) or not all(isinstance(key, str) for key in loaded):
             raise click.ClickException(f"Expected {file} to hold `name: value` lines.")
         given.update(loaded)
     given.update({name: _yaml(text, f"parameter {name!r}") for name, text in pairs})
@@ -73,26 +77,24 @@ def run(notebook: Path, pairs: tuple, file: Path | None, output: Path | None) ->
     click.echo(f"Executed notebook: {written}")
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which 1e4 is a number, as a person means it, and a date is text."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith("timestamp")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
 def _yaml(text: str, where: str) -> Any:
     try:
-        value = yaml.safe_load(text)
+        return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise click.ClickException(f"Cannot read {where} as YAML: {error}") from error
-    return _numbers(value)
-
-
-def _numbers(value: Any) -> Any:
-    """YAML 1.1 reads 1e4 as text; a person means the number."""
-    if isinstance(value, list):
-        return [_numbers(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _numbers(item) for key, item in value.items()}
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
 
 
 # hml train ----------------------------------------------------------------------------------------

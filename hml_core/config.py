@@ -44,6 +44,9 @@ _OPTIONS = (
 )
 
 
+HARD_MINING_OPTIONS = ("delta", "weighting", "weight_placement", "loss_scale")
+
+
 def _off(value: Any) -> Any:
     """A field for a trick; left at ``value`` (off) it does not enter the run's identity."""
     return field(default=value, metadata={"off": True})
@@ -194,7 +197,10 @@ class RunConfig:
         for name, kinds in field_kinds().items():
             value = getattr(self, name)
             if float in kinds and isinstance(value, int) and not isinstance(value, bool):
-                value = float(value)
+                too_large = math.inf if value > 0 else -math.inf
+                value = float(value) if abs(value) < 2**53 else too_large
+            if isinstance(value, float):
+                value += 0.0  # −0.0 equals 0.0 and must not be another run
             if tuple in kinds and isinstance(value, list):
                 value = tuple(value)
             wrong = not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)
@@ -273,6 +279,9 @@ class RunConfig:
             is_off = "off" in known.metadata and value == known.default
             if value is not None and not is_off:
                 matters[known.name] = value
+        if not recipes.is_built_in(self.recipe):
+            # A recipe of one's own may change under its name.
+            matters["stages"] = repr((self.stages, self.method.post_hoc))
         return hashlib.sha256(_dump(matters).encode()).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
@@ -286,6 +295,8 @@ class RunConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RunConfig:
         """The inverse of :meth:`to_dict`; an unknown field is an error."""
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"Expected the fields of a RunConfig as a mapping, got {values!r}.")
         known = {f.name for f in dataclasses.fields(cls)}
         unknown = [name for name in values if name not in known]
         if unknown:
@@ -301,7 +312,11 @@ class RunConfig:
     @classmethod
     def from_json(cls, text: str) -> RunConfig:
         """The inverse of :meth:`to_json`."""
-        return cls.from_dict(json.loads(text))
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            raise ConfigError(f"Expected the JSON of a RunConfig: {error}") from error
+        return cls.from_dict(values)
 
 
 def _dump(values: Mapping[str, Any]) -> str:
@@ -343,6 +358,10 @@ def grid(
     for name in (*fields, *(hard_mining or {})):
         if name not in known:
             raise ConfigError(f"RunConfig has no field {name!r}.")
+    if wrong := [name for name in hard_mining or {} if name not in HARD_MINING_OPTIONS]:
+        raise ConfigError(
+            f"Expected `hard_mining` to hold {', '.join(HARD_MINING_OPTIONS)}, got {wrong}."
+        )
     configs = {}
     for one in [recipe] if isinstance(recipe, str) else recipe:
         own = dict(fields)

@@ -11,7 +11,7 @@ import torch
 
 from hml_core import devices, files
 from hml_core.config import RunConfig
-from hml_core.errors import ConfigError, HmlError
+from hml_core.errors import ConfigError, RunError
 from hml_core.progress import Progress
 from hml_core.runs import Run
 from hml_core.trainer import fit
@@ -79,7 +79,10 @@ def sweep(
 def _stored(config: RunConfig, runs_root: Path) -> dict[str, Any]:
     """The row of a finished run, or one that says that it is missing."""
     if (runs_root / config.run_id / "metrics.json").exists():
-        return Run(runs_root / config.run_id).row()
+        try:
+            return Run(runs_root / config.run_id).verify(published=True).row()
+        except RunError as error:
+            return _without_result(config, "missing", str(error))
     return _without_result(config, "missing", "not found below runs_root")
 
 
@@ -92,5 +95,5 @@ def attempt(config: RunConfig, **where: Any) -> dict[str, Any]:
     """One run as a row; an error of its own makes a failed row instead of ending the sweep."""
     try:
         return fit(config, progress=False, **where).row()
-    except (HmlError, RuntimeError, OSError, MemoryError) as error:
+    except Exception as error:  # whatever it was, the other runs must go on
         return _without_result(config, "failed", str(error))

@@ -61,12 +61,22 @@ def parameters(notebook: str | Path) -> dict[str, Parameter]:
     source = cells[0].source
     lines = source.splitlines()
     found = {}
-    for node in ast.parse(source).body:
-        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
-        if isinstance(target, ast.Name) and node.value is not None:
-            own = lines[node.lineno - 1 : node.end_lineno]
-            comment = " ".join(line.partition("#")[2].strip() for line in own).strip()
-            found[target.id] = Parameter(target.id, ast.literal_eval(node.value), comment)
+    try:
+        for node in ast.parse(source).body:
+            plain = isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None
+            target = (
+                (node.targets[0] if isinstance(node, ast.Assign) else node.target)
+                if plain
+                else None
+            )
+            if isinstance(target, ast.Name):
+                own = lines[node.lineno - 1 : node.end_lineno]
+                comment = " ".join(line.partition("#")[2].strip() for line in own).strip()
+                found[target.id] = Parameter(target.id, ast.literal_eval(node.value), comment)
+    except (SyntaxError, ValueError) as error:
+        raise ParameterError(
+            f"The parameters cell of {path.name} is not plain `name = value` lines of literals: {error}"
+        ) from error
     return found
 
 
@@ -148,6 +158,10 @@ def execute(
     given = dict(given or {})
     check_parameters(notebook, given)
     output = Path(output or Path("results/notebooks") / Path(notebook).name)
+    if output.resolve() == Path(notebook).resolve():
+        raise ParameterError(f"The output would overwrite the notebook {str(notebook)!r} itself.")
+    if output.is_dir():
+        raise ParameterError(f"The output {str(output)!r} is a folder: expected a file name.")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -176,6 +190,9 @@ def execute(
                     f"Cell {error.exec_count} of {Path(notebook).name} failed with {error.ename}: "
                     f"{error.evalue}\nThe executed part lies in {output}."
                 ) from error
+            except (OSError, ValueError, TypeError, RuntimeError) as error:
+                # A kernel that dies or does not start, a language that papermill does not know.
+                raise RunError(f"{Path(notebook).name} could not be executed: {error}") from error
     return output
 
 

@@ -130,6 +130,11 @@ def options(name: str) -> dict[str, Any]:
     return {key: parameter.default for key, parameter in parameters.items()}
 
 
+def is_built_in(name: str) -> bool:
+    """Whether the recipe is one of this module's: its name alone says what it does."""
+    return _entry(name).build.__module__ == __name__
+
+
 def is_hard_mining(name: str) -> bool:
     """Whether a stage of the recipe uses the hard-mining loss."""
     return any(stage.loss == "hard_mining" for stage in get(name).stages)

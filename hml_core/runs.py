@@ -30,6 +30,12 @@ from hml_core.config import RunConfig
 from hml_core.errors import RunError
 
 SELECTIONS = ("last", "best_validation", "best_test")
+EXPORTED = ("config.json", "environment.json", "history.csv", "metrics.json")
+REQUIRED = {"selections", "class_counts", "class_names", "seconds", "device", "files"}
+# What a file of the right name and the wrong content makes its readers raise.
+UNREADABLE = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError,
+)  # fmt: skip
 RECORDED = ("config.json", "environment.json", "manifest.json", "history.csv", "predictions.npz")
 
 
@@ -52,15 +58,23 @@ class Run:
             self.config = RunConfig.from_json((self.path / "config.json").read_text())
             damaged = claimed != files.checksum(self.metrics)
             damaged |= self.metrics["config_hash"] != self.config.hash
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise RunError(f"The run {self.path.name} is damaged: {error}") from error
+            damaged |= self.path.name != self.metrics["run_id"]
+            damaged |= not set(self.metrics) >= REQUIRED
+            damaged |= set(self.metrics["files"]) != set(RECORDED)
+        except UNREADABLE as error:
+            raise RunError(f"The run {self.path.name} is damaged: {error!r}") from error
         if damaged:
             raise RunError(f"The run {self.path.name} is damaged: its metrics.json does not hold.")
 
-    def verify(self) -> Run:
-        """Check every file against its recorded SHA-256; raises RunError naming the damaged one."""
+    def verify(self, *, published: bool = False) -> Run:
+        """Check every file against its recorded SHA-256; raises RunError naming the damaged one.
+
+        ``published`` records (:func:`export`) may lack predictions and manifest.
+        """
         for name, recorded in self.metrics["files"].items():
             path = self.path / name
+            if published and name not in EXPORTED and not path.exists():
+                continue
             if not path.is_file() or files.sha256(path) != recorded:
                 raise RunError(
                     f"The run {self.path.name} is damaged: {name} is not what was written."
@@ -152,7 +166,7 @@ def load(runs_root: str | Path = "results/runs") -> pd.DataFrame:
     rows = []
     for path in sorted(Path(runs_root).glob("*/metrics.json")):
         try:
-            rows.append(Run(path.parent).row())
+            rows.append(Run(path.parent).verify(published=True).row())
         except RunError as error:
             warnings.warn(f"{error} It is left out.", stacklevel=2)
     return pd.DataFrame(rows)
@@ -169,7 +183,7 @@ def export(runs_root: str | Path, target: str | Path) -> list[Path]:
         run = Run(path.parent).verify()
         folder = Path(target) / run.run_id
         folder.mkdir(parents=True, exist_ok=True)
-        for name in ("config.json", "environment.json", "history.csv", "metrics.json"):
+        for name in EXPORTED:
             shutil.copyfile(run.path / name, folder / name)
         copied.append(folder)
     return copied
@@ -232,13 +246,26 @@ class RunFolder:
     def begin(self, environment: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any] | None:
         """Write what is known before training; returns the checkpoint to go on from, if any."""
         checkpoint = self._read_checkpoint()
-        self.path.mkdir(exist_ok=True)
+        if checkpoint is not None and not self._is_same(manifest):
+            self.set_aside(f"The run {self.path.name} was begun with other images.")
+            checkpoint = None
+        try:
+            self.path.mkdir(exist_ok=True)
+        except OSError as error:
+            raise RunError(f"Cannot make the folder {str(self.path)!r}: {error}") from error
         # A file system that fills up must be noticed here rather than in the last epoch.
         for name, value in (("environment.json", environment), ("manifest.json", manifest)):
             files.write_json(self.path / name, value)
         files.write_atomically(self.path / "config.json", self.config.to_json() + "\n")
         (self.path / "failed.json").unlink(missing_ok=True)
         return checkpoint
+
+    def _is_same(self, manifest: dict[str, Any]) -> bool:
+        try:
+            begun = json.loads((self.path / "manifest.json").read_text())
+            return begun["sha256"] == manifest["sha256"]
+        except UNREADABLE:
+            return False
 
     def _read_checkpoint(self) -> dict[str, Any] | None:
         path = self.path / "checkpoint.pt"
@@ -304,7 +331,7 @@ def failures(runs_root: str | Path = "results/runs") -> pd.DataFrame:
     """Runs that stopped with an error, a row each: run_id, error and the fields of the config."""
     rows = []
     for path in sorted(Path(runs_root).glob("*/failed.json")):
-        with contextlib.suppress(ValueError, KeyError):
+        with contextlib.suppress(*UNREADABLE):
             record = json.loads(path.read_text())
             rows.append({"run_id": path.parent.name, "error": record["error"], **record["config"]})
     return pd.DataFrame(rows)

@@ -90,7 +90,14 @@ def fit(
         record = environment.describe(where, trainer.autocast_dtype)
         checkpoint = folder.begin(record, splits.manifest())
         if checkpoint is not None:
-            trainer.restore(checkpoint)
+            try:
+                trainer.restore(checkpoint)
+            except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+                folder.set_aside(
+                    f"The checkpoint of the run {config.run_id} is unusable ({error})."
+                )
+                trainer = Trainer(config, splits, where)
+                folder.begin(record, splits.manifest())
         try:
             return _run_to_end(trainer, folder, progress)
         except Exception as error:
@@ -301,6 +308,12 @@ class Trainer:
         row = self.history[-1]
         if self.epoch == self.config.epochs or self.epoch % self.config.evaluate_every == 0:
             row |= self.evaluator.evaluate(self.model, self.criterion.logit_scale, self.epoch)
+            if not self.evaluator.last_logits.isfinite().all():
+                raise NonFiniteLossError(
+                    f"The logits of the run {self.config.run_id} became non-finite by the end of epoch "
+                    f"{self.epoch}. Expected smaller values of `learning_rate`, `weight_decay` or "
+                    f"`post_hoc_tau`. Config: {self.config.to_json()}"
+                )
             if self.config.switch_patience and self.epoch < self.stage_ends[0]:
                 self._switch_on_plateau()
         row["seconds"] += time.perf_counter() - started

@@ -21,6 +21,12 @@ def test_cells_differ_from_their_neighbour_in_the_switch_alone():
 
     assert changed("CE", "CE + early drop") == {"early_drop"}
     assert changed("HML1", "HML1 + early drop") == {"early_drop"}
+    assert changed("CE re-weighted like HML1", "HML1") == {
+        "recipe",
+        "delta",
+        "weight_placement",
+        "loss_scale",
+    }
     assert changed("HML1", "HML1, inner") == {"weight_placement"}
     assert changed("HML1", "HML1, δ = 1e+02") == {"delta"}
     assert changed("HML1 + early drop", "HML1, inner, ×10 + early drop") == {
@@ -65,16 +71,18 @@ def test_the_answer_names_numbers_or_what_is_missing():
             "CE + early drop": [0.73, 0.74],
             "HML1": [0.71, 0.75],
             "HML1 + early drop": [0.76, 0.77],
-            "CE-DRW": [0.72, 0.73],
+            "CE re-weighted like HML1": [0.72, 0.73],
+            "CE re-weighted like HML1 + early drop": [0.74, 0.76],
         }
     )
     text = audit.answer(frame)
     assert "is +5.5 [" in text
     assert "gives plain CE +2.5 [" in text
-    assert "from 80 % of the run" in text
+    assert "adds to that is +0.5 [" in text
+    assert "or +1.5 [" in text
     assert "n = 2" in text
-    partial = audit.answer(frame[frame["cell"] != "CE-DRW"])
-    assert "not there: CE-DRW − CE; HML1 − CE-DRW" in partial
+    partial = audit.answer(frame[frame["cell"] != "CE re-weighted like HML1"])
+    assert "not there: CE re-weighted like HML1 − CE" in partial
 
 
 def test_focal_with_gamma_zero_is_cross_entropy_to_the_bit(tmp_path):

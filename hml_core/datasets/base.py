@@ -86,10 +86,16 @@ class Splits:
         return np.bincount(self.train.targets, minlength=self.num_classes)
 
     def manifest(self) -> dict[str, Any]:
-        """Which images were trained on: their indices and a SHA-256 over indices and pixels."""
-        digest = hashlib.sha256()
-        for array in (self.train_indices, self.train.targets, self.train.images):
-            digest.update(np.ascontiguousarray(array).data)
+        """Which images were trained on, and a SHA-256 over all that the result depends on.
+
+        The sum covers indices, pixels and targets of every split, class names and normalisation.
+        """
+        digest = hashlib.sha256(repr((self.class_names, self.mean, self.std)).encode())
+        digest.update(self.train_indices.tobytes())
+        for split in (self.train, self.validation, self.test):
+            if split is not None:
+                digest.update(np.ascontiguousarray(split.targets).data)
+                digest.update(np.ascontiguousarray(split.images).data)
         return {
             "dataset": self.name,
             "train_indices": self.train_indices.tolist(),
@@ -142,7 +148,9 @@ def make_long_tailed(
         share, level = _histogram(train.images), np.arange(256) / 255  # (C, 256), (256,)
         average = share @ level
         mean = tuple(average.tolist())
-        std = tuple(np.sqrt(share @ level**2 - average**2).tolist())
+        # A channel without contrast has no scale: one grey level, rather than a division by zero.
+        variance = np.maximum(share @ level**2 - average**2, 0)
+        std = tuple(np.maximum(np.sqrt(variance), 1 / 255).tolist())
     return Splits(name, train.take(indices), validation, test, class_names, mean, std, indices)
 
 

@@ -20,11 +20,13 @@ from PIL import Image
 from hml_core.datasets.base import LabelledImages, Splits, make_long_tailed
 from hml_core.devices import usable_cores
 from hml_core.errors import DataError
+from hml_core.files import sha256
 from hml_core.progress import Progress
 
 SPLITS = ("train", "test")
 SUFFIXES = (".png", ".jpg", ".jpeg")
 CHUNK = 500
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 def load(config, data_root) -> Splits:
@@ -60,9 +62,11 @@ def pack(root: str | Path, *, progress: bool = True) -> Path:
         For a tree that is not of this form, images of different size or images that do not decode;
         the message names them.
     """
-    root = Path(root)
+    root = Path(root).resolve()
     files = _list(root)
     folder = root.with_name(root.name + ".packed")
+    if folder.exists() and not (folder / "index.json").is_file():
+        raise DataError(f"{str(folder)!r} is in the way and was not made by packing: move it.")
     fingerprint = _fingerprint(root, files)
     if _is_current(folder, fingerprint):
         return folder
@@ -79,7 +83,8 @@ def pack(root: str | Path, *, progress: bool = True) -> Path:
             np.save(building / f"{split}_images.npy", images)
             np.save(building / f"{split}_targets.npy", targets.astype(np.int64))
             del images
-        index = {"fingerprint": fingerprint, "class_names": names}
+        sums = {path.name: sha256(path) for path in sorted(building.glob("*.npy"))}
+        index = {"fingerprint": fingerprint, "class_names": names, "files": sums}
         (building / "index.json").write_text(json.dumps(index))
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(building, folder)
@@ -114,15 +119,22 @@ def _fingerprint(root: Path, files: dict[str, list[Path]]) -> str:
     """Of the names, sizes and times of all files."""
     digest = hashlib.sha256()
     for path in (*files["train"], *files["test"]):
-        status = path.stat()
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise DataError(f"The image {path} cannot be read: {error}") from error
         digest.update(f"{path.relative_to(root)}|{status.st_size}|{status.st_mtime_ns}\n".encode())
     return digest.hexdigest()
 
 
 def _is_current(folder: Path, fingerprint: str) -> bool:
+    """Made of these files, and not damaged since."""
     try:
-        return json.loads((folder / "index.json").read_text())["fingerprint"] == fingerprint
-    except (OSError, ValueError, KeyError, TypeError):
+        index = json.loads((folder / "index.json").read_text())
+        if index["fingerprint"] != fingerprint or len(index["files"]) != 2 * len(SPLITS):
+            return False
+        return all(sha256(folder / name) == known for name, known in index["files"].items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
 
@@ -130,7 +142,7 @@ def _decode(
     paths: list[Path], split: str, shape: tuple | None, progress: bool
 ) -> tuple[np.ndarray, tuple]:
     """uint8 (N, H, W, 3) of all ``paths``; threads, as Pillow decodes outside the interpreter lock."""
-    shape = shape or _pixels(paths[0]).shape
+    shape = shape or _shape_of_most(paths)
     images = np.empty((len(paths), *shape), dtype=np.uint8)
     problems: list[str] = []
 
@@ -138,7 +150,7 @@ def _decode(
         for position in range(start, min(start + CHUNK, len(paths))):
             try:
                 pixels = _pixels(paths[position])
-            except (OSError, SyntaxError, ValueError) as error:
+            except UNREADABLE as error:
                 problems.append(f"{paths[position]} does not decode ({error})")
                 continue
             if pixels.shape != shape:
@@ -162,6 +174,19 @@ def _decode(
     return images, shape
 
 
+def _shape_of_most(paths: list[Path]) -> tuple[int, int, int]:
+    """Shape of the first image that decodes; the others are measured against it."""
+    for path in paths:
+        try:
+            return _pixels(path).shape
+        except UNREADABLE:
+            continue
+    raise DataError(f"None of the {len(paths)} images decodes; the first is {paths[0]}.")
+
+
 def _pixels(path: Path) -> np.ndarray:
     with Image.open(path) as image:
+        if image.mode.startswith("I") or image.mode == "F":
+            # Pillow would cut everything above 255 off, without a word.
+            raise ValueError(f"{image.mode} pixels have more than 8 bits")
         return np.asarray(image.convert("RGB"))
