@@ -86,6 +86,7 @@ def pack(root: str | Path, *, progress: bool = True) -> Path:
         sums = {path.name: sha256(path) for path in sorted(building.glob("*.npy"))}
         index = {"fingerprint": fingerprint, "class_names": names, "files": sums}
         (building / "index.json").write_text(json.dumps(index))
+        building.chmod(root.stat().st_mode & 0o777)  # whoever may read the tree may read its pack
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(building, folder)
     finally:
