@@ -13,6 +13,7 @@ import torch
 
 from hml_core import __version__, devices
 
+CODE = ("hml_core", "data_prep")
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scikit-learn", "scipy", "statsmodels")
 
 
@@ -29,12 +30,23 @@ def versions() -> dict[str, str]:
 
 @lru_cache(maxsize=1)
 def git_commit() -> str | None:
-    """Commit of this package's checkout, with "-dirty" where tracked files differ; else None."""
-    folder = Path(__file__).resolve().parents[1]
+    """Commit of this package's checkout, with "-dirty" where its code differs from it; else None.
+
+    Results are tracked, too, and change while they are made: they do not count.
+    """
+    commit = _git("rev-parse", "HEAD")
+    if commit is None:
+        return None
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", *CODE)
+    return f"{commit}-dirty" if changed else commit
+
+
+def _git(*arguments: str) -> str | None:
+    """Output of git in this package's folder, or None where it fails."""
     try:
         done = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            cwd=folder,
+            ["git", *arguments],
+            cwd=Path(__file__).resolve().parents[1],
             capture_output=True,
             text=True,
             timeout=10,
@@ -42,7 +54,7 @@ def git_commit() -> str | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip() or None
+    return done.stdout.strip()
 
 
 def describe(device: torch.device, precision: torch.dtype | None) -> dict[str, Any]:
