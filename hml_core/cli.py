@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from pathlib import Path
 from typing import Any
 
 import click
-import yaml
 
-from hml_core import __version__
+from hml_core import __version__, yaml_files
 from hml_core.errors import HmlError
 
 SELECTION_ORDER = ("last", "best_validation", "best_test")
@@ -63,38 +61,10 @@ def run(notebook: Path, pairs: tuple, file: Path | None, output: Path | None) ->
     """Execute NOTEBOOK headlessly; an unknown or ill-typed parameter is an error."""
     from hml_core import notebooks
 
-    given: dict[str, Any] = {}
-    if file is not None:
-        try:
-            loaded = _yaml(file.read_text(encoding="utf-8"), f"the file {file}")
-        except UnicodeDecodeError as error:
-            raise click.ClickException(f"{file} is not UTF-8 text: {error}") from error
-        if not isinstance(loaded, dict) or not all(isinstance(key, str) for key in loaded):
-            raise click.ClickException(f"Expected {file} to hold `name: value` lines.")
-        given.update(loaded)
-    given.update({name: _yaml(text, f"parameter {name!r}") for name, text in pairs})
+    given: dict[str, Any] = {} if file is None else yaml_files.read(file)
+    given |= {name: yaml_files.value(text, f"parameter {name!r}") for name, text in pairs}
     written = notebooks.execute(notebook, given, output)
     click.echo(f"Executed notebook: {written}")
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML in which 1e4 is a number, as a person means it, and a date is text."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith("timestamp")]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
-
-
-def _yaml(text: str, where: str) -> Any:
-    try:
-        return yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        raise click.ClickException(f"Cannot read {where} as YAML: {error}") from error
 
 
 # hml train ----------------------------------------------------------------------------------------
@@ -168,6 +138,56 @@ def _report(done: Any) -> str:
     table = pd.DataFrame.from_dict(rows, orient="index")
     table.index.name = "Test metrics in % at"
     return f"{to_markdown(table)}\nRun record: {done.path}"
+
+
+# hml sweep ----------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "-e",
+    "--engine",
+    default="serial",
+    show_default=True,
+    help="serial, dask, dask:tcp://HOST:PORT or slurm:FILE.",
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--threads", type=int, default=1, show_default=True, help="CPU threads of a run.")
+@click.option(
+    "--data-root", type=click.Path(path_type=Path), help="Folder of the data set's files."
+)
+@click.option(
+    "--runs-root",
+    type=click.Path(path_type=Path),
+    default=Path("results/runs"),
+    show_default=True,
+    help="Where run records lie.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be trained, and how; train nothing.")
+def sweep(file: Path, engine: str, runs_root: Path, dry_run: bool, **options: Any) -> None:
+    """Train the grid of runs in FILE: YAML with fields of RunConfig; a list is a dimension of the grid.
+
+    The exit status is 1 if a run failed; the same command trains what is not done yet.
+    """
+    from hml_core import engines
+    from hml_core.config import grid
+
+    configs = grid(**{"recipe": None, **yaml_files.read(file)})
+    if dry_run:
+        engines.check(engine)
+        frame = engines.sweep(configs, runs_root=runs_root, train=False)
+        for run in frame.itertuples():
+            click.echo(f"{'done' if run.status == 'done' else 'to do':<8}{run.run_id}")
+        if engine.startswith("slurm"):
+            click.echo(f"\n{engines.slurm.job_script(engines.slurm.options_of(engine))}")
+        return
+    frame = engines.sweep(configs, engine=engine, runs_root=runs_root, **options)
+    counts = frame["status"].value_counts()
+    click.echo(", ".join(f"{number} {status}" for status, number in counts.items()))
+    click.echo(f"Run records: {runs_root}")
+    if counts.get("failed"):
+        raise SystemExit(1)
 
 
 # hml prepare --------------------------------------------------------------------------------------

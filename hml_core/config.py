@@ -10,7 +10,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -335,7 +335,7 @@ def field_kinds() -> dict[str, tuple[type, ...]]:
 
 def grid(
     *,
-    recipe: Iterable[str] | str,
+    recipe: Sequence[str] | str,
     hard_mining: Mapping[str, Any] | None = None,
     **fields: Any,
 ) -> list[RunConfig]:
@@ -355,6 +355,10 @@ def grid(
         For an unknown field, or a value that cannot be trained with.
     """
     known = field_kinds()
+    if not isinstance(recipe, str | list | tuple) or not all(isinstance(r, str) for r in recipe):
+        raise ConfigError(f"Expected `recipe` to be a name or a list of names, got {recipe!r}.")
+    if not isinstance(hard_mining, Mapping | None):
+        raise ConfigError(f"Expected `hard_mining` to be `name: value` pairs, got {hard_mining!r}.")
     for name in (*fields, *(hard_mining or {})):
         if name not in known:
             raise ConfigError(f"RunConfig has no field {name!r}.")

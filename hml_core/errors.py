@@ -19,3 +19,7 @@ class DeviceError(HmlError, RuntimeError):
 
 class RunError(HmlError, RuntimeError):
     """A run that failed, is damaged or cannot be recorded."""
+
+
+class RunBusyError(RunError):
+    """A run that another process is at work on."""

@@ -82,6 +82,13 @@ class Progress:
         elif self.enabled and time.monotonic() - self.last_line >= PLAIN_INTERVAL_S:
             self._line()
 
+    def message(self, text: str) -> None:
+        """Say something beside the count, without breaking a bar."""
+        if self.bar is not None:
+            tqdm.write(text, file=sys.stderr)
+        elif self.enabled:
+            print(text, flush=True)
+
     def _line(self) -> None:
         self.last_line = time.monotonic()
         passed = self.last_line - self.started

@@ -11,7 +11,9 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import shutil
+import socket
 import traceback
 import warnings
 import zipfile
@@ -27,7 +29,7 @@ import torch
 
 from hml_core import files
 from hml_core.config import RunConfig
-from hml_core.errors import RunError
+from hml_core.errors import RunBusyError, RunError
 
 SELECTIONS = ("last", "best_validation", "best_test")
 EXPORTED = ("config.json", "environment.json", "history.csv", "metrics.json")
@@ -209,15 +211,37 @@ class RunFolder:
         self.path = self.root / config.run_id
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Wait until no other process works on this run.
+    def locked(self, wait: float | None = None) -> Iterator[None]:
+        """Hold the run alone; another process that holds it is waited for ``wait`` seconds (None: on).
 
-        The lock is the kernel's, on an open file: it is gone with the process that held it, so there
-        is no stale lock to recognise.
+        The lock is the kernel's, on an open file: it is gone with the process that held it, however
+        that ended, so that a stale one cannot be. The note beside it only tells people who holds it.
+
+        Raises
+        ------
+        RunBusyError
+            Where the other process still works after ``wait`` seconds.
+        RunError
+            On a file system that has no locks.
         """
         locks = files.require_writable(self.root / ".locks")
-        with filelock.FileLock(locks / f"{self.config.run_id}.lock"):
+        lock = filelock.FileLock(locks / f"{self.config.run_id}.lock")
+        note = locks / f"{self.config.run_id}.json"
+        try:
+            lock.acquire(timeout=-1 if wait is None else wait)
+        except filelock.Timeout as error:
+            raise RunBusyError(f"{_holder(note)} works on the run {self.path.name}.") from error
+        except (OSError, NotImplementedError) as error:
+            raise RunError(
+                f"Cannot lock a file in {str(locks)!r} ({error}): expected a `runs_root` on a file "
+                "system with locks, such as a local disk or NFS 4."
+            ) from error
+        try:
+            files.write_json(note, {"host": socket.gethostname(), "process": os.getpid()})
             yield
+        finally:
+            note.unlink(missing_ok=True)
+            lock.release()
 
     def finished(self) -> Run | None:
         """The run if it is done and undamaged; a damaged one is set aside first."""
@@ -325,6 +349,15 @@ class RunFolder:
                 "config": self.config.to_dict(),
             },
         )
+
+
+def _holder(note: Path) -> str:
+    """Who holds a lock, as far as its note tells."""
+    try:
+        record = json.loads(note.read_text())
+        return f"Process {record['process']} on {record['host']}"
+    except UNREADABLE:
+        return "Another process"
 
 
 def failures(runs_root: str | Path = "results/runs") -> pd.DataFrame:

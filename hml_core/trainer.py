@@ -52,6 +52,7 @@ def fit(
     runs_root: str | Path = "results/runs",
     device: str | torch.device = "auto",
     progress: bool = True,
+    wait: float | None = None,
 ) -> Run:
     """Train the run that ``config`` describes, or find it finished, or go on where it was killed.
 
@@ -66,6 +67,8 @@ def fit(
         "auto", "cpu", "cuda" or "cuda:<number>".
     progress : bool
         Show the epochs go by.
+    wait : float, optional
+        Seconds to wait for another process that works on the same run; default: until it is done.
 
     Returns
     -------
@@ -73,6 +76,8 @@ def fit(
 
     Raises
     ------
+    RunBusyError
+        Another process still works on the run after ``wait`` seconds.
     DeviceError, DataError, RunError
         Before anything is trained or written: a device that is not there, missing or unusable data, a
         results folder that cannot be written to.
@@ -81,7 +86,7 @@ def fit(
     """
     where = devices.resolve(device)
     folder = RunFolder(runs_root, config)
-    with folder.locked():
+    with folder.locked(wait):
         if (done := folder.finished()) is not None:
             _require_same_images(done, data_root)
             return done

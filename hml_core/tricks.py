@@ -76,9 +76,11 @@ def gains(frame: pd.DataFrame, *, metric: str = "balanced_accuracy") -> pd.DataF
 
 
 def sweep(configs: Mapping[str, Sequence[RunConfig]], **options: Any) -> pd.DataFrame:
-    """:func:`engines.sweep` with the column ``trick``."""
-    frames = [engines.sweep(members, **options).assign(trick=t) for t, members in configs.items()]
-    return pd.concat(frames, ignore_index=True)
+    """:func:`engines.sweep` over all of them at once, with the column ``trick``."""
+    labels = {c.run_id: trick for trick, members in configs.items() for c in members}
+    every = [config for members in configs.values() for config in members]
+    frame = engines.sweep(every, **options)
+    return frame.assign(trick=frame["run_id"].map(labels))
 
 
 def validation_score(frame: pd.DataFrame) -> float:
@@ -113,7 +115,7 @@ def greedy(
         left = [trick for trick in tricks if not set(TRICKS[trick]) & _used(chosen)]
         configs, _ = one_at_a_time(fields, seeds, left)
         del configs["none"]
-        found = {trick: sweep({trick: members}, **options) for trick, members in configs.items()}
+        found = dict(list(sweep(configs, **options).groupby("trick"))) if configs else {}
         scores = {trick: validation_score(frame) for trick, frame in found.items()}
         scores = {trick: score for trick, score in scores.items() if not np.isnan(score)}
         if not scores or max(scores.values()) <= validation_score(best):

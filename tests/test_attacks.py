@@ -11,8 +11,8 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from hml_core import engines, recipes, runs, trainer
-from hml_core.cli import _yaml, main
+from hml_core import engines, recipes, runs, trainer, yaml_files
+from hml_core.cli import main
 from hml_core.config import RunConfig, grid
 from hml_core.datasets import imagefolder
 from hml_core.errors import ConfigError, DataError, RunError
@@ -207,7 +207,7 @@ def test_the_output_never_overwrites_the_notebook(tmp_path):
      ("[1e1, 3]", [10.0, 3]), ("true", True), ("-2.5E-3", -2.5e-3), ("1e", "1e")],
 )  # fmt: skip
 def test_yaml_numbers_are_numbers_and_quoted_text_is_text(text, value):
-    found = _yaml(text, "it")
+    found = yaml_files.value(text, "it")
     assert found == value
     assert type(found) is type(value)
 

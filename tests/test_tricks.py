@@ -174,6 +174,7 @@ def test_the_greedy_choice_follows_validation_not_the_test_set(monkeypatch):
             rows.append(
                 {
                     "recipe": "ce",
+                    "run_id": config.run_id,
                     "seed": config.seed,
                     "status": "done",
                     "last_validation_score": validation[used],

@@ -22,6 +22,7 @@ __all__ = [
     "LabelledImages",
     "Splits",
     "info",
+    "is_built_in",
     "load",
     "make_long_tailed",
     "register",
@@ -60,6 +61,11 @@ DATASETS: dict[str, DatasetInfo] = {}
 def register(name: str, dataset: DatasetInfo) -> None:
     """Make a data set available under ``name``."""
     DATASETS[name] = dataset
+
+
+def is_built_in(name: str) -> bool:
+    """Whether the data set is part of this package rather than registered by its user."""
+    return info(name).load.__module__.startswith(__name__)
 
 
 def info(name: str) -> DatasetInfo:

@@ -1,0 +1,160 @@
+"""Engines that turn a list of configurations into a frame of finished runs.
+
+An engine decides where and in which order runs are trained, nothing else: every run goes through
+:func:`hml_core.trainer.fit` and its record on disk, so that the frame is the same from each of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from hml_core import devices, files
+from hml_core.config import RunConfig
+from hml_core.engines import cluster, slurm
+from hml_core.engines.jobs import Outcome, Place, attempt, is_finished, row, stored_row
+from hml_core.engines.serial import serial
+from hml_core.errors import ConfigError
+from hml_core.progress import Progress
+
+__all__ = ["ENGINES", "Engine", "check", "sweep"]
+
+ENGINES = ("serial", "dask", "dask:tcp://HOST:PORT", "slurm", "slurm:FILE")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What trains configurations, in whichever order, and whether it does so on this machine."""
+
+    run: Callable[[Sequence[RunConfig], Place], Iterator[tuple[RunConfig, Outcome]]]
+    is_here: bool = True
+
+
+def check(engine: str) -> Engine:
+    """The engine of that name, with what it needs at hand.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown name, or a Slurm file that is missing or says what cannot be.
+    """
+    name, _, rest = engine.partition(":") if isinstance(engine, str) else (None, None, None)
+    if engine == "serial":
+        return Engine(serial)
+    if engine == "dask":
+        return Engine(cluster.local)
+    if name == "dask" and "://" in rest:
+        return Engine(partial(cluster.remote, rest), is_here=False)
+    if name == "slurm":
+        return Engine(partial(slurm.run, slurm.options_of(engine)), is_here=False)
+    raise ConfigError(f"Expected `engine` to be one of {', '.join(ENGINES)}, got {engine!r}.")
+
+
+def sweep(
+    configs: Iterable[RunConfig],
+    *,
+    engine: str = "serial",
+    data_root: str | Path | None = None,
+    runs_root: str | Path = "results/runs",
+    device: str | torch.device = "auto",
+    progress: bool = True,
+    train: bool = True,
+    threads: int | None = 1,
+) -> pd.DataFrame:
+    """Train every configuration; a run that is finished already is only read.
+
+    Two sweeps over one ``runs_root`` share the work: neither trains a run that the other is at, nor
+    one that is done. After an interruption the same call goes on, each run from its last checkpoint.
+
+    Parameters
+    ----------
+    configs : iterable of RunConfig
+        See :func:`hml_core.config.grid`.
+    engine : str
+        "serial": one run after the other in this process. "dask": processes on this machine, one for
+        each GPU or, without one, for every ``threads`` CPU cores. "dask:tcp://host:8786": the workers
+        of a running Dask cluster. "slurm" or "slurm:FILE": jobs of a Slurm cluster, described by a
+        YAML file (default ``slurm.yaml``; see :mod:`hml_core.engines.slurm`). Workers on other hosts
+        must see ``runs_root`` and ``data_root`` under the same paths.
+    data_root, runs_root, device
+        As for :func:`hml_core.trainer.fit`. Where workers are elsewhere, ``device`` is theirs.
+    progress : bool
+        Count the runs, and print the traceback of one that failed.
+    train : bool
+        False: only read what is finished below ``runs_root``; a row that is not there has the
+        ``status`` "missing".
+    threads : int, optional
+        CPU threads of a run; None: as many as torch uses now. Runs side by side are faster than threads
+        within small runs, and another number rounds sums differently: engines agree to the bit, on the
+        same kind of processor, at the same number.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The columns of :func:`hml_core.runs.load`, a row for every distinct configuration in the order
+        given. A run that failed is a row with ``status`` "failed", its ``error`` and ``traceback``.
+
+    Raises
+    ------
+    ConfigError, DeviceError, RunError
+        Before anything is trained: an unknown engine, no configuration, a device that is not there, a
+        results folder that cannot be written to, a cluster that cannot be reached.
+    """
+    distinct = list({config.run_id: config for config in configs}.values())
+    if not distinct:
+        raise ConfigError("Expected at least one configuration to train, got none.")
+    if threads is not None and (
+        isinstance(threads, bool) or threads != int(threads) or threads < 1
+    ):
+        raise ConfigError(f"Expected `threads` to be a whole number ≥ 1 or None, got {threads!r}.")
+    chosen = check(engine)
+    runs_root = Path(runs_root).absolute()
+    if not train:
+        return pd.DataFrame([stored_row(config, runs_root) for config in distinct])
+    if chosen.is_here:
+        devices.resolve(device)
+    files.require_writable(runs_root)
+    data_root = None if data_root is None else Path(data_root).absolute()
+    place = Place(runs_root, data_root, str(device), threads)
+    outcomes = _collect(distinct, chosen, place, progress)
+    return pd.DataFrame([row(config, outcomes[config.run_id], runs_root) for config in distinct])
+
+
+def _collect(
+    configs: Sequence[RunConfig], engine: Engine, place: Place, progress: bool
+) -> dict[str, Outcome]:
+    """How each run ended, by run_id; what is finished needs no engine."""
+    finished = [config for config in configs if is_finished(config, place.runs_root)]
+    names = {config.run_id for config in finished}
+    pending = [config for config in configs if config.run_id not in names]
+    outcomes: dict[str, Outcome] = {}
+    failed = 0
+
+    def everything() -> Iterator[tuple[RunConfig, Outcome]]:
+        local = Place(place.runs_root, place.data_root, "cpu", place.threads)
+        yield from ((config, attempt(config, local)) for config in finished)  # compares the images
+        if pending:
+            yield from engine.run(pending, place)
+
+    with Progress(len(configs), "runs", enabled=progress, unit="runs") as bar:
+        try:
+            for config, outcome in everything():
+                outcomes[config.run_id] = outcome
+                if outcome.status == "failed":
+                    failed += 1
+                    bar.message(
+                        f"Run {config.run_id} failed.\n{outcome.traceback or outcome.error}"
+                    )
+                bar.update(f"{config.run_id}{f', {failed} failed' if failed else ''}")
+        except KeyboardInterrupt:
+            bar.message(
+                f"Interrupted: {len(outcomes) - failed} of {len(configs)} runs are done. The same "
+                "command goes on from there."
+            )
+            raise
+    return outcomes

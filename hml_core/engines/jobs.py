@@ -1,0 +1,115 @@
+"""One run of a sweep, wherever it happens: what it needs to know, and how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hml_core.config import RunConfig
+from hml_core.errors import RunBusyError, RunError
+from hml_core.runs import Run
+from hml_core.trainer import fit
+
+BUSY_WAIT_S = 5.0  # how long a run that another process works on is waited for at a time
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where runs read, write and compute.
+
+    Parameters
+    ----------
+    runs_root : Path
+    data_root : Path, optional
+    device : str
+        As for :func:`hml_core.trainer.fit`.
+    threads : int, optional
+        CPU threads of a run; None: as many as torch uses now.
+    """
+
+    runs_root: Path
+    data_root: Path | None = None
+    device: str = "auto"
+    threads: int | None = 1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: "done", "failed", or "busy" where another process works on it."""
+
+    status: str
+    error: str | None = None
+    traceback: str | None = None
+
+
+def attempt(config: RunConfig, place: Place, *, wait: float | None = None) -> Outcome:
+    """Train one run into its record; an error of its own is an outcome, so that a sweep goes on."""
+    try:
+        with cpu_threads(place.threads):
+            fit(
+                config,
+                data_root=place.data_root,
+                runs_root=place.runs_root,
+                device=place.device,
+                progress=False,
+                wait=wait,
+            )
+    except RunBusyError as error:
+        return Outcome("busy", str(error))
+    except Exception as error:  # whatever it was, the other runs must go on
+        return Outcome("failed", str(error), traceback.format_exc())
+    return Outcome("done")
+
+
+@contextlib.contextmanager
+def cpu_threads(number: int | None) -> Iterator[None]:
+    """Let torch compute with ``number`` CPU threads inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def is_finished(config: RunConfig, runs_root: Path) -> bool:
+    """Whether the run is on disk, whole."""
+    try:
+        return Run(runs_root / config.run_id).verify().config == config
+    except RunError:
+        return False
+
+
+def row(config: RunConfig, outcome: Outcome, runs_root: Path) -> dict[str, Any]:
+    """A row of the sweep's frame. What a run yielded is read from its record, never passed on."""
+    if outcome.status != "done":
+        return without_result(config, outcome)
+    try:
+        return Run(runs_root / config.run_id).verify().row()
+    except RunError as error:
+        return without_result(config, Outcome("failed", str(error)))
+
+
+def stored_row(config: RunConfig, runs_root: Path) -> dict[str, Any]:
+    """The row of a finished run, published records included, or one with the status "missing"."""
+    if not (runs_root / config.run_id / "metrics.json").exists():
+        return without_result(config, Outcome("missing", "not found below runs_root"))
+    try:
+        return Run(runs_root / config.run_id).verify(published=True).row()
+    except RunError as error:
+        return without_result(config, Outcome("missing", str(error)))
+
+
+def without_result(config: RunConfig, outcome: Outcome) -> dict[str, Any]:
+    """The row of a run that has no record to show."""
+    fields = {name: getattr(config, name) for name in config.to_dict()}
+    return {
+        "run_id": config.run_id, "status": outcome.status, "error": outcome.error,
+        "traceback": outcome.traceback, **fields,
+    }  # fmt: skip

@@ -1,0 +1,147 @@
+"""Slurm: jobs of a cluster as Dask workers, through dask-jobqueue.
+
+The process that calls the sweep stays where it is, e.g. on the login node, and only hands out work; each
+job trains one run at a time until nothing is left. A YAML file says what a job asks for::
+
+    jobs: 8                     # jobs to keep in the queue
+    gpus: 1                     # of each job, 0 or 1
+    cores: 8
+    memory: 32GB
+    walltime: "04:00:00"        # a run that is cut off goes on in another job
+    queue: gpu                  # the partition
+    account: my-project
+
+Every other keyword of ``dask_jobqueue.SLURMCluster`` may stand there, too, such as ``interface`` (the
+network between the nodes), ``job_script_prologue`` (a list of lines, e.g. ``module load``),
+``job_extra_directives`` (a list of further #SBATCH options) or ``log_directory``.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hml_core import yaml_files
+from hml_core.config import RunConfig
+from hml_core.engines import cluster
+from hml_core.engines.jobs import Outcome, Place
+from hml_core.errors import ConfigError
+
+DEFAULT_FILE = "slurm.yaml"
+REQUIRED = ("cores", "memory", "walltime")
+# Ours to set: one run at a time on each worker, in this environment.
+RESERVED = ("job_cpu", "n_workers", "processes", "nanny", "job_cls", "asynchronous", "loop")
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """The options of the jobs in a YAML file, checked.
+
+    Raises
+    ------
+    ConfigError
+        For a file that is missing or unreadable, lacks an option or has one that does not exist.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ConfigError(
+            f"There is no file {str(path)!r}: the engine 'slurm' reads from it what a job asks for "
+            "(see the README, 'More than one machine')."
+        )
+    options = yaml_files.read(path)
+    missing = [name for name in REQUIRED if not options.get(name)]
+    if missing:
+        raise ConfigError(f"The file {str(path)!r} lacks {', '.join(missing)}.")
+    known = {"jobs", "gpus", *_known_options()} - set(RESERVED)
+    unknown = sorted(str(name) for name in set(options) - known)
+    if unknown:
+        raise ConfigError(
+            f"The file {str(path)!r} has options that do not exist or are not its to set: "
+            f"{', '.join(unknown)}. Those that exist: {', '.join(sorted(known))}."
+        )
+    _require_whole(path, options, "jobs", 1, None)
+    _require_whole(path, options, "gpus", 0, 1)
+    _require_whole(path, options, "cores", 1, None)
+    return options
+
+
+def options_of(engine: str) -> dict[str, Any]:
+    """The options behind an engine's name: "slurm" or "slurm:FILE"."""
+    return read(engine.partition(":")[2] or DEFAULT_FILE)
+
+
+def _require_whole(path: Path, options: dict, name: str, low: int, high: int | None) -> None:
+    value = options.get(name, low)
+    if type(value) is not int or value < low or (high is not None and value > high):
+        expected = f"a whole number ≥ {low}" if high is None else f"{low} or {high}"
+        raise ConfigError(f"Expected `{name}` in {str(path)!r} to be {expected}, got {value!r}.")
+
+
+def _known_options() -> set[str]:
+    """Keywords of SLURMCluster, which hands most of them to its jobs."""
+    _require_jobqueue()
+    from dask_jobqueue.core import Job, JobQueueCluster
+    from dask_jobqueue.slurm import SLURMJob
+
+    found = set()
+    for kind in (SLURMJob, Job, JobQueueCluster):
+        found |= set(inspect.signature(kind.__init__).parameters)
+    return found - {"self", "scheduler", "base_class_kwargs", "job_kwargs"}
+
+
+def _require_jobqueue() -> None:
+    try:
+        import dask_jobqueue  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            "The engine 'slurm' needs dask-jobqueue: install it with `pip install dask-jobqueue`."
+        ) from error
+
+
+def make_cluster(options: Mapping[str, Any]) -> Any:
+    """The cluster without any job yet; nothing is handed to Slurm."""
+    _require_jobqueue()
+    from dask_jobqueue import SLURMCluster
+
+    options = dict(options)
+    options.pop("jobs", None)
+    arguments = list(options.pop("worker_extra_args", []))
+    directives = list(options.pop("job_extra_directives", []))
+    if options.pop("gpus", 0):
+        directives.append("--gres=gpu:1")
+        arguments += ["--resources", "GPU=1"]
+    cores = options.pop("cores")
+    return SLURMCluster(
+        **{"job_name": "hml", "scheduler_options": {"dashboard_address": None}, **options},
+        job_cpu=cores,
+        cores=1,  # one run at a time on each worker, whatever the cores of its job
+        processes=1,
+        job_extra_directives=directives,
+        worker_extra_args=arguments,
+    )
+
+
+def job_script(options: Mapping[str, Any]) -> str:
+    """The script that each job would be submitted with."""
+    with make_cluster(options) as made:
+        return made.job_script()
+
+
+def run(
+    options: Mapping[str, Any], configs: Sequence[RunConfig], place: Place
+) -> Iterator[tuple[RunConfig, Outcome]]:
+    """Train on the jobs that ``options`` describe; jobs that end too early are submitted again."""
+    import dask
+    from distributed import Client
+
+    jobs = min(options.get("jobs", 1), len(configs))
+    with (
+        dask.config.set(cluster.SETTINGS),
+        make_cluster(options) as made,
+        Client(made, set_as_default=False) as client,
+    ):
+        made.adapt(minimum_jobs=jobs, maximum_jobs=jobs)
+        yield from cluster.submit(
+            client, configs, place, cluster.GPU if options.get("gpus") else None
+        )

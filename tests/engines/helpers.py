@@ -1,0 +1,68 @@
+"""What the tests of several engines share: a small grid, and processes that sweep over it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from hml_core import recipes
+from hml_core.config import RunConfig, grid
+from hml_core.recipes import Stage
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+# Sweeps with an engine and writes a line "<pid> <run_id> <epoch>" for every epoch that it trains.
+LOGGED = """
+import os, sys
+from hml_core import engines, trainer
+from tests.engines.helpers import configs
+plain = trainer.Trainer.train_epoch
+def logged(self):
+    with open(sys.argv[2], "a") as log:
+        log.write(f"{os.getpid()} {self.config.run_id} {self.epoch}\\n")
+    return plain(self)
+trainer.Trainer.train_epoch = logged
+trainer.CHECKPOINT_INTERVAL_S = 0.0
+frame = engines.sweep(configs(epochs=int(sys.argv[3])), runs_root=sys.argv[1])
+sys.exit(not (frame["status"] == "done").all())
+"""
+
+
+def configs(**fields) -> list[RunConfig]:
+    """Four runs."""
+    return grid(
+        **{"recipe": ["ce", "hml1"], "seed": [0, 1], "epochs": 2, "batch_size": 64, **fields}
+    )
+
+
+def start(program: str, *arguments, **options) -> subprocess.Popen:
+    """Run ``program`` in a process of its own, with one thread."""
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        cwd=REPOSITORY,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **options,
+    )
+
+
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
+    """Return when the condition holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"waited in vain for {what}"
+        time.sleep(0.02)
+
+
+@recipes.register(title="Two halves", source="a test")
+def two_halves(*, gamma: float = 2.0):
+    return (Stage("cross_entropy", until=0.5), Stage("focal", {"gamma": gamma}))
+
+
+del recipes.RECIPES["two_halves"]  # the tests that need it register it

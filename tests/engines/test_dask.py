@@ -1,0 +1,173 @@
+"""Dask: the same frame from processes of this machine and from the workers of a running cluster."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import numpy as np
+import pandas as pd
+import pytest
+from distributed import LocalCluster
+
+from hml_core import devices, engines, recipes, trainer
+from hml_core.config import grid
+from hml_core.engines import cluster
+from hml_core.engines.jobs import Place
+from hml_core.errors import ConfigError, DeviceError, RunError
+from hml_core.runs import Run
+from tests.engines import helpers
+from tests.engines.helpers import configs, wait_for
+
+TIMING = ["seconds"]
+
+
+@pytest.fixture(scope="module")
+def running():
+    """A cluster of two workers, as somebody else would have started it."""
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, memory_limit=0, dashboard_address="127.0.0.1:0",
+        silence_logs="CRITICAL",
+    ) as made:  # fmt: skip
+        yield made
+
+
+@pytest.fixture
+def serial(tmp_path) -> pd.DataFrame:
+    return engines.sweep(configs(), runs_root=tmp_path / "serial", progress=False)
+
+
+def same(one: pd.DataFrame, other: pd.DataFrame, **options) -> None:
+    pd.testing.assert_frame_equal(one.drop(columns=TIMING), other.drop(columns=TIMING), **options)
+
+
+def test_processes_of_this_machine_give_the_serial_frame_to_the_bit(tmp_path, serial):
+    frame = engines.sweep(configs(), engine="dask", runs_root=tmp_path / "dask", progress=False)
+    same(serial, frame)
+    for run_id in frame["run_id"]:
+        ours, theirs = (Run(tmp_path / e / run_id).predictions[0] for e in ("serial", "dask"))
+        assert np.array_equal(ours, theirs)
+
+
+def test_what_is_finished_starts_no_cluster(tmp_path, serial, monkeypatch):
+    monkeypatch.setattr(cluster, "submit", lambda *a: pytest.fail("a cluster was started"))
+    again = engines.sweep(configs(), engine="dask", runs_root=tmp_path / "serial", progress=False)
+    pd.testing.assert_frame_equal(serial, again)
+
+
+def test_a_running_cluster_trains_ours_and_reports_what_fails(
+    tmp_path, serial, running, monkeypatch
+):
+    """With a recipe that the workers have never heard of, and one run that cannot go well."""
+    monkeypatch.setitem(
+        recipes.RECIPES,
+        "two_halves",
+        recipes._Entry(helpers.two_halves, "Two halves", "a test", None),
+    )
+    bad = grid(recipe="ce", epochs=2, learning_rate=1e30, warmup_epochs=0)
+    own = grid(recipe="two_halves", epochs=2)
+    frame = engines.sweep(
+        bad + own + configs(), engine=f"dask:{running.scheduler_address}",
+        runs_root=tmp_path / "runs", progress=False,
+    )  # fmt: skip
+    assert frame["status"].tolist() == ["failed"] + 5 * ["done"]
+    assert "loss became nan" in frame["error"][0]
+    assert "Traceback" in frame["traceback"][0]
+    assert "NonFiniteLossError" in frame["traceback"][0]
+    columns = serial.columns.drop("error")
+    same(serial[columns], frame[2:].reset_index(drop=True)[columns], check_dtype=False)
+
+
+def test_a_run_survives_the_death_of_its_worker(tmp_path, running):
+    """kill -9 in mid-run: another worker goes on from the checkpoint, to the same bits."""
+    (config,) = grid(recipe="hml1", epochs=60, seed=7)
+    whole = trainer.fit(config, runs_root=tmp_path / "whole", progress=False)
+    place = {"engine": f"dask:{running.scheduler_address}", "runs_root": tmp_path / "runs"}
+    frames = []
+    thread = threading.Thread(
+        target=lambda: frames.append(engines.sweep([config], progress=False, **place))
+    )
+    thread.start()
+    note = tmp_path / "runs" / ".locks" / f"{config.run_id}.json"
+    checkpoint = tmp_path / "runs" / config.run_id / "checkpoint.pt"
+    wait_for(checkpoint.exists, "the first checkpoint")
+    worker = pd.read_json(note, typ="series")["process"]
+    assert worker != os.getpid()
+    os.kill(worker, signal.SIGKILL)
+    thread.join(120)
+    assert frames[0]["status"].tolist() == ["done"]
+    resumed = Run(tmp_path / "runs" / config.run_id)
+    assert np.array_equal(resumed.predictions[0], whole.predictions[0])
+    same(resumed.history, whole.history)
+
+
+def test_clusters_that_cannot_do_the_work_are_refused_before_it_begins(
+    tmp_path, running, monkeypatch
+):
+    address = running.scheduler_address
+    monkeypatch.setattr(cluster, "CONNECT_TIMEOUT_S", 1)
+    with pytest.raises(RunError, match=r"No Dask scheduler answers at 'tcp://127.0.0.1:9'"):
+        engines.sweep(configs(), engine="dask:tcp://127.0.0.1:9", runs_root=tmp_path)
+    with pytest.raises(RunError, match=r"No Dask scheduler answers at 'nonsense://x'"):
+        engines.sweep(configs(), engine="dask:nonsense://x", runs_root=tmp_path)
+    with pytest.raises(ConfigError, match="`engine` to be one of"):
+        engines.sweep(configs(), engine="dask:8786", runs_root=tmp_path)
+    with pytest.raises(DeviceError, match=r"no worker offers a GPU.*--resources GPU=1"):
+        engines.sweep(configs(), engine=f"dask:{address}", device="cuda", runs_root=tmp_path)
+    monkeypatch.setattr(cluster, "introduce", _blind)
+    with pytest.raises(RunError, match=r"does not see the results folder .* that all hosts share"):
+        engines.sweep(configs(), engine=f"dask:{address}", runs_root=tmp_path)
+    with (
+        LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0") as empty,
+        pytest.raises(RunError, match=r"has no worker: start some with `dask worker tcp"),
+    ):
+        engines.sweep(configs(), engine=f"dask:{empty.scheduler_address}", runs_root=tmp_path)
+    assert not list(tmp_path.glob("digits*"))
+    assert not list(tmp_path.glob(".seen*"))
+
+
+def _blind(token):
+    return {"sees": False, "versions": {}}
+
+
+def test_the_cores_are_shared_out_not_oversubscribed(monkeypatch):
+    monkeypatch.setattr(devices, "usable_cores", lambda: 8)
+    assert [cluster.room(threads) for threads in (1, 3, 8, 16)] == [8, 2, 1, 1]
+    with pytest.raises(ConfigError, match="`threads` to be a whole number ≥ 1"):
+        engines.sweep(configs(), threads=0)
+
+
+@pytest.mark.parametrize(
+    ("asked", "name", "found", "expected"),
+    [
+        ("auto", 3, 4, "cuda:3"),
+        ("cuda", 5, 4, "cuda:1"),
+        ("cuda:2", 0, 4, "cuda:2"),
+        ("auto", 1, 0, "auto"),
+        ("cuda", "SLURMCluster-1", 4, "cuda"),
+        ("cpu", 1, 4, "cpu"),
+    ],
+)
+def test_every_local_worker_has_a_gpu_of_its_own(asked, name, found, expected, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: found)
+    monkeypatch.setattr("distributed.get_worker", lambda: type("Worker", (), {"name": name}))
+    assert cluster._device_here(asked) == expected
+
+
+def test_a_run_that_kills_its_workers_is_given_up(tmp_path, running, monkeypatch):
+    """It becomes a failed row; the others are done."""
+    monkeypatch.setattr(cluster, "work", _deadly)
+    place = Place(tmp_path, None, "cpu", 1)
+    with running.get_client() as client:
+        ended = dict(cluster.submit(client, configs()[:2], place, None))
+    outcomes = {config.seed: outcome for config, outcome in ended.items()}
+    assert outcomes[0].status == "failed"
+    assert "workers died with this run" in outcomes[0].error
+    assert outcomes[1].status == "done"
+
+
+def _deadly(config, place, additions, wait):
+    if config.seed == 0:
+        os._exit(1)
+    return engines.Outcome("done")

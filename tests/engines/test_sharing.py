@@ -1,0 +1,89 @@
+"""Several processes over one results folder, and processes that end without warning."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections import Counter
+
+import pytest
+
+from hml_core import engines, runs
+from hml_core.errors import RunBusyError
+from hml_core.runs import RunFolder
+from hml_core.trainer import fit
+from tests.engines.helpers import LOGGED, configs, start, wait_for
+
+HOLD = """
+import sys, time
+from hml_core.runs import RunFolder
+from tests.engines.helpers import configs
+with RunFolder(sys.argv[1], configs()[0]).locked():
+    print("held", flush=True)
+    time.sleep(float(sys.argv[2]))
+"""
+
+
+def test_two_sweeps_share_the_work_and_train_nothing_twice(tmp_path):
+    log = tmp_path / "log"
+    both = [start(LOGGED, tmp_path / "runs", log, 30) for _ in range(2)]
+    output = [process.communicate(timeout=120)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], output
+    lines = [line.split() for line in log.read_text().splitlines()]
+    trained = Counter((run_id, epoch) for _, run_id, epoch in lines)
+    assert len(trained) == 4 * 30
+    assert set(trained.values()) == {1}
+    workers = {
+        run_id: {pid for pid, other, _ in lines if other == run_id} for _, run_id, _ in lines
+    }
+    assert all(len(pids) == 1 for pids in workers.values())
+    assert len(set.union(*workers.values())) == 2, "one of them did everything"
+    assert len(runs.load(tmp_path / "runs")) == 4
+
+
+def test_a_run_that_another_process_holds_comes_last(tmp_path):
+    """The sweep does the other runs meanwhile, and then waits for it."""
+    holder = start(HOLD, tmp_path, 5)
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(RunBusyError, match=f"Process {holder.pid} on .* works on the run digits"):
+        fit(configs()[0], runs_root=tmp_path, wait=0.0, progress=False)
+    frame = engines.sweep(configs(), runs_root=tmp_path, progress=False)
+    assert holder.wait(30) == 0, "the sweep was done before the lock was free"
+    assert (frame["status"] == "done").all()
+    ended = {
+        run_id: (tmp_path / run_id / "metrics.json").stat().st_mtime for run_id in frame["run_id"]
+    }
+    assert max(ended, key=ended.get) == configs()[0].run_id
+
+
+def test_the_lock_of_a_killed_process_is_free_at_once(tmp_path):
+    holder = start(HOLD, tmp_path, 600)
+    assert holder.stdout.readline() == "held\n"
+    holder.kill()
+    holder.wait()
+    note = tmp_path / ".locks" / f"{configs()[0].run_id}.json"
+    assert note.exists(), "what a killed process leaves behind"
+    started = time.monotonic()
+    with RunFolder(tmp_path, configs()[0]).locked(wait=0.0):
+        pass
+    assert time.monotonic() - started < 1.0
+    assert not note.exists()
+
+
+def test_an_interrupted_sweep_goes_on_where_it_was(tmp_path):
+    """Ctrl-C: a sentence, and the same call repeats no epoch that a checkpoint holds."""
+    log = tmp_path / "log"
+    first = start(LOGGED, tmp_path / "runs", log, 25)
+    second_run = configs(epochs=25)[1].run_id
+    checkpoint = tmp_path / "runs" / second_run / "checkpoint.pt"
+    wait_for(checkpoint.exists, "a checkpoint in the second run")
+    first.send_signal(signal.SIGINT)
+    output, _ = first.communicate(timeout=30)
+    assert "Interrupted: 1 of 4 runs are done. The same command goes on from there." in output
+    again = start(LOGGED, tmp_path / "runs", log, 25)
+    output, _ = again.communicate(timeout=120)
+    assert again.returncode == 0, output
+    trained = Counter(tuple(line.split()[1:]) for line in log.read_text().splitlines())
+    assert len(trained) == 4 * 25
+    repeated = [key for key, times in trained.items() if times > 1]
+    assert len(repeated) <= 1, "more than the epoch that was cut off"

@@ -1,0 +1,115 @@
+"""Slurm: the job script to the letter, wrong files, and a sweep over jobs of a stand-in for Slurm."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+import pandas as pd
+import pytest
+import yaml
+
+pytest.importorskip("dask_jobqueue", reason="dask-jobqueue is not installed (extra 'slurm')")
+
+from click.testing import CliRunner
+
+from hml_core import engines
+from hml_core.cli import main
+from hml_core.engines import slurm
+from hml_core.errors import ConfigError
+from tests.engines.helpers import REPOSITORY, configs
+
+EXAMPLE = REPOSITORY / "notebooks" / "batches" / "slurm.yaml"
+
+GOLDEN = """\
+#!/usr/bin/env bash
+
+#SBATCH -J hml
+#SBATCH -p gpu
+#SBATCH -A my-project
+#SBATCH -n 1
+#SBATCH --cpus-per-task=8
+#SBATCH --mem=30G
+#SBATCH -t 04:00:00
+#SBATCH --gres=gpu:1
+
+PYTHON -m distributed.cli.dask_worker tcp://SCHEDULER --name dummy-name --nthreads 1 \
+--memory-limit 29.80GiB --nanny --death-timeout 60 --resources GPU=1
+"""
+
+SBATCH = """#!/bin/sh
+# Runs the job at once, in the background.
+bash "$1" > "$(dirname "$0")/job.$$.log" 2>&1 &
+echo "Submitted batch job $!"
+"""
+SCANCEL = """#!/bin/sh
+for job in "$@"; do pkill -P "$job"; kill "$job"; done
+"""
+
+
+def normalised(script: str) -> str:
+    script = script.replace(sys.executable, "PYTHON")
+    return re.sub(r"tcp://[\d.]+:\d+", "tcp://SCHEDULER", script).strip() + "\n"
+
+
+def test_the_job_script_is_the_one_we_expect():
+    assert normalised(slurm.job_script(slurm.read(EXAMPLE))) == GOLDEN
+
+
+def test_a_dry_run_prints_runs_and_script_and_submits_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "")  # neither sbatch nor anything else
+    grid = tmp_path / "grid.yaml"
+    grid.write_text("recipe: [ce, hml1]\nseed: [0, 1]\nepochs: 2\n")
+    arguments = ["sweep", grid, "--engine", f"slurm:{EXAMPLE}", "--runs-root", tmp_path / "runs"]
+    result = CliRunner().invoke(main, [str(a) for a in [*arguments, "--dry-run"]])
+    assert result.exit_code == 0, result.output
+    runs, _, script = result.output.partition("\n\n")
+    assert [line.split()[:2] for line in runs.splitlines()] == 4 * [["to", "do"]]
+    assert normalised(script) == GOLDEN
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"walltime": None}, "lacks walltime"),
+        ({"cores": None, "memory": None}, "lacks cores, memory"),
+        ({"partition": "gpu"}, r"do not exist or are not its to set: partition. .*queue"),
+        ({"processes": 4}, "not its to set: processes"),
+        ({"jobs": 0}, "`jobs` in .* to be a whole number ≥ 1, got 0"),
+        ({"jobs": "many"}, "`jobs` in .* got 'many'"),
+        ({"gpus": 2}, "`gpus` in .* to be 0 or 1, got 2"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_what_is_wrong(change, message, tmp_path):
+    options = {**yaml.safe_load(EXAMPLE.read_text()), **change}
+    path = tmp_path / "slurm.yaml"
+    path.write_text(yaml.safe_dump({k: v for k, v in options.items() if v is not None}))
+    with pytest.raises(ConfigError, match=message):
+        engines.sweep(configs(), engine=f"slurm:{path}", runs_root=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_missing_file_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"no file 'slurm.yaml': .*'More than one machine"):
+        engines.sweep(configs(), engine="slurm")
+
+
+def test_a_sweep_over_jobs_gives_the_serial_frame(tmp_path, monkeypatch):
+    """sbatch and scancel are stand-ins that run the job script on this machine."""
+    for name, text in {"sbatch": SBATCH, "scancel": SCANCEL}.items():
+        path = tmp_path / "bin" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
+    options = {"jobs": 1, "cores": 1, "memory": "2GB", "walltime": "00:10:00", "interface": "lo"}
+    path = tmp_path / "slurm.yaml"
+    path.write_text(yaml.safe_dump(options))
+    frame = engines.sweep(
+        configs(), engine=f"slurm:{path}", runs_root=tmp_path / "slurm", progress=False
+    )
+    serial = engines.sweep(configs(), runs_root=tmp_path / "serial", progress=False)
+    pd.testing.assert_frame_equal(serial.drop(columns="seconds"), frame.drop(columns="seconds"))
+    assert list((tmp_path / "bin").glob("job.*.log")), "no job ran"
