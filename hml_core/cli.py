@@ -57,14 +57,49 @@ def main() -> None:
     type=click.Path(path_type=Path),
     help="Executed notebook [default: results/notebooks/NOTEBOOK].",
 )
-def run(notebook: Path, pairs: tuple, file: Path | None, output: Path | None) -> None:
+@click.option("--timeout", type=float, metavar="SECONDS", help="Stop it after this time.")
+def run(
+    notebook: Path, pairs: tuple, file: Path | None, output: Path | None, timeout: float | None
+) -> None:
     """Execute NOTEBOOK headlessly; an unknown or ill-typed parameter is an error."""
     from hml_core import notebooks
 
     given: dict[str, Any] = {} if file is None else yaml_files.read(file)
     given |= {name: yaml_files.value(text, f"parameter {name!r}") for name, text in pairs}
-    written = notebooks.execute(notebook, given, output)
+    written = notebooks.execute(notebook, given, output, timeout=timeout)
     click.echo(f"Executed notebook: {written}")
+
+
+# hml batch ----------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("-j", "--jobs", type=int, default=1, show_default=True, help="Notebooks at a time.")
+@click.option("--resume", is_flag=True, help="Leave out what is done with the same parameters.")
+@click.option("--dry-run", is_flag=True, help="Check the file and list the jobs; execute nothing.")
+def batch(file: Path, jobs: int, resume: bool, dry_run: bool) -> None:
+    """Execute the notebooks of FILE (YAML), each in its own process, and sum up how they went.
+
+    The exit status is 1 if any failed. The summary also lies beside the executed notebooks.
+    """
+    from hml_core.notebooks import batch as batches
+
+    planned = batches.read(file)
+    if dry_run:
+        for job in planned:
+            given = ", ".join(f"{name}={value!r}" for name, value in job.parameters.items())
+            click.echo(f"{job.output}  ←  {job.notebook}  {given}")
+        return
+    frame = batches.run(planned, parallel=jobs, resume=resume)
+    width = max(map(len, frame["output"]))
+    for row in frame.itertuples():
+        click.echo(f"{row.status:<12}{row.seconds:>9.1f} s  {row.output:<{width}}  {row.message}")
+    summary = planned[0].output.parent / f"{file.stem}_summary.csv"
+    frame.to_csv(summary, index=False)
+    click.echo(f"Summary: {summary}")
+    if not frame["status"].isin(["done", "done before"]).all():
+        raise SystemExit(1)
 
 
 # hml train ----------------------------------------------------------------------------------------

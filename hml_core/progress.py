@@ -50,6 +50,7 @@ class Progress:
         self.enabled = enabled
         self.plain = is_headless()
         self.note = ""
+        self.unsaid = False  # steps since the last line
         self.started = self.last_line = time.monotonic()
         self.first = initial
         self.bar = None
@@ -69,13 +70,14 @@ class Progress:
     ) -> None:
         if self.bar is not None:
             self.bar.close()
-        elif self.enabled and kind is None and self.last_line != self.started:
+        elif self.enabled and kind is None and self.last_line != self.started and self.unsaid:
             self._line()
 
     def update(self, note: str = "") -> None:
         """One more step is done; ``note`` says how it went."""
         self.done += 1
         self.note = note
+        self.unsaid = True
         if self.bar is not None:
             self.bar.set_postfix_str(note, refresh=False)
             self.bar.update(1)
@@ -91,6 +93,7 @@ class Progress:
 
     def _line(self) -> None:
         self.last_line = time.monotonic()
+        self.unsaid = False
         passed = self.last_line - self.started
         left = passed / max(self.done - self.first, 1) * (self.total - self.done)
         print(

@@ -1,0 +1,29 @@
+"""Notebooks as programs: strict parameters, headless execution, batches, a gallery of the results.
+
+A notebook's ``parameters`` cell is its interface: plain assignments of literals, each with a comment.
+papermill would only warn about a parameter that the cell does not assign, and it passes a tuple on as
+text; here both are errors.
+"""
+
+from hml_core.notebooks.display import delta_slider, save, save_frame, save_text, show, versions
+from hml_core.notebooks.execution import execute
+from hml_core.notebooks.interface import (
+    Parameter,
+    ParameterError,
+    check_parameters,
+    parameters,
+)
+
+__all__ = [
+    "Parameter",
+    "ParameterError",
+    "check_parameters",
+    "delta_slider",
+    "execute",
+    "parameters",
+    "save",
+    "save_frame",
+    "save_text",
+    "show",
+    "versions",
+]

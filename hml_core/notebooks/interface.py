@@ -1,0 +1,111 @@
+"""The parameters of a notebook: what its ``parameters`` cell assigns, and what may replace it."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from hml_core.errors import ConfigError
+
+
+class ParameterError(ConfigError):
+    """A parameter that a notebook does not have, or of the wrong type."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One assignment of a ``parameters`` cell."""
+
+    name: str
+    default: Any
+    comment: str
+
+
+def parameters(notebook: str | Path) -> dict[str, Parameter]:
+    """The parameters of a notebook with their defaults, in the order of its cell.
+
+    Raises
+    ------
+    ParameterError
+        For a file that is not a notebook or has no cell tagged ``parameters``.
+    """
+    path = Path(notebook)
+    if not path.is_file():
+        raise ParameterError(f"There is no notebook {str(notebook)!r}.")
+    try:
+        content = nbformat.read(path, as_version=4)
+    except Exception as error:  # nbformat raises its validators' and decoders' own errors
+        raise ParameterError(f"{str(notebook)!r} is not a Jupyter notebook: {error}") from error
+    cells = [c for c in content.cells if "parameters" in c.metadata.get("tags", [])]
+    if not cells:
+        raise ParameterError(f"The notebook {str(notebook)!r} has no cell tagged 'parameters'.")
+    source = cells[0].source
+    lines = source.splitlines()
+    found = {}
+    try:
+        for node in ast.parse(source).body:
+            plain = isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None
+            target = (
+                (node.targets[0] if isinstance(node, ast.Assign) else node.target)
+                if plain
+                else None
+            )
+            if isinstance(target, ast.Name):
+                own = lines[node.lineno - 1 : node.end_lineno]
+                comment = " ".join(line.partition("#")[2].strip() for line in own).strip()
+                found[target.id] = Parameter(target.id, ast.literal_eval(node.value), comment)
+    except (SyntaxError, ValueError) as error:
+        raise ParameterError(
+            f"The parameters cell of {path.name} is not plain `name = value` lines of literals: {error}"
+        ) from error
+    return found
+
+
+def check_parameters(notebook: str | Path, given: Mapping[str, Any]) -> None:
+    """Refuse parameters that the notebook does not have or whose type differs from the default's.
+
+    An int may stand for a float, and a parameter whose default is None takes any value.
+
+    Raises
+    ------
+    ParameterError
+    """
+    known = parameters(notebook)
+    for name, value in given.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ParameterError(
+                f"The notebook {Path(notebook).name} has no parameter {name!r}.{hint} "
+                f"It has: {', '.join(known)}."
+            )
+        _check_type(name, value, known[name].default)
+
+
+def _check_type(name: str, value: Any, default: Any) -> None:
+    if isinstance(value, tuple):
+        raise ParameterError(
+            f"The parameter {name!r} is a tuple, which papermill would pass on as text: expected a "
+            f"list, e.g. {list(value)!r}."
+        )
+    if default is None or (value is None and default is None):
+        return
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        return
+    if type(value) is not type(default):
+        hint = ""
+        if isinstance(default, list):
+            hint = f" Write it as a list, e.g. {default!r}."
+        raise ParameterError(
+            f"Expected the parameter {name!r} to be {type(default).__name__} like its default "
+            f"{default!r}, got {value!r} ({type(value).__name__}).{hint}"
+        )
+    if isinstance(default, list) and default:
+        for item in value:
+            _check_type(f"{name}[…]", item, default[0])
