@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -102,33 +103,66 @@ def batch(file: Path, jobs: int, resume: bool, dry_run: bool) -> None:
         raise SystemExit(1)
 
 
+# hml report ---------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("notebooks", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("results/gallery"),
+    show_default=True,
+    help="Folder of the gallery.",
+)
+@click.option("--title", default="Results", show_default=True, help="Heading of the index.")
+def report(notebooks: tuple[Path, ...], output: Path, title: str) -> None:
+    """Make a static HTML gallery of executed NOTEBOOKS [default: all in results/notebooks]."""
+    from hml_core.notebooks import gallery
+
+    chosen = notebooks or sorted(Path("results/notebooks").glob("*.ipynb"))
+    click.echo(f"Gallery: {gallery.build(chosen, output, title)}")
+
+
 # hml train ----------------------------------------------------------------------------------------
 
 
-def _config_options(command: click.Command) -> click.Command:
-    """One option for every field of RunConfig, so that the two cannot drift apart."""
+class _ConfigCommand(click.Command):
+    """A command with one option for every field of RunConfig, so that the two cannot drift apart.
+
+    They are made when the command is used: importing RunConfig imports torch, which takes seconds that
+    no other command should wait.
+    """
+
+    def get_params(self, context: click.Context) -> list[click.Parameter]:
+        return [*_config_options(), *super().get_params(context)]
+
+
+@functools.cache
+def _config_options() -> tuple[click.Option, ...]:
     from hml_core import config as config_module
     from hml_core.config import RunConfig
 
     kinds = config_module.field_kinds()
-    for field in reversed(dataclasses.fields(RunConfig)):
+    options = []
+    for field in dataclasses.fields(RunConfig):
         flag = f"--{field.name.replace('_', '-')}"
         if bool in kinds[field.name]:
-            option = click.option(f"{flag}/--no-{flag[2:]}", field.name, default=None)
+            option = click.Option([f"{flag}/--no-{flag[2:]}", field.name], default=None)
         elif tuple in kinds[field.name]:
-            option = click.option(flag, field.name, type=int, multiple=True, metavar="EPOCH")
+            option = click.Option([flag, field.name], type=int, multiple=True, metavar="EPOCH")
         else:
             kind = next(k for k in kinds[field.name] if k in (int, float, str))
             default = "" if field.default is None else f" [default: {field.default}]"
-            option = click.option(
-                flag, field.name, type=kind, default=None, help=f"RunConfig.{field.name}{default}"
+            option = click.Option(
+                [flag, field.name], type=kind, help=f"RunConfig.{field.name}{default}"
             )
-        command = option(command)
-    return command
+        options.append(option)
+    return tuple(options)
 
 
-@main.command()
-@_config_options
+@main.command(cls=_ConfigCommand)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option(
     "--data-root", type=click.Path(path_type=Path), help="Folder of the data set's files."

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from click.testing import CliRunner
 
@@ -92,7 +95,7 @@ def test_run_reads_values_as_yaml(tmp_path, monkeypatch):
 
     seen = {}
 
-    def execute(notebook, given, output):
+    def execute(notebook, given, output, timeout):
         seen.update(given)
         return output
 
@@ -126,3 +129,13 @@ def test_doctor_says_what_works(tmp_path):
     output = call("doctor", "--runs-root", tmp_path / "file", code=1)
     assert "MISSING" in output
     assert "→" in output
+
+
+def test_commands_that_train_nothing_do_not_wait_for_torch():
+    """Importing it takes seconds."""
+    code = (
+        "import sys; from click.testing import CliRunner; from hml_core.cli import main; "
+        "assert all(CliRunner().invoke(main, [c, '--help']).exit_code == 0 for c in ('run', 'sweep')); "
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

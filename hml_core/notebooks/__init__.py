@@ -5,7 +5,15 @@ papermill would only warn about a parameter that the cell does not assign, and i
 text; here both are errors.
 """
 
-from hml_core.notebooks.display import delta_slider, save, save_frame, save_text, show, versions
+from hml_core.notebooks.display import (
+    delta_slider,
+    save,
+    save_frame,
+    save_text,
+    show,
+    show_table,
+    versions,
+)
 from hml_core.notebooks.execution import execute
 from hml_core.notebooks.interface import (
     Parameter,
@@ -25,5 +33,6 @@ __all__ = [
     "save_frame",
     "save_text",
     "show",
+    "show_table",
     "versions",
 ]

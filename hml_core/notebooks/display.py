@@ -6,10 +6,11 @@ import io
 from pathlib import Path
 
 import pandas as pd
-from IPython.display import Image
+from IPython.display import Image, display
 from matplotlib.figure import Figure
 
 from hml_core import environment, progress
+from hml_core.errors import ConfigError
 
 
 def versions() -> pd.DataFrame:
@@ -34,6 +35,41 @@ def _png(figure: Figure, dpi: int) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     return buffer.getvalue()
+
+
+def show_table(table: pd.DataFrame, best: str) -> None:
+    """Show a table; its row with the highest ``best`` stands for it in the gallery's index.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Cells may be text that begins with a number, such as "95.7 ± 1.0 *".
+    best : str
+        A column. It comes right after the row's name in the index.
+
+    Raises
+    ------
+    ConfigError
+        For a column that the table does not have.
+    """
+    if best not in table.columns:
+        raise ConfigError(f"The table has no column {best!r}: it has {', '.join(table.columns)}.")
+    numbers = pd.to_numeric(
+        table[best].astype(str).str.extract(r"^\s*([-+]?[\d.]+)")[0], errors="coerce"
+    )
+    key_row = {}
+    if numbers.notna().any():
+        position = numbers.reset_index(drop=True).idxmax()
+        row = table.iloc[position]
+        texts = [name for name in table.columns if name != best]
+        named = (
+            {}
+            if isinstance(table.index, pd.RangeIndex)
+            else {table.index.name: table.index[position]}
+        )
+        key_row = {**named, **{name: row[name] for name in [best, *texts]}}
+    cells = {str(name or ""): str(value) for name, value in key_row.items()}
+    display(table, metadata={"hml_core": {"key_row": cells}})
 
 
 def save_text(text: str, name: str, folder: str | Path) -> None:

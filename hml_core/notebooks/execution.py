@@ -157,6 +157,7 @@ def _execute_once(
                     log_output=False,
                     start_timeout=STARTUP_TIMEOUT_S,
                     kernel_name="python3",  # that of the running environment
+                    language="python",
                     kernel_manager_class=_kernel_manager(sockets, managers),
                 )
         except PapermillExecutionError as error:
@@ -179,7 +180,8 @@ def _has_begun(output: Path) -> bool:
         cells = nbformat.read(output, as_version=4).cells
     except (OSError, ValueError):
         return False
-    return any(cell.metadata.get("papermill", {}).get("status") != "pending" for cell in cells)
+    # (papermill calls every cell "completed" in the end; only the times are told truly.)
+    return any(cell.metadata.get("papermill", {}).get("start_time") for cell in cells)
 
 
 def _kernel_manager(sockets: str, managers: list[Any]) -> type:

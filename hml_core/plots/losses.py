@@ -10,6 +10,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from hml_core.errors import ConfigError
 from hml_core.losses.hard_mining import hard_mining_value, outlier_cut
 from hml_core.plots.style import figure, look, shade_groups
 
@@ -24,6 +25,10 @@ def probabilities(low: float = 1e-8, points: int = 2001) -> Tensor:
 
 def _curves(delta: float, gammas: Sequence[float]) -> list[tuple[str, str, Callable, str]]:
     """(label, colour, loss of p, line style) of the compared losses."""
+    if not delta > 0 or not all(gamma >= 0 for gamma in gammas):
+        raise ConfigError(
+            f"Expected `delta` > 0 and each of `gammas` >= 0, got {delta!r}, {gammas!r}."
+        )
     focal = look("focal").colour
     lines = ["--", "-.", ":"]
     curves = [("cross-entropy", look("ce").colour, lambda p: -p.log(), "-")]

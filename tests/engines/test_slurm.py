@@ -8,9 +8,6 @@ import sys
 import pandas as pd
 import pytest
 import yaml
-
-pytest.importorskip("dask_jobqueue", reason="dask-jobqueue is not installed (extra 'slurm')")
-
 from click.testing import CliRunner
 
 from hml_core import engines
@@ -39,7 +36,9 @@ PYTHON -m distributed.cli.dask_worker tcp://SCHEDULER --name dummy-name --nthrea
 
 SBATCH = """#!/bin/sh
 # Runs the job at once, in the background.
-bash "$1" > "$(dirname "$0")/job.$$.log" 2>&1 &
+job="$(dirname "$0")/job.$$"
+cp "$1" "$job.sh"  # Slurm keeps its own copy; dask-jobqueue deletes the original
+bash "$job.sh" > "$job.log" 2>&1 &
 echo "Submitted batch job $!"
 """
 SCANCEL = """#!/bin/sh

@@ -1,0 +1,154 @@
+"""Batches: one process and one output per job, a summary, and going on where it stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from hml_core.cli import main
+from hml_core.errors import ConfigError
+from hml_core.notebooks import batch
+from tests.notebooks.helpers import make
+
+SOURCES = (
+    "value = 1  # an int\nname = ''  # a text",
+    "import os, time\nprint('process', os.getpid())",
+    "assert value > 0, 'value must be positive'",
+    "time.sleep(600 if value > 100 else 0)",
+)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path, *SOURCES)
+    return tmp_path
+
+
+def write(folder: Path, content) -> Path:
+    path = folder / "batch.yaml"
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+    return path
+
+
+def job(**fields) -> dict:
+    return {"notebook": "made.ipynb", **fields}
+
+
+def test_a_grid_makes_a_job_for_every_combination(folder):
+    entry = job(grid={"value": [1, 2], "name": ["a", "b"]}, output="{name}/{value}.ipynb")
+    jobs = batch.read(write(folder, {"output": "out", "timeout": 9, "jobs": [entry]}))
+    assert [str(j.output) for j in jobs] == [f"out/{n}/{v}.ipynb" for n in "ab" for v in (1, 2)]
+    assert jobs[1].parameters == {"value": 2, "name": "a"}
+    assert {j.timeout for j in jobs} == {9}
+    entry = job(grid={"value": [7]}, parameters={"name": "v{value}"})
+    (other,) = batch.read(write(folder, {"jobs": [entry]}))
+    assert str(other.output) == "results/notebooks/made_7.ipynb"
+    assert other.parameters == {"value": 7, "name": "v7"}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "to hold `name: value` lines"),
+        ("- a", "name: value"),
+        ({"jobs": []}, "to hold a list `jobs`"),
+        ({"job": [job()]}, "unknown keys: job"),
+        ({"jobs": ["made.ipynb"]}, "Job 1 of 'batch.yaml': expected .* with a `notebook`"),
+        ({"jobs": [job(params={})]}, "Job 1 .* unknown keys params: expected grid, notebook"),
+        ({"jobs": [job(), {"notebook": "no.ipynb"}]}, "Job 2 .* There is no notebook 'no.ipynb'"),
+        ({"jobs": [job(parameters={"valu": 3})]}, r"no parameter 'valu'\. Did you mean 'value'"),
+        ({"jobs": [job(parameters={"value": "3"})]}, r"'value' to be int .* got '3'"),
+        ({"jobs": [job(grid={"value": [1, 2.5]})]}, r"'value' to be int .* got 2\.5"),
+        ({"jobs": [job(grid={"value": 3})]}, "'value' of `grid` to be a list, got 3"),
+        ({"jobs": [job(grid={"value": []})]}, "'value' of `grid` to be a list"),
+        ({"jobs": [job(grid={"value": [1]}, parameters={"value": 1})]}, "in `parameters` and in"),
+        ({"jobs": [job(parameters=[1])]}, "expected `parameters` to hold"),
+        ({"jobs": [job(timeout=0)]}, "`timeout` to be a number of seconds > 0"),
+        ({"timeout": True, "jobs": [job()]}, "`timeout` to be a number of seconds > 0"),
+        ({"jobs": [job(output="a.txt")]}, "`output` to end in .ipynb"),
+        ({"output": ".", "jobs": [job(output="made.ipynb")]}, "would overwrite the notebook"),
+        ({"jobs": [job(), job()]}, "Several jobs .* write made.ipynb: give each an `output`"),
+        ({"jobs": [job(grid={"value": [1]}, output="{size}.ipynb")]}, "names what is not in the grid"),
+        ({"output": 3, "jobs": [job()]}, "`output` to be a text"),
+    ],
+)  # fmt: skip
+def test_a_wrong_file_is_refused_before_anything_starts(content, message, folder):
+    write(folder, content)
+    with pytest.raises(ConfigError, match=message):
+        batch.read("batch.yaml")
+    output = CliRunner().invoke(main, ["batch", "batch.yaml"])
+    assert output.exit_code == 1
+    assert output.output.startswith("Error: ")
+    assert not list(folder.glob("results*"))
+
+
+def printed(path: Path) -> str:
+    cells = nbformat.read(path, 4).cells
+    return "".join(out.get("text", "") for c in cells for out in c.get("outputs", []))
+
+
+def test_a_batch_ends_with_a_summary_whatever_fails_and_goes_on_with_resume(folder):
+    """Two at a time; the exit status says that one failed; what is done is not done again."""
+    entries = [
+        job(grid={"value": [1, 2]}),
+        job(parameters={"value": 0}, output="bad.ipynb"),
+        job(parameters={"value": 101}, output="slow.ipynb", timeout=8),
+    ]
+    write(folder, {"output": "out", "jobs": entries})
+    result = CliRunner().invoke(main, ["batch", "batch.yaml", "-j", "2"])
+    assert result.exit_code == 1, result.output
+    summary = pd.read_csv("out/batch_summary.csv").fillna("")
+    assert summary["status"].tolist() == ["done", "done", "failed", "timed out"]
+    assert "AssertionError: value must be positive" in summary["message"][2]
+    assert "not done after 8 s" in summary["message"][3]
+    assert "value must be positive" in result.output
+    assert "Traceback" in Path("out/bad.log").read_text() or Path("out/bad.log").stat().st_size
+    processes = [printed(Path(f"out/made_{value}.ipynb")) for value in (1, 2)]
+    assert processes[0].startswith("process ")
+    assert processes[0] != processes[1]
+
+    entries[1]["parameters"]["value"] = entries[2]["parameters"]["value"] = 3
+    write(folder, {"output": "out", "jobs": entries})
+    frame = batch.run(batch.read("batch.yaml"), parallel=2, resume=True, progress=False)
+    assert frame["status"].tolist() == ["done before", "done before", "done", "done"]
+    assert processes == [printed(Path(f"out/made_{value}.ipynb")) for value in (1, 2)]
+
+
+def test_an_interrupted_batch_leaves_no_process_and_goes_on(folder):
+    """Ctrl-C: the kernels end, what was done is kept, --resume does the rest."""
+    note = folder / "pid"
+    source = f"import os, time\nif value > 1:\n    open({str(note)!r}, 'w').write(str(os.getpid()))"
+    go = str(folder / "go")
+    wait = f"while value > 1 and not os.path.exists({go!r}):\n    time.sleep(0.1)"
+    make(folder, SOURCES[0], source, wait)
+    write(folder, {"output": "out", "jobs": [job(grid={"value": [1, 2]})]})
+    command = [sys.executable, "-m", "hml_core", "batch", "batch.yaml"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.monotonic() + 90
+    while not note.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "--resume goes on from there" in output
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(note.read_text()), 0)
+    (folder / "go").touch()
+    frame = batch.run(batch.read("batch.yaml"), resume=True, progress=False)
+    assert frame["status"].tolist() == ["done before", "done"]
+
+
+def test_the_batches_that_come_along_are_valid(repository, monkeypatch):
+    monkeypatch.chdir(repository)
+    assert batch.read("notebooks/batches/tables.yaml")
