@@ -12,7 +12,7 @@ INSTALLED := $(VENV)/.installed
 GPU_ONLY := ^(nvidia|cuda|triton)
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test lab tables doctor clean
+.PHONY: help install quickstart test test-browser chaos lab tables gallery doctor clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,21 +57,29 @@ quickstart: $(INSTALLED)  ## Seven methods on Digits-LT: table, figures, execute
 test: $(INSTALLED)  ## Run the tests
 	@$(BIN)/python -m pytest -q
 
+# Debian: apt install chromium. CHROMIUM names another one.
+CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
+
+test-browser: $(INSTALLED)  ## JupyterLab and the gallery in a headless Chromium
+	@test -n "$(CHROMIUM)" || { echo "No Chromium was found: on Debian, apt install chromium; or make \
+	CHROMIUM=/path/to/it test-browser" >&2; exit 1; }
+	@$(BIN)/python -c 'import playwright' 2>/dev/null || \
+	  $(BIN)/pip install --quiet --disable-pip-version-check -e '.[browser]'
+	@HML_CHROMIUM="$(CHROMIUM)" $(BIN)/python -m pytest -q -m browser tests/browser
+
+chaos: $(INSTALLED)  ## Kill, fill, damage, race: what happens to the runs (about 5 minutes)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos
+
 lab: $(INSTALLED)  ## Open JupyterLab on the notebooks
 	@$(BIN)/jupyter lab --notebook-dir=. notebooks
 
-# Where the CIFAR images are; hml prepare downloads what is missing.
-DATA_ROOT ?= data
-
 tables: $(INSTALLED)  ## The full 200-epoch CIFAR-LT tables and the audit (needs a GPU: hours on one)
-	$(BIN)/hml prepare cifar10 --data-root $(DATA_ROOT)
-	$(BIN)/hml prepare cifar100 --data-root $(DATA_ROOT)
-	@set -e; for dataset in cifar10 cifar100; do for protocol in controlled official; do \
-	  $(BIN)/hml run notebooks/02_cifar_lt.ipynb -p dataset $$dataset -p protocol $$protocol \
-	    -p data_root $(abspath $(DATA_ROOT)) -p name $${dataset}_lt_$$protocol \
-	    -o results/notebooks/02_$${dataset}_lt_$$protocol.ipynb; done; \
-	  $(BIN)/hml run notebooks/07_audit.ipynb -p dataset $$dataset -p name audit_$$dataset \
-	    -p data_root $(abspath $(DATA_ROOT)) -o results/notebooks/07_audit_$$dataset.ipynb; done
+	$(BIN)/hml prepare cifar10 --data-root data
+	$(BIN)/hml prepare cifar100 --data-root data
+	$(BIN)/hml batch notebooks/batches/tables.yaml --resume
+
+gallery: $(INSTALLED)  ## HTML pages of the executed notebooks, in results/gallery
+	@$(BIN)/hml report
 
 doctor: $(INSTALLED)  ## Say what works on this machine and what is missing
 	@$(BIN)/hml doctor

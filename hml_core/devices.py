@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import os
 import platform
 from pathlib import Path
@@ -73,6 +75,28 @@ def cpu_has_bf16() -> bool:
     capability = torch.backends.cpu.get_cpu_capability()
     flags = _cpu_info("flags").split()
     return "avx512_bf16" in flags or "amx_bf16" in flags if "AVX512" in capability else False
+
+
+# glibc's mallopt numbers (malloc.h) and what they are set to.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_KEPT_BYTES, _LARGEST_ON_HEAP = 2**30, 2**25
+
+
+@functools.cache
+def keep_freed_memory() -> bool:
+    """Let this process keep up to 1 GiB that it freed, for the next step needs just as much.
+
+    By itself glibc hands activations back to the system after every step and takes them anew, page by
+    page: a sixth of a small network's training time, and a third where several processes do it at once
+    (measured by ``benchmarks/sweep.py``). Returns whether the allocator took the advice.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # another C library
+        return False
+    return bool(
+        mallopt(_TRIM_THRESHOLD, _KEPT_BYTES) and mallopt(_MMAP_THRESHOLD, _LARGEST_ON_HEAP)
+    )
 
 
 def describe(device: torch.device) -> str:

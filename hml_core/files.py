@@ -13,8 +13,21 @@ from hml_core.errors import RunError
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
-    """Write ``content`` so that a reader, or a crash, sees the old file or the new one, whole."""
+    """Write ``content`` so that a reader, or a crash, sees the old file or the new one, whole.
+
+    Raises
+    ------
+    RunError
+        With the system's reason, such as a full disk; the old file is still there then.
+    """
     data = content.encode() if isinstance(content, str) else content
+    try:
+        _write_and_rename(path, data)
+    except OSError as error:
+        raise RunError(f"Cannot write {str(path)!r}: {error.strerror or error}.") from error
+
+
+def _write_and_rename(path: Path, data: bytes) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as stream:
@@ -37,7 +50,12 @@ def _umask() -> int:
 
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON, atomically."""
-    write_atomically(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
+    write_atomically(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """The one way in which we write ``value`` as JSON."""
+    return json.dumps(value, indent=1, sort_keys=True) + "\n"
 
 
 def sha256(path: Path) -> str:

@@ -55,10 +55,12 @@ class Run:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         try:
-            self.metrics = json.loads((self.path / "metrics.json").read_text())
+            text = (self.path / "metrics.json").read_text()
+            self.metrics = json.loads(text)
+            damaged = text != files.json_text(self.metrics)
             claimed = self.metrics.pop("checksum")
             self.config = RunConfig.from_json((self.path / "config.json").read_text())
-            damaged = claimed != files.checksum(self.metrics)
+            damaged |= claimed != files.checksum(self.metrics)
             damaged |= self.metrics["config_hash"] != self.config.hash
             damaged |= self.path.name != self.metrics["run_id"]
             damaged |= not set(self.metrics) >= REQUIRED
@@ -277,6 +279,8 @@ class RunFolder:
             self.path.mkdir(exist_ok=True)
         except OSError as error:
             raise RunError(f"Cannot make the folder {str(self.path)!r}: {error}") from error
+        for half_written in self.path.glob(".*"):  # of a process that was killed while it wrote
+            half_written.unlink()
         # A file system that fills up must be noticed here rather than in the last epoch.
         for name, value in (("environment.json", environment), ("manifest.json", manifest)):
             files.write_json(self.path / name, value)
@@ -293,8 +297,6 @@ class RunFolder:
 
     def _read_checkpoint(self) -> dict[str, Any] | None:
         path = self.path / "checkpoint.pt"
-        if (self.path / "failed.json").exists():
-            path.unlink(missing_ok=True)  # asked for again: from the start
         if not path.exists():
             return None
         try:
@@ -338,17 +340,21 @@ class RunFolder:
         (self.path / "checkpoint.pt").unlink(missing_ok=True)
         return Run(self.path)
 
-    def fail(self, error: BaseException) -> None:
-        """Record why the run stopped."""
-        files.write_json(
-            self.path / "failed.json",
-            {
-                "error": str(error),
-                "type": type(error).__name__,
-                "traceback": "".join(traceback.format_exception(error)),
-                "config": self.config.to_dict(),
-            },
-        )
+    def fail(self, error: BaseException, *, resumable: bool = True) -> None:
+        """Record why the run stopped, if the disk still takes it.
+
+        ``resumable``: the cause may be gone next time (a full disk), so that the checkpoint is kept.
+        """
+        if not resumable:
+            (self.path / "checkpoint.pt").unlink(missing_ok=True)
+        record = {
+            "error": str(error),
+            "type": type(error).__name__,
+            "traceback": "".join(traceback.format_exception(error)),
+            "config": self.config.to_dict(),
+        }
+        with contextlib.suppress(RunError):
+            files.write_json(self.path / "failed.json", record)
 
 
 def _holder(note: Path) -> str:

@@ -85,6 +85,7 @@ def fit(
         With epoch, step and config; the run is recorded as failed.
     """
     where = devices.resolve(device)
+    devices.keep_freed_memory()
     folder = RunFolder(runs_root, config)
     with folder.locked(wait):
         if (done := folder.finished()) is not None:
@@ -105,6 +106,9 @@ def fit(
                 folder.begin(record, splits.manifest())
         try:
             return _run_to_end(trainer, folder, progress)
+        except NonFiniteLossError as error:
+            folder.fail(error, resumable=False)
+            raise
         except Exception as error:
             folder.fail(error)
             raise

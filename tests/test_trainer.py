@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -283,3 +284,8 @@ def test_loss_arguments_come_from_the_training_set():
     assert weighted.delta == 9.0
     assert trainer.build_loss(Stage("hard_mining"), counts).weight is None
     assert trainer.build_loss(Stage("ldam"), counts).margins.max().item() == pytest.approx(0.5)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="an option of glibc's allocator")
+def test_freed_memory_is_kept_on_glibc():
+    assert devices.keep_freed_memory()

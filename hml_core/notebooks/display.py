@@ -68,7 +68,8 @@ def show_table(table: pd.DataFrame, best: str) -> None:
             else {table.index.name: table.index[position]}
         )
         key_row = {**named, **{name: row[name] for name in [best, *texts]}}
-    cells = {str(name or ""): str(value) for name, value in key_row.items()}
+    # Pairs, for a notebook's file sorts the keys of a mapping.
+    cells = [[str(name or ""), str(value)] for name, value in key_row.items()]
     display(table, metadata={"hml_core": {"key_row": cells}})
 
 

@@ -157,8 +157,7 @@ def _describe_figures(content: nbformat.NotebookNode, title: str) -> None:
 
 def _key_row(outputs: list) -> dict[str, str]:
     rows = [output.get("metadata", {}).get("hml_core", {}).get("key_row") for output in outputs]
-    row = next((row for row in rows if row), {})
-    return dict(list(row.items())[:KEY_ROW_CELLS])
+    return dict(next((row for row in rows if row), [])[:KEY_ROW_CELLS])
 
 
 def _thumbnail(outputs: list) -> str:

@@ -48,7 +48,7 @@ def executed(folder: Path, name: str = "a.ipynb", record: dict | None = RECORD, 
     table = new_output(
         "display_data",
         {"text/html": "<table><tr><td>95.7 ± 1.0</td></tr></table>"},
-        metadata={"hml_core": {"key_row": {"Recipe": "HML<1>", "Balanced acc.": "95.7 ± 1.0"}}},
+        metadata={"hml_core": {"key_row": [["Recipe", "HML<1>"], ["Balanced acc.", "95.7 ± 1.0"]]}},
     )
     outputs = [new_output("stream", name="stdout", text=text) for text in ("one", "\n", "two\n")]
     cells = [
@@ -105,6 +105,7 @@ def test_the_index_says_what_when_and_how(tmp_path):
     text = index.read_text(encoding="utf-8")
     assert "<h1>My tables</h1>" in text
     assert "2 executed notebooks" in text
+    assert text.index("HML&lt;1&gt;") < text.index("95.7 ± 1.0")
     assert text.index("Made &amp; &lt;tested&gt;") < text.index("Second")
     assert "a figure, and more." in text
     assert "HML&lt;1&gt;" in text
@@ -177,9 +178,8 @@ def test_the_key_row_of_a_table_is_the_best_one(shown):
     notebooks.show_table(table, best="Top-1")
     notebooks.show_table(table.reset_index(), best="Top-1")
     notebooks.show_table(table[2:], best="Top-1")
-    row = {"Recipe": "HML1", "Top-1": "95.7 ± 1.0 *", "n": "5"}
+    recipe, top1, n = ["Recipe", "HML1"], ["Top-1", "95.7 ± 1.0 *"], ["n", "5"]
     rows = [metadata["hml_core"]["key_row"] for metadata in shown]
-    assert rows == [row, row, {}]
-    assert list(rows[1]) == ["Top-1", "Recipe", "n"]
+    assert rows == [[recipe, top1, n], [top1, recipe, n], []]
     with pytest.raises(ConfigError, match="no column 'top1': it has Top-1, n"):
         notebooks.show_table(table, best="top1")

@@ -1,0 +1,99 @@
+"""What a person sees: notebooks run by hand in JupyterLab, and the gallery on a phone."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from hml_core.notebooks import gallery
+
+pytestmark = pytest.mark.browser
+
+RUN_S = 180_000  # milliseconds, as Playwright counts
+OUTPUT = ".jp-Notebook .jp-OutputArea-output"
+ALL_RAN = """() => {
+    const cells = [...document.querySelectorAll('.jp-Notebook .jp-CodeCell .jp-InputArea-prompt')];
+    return cells.length > 0 && cells.every(cell => /\\[\\d+\\]/.test(cell.textContent));
+}"""
+SIZES = "images => images.map(image => [image.naturalWidth, image.naturalHeight])"
+INK = """image => {
+    const canvas = document.createElement('canvas');
+    [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+    canvas.getContext('2d').drawImage(image, 0, 0);
+    return canvas.toDataURL();
+}"""
+
+
+def run_all(browser, lab, notebook: str):
+    """Open a notebook and run it from the menu."""
+    page = browser.new_page(viewport={"width": 1400, "height": 1000})
+    page.goto(lab.page(notebook))
+    page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)
+    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=60_000)
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_text("Run All Cells", exact=True).click()
+    page.wait_for_function(ALL_RAN, timeout=RUN_S)
+    return page
+
+
+def figures(page) -> list:
+    sizes = page.locator(f"{OUTPUT} img").evaluate_all(SIZES)
+    return [size for size in sizes if min(size) > 100]
+
+
+def errors(page) -> list[str]:
+    return page.locator(f"{OUTPUT}[data-mime-type*='error']").all_inner_texts()
+
+
+def test_the_quickstart_runs_and_shows_its_figures_and_its_table(browser, lab):
+    page = run_all(browser, lab, "00_quickstart.ipynb")
+    assert errors(page) == []
+    assert len(figures(page)) >= 5
+    table = page.locator(f"{OUTPUT} table", has_text="Balanced acc.").first
+    assert re.search(r"HML1.*±", table.inner_text(), re.S)
+    page.close()
+
+
+def test_the_slider_moves_the_curve(browser, lab):
+    page = run_all(browser, lab, "01_hard_mining_loss.ipynb")
+    assert errors(page) == []
+    assert len(figures(page)) >= 5
+    slider = page.locator(".jupyter-widgets.widget-slider")
+    image = page.locator("img.widget-image")
+    image.scroll_into_view_if_needed()
+    before, value = image.evaluate(INK), slider.locator(".widget-readout").inner_text()
+    slider.locator(".noUi-handle").focus()
+    for _ in range(10):
+        page.keyboard.press("ArrowRight")
+    page.wait_for_function(
+        "([before, ink]) => eval(ink)(document.querySelector('img.widget-image')) !== before",
+        arg=[before, INK], timeout=30_000,
+    )  # fmt: skip
+    assert slider.locator(".widget-readout").inner_text() != value
+    page.close()
+
+
+@pytest.mark.parametrize("width", [360, 1200])
+def test_the_gallery_needs_no_network_and_fits_a_phone(width, browser, repository, tmp_path):
+    paths = sorted((repository / "results" / "notebooks").glob("*.ipynb"))
+    index = gallery.build(paths, tmp_path / "gallery")
+    context = browser.new_context(offline=True, viewport={"width": width, "height": 800})
+    page, asked, complaints = context.new_page(), [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: complaints.append(message.text))
+    page.goto(index.as_uri())
+    assert page.locator(".card").count() == len(paths)
+    for number in range(len(paths)):
+        page.locator(".card > a").nth(number).click()
+        page.wait_for_selector("h1")
+        images = page.locator("img").evaluate_all(SIZES)
+        assert images
+        assert all(min(size) > 100 for size in images)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.get_by_text("← All notebooks").click()
+        page.wait_for_selector(".card")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert all(url.startswith(("file:", "data:")) for url in asked)
+    assert complaints == []
+    context.close()
