@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import yaml
+
 from hml_core import recipes
 from hml_core.config import RunConfig, grid
 from hml_core.recipes import Stage
@@ -30,6 +32,32 @@ trainer.CHECKPOINT_INTERVAL_S = 0.0
 frame = engines.sweep(configs(epochs=int(sys.argv[3])), runs_root=sys.argv[1])
 sys.exit(not (frame["status"] == "done").all())
 """
+
+
+SBATCH = """#!/bin/sh
+# Runs the job at once, in the background.
+job="$(dirname "$0")/job.$$"
+cp "$1" "$job.sh"  # Slurm keeps its own copy; dask-jobqueue deletes the original
+bash "$job.sh" > "$job.log" 2>&1 &
+echo "Submitted batch job $!"
+"""
+SCANCEL = """#!/bin/sh
+for job in "$@"; do pkill -P "$job"; kill "$job"; done
+"""
+
+
+def pretend_slurm(folder: Path, monkeypatch) -> Path:
+    """Put a stand-in for Slurm on the PATH that runs one job on this machine; returns its options."""
+    for name, text in {"sbatch": SBATCH, "scancel": SCANCEL}.items():
+        path = folder / "bin" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder / "bin"), prepend=":")
+    options = {"jobs": 1, "cores": 1, "memory": "2GB", "walltime": "00:10:00", "interface": "lo"}
+    path = folder / "slurm.yaml"
+    path.write_text(yaml.safe_dump(options))
+    return path
 
 
 def configs(**fields) -> list[RunConfig]:

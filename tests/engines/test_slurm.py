@@ -10,13 +10,16 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from hml_core import engines
+from hml_core import engines, notebooks, yaml_files
 from hml_core.cli import main
+from hml_core.config import grid
 from hml_core.engines import slurm
 from hml_core.errors import ConfigError
+from tests.engines import helpers
 from tests.engines.helpers import REPOSITORY, configs
 
 EXAMPLE = REPOSITORY / "notebooks" / "batches" / "slurm.yaml"
+TABLE = REPOSITORY / "notebooks" / "02_cifar_lt.ipynb"
 
 GOLDEN = """\
 #!/usr/bin/env bash
@@ -32,17 +35,6 @@ GOLDEN = """\
 
 PYTHON -m distributed.cli.dask_worker tcp://SCHEDULER --name dummy-name --nthreads 1 \
 --memory-limit 29.80GiB --nanny --death-timeout 60 --resources GPU=1
-"""
-
-SBATCH = """#!/bin/sh
-# Runs the job at once, in the background.
-job="$(dirname "$0")/job.$$"
-cp "$1" "$job.sh"  # Slurm keeps its own copy; dask-jobqueue deletes the original
-bash "$job.sh" > "$job.log" 2>&1 &
-echo "Submitted batch job $!"
-"""
-SCANCEL = """#!/bin/sh
-for job in "$@"; do pkill -P "$job"; kill "$job"; done
 """
 
 
@@ -97,18 +89,24 @@ def test_a_missing_file_is_named(tmp_path, monkeypatch):
 
 def test_a_sweep_over_jobs_gives_the_serial_frame(tmp_path, monkeypatch):
     """sbatch and scancel are stand-ins that run the job script on this machine."""
-    for name, text in {"sbatch": SBATCH, "scancel": SCANCEL}.items():
-        path = tmp_path / "bin" / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text)
-        path.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
-    options = {"jobs": 1, "cores": 1, "memory": "2GB", "walltime": "00:10:00", "interface": "lo"}
-    path = tmp_path / "slurm.yaml"
-    path.write_text(yaml.safe_dump(options))
+    path = helpers.pretend_slurm(tmp_path, monkeypatch)
     frame = engines.sweep(
         configs(), engine=f"slurm:{path}", runs_root=tmp_path / "slurm", progress=False
     )
     serial = engines.sweep(configs(), runs_root=tmp_path / "serial", progress=False)
     pd.testing.assert_frame_equal(serial.drop(columns="seconds"), frame.drop(columns="seconds"))
     assert list((tmp_path / "bin").glob("job.*.log")), "no job ran"
+
+
+def test_the_sweep_file_of_the_readme_holds_the_runs_of_the_notebook():
+    """Its dry run must tell what `hml run notebooks/02_cifar_lt.ipynb` would train."""
+    given = {p.name: p.default for p in notebooks.parameters(TABLE).values()}
+    names = ("delta", "weighting", "weight_placement")
+    made = grid(
+        recipe=given["recipes"], seed=given["seeds"], imbalance_type=given["imbalance_types"],
+        imbalance_ratio=given["imbalance_ratios"],
+        hard_mining={name: given[name] for name in names},
+        **{name: given[name] for name in ("dataset", "epochs", "model", "evaluate_every", "protocol")},
+    )  # fmt: skip
+    swept = grid(**yaml_files.read(REPOSITORY / "notebooks" / "batches" / "cifar100_lt.yaml"))
+    assert {config.run_id for config in swept} == {config.run_id for config in made}

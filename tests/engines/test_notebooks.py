@@ -1,0 +1,47 @@
+"""A notebook executed with each engine shows the same table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from hml_core import notebooks
+from tests.engines import helpers
+
+SMALL = {"recipes": ["ce", "hml1"], "seeds": [0, 1], "epochs": 4}
+
+
+def table(engine: str, folder: Path) -> tuple[str, str]:
+    """The comparison table as the notebook shows it, and the file with its numbers."""
+    given = {**SMALL, "engine": engine, "device": "cpu", "results_root": str(folder)}
+    output = folder / "executed.ipynb"
+    source = helpers.REPOSITORY / "notebooks" / "00_quickstart.ipynb"
+    notebooks.execute(source, given, output, show_progress=False)
+    outputs = [o for c in nbformat.read(output, 4).cells for o in c.get("outputs", [])]
+    (shown,) = (o.data["text/html"] for o in outputs if o.get("metadata", {}).get("hml_core"))
+    assert "HML1" in shown
+    return shown, (folder / "tables" / "quickstart.csv").read_text()
+
+
+@pytest.fixture(scope="module")
+def serial(tmp_path_factory) -> tuple[str, str]:
+    return table("serial", tmp_path_factory.mktemp("serial"))
+
+
+def test_dask(serial, tmp_path):
+    assert table("dask", tmp_path) == serial
+
+
+def test_a_running_cluster(serial, tmp_path):
+    from distributed import LocalCluster
+
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+        assert table(f"dask:{cluster.scheduler_address}", tmp_path) == serial
+
+
+def test_slurm(serial, tmp_path, monkeypatch):
+    path = helpers.pretend_slurm(tmp_path, monkeypatch)
+    assert table(f"slurm:{path}", tmp_path) == serial
+    assert list((tmp_path / "bin").glob("job.*.log")), "no job ran"
