@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from hml_core import __version__, yaml_files
+from hml_core import __version__, cli_prepare, yaml_files
 from hml_core.errors import HmlError
 
 SELECTION_ORDER = ("last", "best_validation", "best_test")
@@ -259,42 +259,7 @@ def sweep(file: Path, engine: str, runs_root: Path, dry_run: bool, **options: An
         raise SystemExit(1)
 
 
-# hml prepare --------------------------------------------------------------------------------------
-
-
-@main.command()
-@click.argument("dataset", type=click.Choice(["cifar10", "cifar100", "imagefolder"]))
-@click.option(
-    "--data-root",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="CIFAR: where the archive goes. imagefolder: the tree <root>/{train,test}/<class>.",
-)
-def prepare(dataset: str, data_root: Path) -> None:
-    """Make DATASET ready to train on: download and verify CIFAR, or pack a folder of small images."""
-    import json
-
-    import numpy as np
-
-    if dataset == "imagefolder":
-        from hml_core.datasets import imagefolder
-
-        folder = imagefolder.pack(data_root)
-        names = json.loads((folder / "index.json").read_text())["class_names"]
-        images = {s: len(np.load(folder / f"{s}_targets.npy")) for s in imagefolder.SPLITS}
-    else:
-        from data_prep import cifar as archive
-        from hml_core.datasets import cifar
-
-        try:
-            folder = archive.download(dataset, data_root)
-        except archive.DownloadError as error:
-            raise click.ClickException(str(error)) from error
-        train, test, names = cifar.read(dataset, str(data_root))
-        images = {"train": len(train), "test": len(test)}
-    click.echo(
-        f"{folder}: {images['train']} training and {images['test']} test images, {len(names)} classes"
-    )
+main.add_command(cli_prepare.prepare)
 
 
 # hml doctor ---------------------------------------------------------------------------------------

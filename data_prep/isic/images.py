@@ -1,0 +1,121 @@
+"""One image: colour constancy, crop, resize, encode. Imported by every worker, so nothing heavy here."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from data_prep import color_constancy, crop
+from hml_core.errors import ConfigError
+
+CONSTANCIES = ("none", "gray_world", "shades_of_gray")
+FORMATS = {"jpeg": ".jpg", "png": ".png"}
+LARGEST_SIDE = 20_000
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is done to every image, in this order.
+
+    Parameters
+    ----------
+    constancy : {"shades_of_gray", "gray_world", "none"}
+    p : float
+        Of shades of gray, ≥ 1.
+    segments : {1, 2, 4}
+        The light is estimated over the whole image, a 2×2 or a 4×4 grid.
+    crop : bool
+        To the largest centred square.
+    size : int
+        Shorter side after resizing (Lanczos), in pixels.
+    format : {"jpeg", "png"}
+    quality : int
+        Of JPEG, 1 to 100.
+    """
+
+    constancy: str = "shades_of_gray"
+    p: float = 6.0
+    segments: int = 1
+    crop: bool = True
+    size: int = 300
+    format: str = "jpeg"
+    quality: int = 95
+
+    def __post_init__(self) -> None:
+        checks: dict[str, tuple[Callable[[Any], bool], str]] = {
+            "constancy": (lambda v: v in CONSTANCIES, f"one of {', '.join(CONSTANCIES)}"),
+            "p": (lambda v: 1 <= v < float("inf"), "a finite number ≥ 1"),
+            "segments": (lambda v: v in color_constancy.SEGMENTS, "1, 2 or 4"),
+            "crop": (lambda v: isinstance(v, bool), "true or false"),
+            "size": (lambda v: v == int(v) and 1 <= v <= LARGEST_SIDE, f"1 to {LARGEST_SIDE}"),
+            "format": (lambda v: v in FORMATS, f"one of {', '.join(FORMATS)}"),
+            "quality": (lambda v: v == int(v) and 1 <= v <= 100, "1 to 100"),
+        }
+        for name, (is_right, expected) in checks.items():
+            value = getattr(self, name)
+            try:
+                right = is_right(value)
+            except (TypeError, ValueError, OverflowError):
+                right = False
+            if not right:
+                raise ConfigError(f"Expected `{name}` to be {expected}, got {value!r}.")
+
+
+def transform(image: np.ndarray, options: Options) -> Image.Image:
+    """Colour constancy, crop and resize of a uint8 (H, W, 3) image."""
+    if options.constancy == "gray_world":
+        image = color_constancy.gray_world(image, options.segments)
+    elif options.constancy == "shades_of_gray":
+        image = color_constancy.shades_of_gray(image, options.p, options.segments)
+    if options.crop:
+        image = crop.center_square(image)
+    height, width = image.shape[:2]
+    scale = options.size / min(height, width)
+    size = (max(round(width * scale), options.size), max(round(height * scale), options.size))
+    return Image.fromarray(np.ascontiguousarray(image)).resize(size, Image.Resampling.LANCZOS)
+
+
+def process(source: Path, target: Path, options: Options) -> dict[str, Any]:
+    """Transform one file; the target is whole or not there.
+
+    Returns
+    -------
+    dict
+        ``source_sha256``, ``output_sha256`` and, per channel of the result in [0, 1], the ``sum`` and
+        ``square_sum`` over its ``pixels``; or ``error`` for an image that does not decode.
+    """
+    try:
+        data = source.read_bytes()
+    except OSError as error:
+        return {"error": f"cannot be read: {error.strerror or error}"}
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            pixels = np.asarray(opened.convert("RGB"))
+        made = transform(pixels, options)
+    except UNREADABLE as error:
+        return {"error": f"does not decode: {error}"}
+    buffer = io.BytesIO()
+    encoding = {"quality": options.quality, "subsampling": 0} if options.format == "jpeg" else {}
+    made.save(buffer, format=options.format, **encoding)
+    encoded = buffer.getvalue()
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    temporary.write_bytes(encoded)
+    os.replace(temporary, target)
+    counts = np.array(made.histogram(), dtype=np.int64).reshape(3, 256)
+    levels = np.arange(256) / 255
+    return {
+        "source_sha256": hashlib.sha256(data).hexdigest(),
+        "output_sha256": hashlib.sha256(encoded).hexdigest(),
+        "pixels": int(counts[0].sum()),
+        "sum": (counts @ levels).tolist(),
+        "square_sum": (counts @ levels**2).tolist(),
+    }

@@ -1,0 +1,280 @@
+"""All images of an archive: in parallel, with progress, and going on where an earlier call stopped.
+
+``<output>/`` gets ``images/``, ``manifest.csv`` (a row for each image), ``rejected.csv`` (images that are
+missing or do not decode), and, last, ``prepared.json`` (options, classes, normalisation, leak). While work
+goes on, ``journal.jsonl`` holds what is done.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from data_prep.isic import splits
+from data_prep.isic.archive import ARCHIVES, Archive
+from data_prep.isic.images import FORMATS, Options, process
+from hml_core import devices, files
+from hml_core.errors import ConfigError, DataError
+from hml_core.progress import Progress
+
+MANIFEST = ("id", "class", "lesion_id", "split", "file", "source_sha256", "output_sha256")
+AHEAD = 4  # images handed out ahead of each worker: memory must not grow with the data set
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What :func:`prepare` made.
+
+    Attributes
+    ----------
+    folder : Path
+    manifest : DataFrame
+        A row for each prepared image.
+    rejected : DataFrame
+        ``id``, ``file`` and ``reason``.
+    leak : dict
+        Lesions that straddle the splits used, and those that would under an image-by-image split.
+    done_before : int
+        Images that an earlier call had prepared.
+    """
+
+    folder: Path
+    manifest: pd.DataFrame
+    rejected: pd.DataFrame
+    leak: dict[str, dict[str, int]]
+    done_before: int
+
+
+def prepare(
+    archive: Archive,
+    output: str | Path,
+    options: Options | None = None,
+    *,
+    seed: int = 0,
+    split_csv: str | Path | None = None,
+    workers: int | None = None,
+    progress: bool = True,
+) -> Prepared:
+    """Prepare every image of an archive and split them.
+
+    Called again with the same arguments it does what is missing: images that changed since, were
+    deleted or had been rejected are done again.
+
+    Parameters
+    ----------
+    archive : Archive
+        See :func:`data_prep.isic.archive.read`.
+    output : path
+    options : Options
+        What is done to an image.
+    seed : int
+        Of the split: 80 % training, 10 % validation, 10 % test, stratified, by lesion.
+    split_csv : path, optional
+        A split of one's own: columns ``id`` and ``split``. Images that it does not name are left out.
+    workers : int, optional
+        Processes; default: one for each usable core.
+    progress : bool
+
+    Returns
+    -------
+    Prepared
+
+    Raises
+    ------
+    ConfigError, DataError
+        Before anything is done: wrong options, a split that does not fit, an output folder that was made
+        with other options.
+    RunError
+        Where ``output`` cannot be written to.
+    """
+    options = options or Options()
+    workers = devices.usable_cores() if workers is None else workers
+    if isinstance(workers, bool) or workers < 1:
+        raise ConfigError(f"Expected `workers` ≥ 1, got {workers!r}.")
+    records = archive.records
+    if split_csv is None:
+        records = records.assign(split=splits.by_lesion(records, seed))
+    else:
+        records = records.assign(split=splits.from_csv(records, split_csv)).dropna(subset="split")
+    folder = files.require_writable(Path(output))
+    (folder / "images").mkdir(exist_ok=True)
+    suffix = FORMATS[options.format]
+    records = records.assign(file=[f"images/{image}{suffix}" for image in records["id"]])
+    done = _Journal(folder / "journal.jsonl", {"archive": archive.name, **asdict(options)})
+    (folder / "prepared.json").unlink(missing_ok=True)  # until everything is there again
+    before = len(done.of(records, folder))
+    todo = records[~records["id"].isin(done.of(records, folder))]
+    with Progress(
+        len(records), archive.name, enabled=progress, initial=before, unit="images"
+    ) as bar:
+        for row, result in _in_parallel(todo, folder, options, workers):
+            done.add(row, result)
+            rejected = sum("error" in entry for entry in done.entries.values())
+            bar.update(f"{rejected} rejected" if rejected else "")
+    return _finish(archive, records, folder, done, options, seed, split_csv, before)
+
+
+def _in_parallel(
+    todo: pd.DataFrame, folder: Path, options: Options, workers: int
+) -> Iterator[tuple[Any, dict[str, Any]]]:
+    rows = todo.itertuples()
+    context = multiprocessing.get_context("spawn")  # nothing of this process goes along
+    running: dict[Future, Any] = {}
+    with ProcessPoolExecutor(min(workers, max(len(todo), 1)), context) as pool:
+        try:
+            while True:
+                while len(running) < AHEAD * workers and (row := next(rows, None)) is not None:
+                    running[pool.submit(process, row.path, folder / row.file, options)] = row
+                if not running:
+                    return
+                ended, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in ended:
+                    yield running.pop(future), future.result()
+        except BrokenProcessPool as error:
+            raise DataError(
+                "A worker process died (out of memory?). What was done is kept: the same call goes on "
+                "from there, e.g. with fewer `workers`."
+            ) from error
+        finally:
+            for future in running:
+                future.cancel()
+
+
+class _Journal:
+    """What was done to each image, a line of JSON each; the first line says with which options."""
+
+    def __init__(self, path: Path, options: dict[str, Any]) -> None:
+        self.path, self.entries = path, {}
+        lines = _lines(path)
+        if lines and lines[0] != options:
+            raise DataError(
+                f"{str(path.parent)!r} was prepared with other options "
+                f"({_difference(lines[0], options)}): expected the same ones, or another output folder."
+            )
+        for line in lines[1:]:
+            self.entries[line["id"]] = line
+        # Written anew: a line that a crash left half-written must not run into the next one.
+        text = "".join(json.dumps(line) + "\n" for line in [options, *self.entries.values()])
+        files.write_atomically(path, text)
+
+    def of(self, records: pd.DataFrame, folder: Path) -> set[str]:
+        """Images whose result is still there and whose source has not changed."""
+        return {
+            row.id
+            for row in records.itertuples()
+            if (entry := self.entries.get(row.id)) is not None
+            and "error" not in entry
+            and entry["source"] == _stamp(row.path)
+            and entry["output"] == _stamp(folder / row.file)
+        }
+
+    def add(self, row: Any, result: dict[str, Any]) -> None:
+        output = self.path.parent / row.file
+        entry = {"id": row.id, "source": _stamp(row.path), "output": _stamp(output), **result}
+        self.entries[row.id] = entry
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(entry) + "\n")
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a journal."""
+    found = []
+    if path.exists():
+        for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                line = json.loads(text)
+            except ValueError:
+                continue  # half-written, or damaged: done again
+            if isinstance(line, dict) and (not found or "id" in line):
+                found.append(line)
+    return found
+
+
+def _stamp(path: Path) -> list[int] | None:
+    """Size and time of change of a file: enough to notice that it is another one."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    return ", ".join(f"{name}: {before.get(name)!r}, not {now.get(name)!r}" for name in names)
+
+
+def _finish(
+    archive: Archive,
+    records: pd.DataFrame,
+    folder: Path,
+    journal: _Journal,
+    options: Options,
+    seed: int,
+    split_csv: str | Path | None,
+    done_before: int,
+) -> Prepared:
+    entries = [journal.entries[image] for image in records["id"]]
+    good = np.array(["error" not in entry for entry in entries], dtype=bool)
+    kept = [entry for entry in entries if "error" not in entry]
+    manifest = records[good].assign(
+        source_sha256=[entry["source_sha256"] for entry in kept],
+        output_sha256=[entry["output_sha256"] for entry in kept],
+    )[list(MANIFEST)]
+    rejected = pd.DataFrame(
+        [
+            {"id": row.id, "file": row.path.name, "reason": entry["error"]}
+            for row, entry in zip(records.itertuples(), entries)
+            if "error" in entry
+        ],
+        columns=["id", "file", "reason"],
+    )
+    if missing := sorted(set(splits.SPLITS) - set(manifest["split"])):
+        raise DataError(
+            f"No image is left for {', '.join(missing)}: {len(rejected)} of {len(records)} were rejected "
+            f"(first: {rejected['file'].head(3).tolist()})."
+        )
+    files.write_atomically(folder / "manifest.csv", manifest.to_csv(index=False))
+    files.write_atomically(folder / "rejected.csv", rejected.to_csv(index=False))
+    by_image = records.assign(split=splits.by_image(records, seed))
+    leak = {
+        "this split": splits.straddling(manifest, manifest["split"]),
+        "image by image": splits.straddling(by_image, by_image["split"]),
+    }
+    train = [entry for entry, row in zip(entries, records.itertuples()) if _counts(entry, row)]
+    mean, std = _normalisation(train)
+    described = {
+        "archive": archive.name,
+        "synthetic": archive.synthetic,
+        "classes": list(archive.classes),
+        "class_names": [ARCHIVES[archive.name].classes[name] for name in archive.classes],
+        "options": asdict(options),
+        "split": {"seed": seed} if split_csv is None else {"csv": Path(split_csv).name},
+        "mean": mean,
+        "std": std,
+        "leak": leak,
+        "manifest_sha256": files.sha256(folder / "manifest.csv"),
+    }
+    files.write_json(folder / "prepared.json", described)
+    return Prepared(folder, manifest, rejected, leak, done_before)
+
+
+def _counts(entry: dict[str, Any], row: Any) -> bool:
+    return "error" not in entry and row.split == "train"
+
+
+def _normalisation(entries: list[dict[str, Any]]) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel over every pixel of some images, in [0, 1]."""
+    pixels = sum(entry["pixels"] for entry in entries)
+    mean = np.sum([entry["sum"] for entry in entries], axis=0) / pixels
+    variance = np.sum([entry["square_sum"] for entry in entries], axis=0) / pixels - mean**2
+    return mean.tolist(), np.sqrt(np.maximum(variance, (1 / 255) ** 2)).tolist()

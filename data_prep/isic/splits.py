@@ -1,0 +1,127 @@
+"""Training, validation and test images such that no lesion is in two of them.
+
+Many lesions were photographed several times. Split image by image, a network is tested on lesions that it
+was trained on; :func:`straddling` measures that leak.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from hml_core.errors import DataError
+
+SPLITS = ("train", "validation", "test")
+FRACTIONS = (0.8, 0.1, 0.1)
+
+
+def by_lesion(records: pd.DataFrame, seed: int, fractions=FRACTIONS) -> pd.Series:
+    """A split for every image: stratified by class, whole lesions, at random.
+
+    Within a class, lesions come in random order, the ones with most images first, and each goes to the
+    split that lacks most of its share of the class; the two smallest go to validation and test, so that
+    a class of three lesions is in every split. An image without a lesion id is a lesion of its own,
+    and a lesion whose images disagree about the class counts for its most frequent one.
+
+    Parameters
+    ----------
+    records : DataFrame
+        Columns ``id``, ``class``, ``lesion_id`` (empty: unknown); the order of the rows does not matter.
+    seed : int
+    fractions : (train, validation, test), sum 1
+
+    Returns
+    -------
+    pandas.Series
+        "train", "validation" or "test" for every row of ``records``.
+    """
+    lesions = _lesions(records)
+    return lesions.map(_assign(records.assign(lesion=lesions), seed, fractions))
+
+
+def by_image(records: pd.DataFrame, seed: int, fractions=FRACTIONS) -> pd.Series:
+    """The same, image by image, whatever lesion it shows: what to compare :func:`by_lesion` with."""
+    lesions = records["id"]
+    return lesions.map(_assign(records.assign(lesion=lesions), seed, fractions))
+
+
+def from_csv(records: pd.DataFrame, path: str | Path) -> pd.Series:
+    """The split of a CSV with the columns ``id`` and ``split``; an image that it does not name: NaN.
+
+    Raises
+    ------
+    DataError
+        For a file that cannot be read, ids that the archive does not have, or other names than "train",
+        "validation" (or "val") and "test".
+    """
+    try:
+        given = pd.read_csv(path, dtype=str)
+    except (OSError, ValueError) as error:
+        raise DataError(f"Cannot read {str(path)!r}: {error}") from error
+    if missing := sorted({"id", "split"} - set(given.columns)):
+        raise DataError(f"{str(path)!r} lacks the column(s) {', '.join(missing)}.")
+    given["split"] = given["split"].replace({"val": "validation"})
+    if wrong := sorted(set(given["split"].fillna("")) - set(SPLITS)):
+        raise DataError(f"Expected the splits in {str(path)!r} to be {SPLITS}, got {wrong}.")
+    if unknown := sorted(set(given["id"].fillna("")) - set(records["id"])):
+        raise DataError(
+            f"{str(path)!r} names {len(unknown)} image(s) that the archive does not have: "
+            f"{', '.join(unknown[:5])}."
+        )
+    if given["id"].duplicated().any():
+        twice = given["id"][given["id"].duplicated()].unique()
+        raise DataError(f"{str(path)!r} names images twice: {', '.join(twice[:5])}.")
+    return records["id"].map(given.set_index("id")["split"])
+
+
+def straddling(records: pd.DataFrame, split: pd.Series) -> dict[str, int]:
+    """How much of the test a split gives away.
+
+    Returns
+    -------
+    dict
+        ``lesions`` with a known id, those of them with ``several_images``, the number of lesions that
+        are ``straddling`` (images in more than one split), and ``leaked_images``: images of validation
+        and test whose lesion was trained on.
+    """
+    known = records.assign(split=split)[records["lesion_id"] != ""]
+    lesions = known.groupby("lesion_id")["split"]
+    straddles = lesions.transform("nunique") > 1
+    trained = known["lesion_id"].isin(known.loc[known["split"] == "train", "lesion_id"])
+    return {
+        "lesions": int(lesions.ngroups),
+        "several_images": int((lesions.size() > 1).sum()),
+        "straddling": int(known.loc[straddles, "lesion_id"].nunique()),
+        "leaked_images": int((trained & known["split"].isin(SPLITS[1:])).sum()),
+    }
+
+
+def _lesions(records: pd.DataFrame) -> pd.Series:
+    """A name for every lesion; ids of images and lesions cannot collide."""
+    own = "image " + records["id"]
+    return own.where(records["lesion_id"] == "", "lesion " + records["lesion_id"])
+
+
+def _assign(records: pd.DataFrame, seed: int, fractions) -> dict[str, str]:
+    """The split of every lesion."""
+    random = np.random.default_rng(seed)
+    sizes = records.groupby(["lesion", "class"]).size().reset_index(name="images")
+    largest = sizes.sort_values(["lesion", "images", "class"], ascending=[True, False, True])
+    lesions = largest.groupby("lesion").agg({"class": "first", "images": "sum"}).reset_index()
+    assigned = {}
+    for _, members in lesions.sort_values("lesion").groupby("class"):
+        members = members.iloc[random.permutation(len(members))]
+        members = members.sort_values("images", ascending=False, kind="stable")
+        lacking = np.array(fractions) * members["images"].sum()
+        # The smallest lesions of a rare class go round once, so that no split is without the class.
+        reserved = dict(zip(members["lesion"].iloc[-2:], (1, 2))) if len(members) > 2 else {}
+        order = sorted(
+            zip(members["lesion"], members["images"]), key=lambda m: m[0] not in reserved
+        )
+        for lesion, images in order:
+            chosen = reserved.get(lesion, int(lacking.argmax()))
+            assigned[lesion] = SPLITS[chosen]
+            lacking[chosen] -= images
+    return assigned

@@ -1,0 +1,143 @@
+"""``hml prepare``: from what an archive ships to what can be trained on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.group()
+def prepare() -> None:
+    """Make a data set ready to train on."""
+
+
+def _data_root(help_text: str) -> Callable:
+    kind = click.Path(path_type=Path)
+    return click.option("--data-root", type=kind, required=True, help=help_text)
+
+
+# CIFAR ------------------------------------------------------------------------------------------
+
+
+def _cifar(name: str) -> click.Command:
+    @click.command(name, help=f"Download {name.upper()}, check it and unpack it.")
+    @_data_root("Where the archive goes.")
+    def command(data_root: Path) -> None:
+        from data_prep import cifar as archive
+        from hml_core.datasets import cifar
+
+        try:
+            folder = archive.download(name, data_root)
+        except archive.DownloadError as error:
+            raise click.ClickException(str(error)) from error
+        train, test, names = cifar.read(name, str(data_root))
+        _say(folder, {"training": len(train), "test": len(test)}, len(names))
+
+    return command
+
+
+for _name in ("cifar10", "cifar100"):
+    prepare.add_command(_cifar(_name))
+
+
+# A folder of small images -----------------------------------------------------------------------
+
+
+@prepare.command()
+@_data_root("The tree <root>/{train,test}/<class>/*.png or *.jpg.")
+def imagefolder(data_root: Path) -> None:
+    """Pack a folder of small images of one size into <root>.packed."""
+    import numpy as np
+
+    from hml_core.datasets import imagefolder as images
+
+    folder = images.pack(data_root)
+    names = json.loads((folder / "index.json").read_text())["class_names"]
+    number = {split: len(np.load(folder / f"{split}_targets.npy")) for split in images.SPLITS}
+    _say(folder, {"training": number["train"], "test": number["test"]}, len(names))
+
+
+# ISIC -------------------------------------------------------------------------------------------
+
+
+def _isic(name: str) -> click.Command:
+    options = [
+        click.option("--output", type=click.Path(path_type=Path), help="[default: DATA_ROOT/prepared]"),
+        click.option("--constancy", default="shades_of_gray", show_default=True,
+                     help="Colour constancy: shades_of_gray, gray_world or none."),
+        click.option("--p", type=float, default=6.0, show_default=True, help="Of shades of gray, ≥ 1."),
+        click.option("--segments", type=int, default=1, show_default=True,
+                     help="Light of the whole image (1), of a 2×2 (2) or of a 4×4 grid (4)."),
+        click.option("--crop/--no-crop", default=True, show_default=True,
+                     help="To the largest centred square."),
+        click.option("--size", type=int, default=300, show_default=True, help="Shorter side, pixels."),
+        click.option("--format", default="jpeg", show_default=True, help="jpeg or png."),
+        click.option("--quality", type=int, default=95, show_default=True, help="Of JPEG."),
+        click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
+                     help="Of the 80/10/10 split by lesion."),
+        click.option("--split-csv", type=click.Path(path_type=Path),
+                     help="A split of one's own: columns id and split (train, validation, test)."),
+        click.option("--workers", type=int, help="Processes [default: one a core]."),
+        click.option("--synthetic", type=int, metavar="IMAGES",
+                     help="Make an archive of so many made-up images in DATA_ROOT first, to try it."),
+    ]  # fmt: skip
+
+    def command(data_root: Path, synthetic: int | None, output: Path | None, **given: Any) -> None:
+        from data_prep.isic import archive, images
+        from data_prep.isic.prepare import prepare as prepare_all
+        from data_prep.isic.synthetic import make
+
+        fields = {field.name for field in dataclasses.fields(images.Options)}
+        chosen = images.Options(**{key: value for key, value in given.items() if key in fields})
+        rest = {key: value for key, value in given.items() if key not in fields}
+        if synthetic is not None:
+            make(name, data_root, synthetic)
+        found = archive.read(name, data_root)
+        made = prepare_all(found, output or data_root / "prepared", chosen, **rest)
+        _report(made, found.synthetic)
+
+    for option in reversed(options):
+        command = option(command)
+    command = _data_root("Folder with the challenge's files.")(command)
+    return click.command(name, help=_ISIC_HELP.format(year=name[-4:]))(command)
+
+
+_ISIC_HELP = """Prepare the images of ISIC {year}: colour constancy, crop, resize, splits by lesion.
+
+Nothing is downloaded: without the challenge's files, the message says which ones go where. Interrupted
+and started again, it goes on where it was; images that do not decode are named in rejected.csv."""
+
+for _name in ("isic2018", "isic2019"):
+    prepare.add_command(_isic(_name))
+
+
+def _report(made: Any, synthetic: bool) -> None:
+    counts = made.manifest["split"].value_counts()
+    number = {"training": "train", "validation": "validation", "test": "test"}
+    classes = made.manifest["class"].nunique()
+    _say(made.folder, {text: int(counts[split]) for text, split in number.items()}, classes)
+    if synthetic:
+        click.echo("SYNTHETIC images: nothing learnt from them is a result.")
+    if made.done_before:
+        click.echo(f"{made.done_before} of the images had been prepared before.")
+    if len(made.rejected):
+        shown = ", ".join(made.rejected["file"].head(3))
+        click.echo(f"{len(made.rejected)} rejected, see {made.folder / 'rejected.csv'}: {shown} …")
+    ours, naive = made.leak["this split"], made.leak["image by image"]
+    click.echo(
+        f"Lesions: {ours['lesions']} known, {ours['several_images']} of them with several images. "
+        f"{ours['straddling']} straddle this split; {naive['straddling']} would straddle a split image "
+        f"by image, which would show {naive['leaked_images']} images of trained lesions to validation "
+        "and test."
+    )
+
+
+def _say(folder: Path, images: dict[str, int], classes: int) -> None:
+    texts = [f"{number} {split}" for split, number in images.items()]
+    listed = f"{', '.join(texts[:-1])} and {texts[-1]}"
+    click.echo(f"{folder}: {listed} images, {classes} classes")
