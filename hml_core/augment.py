@@ -29,6 +29,8 @@ class Augmentation:
     flip: bool = False
 
 
+# Of small images; those of image files are torchvision's, see :mod:`hml_core.feeds`.
+FILE_AUGMENTATIONS = ("none", "dermoscopy")
 AUGMENTATIONS = {
     "none": Augmentation(),
     "crop": Augmentation(pad=1),

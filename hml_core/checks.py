@@ -7,11 +7,11 @@ import math
 from typing import TYPE_CHECKING
 
 from hml_core import datasets, imbalance, models, sampling
-from hml_core.augment import AUGMENTATIONS, MIXES
+from hml_core.augment import AUGMENTATIONS, FILE_AUGMENTATIONS, MIXES
 from hml_core.errors import ConfigError
 from hml_core.losses import LOSSES
 from hml_core.losses.hard_mining import LARGEST_DELTA
-from hml_core.schedule import PROTOCOLS
+from hml_core.schedule import LR_SCHEDULES, PROTOCOLS
 
 if TYPE_CHECKING:
     from hml_core.config import RunConfig
@@ -24,7 +24,9 @@ CHOICES = {
     "protocol": PROTOCOLS,
     "model": tuple(models.MODELS),
     "head": models.HEADS,
-    "augmentation": tuple(AUGMENTATIONS),
+    "optimizer": ("sgd", "adam"),
+    "lr_schedule": LR_SCHEDULES,
+    "normalisation": ("dataset", "imagenet", "authors"),
     "sampler": tuple(sampling.SAMPLERS),
     "precision": ("auto", "float32", "bf16"),
     "mix": MIXES,
@@ -40,7 +42,14 @@ POSITIVE = (
     "mix_alpha",
 )
 NOT_NEGATIVE = ("gamma", "max_margin", "tau", "post_hoc_tau", "weight_decay", "momentum")
-BELOW_ONE = ("momentum", "validation_fraction", "label_smoothing", "label_aware_smoothing")
+BELOW_ONE = (
+    "momentum",
+    "validation_fraction",
+    "label_smoothing",
+    "label_aware_smoothing",
+    "frozen",
+)
+LARGEST_IMAGE = 4096
 
 
 def numbers(config: RunConfig) -> None:
@@ -58,8 +67,9 @@ def numbers(config: RunConfig) -> None:
             )
         if getattr(config, name) < 1:
             raise ConfigError(f"Expected `{name}` ≥ 1, got {getattr(config, name)}.")
-    if config.switch_patience < 0:
-        raise ConfigError(f"Expected `switch_patience` ≥ 0, got {config.switch_patience}.")
+    for name in ("switch_patience", "early_stopping"):
+        if getattr(config, name) < 0:
+            raise ConfigError(f"Expected `{name}` ≥ 0, got {getattr(config, name)}.")
     for name in ("seed", "subset_seed"):
         if not 0 <= getattr(config, name) < 2**32:
             raise ConfigError(f"Expected 0 ≤ `{name}` < 2³², got {getattr(config, name)}.")
@@ -104,6 +114,7 @@ def choices(config: RunConfig) -> None:
 def combination(config: RunConfig) -> None:
     """Recipe and tricks that make sense together; ConfigError with the reason otherwise."""
     recipe, stages = config.recipe, config.stages
+    _images(config)
     own = {stage.sampler for stage in stages} - {"instance"}
     if own and config.sampler != "instance":
         raise ConfigError(
@@ -133,6 +144,9 @@ def combination(config: RunConfig) -> None:
         )
     if config.switch_patience:
         _plateau(config)
+    for name in ("switch_patience", "early_stopping"):
+        if getattr(config, name):
+            _watches_validation(config, name)
     if config.label_smoothing and config.label_aware_smoothing:
         raise ConfigError("Expected `label_smoothing` or `label_aware_smoothing`, got both.")
     smoothed = config.label_smoothing or config.label_aware_smoothing
@@ -143,16 +157,51 @@ def combination(config: RunConfig) -> None:
         )
 
 
+def _images(config: RunConfig) -> None:
+    """Settings of image files for image files only, and the other way round."""
+    streamed = datasets.info(config.dataset).streamed
+    allowed = FILE_AUGMENTATIONS if streamed else tuple(AUGMENTATIONS)
+    if config.augmentation not in allowed:
+        raise ConfigError(
+            f"Expected `augmentation` of {config.dataset!r} to be one of {', '.join(allowed)}, "
+            f"got {config.augmentation!r}."
+        )
+    if streamed and config.imbalance_type != "natural":
+        raise ConfigError(
+            f"The data set {config.dataset!r} is long-tailed by itself: expected `imbalance_type` "
+            f"'natural', got {config.imbalance_type!r}."
+        )
+    if streamed and not 1 <= config.image_size <= LARGEST_IMAGE:
+        raise ConfigError(f"Expected 1 ≤ `image_size` ≤ {LARGEST_IMAGE}, got {config.image_size}.")
+    if not streamed and config.image_size is not None:
+        raise ConfigError(
+            f"The images of {config.dataset!r} keep their size: expected no `image_size`, "
+            f"got {config.image_size}."
+        )
+    if not streamed and config.normalisation != "dataset":
+        raise ConfigError(
+            f"Expected `normalisation` 'dataset' for {config.dataset!r}, got {config.normalisation!r}."
+        )
+    if config.weights != "none" and config.model not in models.IMAGENET_MODELS:
+        raise ConfigError(
+            f"There are no `weights` for {config.model!r}: expected 'none', or `model` to be one of "
+            f"{', '.join(models.IMAGENET_MODELS)}."
+        )
+
+
 def _plateau(config: RunConfig) -> None:
-    """Switching on a plateau needs a switch and something to measure it on."""
+    """Switching on a plateau needs a switch."""
     if len(config.stages) < 2:
         raise ConfigError(
             f"The recipe {config.recipe!r} has one stage: expected `switch_patience` 0, "
             f"got {config.switch_patience}."
         )
+
+
+def _watches_validation(config: RunConfig, name: str) -> None:
     if not (datasets.info(config.dataset).has_validation or config.validation_fraction):
         raise ConfigError(
-            f"`switch_patience` watches a validation split, which {config.dataset!r} does not have: "
+            f"`{name}` watches a validation split, which {config.dataset!r} does not have: "
             "expected `validation_fraction` > 0."
         )
 

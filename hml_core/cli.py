@@ -192,7 +192,7 @@ def train(device: str, data_root: Path | None, runs_root: Path, quiet: bool, **f
 def _report(done: Any) -> str:
     import pandas as pd
 
-    from hml_core.tables import METRICS, SELECTION_LABELS, to_markdown
+    from hml_core.tables import DERMOSCOPY_METRICS, LABELS, METRICS, SELECTION_LABELS, to_markdown
 
     rows = {}
     for name in SELECTION_ORDER:
@@ -200,9 +200,9 @@ def _report(done: Any) -> str:
             continue
         chosen = done.selection(name)
         cells = {"epoch": str(chosen["epoch"])}
-        for metric, label in METRICS.items():
+        for metric in DERMOSCOPY_METRICS if "sensitivity" in chosen else METRICS:
             value = chosen[metric]
-            cells[label] = "–" if value != value else f"{100 * value:.1f}"
+            cells[LABELS[metric]] = "–" if value != value else f"{100 * value:.1f}"
         rows[SELECTION_LABELS[name]] = cells
     table = pd.DataFrame.from_dict(rows, orient="index")
     table.index.name = "Test metrics in % at"

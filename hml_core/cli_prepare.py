@@ -117,6 +117,8 @@ for _name in ("isic2018", "isic2019"):
 
 
 def _report(made: Any, synthetic: bool) -> None:
+    from data_prep.isic.report import leak
+
     counts = made.manifest["split"].value_counts()
     number = {"training": "train", "validation": "validation", "test": "test"}
     classes = made.manifest["class"].nunique()
@@ -128,13 +130,7 @@ def _report(made: Any, synthetic: bool) -> None:
     if len(made.rejected):
         shown = ", ".join(made.rejected["file"].head(3))
         click.echo(f"{len(made.rejected)} rejected, see {made.folder / 'rejected.csv'}: {shown} …")
-    ours, naive = made.leak["this split"], made.leak["image by image"]
-    click.echo(
-        f"Lesions: {ours['lesions']} known, {ours['several_images']} of them with several images. "
-        f"{ours['straddling']} straddle this split; {naive['straddling']} would straddle a split image "
-        f"by image, which would show {naive['leaked_images']} images of trained lesions to validation "
-        "and test."
-    )
+    click.echo(leak({"leak": made.leak}))
 
 
 def _say(folder: Path, images: dict[str, int], classes: int) -> None:

@@ -22,6 +22,7 @@ _WEIGHTING_ALIASES = {"cost_sensitive": "CS", "class_balanced": "CB"}
 
 # What a field left at None becomes, where neither the data set nor the recipe says otherwise.
 _FALLBACKS = {
+    "imbalance_type": "exp",
     "imbalance_ratio": 100.0,
     "model": "resnet32",
     "epochs": 200,
@@ -29,6 +30,14 @@ _FALLBACKS = {
     "augmentation": "crop_flip",
     "precision": "auto",
     "sampler": "instance",
+    "learning_rate": 0.1,
+    "weight_decay": 2e-4,
+    "lr_schedule": "steps",
+    "optimizer": "sgd",
+    "weights": "none",
+    "frozen": 0.0,
+    "early_stopping": 0,
+    "normalisation": "dataset",
 }
 # The options of recipes (see hml_core.recipes.options): a recipe takes some of them.
 _OPTIONS = (
@@ -44,12 +53,12 @@ _OPTIONS = (
 )
 
 
-HARD_MINING_OPTIONS = ("delta", "weighting", "weight_placement", "loss_scale")
+HARD_MINING_OPTIONS = ("delta", "weighting", "weight_placement", "loss_scale", "switch_patience")
 
 
-def _off(value: Any) -> Any:
+def _off(value: Any, **default: Any) -> Any:
     """A field for a trick; left at ``value`` (off) it does not enter the run's identity."""
-    return field(default=value, metadata={"off": True})
+    return field(**{"default": value, **default}, metadata={"off": value})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +67,7 @@ class RunConfig:
 
     A field left at None takes the default of the data set (``dataset`` … ``precision``), of the recipe
     (its options and ``stage_ends``) or of the protocol (``early_drop``); afterwards no such field is
-    None but the options that the recipe does not have.
+    None but ``image_size`` and the options that the recipe does not have.
 
     Parameters
     ----------
@@ -96,11 +105,25 @@ class RunConfig:
         Learning rate ×0.01 from the second stage on; see :func:`hml_core.schedule.learning_rates`.
     model, head : str
         Network (:data:`hml_core.models.MODELS`) and classifier ("linear" or "cosine").
+    weights : {"none", "imagenet"} or path
+        What torchvision's networks start from, see :func:`hml_core.models.load_weights`.
+    frozen : float
+        Fraction in [0, 1) of the parameter tensors, from the first on, that is not trained.
     epochs, batch_size, warmup_epochs : int
+    early_stopping : int
+        The run ends after this many epochs of its last stage without a better balanced accuracy on
+        validation; 0: it does not.
+    optimizer : {"sgd", "adam"}
     learning_rate, momentum, weight_decay : float
-        Of SGD.
+        Momentum is that of SGD.
+    lr_schedule : {"steps", "cyclic", "one_cycle"}
+        See :func:`hml_core.schedule.learning_rates`.
+    image_size : int or None
+        Side of the images that are read from files; None for small images, which keep theirs.
+    normalisation : {"dataset", "imagenet", "authors"}
+        Mean and standard deviation of the training images, or constants (of image files only).
     augmentation : str
-        See :data:`hml_core.augment.AUGMENTATIONS`.
+        See :data:`hml_core.augment.AUGMENTATIONS`; "none" or "dermoscopy" for image files.
     sampler : str
         See :data:`hml_core.sampling.SAMPLERS`; for the stages whose recipe leaves it open.
     mix : {"none", "mixup", "remix"}
@@ -135,7 +158,7 @@ class RunConfig:
     """
 
     dataset: str = "digits"
-    imbalance_type: str = "exp"
+    imbalance_type: str | None = None
     imbalance_ratio: float | None = None
     subset_seed: int = 0
     validation_fraction: float = _off(0.0)
@@ -154,13 +177,20 @@ class RunConfig:
     protocol: str = "controlled"
     early_drop: bool | None = None
     model: str | None = None
+    weights: str | None = _off("none", default=None)
+    frozen: float | None = _off(0.0, default=None)
     head: str | None = None
     epochs: int | None = None
     batch_size: int | None = None
+    early_stopping: int | None = _off(0, default=None)
     warmup_epochs: int | None = None
-    learning_rate: float = 0.1
+    optimizer: str | None = _off("sgd", default=None)
+    learning_rate: float | None = None
+    lr_schedule: str | None = _off("steps", default=None)
     momentum: float = 0.9
-    weight_decay: float = 2e-4
+    weight_decay: float | None = None
+    image_size: int | None = None
+    normalisation: str | None = _off("dataset", default=None)
     augmentation: str | None = None
     sampler: str | None = None
     mix: str = _off("none")
@@ -176,12 +206,17 @@ class RunConfig:
     def __post_init__(self) -> None:
         self._settle_types()
         info = datasets.info(self.dataset)
+        known_options = recipes.options(self.recipe)
         for name, value in {**_FALLBACKS, **info.defaults}.items():
-            self._fill(name, value)
+            if isinstance(value, Mapping):
+                value = value.get(self.protocol)
+            if name not in _OPTIONS or name in known_options:
+                self._fill(name, value)
         checks.numbers(self)
         self._fill_recipe()
         self._fill("early_drop", self._drops_early())
-        self._fill("warmup_epochs", boundary(WARM_UP, self.epochs))
+        steps = self.lr_schedule == "steps"
+        self._fill("warmup_epochs", boundary(WARM_UP, self.epochs) if steps else 0)
         checks.choices(self)
         checks.combination(self)
         checks.class_counts(self)
@@ -245,7 +280,7 @@ class RunConfig:
 
     def _drops_early(self) -> bool:
         scales = {stage.learning_rate_scale for stage in self.stages}
-        return self.protocol == "official" and scales != {1.0}
+        return self.protocol == "official" and self.lr_schedule == "steps" and scales != {1.0}
 
     # Reading ------------------------------------------------------------------------------------
 
@@ -264,6 +299,8 @@ class RunConfig:
     def run_id(self) -> str:
         """Name of the run's folder: readable first, then a hash of every field that matters."""
         ratio = f"{self.imbalance_ratio:g}".replace(".", "p").replace("+", "")
+        if self.imbalance_type == "natural" and self.imbalance_ratio == 1:
+            ratio = ""  # it has no meaning there
         slug = f"{self.dataset}-{self.imbalance_type}{ratio}-{self.recipe}-s{self.seed}"
         return f"{re.sub(r'[^A-Za-z0-9_-]', '', slug)}-{self.hash[:10]}"
 
@@ -276,7 +313,7 @@ class RunConfig:
         matters = {}
         for known in dataclasses.fields(self):
             value = getattr(self, known.name)
-            is_off = "off" in known.metadata and value == known.default
+            is_off = "off" in known.metadata and value == known.metadata["off"]
             if value is not None and not is_off:
                 matters[known.name] = value
         if not recipes.is_built_in(self.recipe):
@@ -341,8 +378,9 @@ def grid(
 ) -> list[RunConfig]:
     """The configurations of a table: the product of every field that is given as a list.
 
-    ``hard_mining`` holds options that reach the recipes of the hard-mining loss alone, each where the
-    recipe has it (``dhml2`` has no δ), so that one call describes them beside their baselines.
+    ``hard_mining`` holds options (and ``switch_patience``) that reach the recipes of the hard-mining loss
+    alone, each where the recipe has it (``dhml2`` has no δ), so that one call describes them beside
+    their baselines.
     Duplicates are dropped.
 
     >>> configs = grid(recipe=["ce", "hml1"], seed=[0, 1], hard_mining={"delta": 1e3})
@@ -370,7 +408,7 @@ def grid(
     for one in [recipe] if isinstance(recipe, str) else recipe:
         own = dict(fields)
         if recipes.is_hard_mining(one):
-            has = recipes.options(one)
+            has = {*recipes.options(one), "switch_patience"}
             own |= {name: value for name, value in (hard_mining or {}).items() if name in has}
         axes = [value if isinstance(value, list) else [value] for value in own.values()]
         for point in itertools.product(*axes):

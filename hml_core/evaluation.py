@@ -8,13 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hml_core import metrics, post_hoc
-from hml_core.augment import ImageBank
+from hml_core import datasets, feeds, metrics, post_hoc
 from hml_core.config import RunConfig
-from hml_core.datasets import LabelledImages, Splits
+from hml_core.datasets import LabelledFiles, LabelledImages, Splits
 from hml_core.devices import autocast
-
-BATCH = 1000
 
 
 class Evaluator:
@@ -41,20 +38,22 @@ class Evaluator:
         self.evaluated = {"test": splits.test}
         if splits.validation is not None:
             self.evaluated = {"validation": splits.validation, **self.evaluated}
-        self.banks = {name: self._bank(split) for name, split in self.evaluated.items()}
+        self.feeds = {name: self._feed(split) for name, split in self.evaluated.items()}
+        self.info = datasets.info(config.dataset)
         self.best: dict[str, dict[str, Any]] = {}
         self.last_logits: Tensor | None = None
+        self.features: Tensor | None = None  # of the test images, at the best epoch on validation
 
-    def _bank(self, images: LabelledImages) -> ImageBank:
-        return ImageBank(images.images, self.splits.mean, self.splits.std, self.device)
+    def _feed(self, part: LabelledImages | LabelledFiles) -> feeds.Feed:
+        return feeds.make(part, self.splits, self.config, self.device)
 
     def evaluate(self, model: nn.Module, logit_scale: float, epoch: int) -> dict[str, float]:
         """Accuracies of every split for the history's row of ``epoch`` (from 1)."""
         model.eval()
         classifier = self._classifier(model)
+        features = {name: self._features(model, name) for name in self.evaluated}
         logits = {
-            name: self._logits(model, classifier, bank, logit_scale)
-            for name, bank in self.banks.items()
+            name: self._logits(classifier, found, logit_scale) for name, found in features.items()
         }
         row = {}
         for name, split in self.evaluated.items():
@@ -70,6 +69,8 @@ class Evaluator:
                     "score": score,
                     "logits": logits["test"],
                 }
+                if name == "validation" and self.info.streamed:
+                    self.features = features["test"].half().cpu()
         self.last_logits = logits["test"]
         return row
 
@@ -81,29 +82,29 @@ class Evaluator:
         if method.post_hoc == "ncm":
             train = self.splits.train
             targets = torch.from_numpy(train.targets).to(self.device)
-            features = self._features(model, self._bank(train))
+            features = self._features(model, "train")
             return post_hoc.nearest_class_mean(features, targets, self.splits.num_classes)
         return model.classifier
 
     @torch.inference_mode()
-    def _features(self, model: nn.Module, bank: ImageBank) -> Tensor:
+    def _features(self, model: nn.Module, name: str) -> Tensor:
         """float32 (N, d) of all images of a split, on the device."""
-        parts = []
-        for indices in torch.arange(len(bank), device=self.device).split(BATCH):
+        if name not in self.feeds:
+            self.feeds[name] = self._feed(self.splits.train)
+        feed, parts = self.feeds[name], []
+        number = len(self.splits.train if name == "train" else self.evaluated[name])
+        size = self.config.batch_size if self.info.streamed else feeds.BANK_BATCH
+        for payload in feed.batches(torch.arange(number), size):
             with autocast(self.device, self.autocast_dtype):
-                parts.append(model.features(bank.batch(indices)).float())
+                parts.append(model.features(feed.images(payload)).float())
         return torch.cat(parts)
 
     @torch.inference_mode()
     def _logits(
-        self,
-        model: nn.Module,
-        classifier: post_hoc.Classifier,
-        bank: ImageBank,
-        logit_scale: float,
+        self, classifier: post_hoc.Classifier, features: Tensor, logit_scale: float
     ) -> Tensor:
         """float32 (N, C) on the CPU, scaled so that their softmax is the model's probability."""
-        logits = classifier(self._features(model, bank)).float() * logit_scale
+        logits = classifier(features).float() * logit_scale
         if self.config.post_hoc_tau:
             counts = torch.from_numpy(self.splits.class_counts).to(self.device)
             logits = logits - self.config.post_hoc_tau * (counts / counts.sum()).log()
@@ -122,17 +123,41 @@ class Evaluator:
             found[name] = {
                 "epoch": one["epoch"],
                 **_without_nan(metrics.summary(logits, targets, counts)),
+                **self._of_positive_class(logits),
                 "per_class_accuracy": [None if np.isnan(a) else float(a) for a in per_class],
             }
         return found
 
+    def _of_positive_class(self, logits: np.ndarray) -> dict[str, float | None]:
+        """Sensitivity and specificity, where the data set has a class that they are about."""
+        names = self.splits.class_names
+        if self.info.positive_class not in names:
+            return {}
+        positive = names.index(self.info.positive_class)
+        predictions, targets = logits.argmax(axis=1), self.splits.test.targets
+        return _without_nan(metrics.one_against_rest(predictions, targets, positive))
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Test logits of the last and of the best epoch on validation, and features of the latter."""
+        found = {"logits": self.last_logits.numpy()}
+        if "best_validation" in self.best:
+            found["best_validation_logits"] = self.best["best_validation"]["logits"].numpy()
+        if self.features is not None:
+            found["best_validation_features"] = self.features.numpy()
+        return found
+
     def state(self) -> dict[str, Any]:
         """What a checkpoint must hold."""
-        return {"best": self.best, "last_logits": self.last_logits}
+        return {
+            "best": self.best,
+            "last_logits": self.last_logits,
+            "features": self.features,
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a :meth:`state`."""
         self.best, self.last_logits = state["best"], state["last_logits"]
+        self.features = state["features"]
 
 
 def _without_nan(values: dict[str, float]) -> dict[str, float | None]:

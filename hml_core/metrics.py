@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 from scipy.special import log_softmax
+from scipy.stats import rankdata
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
 from hml_core.imbalance import shot_groups
@@ -48,7 +49,7 @@ def summary(logits: np.ndarray, targets: np.ndarray, train_counts: np.ndarray) -
     ``top1``; ``balanced_accuracy`` (mean recall of the classes that have test images); ``many``,
     ``medium``, ``few`` (mean recall of a shot group, NaN where it is empty); ``macro_f1`` (mean over all
     C classes); ``g_mean`` (geometric mean of the recalls, 0 as soon as one class is never found);
-    ``ece`` (see :func:`expected_calibration_error`); ``nll`` (nats).
+    :func:`macro_auc`; ``ece`` (see :func:`expected_calibration_error`); ``nll`` (nats).
 
     Parameters
     ----------
@@ -93,9 +94,42 @@ def summary(logits: np.ndarray, targets: np.ndarray, train_counts: np.ndarray) -
             )
         ),
         "g_mean": float(np.exp(np.log(present).mean())) if present.all() else 0.0,
+        "macro_auc": macro_auc(logits, targets),
         "ece": expected_calibration_error(logits, targets),
         "nll": float(-log_probability[np.arange(len(targets)), targets].mean()),
     }
+
+
+def macro_auc(logits: np.ndarray, targets: np.ndarray) -> float:
+    """Area under the ROC curve of each class's probability against the rest, averaged over the classes.
+
+    Only classes with and without test images count; NaN where there is none.
+    """
+    logits, targets = _validate(logits, targets)
+    truth = targets[:, None] == np.arange(logits.shape[1])  # (N, C)
+    positive = truth.sum(axis=0)
+    negative = len(targets) - positive
+    measurable = (positive > 0) & (negative > 0)
+    if not measurable.any():
+        return float("nan")
+    # Mann and Whitney's U, all classes at once: resampling asks for this thousands of times.
+    ranks = rankdata(log_softmax(logits.astype(np.float64), axis=1), axis=0)
+    above = (ranks * truth).sum(axis=0) - positive * (positive + 1) / 2
+    return float((above[measurable] / (positive * negative)[measurable]).mean())
+
+
+def one_against_rest(
+    predictions: np.ndarray, targets: np.ndarray, positive: int
+) -> dict[str, float]:
+    """``sensitivity`` (share of the positive class that is found) and ``specificity`` (share of the
+    rest that is not taken for it); NaN where there is no such test image.
+    """
+    found, is_positive = np.asarray(predictions) == positive, np.asarray(targets) == positive
+
+    def share(hits: np.ndarray) -> float:
+        return float(hits.mean()) if len(hits) else float("nan")
+
+    return {"sensitivity": share(found[is_positive]), "specificity": share(~found[~is_positive])}
 
 
 def reliability(

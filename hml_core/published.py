@@ -9,6 +9,17 @@ import pandas as pd
 from hml_core.errors import DataError
 
 FOLDER = Path(__file__).resolve().parents[1] / "results" / "published"
+# The authors' ISIC 2018 configurations by what they really ran (see the table's ``meaning``), not by name.
+AUTHOR_EQUIVALENTS = {
+    "ce": "CE_W_None_F_32",
+    "cs_ce": "CE_W_CS_F_32",
+    "cb_ce": "CE_W_CB_F_32",
+    "focal": "Focal_W_CS_F_32",
+    "hml1": "CHML1_W_CS_F_32_D_10000000_start_hm_type_epoch",
+    "chml2": "CHML2_W_CS_F_32_D_10000000_start_hm_type_epoch",
+    "dhml1": "CHML3_W_CS_F_32_D_10000000_start_hm_type_epoch",
+    "dhml2": "CHML4_W_CS_F_32_D_10000000_start_hm_type_epoch",
+}
 TABLES = ("cifar_lt", "inaturalist2018", "isic2018_author_runs")
 
 

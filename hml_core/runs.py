@@ -1,9 +1,10 @@
 """Run records: one folder a run, done if and only if its ``metrics.json`` is there and holds.
 
 ``<runs_root>/<run_id>/`` has ``config.json``, ``environment.json``, ``manifest.json`` (which images
-were trained on), ``history.csv`` (a row per epoch), ``predictions.npz`` (test logits and targets after
-the last epoch), ``checkpoint.pt`` while the run is going, ``failed.json`` after a failure and
-``metrics.json`` last. The latter carries the SHA-256 of every other file and of itself.
+were trained on), ``history.csv`` (a row per epoch), ``predictions.npz`` (test logits and targets, and how
+sure the network was of its training images), ``checkpoint.pt`` while the run is going, ``failed.json``
+after a failure and ``metrics.json`` last. The latter carries the SHA-256 of every other file and of
+itself.
 """
 
 from __future__ import annotations
@@ -98,16 +99,63 @@ class Run:
     def class_names(self) -> tuple[str, ...]:
         return tuple(self.metrics["class_names"])
 
+    @property
+    def synthetic(self) -> bool:
+        """Whether the images were made up."""
+        return bool(self.metrics.get("synthetic", False))
+
+    @property
+    def initialised_from(self) -> str:
+        """What the network started from: "random", "imagenet" or the name of a file."""
+        return self.metrics.get("initialisation", {}).get("weights", "random")
+
     @cached_property
     def history(self) -> pd.DataFrame:
         """A row per epoch."""
         return pd.read_csv(self.path / "history.csv")
 
-    @cached_property
+    @property
     def predictions(self) -> tuple[np.ndarray, np.ndarray]:
         """Test logits float32 (N, C) after the last epoch and targets int64 (N,)."""
-        with np.load(self.path / "predictions.npz", allow_pickle=False) as stored:
-            return stored["logits"], stored["targets"]
+        return self.test_logits("last"), self._arrays["targets"]
+
+    def test_logits(self, selection: str = "last") -> np.ndarray:
+        """float32 (N, C) after the last epoch, or at the best one on validation.
+
+        Raises
+        ------
+        ValueError
+            For another selection, or where the run had no validation split.
+        """
+        names = {"last": "logits", "best_validation": "best_validation_logits"}
+        if names.get(selection) not in self._arrays:
+            raise ValueError(f"The run {self.run_id} holds no test logits of {selection!r}.")
+        return self._arrays[names[selection]]
+
+    @property
+    def features(self) -> np.ndarray:
+        """Test features float32 (N, d) at the best epoch on validation; of image files only."""
+        if "best_validation_features" not in self._arrays:
+            raise ValueError(f"The run {self.run_id} holds no features.")
+        return self._arrays["best_validation_features"].astype(np.float32)
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """Training images of each epoch, class and bin of their class's probability, (E, C, BINS).
+
+        As the training step saw them: augmented, and before it changed the network.
+        """
+        if "confidence" not in self._arrays:
+            raise ValueError(f"The run {self.run_id} is too old to hold confidences.")
+        return self._arrays["confidence"]
+
+    @cached_property
+    def _arrays(self) -> dict[str, np.ndarray]:
+        path = self.path / "predictions.npz"
+        if not path.exists():
+            raise RunError(f"The run {self.run_id} was exported without its predictions.")
+        with np.load(path, allow_pickle=False) as stored:
+            return dict(stored)
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
@@ -140,6 +188,8 @@ class Run:
         row["path"] = self.path.name
         for name in ("seconds", "device"):
             row[name] = self.metrics[name]
+        row["synthetic"] = self.synthetic
+        row["initialised_from"] = self.initialised_from
         row["num_classes"] = len(self.class_names)
         row["last_validation_score"] = self.history["validation_balanced_accuracy"].iloc[-1]
         for name in SELECTIONS:
@@ -163,9 +213,10 @@ def load(runs_root: str | Path = "results/runs") -> pd.DataFrame:
     """Every finished run under ``runs_root``, a row each, in order of their ids.
 
     Columns: the fields of :class:`~hml_core.config.RunConfig`, ``run_id``, ``status``, ``path``,
-    ``seconds``, ``device``, ``num_classes``, ``last_validation_score`` (balanced accuracy on validation
-    after the last epoch) and, for every selection of :data:`SELECTIONS`, ``<selection>_epoch`` and
-    ``<selection>_<metric>`` (test metrics as fractions). A damaged run is left out with a warning.
+    ``seconds``, ``device``, ``synthetic``, ``initialised_from``, ``num_classes``,
+    ``last_validation_score`` (balanced accuracy on validation after the last epoch) and, for every
+    selection of :data:`SELECTIONS`, ``<selection>_epoch`` and ``<selection>_<metric>`` (test metrics as
+    fractions). A damaged run is left out with a warning.
     """
     rows = []
     for path in sorted(Path(runs_root).glob("*/metrics.json")):
@@ -322,10 +373,10 @@ class RunFolder:
         text = pd.DataFrame(history).to_csv(index=False)
         files.write_atomically(self.path / "history.csv", text)
 
-    def finish(self, metrics: dict[str, Any], logits: np.ndarray, targets: np.ndarray) -> Run:
-        """Write the predictions and, last, the metrics; the checkpoint is then removed."""
+    def finish(self, metrics: dict[str, Any], arrays: dict[str, np.ndarray]) -> Run:
+        """Write the arrays and, last, the metrics; the checkpoint is then removed."""
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, logits=logits, targets=targets)
+        np.savez_compressed(buffer, **arrays)
         files.write_atomically(self.path / "predictions.npz", buffer.getvalue())
         metrics = {
             "run_id": self.config.run_id,

@@ -1,8 +1,8 @@
 """Learning rates and stage boundaries, epoch by epoch.
 
-Every boundary is a fraction of the run, so that a shorter run keeps the shape of the 200-epoch
-schedule of Cao et al. (LDAM, NeurIPS 2019), which the three papers use: at 200 epochs, 5 epochs of
-linear warm-up, ×0.01 after epoch 160 and ×0.0001 after epoch 180.
+On CIFAR-LT every boundary is a fraction of the run, so that a shorter run keeps the shape of the
+200-epoch schedule of Cao et al. (LDAM, NeurIPS 2019), which the three papers use: at 200 epochs, 5 epochs
+of linear warm-up, ×0.01 after epoch 160 and ×0.0001 after epoch 180.
 """
 
 from __future__ import annotations
@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 PROTOCOLS = ("official", "controlled")
 WARM_UP = 0.025
 MILESTONES = ((0.8, 1e-2), (0.9, 1e-4))  # after this fraction of the run, the base rate times this
+LR_SCHEDULES = ("steps", "cyclic", "one_cycle")
+LOWEST = 0.01  # of the largest rate of a cycle
+CYCLE_HALF = (
+    2000  # steps from the lowest to the largest rate: the default that P2 and P3 left as it is
+)
 EARLY_DROP_AT = 0.5
 EARLY_DROP = 1e-2
 
@@ -45,6 +50,11 @@ def learning_rates(config: RunConfig, stage_ends: tuple[int, ...] | None = None)
 
     ``stage_ends`` replaces that of the config where a stage has ended early (a plateau).
 
+    ``config.lr_schedule`` is "steps" (warm-up and milestones, below); "one_cycle", from 0.01 of the base
+    rate up to it at half of the run and back; or "cyclic", what P2's and P3's code does: the cycle of
+    ``torch.optim.lr_scheduler.CyclicLR(mode="triangular2")``, made for thousands of steps, stepped once an
+    epoch. In 100 epochs it rises from 0.01 to 0.06 of the base rate and never turns.
+
     Both protocols share warm-up and milestones. They differ in ``config.early_drop``: with
     ``official`` the second stage of the hard-mining recipes trains at 0.01 of the rate that a baseline
     has at the same epoch (the authors' schedule); with ``controlled`` no recipe does. Setting
@@ -54,9 +64,7 @@ def learning_rates(config: RunConfig, stage_ends: tuple[int, ...] | None = None)
     the base rate to zero over its own epochs.
     """
     epochs = config.epochs
-    factors = np.ones(epochs)
-    for fraction, factor in MILESTONES:
-        factors[boundary(fraction, epochs) :] = factor
+    factors = _SHAPES[config.lr_schedule](epochs)
     warm_up = min(config.warmup_epochs, epochs)
     # The warm-up of the published code replaces the factor, it does not multiply it.
     factors[:warm_up] = np.arange(1, warm_up + 1) / max(warm_up, 1)
@@ -76,3 +84,25 @@ def learning_rates(config: RunConfig, stage_ends: tuple[int, ...] | None = None)
             progress = np.arange(end - start) / (end - start)
             factors[start:end] = 0.5 * (1 + np.cos(np.pi * progress))
     return config.learning_rate * factors
+
+
+def _steps(epochs: int) -> np.ndarray:
+    factors = np.ones(epochs)
+    for fraction, factor in MILESTONES:
+        factors[boundary(fraction, epochs) :] = factor
+    return factors
+
+
+def _cyclic(epochs: int) -> np.ndarray:
+    steps = np.arange(epochs)
+    cycle = np.floor(1 + steps / (2 * CYCLE_HALF))
+    height = 1 - np.abs(steps / CYCLE_HALF - 2 * cycle + 1)
+    return LOWEST + (1 - LOWEST) * height * 2.0 ** (1 - cycle)
+
+
+def _one_cycle(epochs: int) -> np.ndarray:
+    progress = (np.arange(epochs) + 0.5) / epochs
+    return LOWEST + (1 - LOWEST) * (1 - np.abs(2 * progress - 1))
+
+
+_SHAPES = {"steps": _steps, "cyclic": _cyclic, "one_cycle": _one_cycle}

@@ -157,6 +157,40 @@ def bootstrap_interval(
     return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
+def stratified_bootstrap(
+    targets,
+    statistic: Callable[[np.ndarray], np.ndarray],
+    *,
+    confidence: float = 0.95,
+    n_resamples: int = 1000,
+    random_state: int = 0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Percentile intervals of statistics of a test set, drawn anew class by class.
+
+    Parameters
+    ----------
+    targets : int (N,)
+        Every class keeps its number of images, so that none is missing from a resample.
+    statistic : callable
+        Indices (N,) of the images drawn → values (K,).
+
+    Returns
+    -------
+    low, high : float64 (K,)
+    """
+    _check_confidence(confidence)
+    targets = np.asarray(targets)
+    random = np.random.default_rng(random_state)
+    members = [np.flatnonzero(targets == label) for label in np.unique(targets)]
+    values = [
+        statistic(np.concatenate([random.choice(own, len(own)) for own in members]))
+        for _ in range(n_resamples)
+    ]
+    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
+    low, high = np.quantile(np.asarray(values), tails, axis=0)
+    return low, high
+
+
 def minimum_detectable(sd: float, n: int, power: float = 0.8, alpha: float = 0.05) -> float:
     """The smallest true paired difference that ``n`` pairs with this ``sd`` detect with ``power``."""
     if n < 2:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from hml_core import published, recipes, stats
-from hml_core.runs import SELECTIONS
+from hml_core import datasets, published, recipes, stats
+from hml_core import metrics as measures
+from hml_core.runs import SELECTIONS, Run
 
 METRICS = {
     "top1": "Top-1",
@@ -19,6 +20,15 @@ METRICS = {
     "macro_f1": "Macro-F1",
     "g_mean": "G-mean",
     "ece": "ECE",
+}
+DERMOSCOPY_METRICS = (
+    "balanced_accuracy", "macro_auc", "sensitivity", "specificity", "top1", "macro_f1", "ece",
+)  # fmt: skip
+LABELS = {
+    **METRICS,
+    "macro_auc": "AUC",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
 }
 LOWER_IS_BETTER = ("ece", "nll")
 SELECTION_LABELS = {
@@ -156,11 +166,11 @@ def comparison(
             pick = np.nanmin if row.metric in LOWER_IS_BETTER else np.nanmax
             column = means[row.metric]
             best = column.notna().any() and row.mean == pick(column)
-            cell[METRICS.get(row.metric, row.metric)] = _plus_minus(row.mean, row.sd, best)
+            cell[LABELS.get(row.metric, row.metric)] = _plus_minus(row.mean, row.sd, best)
         cell["n"] = str(rows["n"].iloc[0])
         cells[group] = cell
     table = pd.DataFrame.from_dict(cells, orient="index")
-    label = f"Δ {METRICS.get(tested, tested)} to {recipes.title(baseline)} [95 %]"
+    label = f"Δ {LABELS.get(tested, tested)} to {recipes.title(baseline)} [95 %]"
     tests = differences(
         frame, baseline=baseline, by=by, metric=tested, selection=selection
     ).set_index(by)
@@ -178,11 +188,12 @@ def _label(by: str, group: object) -> str:
 
 
 def export_runs(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row per finished run for a CSV file: id, setting, seed, time, device, last-epoch metrics."""
+    """One row per finished run for a CSV file: id, setting, seed, time, device, metrics."""
     columns = [
         "run_id", "dataset", "imbalance_type", "imbalance_ratio", "recipe", "seed", "epochs", "model",
         "protocol", "early_drop", "delta", "weighting", "weight_placement", "loss_scale", "seconds",
-        "device", *(f"last_{metric}" for metric in [*METRICS, "nll"]),
+        "device", "synthetic", "initialised_from", "best_validation_epoch",
+        *(f"{name}_{metric}" for name in ("last", "best_validation") for metric in [*LABELS, "nll"]),
     ]  # fmt: skip
     done = _finished(frame, "last")
     return done[[column for column in columns if column in done]]
@@ -210,7 +221,7 @@ def selections(
         row["added by peeking"] = f"{gain:+.1f}"
         cells[_label(by, group)] = row
     table = pd.DataFrame.from_dict(cells, orient="index")
-    table.index.name = f"{METRICS.get(metric, metric)} (%)"
+    table.index.name = f"{LABELS.get(metric, metric)} (%)"
     return table
 
 
@@ -249,6 +260,84 @@ def beside_published(frame: pd.DataFrame, *, metric: str = "top1") -> pd.DataFra
     return pd.DataFrame(rows).set_index("Setting")
 
 
+def beside_author_runs(frame: pd.DataFrame, *, selection: str = "best_validation") -> pd.DataFrame:
+    """Ours on ISIC 2018 by recipe beside the authors' runs of the same method: all of their runs.
+
+    Balanced accuracy in percent. Theirs are of another split, and tested on augmented images, so that
+    no test compares the two.
+    """
+    done = _finished(frame, selection)
+    theirs = published.author_runs().groupby("config")
+    rows = []
+    for recipe, runs in done.groupby("recipe", sort=False):
+        own = 100 * runs[f"{selection}_balanced_accuracy"].to_numpy(dtype=float)
+        sd = np.std(own, ddof=1) if len(own) > 1 else np.nan
+        row = {
+            "Recipe": recipes.title(recipe),
+            "Ours": _plus_minus(own.mean(), sd, False),
+            "n": str(len(own)),
+            "Authors": "–",
+            "n of theirs": "–",
+            "What they ran": "–",
+        }
+        if (name := published.AUTHOR_EQUIVALENTS.get(recipe)) is not None:
+            group = theirs.get_group(name)
+            values = group["balanced_accuracy"]
+            row["Authors"] = _plus_minus(values.mean(), values.std(ddof=1), False)
+            row["n of theirs"], row["What they ran"] = str(len(group)), group["meaning"].iloc[0]
+        rows.append(row)
+    return pd.DataFrame(rows).set_index("Recipe")
+
+
+def bootstrap_intervals(
+    runs: Sequence[Run],
+    *,
+    selection: str = "best_validation",
+    positive_class: str | None = None,
+    n_resamples: int = 1000,
+) -> pd.DataFrame:
+    """Bootstrap intervals over the test images: "mean of the runs [low, high]" in percent, by recipe.
+
+    The trained networks are held fixed and the test images of each class are drawn anew, the same for
+    all runs of a recipe. Several images of one lesion count as independent, which makes the intervals a
+    little too narrow.
+    """
+    cells: dict[str, dict[str, str]] = {}
+    for recipe in dict.fromkeys(run.config.recipe for run in runs):
+        members = [run for run in runs if run.config.recipe == recipe]
+        targets = members[0].predictions[1]
+        logits = [run.test_logits(selection) for run in members]
+        positive = None
+        if positive_class in members[0].class_names:
+            positive = members[0].class_names.index(positive_class)
+
+        def measure(chosen: np.ndarray, logits=logits, targets=targets, positive=positive):
+            found = [_test_metrics(one[chosen], targets[chosen], positive) for one in logits]
+            return 100 * np.mean(found, axis=0)
+
+        low, high = stats.stratified_bootstrap(targets, measure, n_resamples=n_resamples)
+        mean = measure(np.arange(len(targets)))
+        names = ["balanced_accuracy", "macro_auc", "sensitivity", "specificity"][: len(mean)]
+        cells[recipes.title(recipe)] = {
+            LABELS[name]: f"{m:.1f} [{a:.1f}, {b:.1f}]"
+            for name, m, a, b in zip(names, mean, low, high, strict=True)
+        }
+    table = pd.DataFrame.from_dict(cells, orient="index")
+    table.index.name = f"%, 95 % interval over {len(targets)} test images"
+    return table
+
+
+def _test_metrics(logits: np.ndarray, targets: np.ndarray, positive: int | None) -> list[float]:
+    predictions = logits.argmax(axis=1)
+    found = [
+        measures.quick(predictions, targets, logits.shape[1])["balanced_accuracy"],
+        measures.macro_auc(logits, targets),
+    ]
+    if positive is not None:
+        found += measures.one_against_rest(predictions, targets, positive).values()
+    return found
+
+
 def _classes(runs: pd.DataFrame) -> int | None:
     """Number of classes, where the frame knows it."""
     return int(runs["num_classes"].iloc[0]) if "num_classes" in runs else None
@@ -258,11 +347,16 @@ def protocol(frame: pd.DataFrame) -> str:
     """One sentence on how these runs were made, with a warning where they are shorter than published."""
     done = _finished(frame, "last")
     first = done.iloc[0]
-    short = first["epochs"] < 200 or first["model"] != "resnet32"
-    warning = "**Shortened protocol, not comparable with published figures**: " if short else ""
+    warning = ""
+    if datasets.departures(first["dataset"], first):
+        warning = "**Shortened protocol, not comparable with published figures**: "
+    if first["synthetic"]:
+        warning = "**SYNTHETIC images: nothing below is a result.** "
+    started = "" if first["weights"] == "none" else f" from {first['initialised_from']} weights"
     return (
-        f"{warning}{first['model']}, {first['epochs']} epochs, batch {first['batch_size']}, precision "
-        f"{first['precision']}, protocol {first['protocol']}; {len(done)} runs, "
+        f"{warning}{first['model']}{started}, {first['epochs']} epochs, "
+        f"batch {first['batch_size']}, precision {first['precision']}, "
+        f"protocol {first['protocol']}; {len(done)} runs, "
         f"{done['seconds'].sum() / 60:.0f} minutes of training in total "
         f"({done['seconds'].mean():.0f} s a run) on {', '.join(sorted(set(done['device'])))}."
     )
@@ -347,7 +441,7 @@ def conclusion(
         name = recipes.title(method)
         lines.append(
             f"**{name}** {verdict} {recipes.title(baseline)} in "
-            f"{METRICS.get(metric, metric).lower()}: {_interval(row)} points, "
+            f"{LABELS.get(metric, metric).lower()}: {_interval(row)} points, "
             f"n = {row['n']:.0f} seeds, p = {_p(row['p_holm'])} (Holm)."
         )
         gap = means[method] - means[best]

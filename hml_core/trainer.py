@@ -16,6 +16,7 @@ from hml_core import (
     datasets,
     devices,
     environment,
+    feeds,
     imbalance,
     models,
     post_hoc,
@@ -23,7 +24,7 @@ from hml_core import (
     schedule,
     seeds,
 )
-from hml_core.augment import AUGMENTATIONS, ImageBank, draw, draw_mix, remix_share
+from hml_core.augment import draw_mix, remix_share
 from hml_core.checks import takes_smoothing
 from hml_core.config import RunConfig
 from hml_core.datasets import Splits
@@ -38,6 +39,7 @@ from hml_core.runs import Run, RunFolder
 
 # An epoch of a tiny data set takes less than writing its checkpoint; then at most one a second.
 CHECKPOINT_INTERVAL_S = 1.0
+CONFIDENCE_BINS = 20  # of the true-class probability, equally wide
 COSINE_SCALE = 30.0  # of a cosine head under a loss that does not scale by itself
 
 
@@ -137,7 +139,7 @@ def _run_to_end(trainer: Trainer, folder: RunFolder, progress: bool) -> Run:
         config.epochs, config.run_id, enabled=progress, initial=trainer.epoch, unit="epochs"
     )
     with bar:
-        while trainer.epoch < config.epochs:
+        while not trainer.done:
             for _ in trainer.train_epoch():
                 pass
             trainer.end_epoch()
@@ -147,8 +149,7 @@ def _run_to_end(trainer: Trainer, folder: RunFolder, progress: bool) -> Run:
                 folder.write_history(trainer.history)
                 last_checkpoint = time.monotonic()
     folder.write_history(trainer.history)
-    logits = trainer.evaluator.last_logits.numpy()
-    return folder.finish(trainer.results(), logits, trainer.splits.test.targets)
+    return folder.finish(trainer.results(), trainer.arrays())
 
 
 class Trainer:
@@ -164,13 +165,13 @@ class Trainer:
     def __init__(self, config: RunConfig, splits: Splits, device: torch.device) -> None:
         self.config, self.splits, self.device = config, splits, device
         self.autocast_dtype = devices.autocast_dtype(config.precision, device)
-        self.augmentation = AUGMENTATIONS[config.augmentation]
         self.stage_ends = config.stage_ends
         self.rates = schedule.learning_rates(config)
-        self.model = self._build_model().to(device, memory_format=torch.channels_last)
-        self.train_bank = ImageBank(
-            splits.train.images, splits.mean, splits.std, device, self.augmentation.pad
-        )
+        self.model = self._build_model()
+        self.initialisation = models.load_weights(self.model, config.weights)
+        models.freeze(self.model, config.frozen)
+        self.model.to(device, memory_format=torch.channels_last)
+        self.feed = feeds.make(splits.train, splits, config, device, augmented=True)
         self.train_targets = torch.from_numpy(splits.train.targets).to(device)
         self.class_counts = torch.from_numpy(splits.class_counts).to(device)
         self.evaluator = Evaluator(config, splits, device, self.autocast_dtype)
@@ -178,6 +179,9 @@ class Trainer:
         self.epoch = 0  # epochs done
         self.stage = -1
         self.history: list[dict[str, Any]] = []
+        self.confidence: list[
+            Tensor
+        ] = []  # per epoch: counts (C, BINS) of the true-class probability
         self.seconds = 0.0
 
     def _build_model(self) -> nn.Module:
@@ -188,7 +192,7 @@ class Trainer:
                 config.model,
                 self.splits.num_classes,
                 config.head,
-                in_channels=self.splits.train.images.shape[-1],
+                in_channels=self.splits.channels,
                 head_scale=1.0 if scales_itself else COSINE_SCALE,
             )
 
@@ -215,13 +219,7 @@ class Trainer:
             else:
                 fresh = post_hoc.ClassScales(self.model.classifier, self.splits.num_classes)
             self.model.replace_classifier(fresh.to(self.device))
-        trainable = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.SGD(
-            trainable,
-            lr=self.config.learning_rate,
-            momentum=self.config.momentum,
-            weight_decay=self.config.weight_decay,
-        )
+        self.optimizer = build_optimizer(self.config, self.model)
 
     # Training -----------------------------------------------------------------------------------
 
@@ -243,21 +241,21 @@ class Trainer:
             generator=seeds.generator(config.seed, "order", self.epoch),
             progress=self.epoch / max(config.epochs - 1, 1),
         )
-        augmentation_stream = seeds.generator(config.seed, "augmentation", self.epoch)
-        draws = draw(len(order), self.augmentation, augmentation_stream).to(self.device)
+        stream = seeds.generator(config.seed, "augmentation", self.epoch)
+        payloads = self.feed.batches(order, config.batch_size, stream)
         mix = None
         if config.mix != "none":
             seed = seeds.derive(config.seed, "mix", self.epoch)
             mix = draw_mix(len(order), config.batch_size, config.mix_alpha, seed).to(self.device)
-        order = order.to(self.device)
-        starts = range(0, len(order), config.batch_size)
-        losses = torch.empty(len(starts), device=self.device)
+        targets = self.train_targets[order.to(self.device)]
+        losses = torch.empty(-(-len(order) // config.batch_size), device=self.device)
+        confidence = torch.empty(len(order), device=self.device)
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
 
-        for step, start in enumerate(starts):
-            part = slice(start, start + config.batch_size)
-            images = self.train_bank.batch(order[part], draws[part])  # (B, C, H, W)
-            target = self.train_targets[order[part]]  # (B,)
+        for step, payload in enumerate(payloads):
+            part = slice(step * config.batch_size, (step + 1) * config.batch_size)
+            images = self.feed.images(payload)  # (B, C, H, W)
+            target = targets[part]  # (B,)
             if mix is not None:
                 partner, share = mix[part].partner, mix[part].share  # (B,), (B,)
                 images = torch.lerp(images[partner], images, share[:, None, None, None])
@@ -278,11 +276,15 @@ class Trainer:
             loss.backward()
             self.optimizer.step()
             losses[step] = loss.detach()
-            correct += (logits.detach().argmax(dim=1) == target).sum()
+            with torch.no_grad():
+                probability = (logits.float() * self.criterion.logit_scale).softmax(dim=1)
+                confidence[part] = probability.gather(1, target[:, None])[:, 0]
+                correct += (probability.argmax(dim=1) == target).sum()
             yield
 
         losses = losses.cpu()
         self._require_finite(losses)
+        self.confidence.append(histogram(confidence, targets, self.splits.num_classes))
         self.epoch += 1
         self.history.append(
             {
@@ -337,6 +339,16 @@ class Trainer:
         self.stage_ends = stage_ends
         self.rates = schedule.learning_rates(self.config, stage_ends)
 
+    @property
+    def done(self) -> bool:
+        """Whether the last epoch is over, or the last stage has not got better for too long."""
+        patience, best = self.config.early_stopping, self.evaluator.best.get("best_validation")
+        if patience and best and self.stage == len(self.config.stages) - 1:
+            began = (0, *self.stage_ends)[self.stage]
+            if self.epoch - max(best["epoch"], began) >= patience:
+                return True
+        return self.epoch >= self.config.epochs
+
     def headline(self) -> str:
         """How the last epoch went, for the progress bar."""
         row = self.history[-1]
@@ -354,8 +366,17 @@ class Trainer:
             "class_counts": self.splits.class_counts.tolist(),
             "class_names": list(self.splits.class_names),
             "synthetic": self.splits.synthetic,
+            "initialisation": self.initialisation,
             "seconds": self.seconds,
             "device": devices.describe(self.device),
+        }
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The content of ``predictions.npz``, see :class:`hml_core.runs.Run`."""
+        return {
+            **self.evaluator.arrays(),
+            "targets": self.splits.test.targets,
+            "confidence": torch.stack(self.confidence).numpy(),
         }
 
     # Resuming -----------------------------------------------------------------------------------
@@ -369,6 +390,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "history": self.history,
+            "confidence": self.confidence,
             "evaluator": self.evaluator.state(),
             "seconds": self.seconds,
         }
@@ -380,8 +402,26 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.epoch, self.seconds = state["epoch"], state["seconds"]
-        self.history = state["history"]
+        self.history, self.confidence = state["history"], state["confidence"]
         self.evaluator.restore(state["evaluator"])
+
+
+def build_optimizer(config: RunConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimiser of what the model has to train."""
+    trainable = [tensor for tensor in model.parameters() if tensor.requires_grad]
+    shared = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+    if config.optimizer == "adam":
+        return torch.optim.Adam(trainable, **shared)
+    return torch.optim.SGD(trainable, momentum=config.momentum, **shared)
+
+
+def histogram(confidence: Tensor, targets: Tensor, num_classes: int) -> Tensor:
+    """int32 (C, BINS) on the CPU: how many images of each class have which probability of it."""
+    which = (confidence * CONFIDENCE_BINS).long().clamp(0, CONFIDENCE_BINS - 1)
+    flat = torch.bincount(
+        targets * CONFIDENCE_BINS + which, minlength=num_classes * CONFIDENCE_BINS
+    )
+    return flat.reshape(num_classes, CONFIDENCE_BINS).int().cpu()
 
 
 def build_loss(stage: Stage, class_counts: np.ndarray, label_smoothing=0.0) -> nn.Module:

@@ -37,6 +37,13 @@ OTHER = {
     "epochs": (30, "ce"),
     "batch_size": (64, "ce"),
     "warmup_epochs": (5, "ce"),
+    "optimizer": ("adam", "ce"),
+    "lr_schedule": ("one_cycle", "ce"),
+    "weights": None,  # those of image files: see tests/test_isic.py
+    "image_size": None,
+    "normalisation": None,
+    "frozen": (0.5, "ce"),
+    "early_stopping": (5, "ce"),
     "learning_rate": (0.05, "ce"),
     "momentum": (0.8, "ce"),
     "weight_decay": (1e-3, "ce"),

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from hml_core import models
+from hml_core.models import cifar
 
 
 def parameters(model) -> int:
@@ -47,7 +48,7 @@ def test_logits_and_features_have_their_shapes(head):
 
 def test_shortcut_pads_channels_and_skips_pixels():
     """Option A of He et al. 2016: no parameters; with silent convolutions the block is the shortcut."""
-    block = models.BasicBlock(16, 32, stride=2)
+    block = cifar.BasicBlock(16, 32, stride=2)
     torch.nn.init.zeros_(block.bn2.weight)
     x = torch.rand(2, 16, 8, 8, generator=torch.Generator().manual_seed(1))
     out = block(x)

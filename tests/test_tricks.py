@@ -124,14 +124,14 @@ def test_tricks_leave_the_other_draws_alone(tiny):
     for fields in ({}, {"mix": "mixup"}):
         config = tiny(**fields)
         one = Trainer(config, datasets.load(config), torch.device("cpu"))
-        original = one.train_bank.batch
+        original = one.feed.bank.batch
         orders = []
 
         def spy(indices, draws=None, original=original, orders=orders):
             orders.append((indices.tolist(), draws.top.tolist()))
             return original(indices, draws)
 
-        one.train_bank.batch = spy
+        one.feed.bank.batch = spy
         for _ in one.train_epoch():
             pass
         seen.append(orders)

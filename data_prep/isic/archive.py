@@ -49,7 +49,7 @@ ARCHIVES = {
         lesions="ISIC2018_Task3_Training_LesionGroupings.csv",
         classes={
             "MEL": "melanoma", "NV": "melanocytic nevus", "BCC": "basal cell carcinoma",
-            "AKIEC": "actinic keratosis or Bowen's disease", "BKL": "benign keratosis",
+            "AKIEC": "actinic keratosis", "BKL": "benign keratosis",
             "DF": "dermatofibroma", "VASC": "vascular lesion",
         },
     ),

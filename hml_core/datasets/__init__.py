@@ -11,14 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hml_core.datasets import cifar, digits, imagefolder
-from hml_core.datasets.base import LabelledImages, Splits, make_long_tailed
+from hml_core.datasets import cifar, digits, imagefolder, isic
+from hml_core.datasets.base import LabelledFiles, LabelledImages, Splits, make_long_tailed
 from hml_core.errors import ConfigError, DataError
 
 __all__ = [
     "DATASETS",
     "DataError",
     "DatasetInfo",
+    "LabelledFiles",
     "LabelledImages",
     "Splits",
     "info",
@@ -40,19 +41,30 @@ class DatasetInfo:
     num_classes, images_per_class : int, optional
         Of the balanced training set; None where only the files can tell.
     defaults : mapping
-        Values of the :class:`~hml_core.config.RunConfig` fields that are left at None.
+        Values of the :class:`~hml_core.config.RunConfig` fields that are left at None; a mapping gives
+        one for each protocol.
+    published : mapping
+        Fields of the published protocol: what differs from it is not comparable with published figures.
     has_validation : bool
         The data set brings a validation split of its own.
     needs_data_root : bool
         The images are files that the user provides or downloads.
+    streamed : bool
+        The images are read from files while training (:class:`~hml_core.datasets.LabelledFiles`); such a
+        data set is long-tailed by nature, and its runs keep test features for pictures of them.
+    positive_class : str, optional
+        The class whose sensitivity and specificity are reported.
     """
 
     load: Callable[..., Splits]
     num_classes: int | None = None
     images_per_class: int | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    published: Mapping[str, Any] = field(default_factory=dict)
     has_validation: bool = False
     needs_data_root: bool = False
+    streamed: bool = False
+    positive_class: str | None = None
 
 
 DATASETS: dict[str, DatasetInfo] = {}
@@ -65,7 +77,8 @@ def register(name: str, dataset: DatasetInfo) -> None:
 
 def is_built_in(name: str) -> bool:
     """Whether the data set is part of this package rather than registered by its user."""
-    return info(name).load.__module__.startswith(__name__)
+    load = info(name).load
+    return getattr(load, "func", load).__module__.startswith(__name__)
 
 
 def info(name: str) -> DatasetInfo:
@@ -79,6 +92,26 @@ def info(name: str) -> DatasetInfo:
     if name not in DATASETS:
         raise ConfigError(f"Expected `dataset` to be one of {', '.join(DATASETS)}, got {name!r}.")
     return DATASETS[name]
+
+
+def departures(dataset: str, fields: Mapping[str, Any]) -> str:
+    """The settings of a run that is shorter or smaller than the published protocol; else "".
+
+    >>> departures("cifar100", {"model": "resnet8", "epochs": 12})
+    'resnet8, 12 epochs'
+    """
+    published = DATASETS[dataset].published if dataset in DATASETS else {}
+    texts = {
+        "model": "{}",
+        "epochs": "{} epochs",
+        "image_size": "{:.0f} pixels",
+        "initialised_from": "{} initialisation",
+    }
+    departed = any(
+        fields[name] < value if isinstance(value, int) else fields[name] != value
+        for name, value in published.items()
+    )
+    return ", ".join(texts[name].format(fields[name]) for name in published) if departed else ""
 
 
 def load(config, data_root: str | Path | None = None) -> Splits:
@@ -114,12 +147,61 @@ register(
         },
     ),
 )
+_CIFAR_LT = {"model": "resnet32", "epochs": 200}  # of the literature on these subsets
 register(
     "cifar10",
-    DatasetInfo(cifar.load_cifar10, num_classes=10, images_per_class=5000, needs_data_root=True),
+    DatasetInfo(
+        cifar.load_cifar10,
+        num_classes=10,
+        images_per_class=5000,
+        published=_CIFAR_LT,
+        needs_data_root=True,
+    ),
 )
 register(
     "cifar100",
-    DatasetInfo(cifar.load_cifar100, num_classes=100, images_per_class=500, needs_data_root=True),
+    DatasetInfo(
+        cifar.load_cifar100,
+        num_classes=100,
+        images_per_class=500,
+        published=_CIFAR_LT,
+        needs_data_root=True,
+    ),
 )
-register("imagefolder", DatasetInfo(imagefolder.load, needs_data_root=True))
+register("imagefolder", DatasetInfo(imagefolder.load, published=_CIFAR_LT, needs_data_root=True))
+
+# P2 and P3: dermoscopy. Their learning rate was to go up and down once, but is stepped once an epoch.
+_DERMOSCOPY = {
+    "imbalance_type": "natural",
+    "imbalance_ratio": 1.0,
+    "model": "efficientnet_b3",
+    "weights": "imagenet",
+    "frozen": 0.68,
+    "image_size": 300,
+    "augmentation": "dermoscopy",
+    "epochs": 100,
+    "early_stopping": 15,
+    "optimizer": "adam",
+    "learning_rate": 1e-3,
+    "weight_decay": 0.0,
+    "lr_schedule": {"official": "cyclic", "controlled": "one_cycle"},
+}
+_PUBLISHED = {name: _DERMOSCOPY[name] for name in ("model", "epochs", "image_size")}
+_PUBLISHED["initialised_from"] = "imagenet"
+for _name, _archive, _classes, _delta in (
+    ("isic2018", "isic2018", (), 1e7),  # P3: 7 classes
+    ("isic2019", "isic2019", ("NV", "MEL"), 1e4),  # P2: melanoma against nevus
+    ("isic2019_all", "isic2019", (), 1e4),
+):
+    register(
+        _name,
+        DatasetInfo(
+            isic.loader(_archive, _classes),
+            defaults={**_DERMOSCOPY, "delta": _delta},
+            published=_PUBLISHED,
+            has_validation=True,
+            needs_data_root=True,
+            streamed=True,
+            positive_class="melanoma",
+        ),
+    )

@@ -1,10 +1,11 @@
-"""What every small-image data set hands to the trainer: uint8 images, targets and their origin."""
+"""What every data set hands to the trainer: images in memory or in files, targets and their origin."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -49,14 +50,38 @@ class LabelledImages:
 
 
 @dataclass(frozen=True, eq=False)
+class LabelledFiles:
+    """Colour images in files of their own, read when they are needed, and their classes.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+    names : tuple of str
+        Of the files, relative to ``folder``.
+    sha256 : tuple of str
+        What the files must hold; every reader compares.
+    targets : numpy.ndarray
+        int64 (N,), values 0 … C−1.
+    """
+
+    folder: Path
+    names: tuple[str, ...]
+    sha256: tuple[str, ...]
+    targets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+
+@dataclass(frozen=True, eq=False)
 class Splits:
     """A data set, made long-tailed and ready to train on.
 
     Parameters
     ----------
     name : str
-    train, test : LabelledImages
-    validation : LabelledImages or None
+    train, test : LabelledImages or LabelledFiles
+    validation : the same, or None
     class_names : tuple of str
     mean, std : tuple of float
         Of each channel, for images scaled to [0, 1].
@@ -67,9 +92,9 @@ class Splits:
     """
 
     name: str
-    train: LabelledImages
-    validation: LabelledImages | None
-    test: LabelledImages
+    train: LabelledImages | LabelledFiles
+    validation: LabelledImages | LabelledFiles | None
+    test: LabelledImages | LabelledFiles
     class_names: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -79,6 +104,10 @@ class Splits:
     @property
     def num_classes(self) -> int:
         return len(self.class_names)
+
+    @property
+    def channels(self) -> int:
+        return 3 if isinstance(self.train, LabelledFiles) else self.train.images.shape[-1]
 
     @cached_property
     def class_counts(self) -> np.ndarray:
@@ -95,7 +124,10 @@ class Splits:
         for split in (self.train, self.validation, self.test):
             if split is not None:
                 digest.update(np.ascontiguousarray(split.targets).data)
-                digest.update(np.ascontiguousarray(split.images).data)
+                if isinstance(split, LabelledFiles):
+                    digest.update(repr(split.sha256).encode())
+                else:
+                    digest.update(np.ascontiguousarray(split.images).data)
         return {
             "dataset": self.name,
             "train_indices": self.train_indices.tolist(),

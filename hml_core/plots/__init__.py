@@ -1,10 +1,12 @@
 """Figures: each function takes runs or a frame and returns a matplotlib ``Figure``.
 
-``results`` draws what runs measured, ``losses`` what the formulas say. A method has the same colour,
+``results`` draws what runs measured, ``dermoscopy`` what a clinician asks beside it, ``losses`` what the
+formulas say. A method has the same colour,
 marker and line in every figure (:mod:`hml_core.plots.style`); bands and bars are 95 % intervals of the
 mean over seeds unless the axis says otherwise.
 """
 
+from hml_core.plots.dermoscopy import confidence, features, preparation, roc_curves
 from hml_core.plots.losses import (
     delta_effect,
     gradient_curves,
@@ -25,14 +27,18 @@ from hml_core.plots.results import (
 __all__ = [
     "balanced_accuracy",
     "class_counts",
+    "confidence",
     "confusion_matrix",
     "delta_effect",
     "delta_sweep",
+    "features",
     "forest",
     "gradient_curves",
     "learning_curves",
     "loss_curves",
     "outlier_cuts",
     "per_class_accuracy",
+    "preparation",
+    "roc_curves",
     "weighting_curves",
 ]

@@ -10,10 +10,10 @@ import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hml_core import stats
+from hml_core import datasets, stats
 from hml_core.imbalance import shot_groups
 from hml_core.metrics import confusion
-from hml_core.plots.style import figure, look, shade_groups
+from hml_core.plots.style import figure, look, shade_groups, wrapped
 from hml_core.runs import Run
 
 
@@ -30,20 +30,19 @@ def by_recipe(runs: Iterable[Run]) -> dict[str, list[Run]]:
     return groups
 
 
-def _seeds(groups: dict[str, list[Run]]) -> str:
+def seeds(groups: dict[str, list[Run]]) -> str:
     numbers = sorted({len(members) for members in groups.values()})
     return f"n = {' to '.join(map(str, numbers))} seeds"
 
 
-def _caveat(runs: Iterable[Run]) -> str:
+def caveat(runs: Iterable[Run]) -> str:
     """What a title must not keep to itself: made-up images, or less training than was published."""
     first = next(iter(runs))
-    if first.metrics.get("synthetic"):
-        return " (SYNTHETIC images)"
-    config = first.config
-    if config.dataset != "digits" and (config.epochs < 200 or config.model != "resnet32"):
-        return f"\nSHORTENED protocol: {config.model}, {config.epochs} epochs"
-    return ""
+    if first.synthetic:
+        return "\nSYNTHETIC images"
+    fields = {**vars(first.config), "initialised_from": first.initialised_from}
+    departures = datasets.departures(first.config.dataset, fields)
+    return f"\nSHORTENED protocol: {departures}" if departures else ""
 
 
 def _interval(values: Sequence[float]) -> tuple[float, float]:
@@ -57,8 +56,10 @@ def class_counts(
     class_names: Sequence[str],
     *,
     title: str = "Training images of each class",
+    synthetic: bool = False,
 ) -> Figure:
     """Bars of the training set's class counts on a logarithmic scale, shot groups shaded."""
+    title += "\nSYNTHETIC images" if synthetic else ""
     counts = np.asarray(counts)
     made, (ax,) = figure(8, 3.2)
     positions = np.arange(len(counts))
@@ -79,7 +80,7 @@ def class_counts(
         ax.bar_label(ax.containers[0], fontsize=8)
         for container in ax.containers[1:]:
             ax.bar_label(container, fontsize=8)
-        ax.set_xticks(positions, class_names, rotation=0 if max(map(len, class_names)) < 4 else 45)
+        ax.set_xticks(positions, wrapped(class_names))
     ax.set_yscale("log")
     ax.set(xlabel="class", ylabel="training images", title=title)
     ax.legend(title="shot group", frameon=False)
@@ -118,15 +119,15 @@ def per_class_accuracy(runs: Iterable[Run], *, selection: str = "last") -> Figur
     for position in positions[:-1]:
         ax.axvline(position + 0.5, color="#eeeeee", linewidth=0.8, zorder=0)
     ax.set(ylabel="test accuracy of the class (%)", ylim=(max(-2, ax.get_ylim()[0]), 102))
-    ax.set_title(f"Accuracy of each class, head to tail{_caveat([first])}")
+    ax.set_title(f"Accuracy of each class, head to tail{caveat([first])}")
     ax.legend(ncols=min(4, len(groups)), frameon=False, fontsize=9, loc="lower left")
     below.bar(positions, counts, color="#999999", width=0.8)
     below.bar_label(below.containers[0], fontsize=8)
     below.set_yscale("log")
     below.set_ylim(1, counts.max() * 4)
     below.set(ylabel="training\nimages")
-    below.set_xticks(positions, names)
-    below.set_xlabel(f"class   (bars: 95 % interval of the mean, {_seeds(groups)})")
+    below.set_xticks(positions, wrapped(names))
+    below.set_xlabel(f"class   (bars: 95 % interval of the mean, {seeds(groups)})")
     return made
 
 
@@ -151,7 +152,7 @@ def _per_class_curves(groups: dict[str, list[Run]], selection: str) -> Figure:
     ax.set(
         xlabel=f"class, head to tail ({counts.max()} to {counts.min()} training images)",
         ylabel=f"test accuracy (%),\nrunning mean of {window} classes",
-        title=f"Accuracy along the tail (bands: 95 % interval, {_seeds(groups)}){_caveat([first])}",
+        title=f"Accuracy along the tail (bands: 95 % interval, {seeds(groups)}){caveat([first])}",
     )
     ax.legend(frameon=False, ncols=min(4, len(groups)), fontsize=9)
     return made
@@ -204,8 +205,8 @@ def balanced_accuracy(
         )
     ax.set_yticks(range(len(names)), [look(name).label for name in names])
     ax.set_ylim(-0.6, len(names) - 0.3)
-    ax.set(xlabel=f"{label.lower()}, test (%)   dots: seeds; bars: 95 % interval, {_seeds(groups)}")
-    ax.set_title(f"{label} by recipe{_caveat(groups[names[0]])}")
+    ax.set(xlabel=f"{label.lower()}, test (%)   dots: seeds; bars: 95 % interval, {seeds(groups)}")
+    ax.set_title(f"{label} by recipe{caveat(groups[names[0]])}")
     return made
 
 
@@ -247,9 +248,9 @@ def learning_curves(runs: Iterable[Run], *, smooth: int = 1) -> Figure:
             color="#555555",
         )
     left.set(xlabel="epoch", ylabel="training loss of the recipe", yscale="log")
-    left.set_title(f"Training loss (bands: 95 % interval, {_seeds(groups)})")
+    left.set_title(f"Training loss (bands: 95 % interval, {seeds(groups)})")
     right.set(xlabel="epoch", ylabel=f"balanced {measured} accuracy (%)")
-    right.set_title(f"Balanced {measured} accuracy{_caveat(members)}")
+    right.set_title(f"Balanced {measured} accuracy{caveat(members)}")
     right.set_ylim(top=min(101, right.get_ylim()[1]))
     right.legend(edgecolor="none", framealpha=0.9, fontsize=8, loc="lower right")
     return made
@@ -286,8 +287,10 @@ def _band(ax: Axes, recipe: str, epochs, values: np.ndarray, smooth: int, back=l
     )
 
 
-def confusion_matrix(runs: Iterable[Run], recipes: Sequence[str]) -> Figure:
-    """Mean row-normalised test confusion after the last epoch, one panel for each recipe."""
+def confusion_matrix(
+    runs: Iterable[Run], recipes: Sequence[str], *, selection: str = "last"
+) -> Figure:
+    """Mean row-normalised test confusion, one panel for each recipe."""
     groups = by_recipe(runs)
     missing = [recipe for recipe in recipes if recipe not in groups]
     if missing:
@@ -298,7 +301,7 @@ def confusion_matrix(runs: Iterable[Run], recipes: Sequence[str]) -> Figure:
         names = members[0].class_names
         shares = []
         for run in members:
-            logits, targets = run.predictions
+            logits, targets = run.test_logits(selection), run.predictions[1]
             matrix = confusion(logits.argmax(axis=1), targets, len(names))
             shares.append(matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1))
         few = len(names) <= 15
@@ -313,12 +316,15 @@ def confusion_matrix(runs: Iterable[Run], recipes: Sequence[str]) -> Figure:
             fmt=".0f",
             annot_kws={"fontsize": 7},
             cbar=ax is axes[-1],
-            xticklabels=names if few else "auto",
-            yticklabels=names if few else "auto",
+            xticklabels=wrapped(names) if few else "auto",
+            yticklabels=wrapped(names) if few else "auto",
             cbar_kws={"label": "share of the true class (%)"},
         )
+        if few and max(map(len, names)) > 4:
+            ax.tick_params(axis="x", rotation=45)
+            ax.tick_params(axis="both", labelsize=8)
         ax.set(xlabel="predicted class", ylabel="true class (head at the top)")
-        ax.set_title(f"{look(recipe).label}, mean of {len(members)} seeds{_caveat(members)}")
+        ax.set_title(f"{look(recipe).label}, mean of {len(members)} seeds{caveat(members)}")
     return made
 
 

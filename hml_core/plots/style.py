@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,6 +72,11 @@ def figure(
         ax.grid(axis="y", color="#dddddd", linewidth=0.7)
         ax.set_axisbelow(True)
     return made, axes
+
+
+def wrapped(names: Sequence[str], width: int = 12) -> list[str]:
+    """Names broken into lines, so that they stand beside each other."""
+    return [textwrap.fill(str(name), width, break_long_words=False) for name in names]
 
 
 def shade_groups(ax: Axes, counts: np.ndarray) -> None:

@@ -9,6 +9,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
+from data_prep.isic import archive, images, synthetic
+from data_prep.isic.prepare import prepare
 from hml_core import notebooks
 from hml_core.notebooks import ParameterError
 from tests.notebooks.helpers import make
@@ -17,6 +19,16 @@ FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 ALL = sorted(FOLDER.glob("*.ipynb"))
 every_notebook = pytest.mark.parametrize("path", ALL, ids=[path.stem for path in ALL])
 
+TINY_NETWORK = {
+    "model": "resnet8",
+    "weights": "none",
+    "frozen": 0.0,
+    "image_size": 32,
+    "batch_size": 32,
+    "seeds": [0, 1],
+    "epochs": 6,
+    "early_stopping": 3,
+}
 # Small values of the parameters: the notebooks themselves hold the real ones.
 SMALL = {
     "00_quickstart": {"recipes": ["ce", "hml1", "ldam_drw"], "seeds": [0, 1], "epochs": 6},
@@ -36,6 +48,8 @@ SMALL = {
         "seeds": [0, 1],
         "epochs": 4,
     },
+    "05_isic2019": {"recipes": ["ce", "hml1"], **TINY_NETWORK},
+    "06_isic2018": {"recipes": ["ce", "dhml1"], "switch_patience": 2, **TINY_NETWORK},
     "07_audit": {
         "dataset": "digits",
         "imbalance_ratio": 20.0,
@@ -76,11 +90,23 @@ def test_every_parameter_is_a_literal_with_an_explanation(path):
     assert all(parameter.comment for parameter in found.values())
 
 
+@pytest.fixture
+def dermoscopy(request, tmp_path):
+    """Synthetic images, prepared; only where the notebook reads such."""
+    name = request.getfixturevalue("path").stem[3:]
+    if name not in ("isic2018", "isic2019"):
+        return {}
+    root = synthetic.make(name, tmp_path / "archive", 240, side=64)
+    found = archive.read(name, root)
+    prepare(found, root / "prepared", images.Options(size=32), progress=False)
+    return {"data_root": str(root)}
+
+
 @every_notebook
-def test_a_notebook_executes_headlessly(path, tmp_path):
+def test_a_notebook_executes_headlessly(path, dermoscopy, tmp_path):
     """With small values of its parameters; its output names no absolute path and shows figures."""
     output = tmp_path / "out" / path.name
-    given = {**SMALL[path.stem], "results_root": str(tmp_path / "results")}
+    given = {**SMALL[path.stem], **dermoscopy, "results_root": str(tmp_path / "results")}
     if "runs_root" in notebooks.parameters(path):
         given["runs_root"] = str(tmp_path / "results" / "runs")
     notebooks.execute(path, given, output, show_progress=False)
@@ -91,6 +117,7 @@ def test_a_notebook_executes_headlessly(path, tmp_path):
     saved = list((tmp_path / "results" / "figures").glob("*.png"))
     assert len(pictures) >= len(saved) >= 1
     shown = output.read_text().replace(str(tmp_path), "")
+    assert ("SYNTHETIC" in shown) == bool(dermoscopy)
     assert str(FOLDER.parent) not in shown
     assert str(Path.home()) not in shown
     assert "Warning" not in shown

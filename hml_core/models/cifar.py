@@ -8,39 +8,12 @@ those of the published CIFAR checkpoints.
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-HEADS = ("linear", "cosine")
+from hml_core.models import heads
+
 FEATURES = 64
-
-
-class CosineLinear(nn.Module):
-    """Cosine (normalised) classifier: ``logits = scale · cos(features, weight)``.
-
-    Both the features and each class vector are divided by their Euclidean norm, so that the norm of a
-    class vector, which grows with the class's frequency, cannot favour the head classes. Source: the
-    ``NormedLinear`` of Cao et al., LDAM (NeurIPS 2019); Gidaris and Komodakis (CVPR 2018).
-
-    Parameters
-    ----------
-    in_features, out_features : int
-    scale : float
-        1 yields plain cosines, as :class:`~hml_core.losses.LDAMLoss` expects (it scales by itself).
-        Any other loss needs a larger value to be able to reach confident probabilities.
-    """
-
-    def __init__(self, in_features: int, out_features: int, scale: float = 1.0) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(out_features, in_features))
-        nn.init.uniform_(self.weight, -1, 1)
-        self.scale = float(scale)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(N, in_features) → (N, out_features)."""
-        cosines = F.linear(F.normalize(features, dim=1), F.normalize(self.weight, dim=1))
-        return self.scale * cosines
 
 
 class BasicBlock(nn.Module):
@@ -103,19 +76,12 @@ class CifarResNet(nn.Module):
         head_scale: float = 1.0,
     ) -> None:
         super().__init__()
-        if head not in HEADS:
-            raise ValueError(f"Expected `head` to be one of {', '.join(HEADS)}, got {head!r}.")
-        if num_classes < 1:
-            raise ValueError(f"Expected `num_classes` to be at least 1, got {num_classes}.")
         self.conv1 = nn.Conv2d(in_channels, 16, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
         self.layer1 = self._group(16, 16, blocks, stride=1)
         self.layer2 = self._group(16, 32, blocks, stride=2)
         self.layer3 = self._group(32, FEATURES, blocks, stride=2)
-        if head == "cosine":
-            self.linear: nn.Module = CosineLinear(FEATURES, num_classes, head_scale)
-        else:
-            self.linear = nn.Linear(FEATURES, num_classes)
+        self.linear = heads.build(head, FEATURES, num_classes, head_scale)
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight)
@@ -163,19 +129,3 @@ def resnet20(num_classes: int, head: str = "linear", **options) -> CifarResNet:
 def resnet32(num_classes: int, head: str = "linear", **options) -> CifarResNet:
     """ResNet-32, the network of the CIFAR-LT literature; see :class:`CifarResNet`."""
     return CifarResNet(5, num_classes, head, **options)
-
-
-MODELS = {"resnet8": resnet8, "resnet14": resnet14, "resnet20": resnet20, "resnet32": resnet32}
-
-
-def build(name: str, num_classes: int, head: str = "linear", **options) -> nn.Module:
-    """The network called ``name``, with ``model(x)``, ``model.features(x)`` and ``.classifier``.
-
-    Raises
-    ------
-    ValueError
-        For a name that is not in :data:`MODELS` or a head that is not in :data:`HEADS`.
-    """
-    if name not in MODELS:
-        raise ValueError(f"Expected `model` to be one of {', '.join(MODELS)}, got {name!r}.")
-    return MODELS[name](num_classes, head, **options)

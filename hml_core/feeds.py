@@ -1,0 +1,265 @@
+"""Where batches come from: images that lie on the device, or files that worker processes read.
+
+A feed turns an order of images into batches, in two steps: :meth:`batches` yields what a batch is made
+of (a *payload*), :meth:`images` makes the normalised images of it, on the device. The same order and
+stream give the same images whatever the number of workers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import mmap
+import multiprocessing
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from hml_core import devices
+from hml_core.augment import AUGMENTATIONS, Augmentation, Draws, ImageBank, draw
+from hml_core.config import RunConfig
+from hml_core.datasets import DataError, LabelledFiles, LabelledImages, Splits
+
+BANK_BATCH = 1000  # images of an evaluation at a time
+MOST_WORKERS = 8
+IMAGES_PER_WORKER = 500  # starting a process is not worth it for fewer
+CACHE_SHARE = 0.25  # of the free memory
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+
+
+class Feed(Protocol):
+    """What the trainer and the evaluator ask for."""
+
+    def batches(
+        self, order: Tensor, batch_size: int, stream: torch.Generator | None = None
+    ) -> Iterator[Any]:
+        """Payloads of the images ``order`` (N,), int64 on the CPU; augmented where a stream is given."""
+
+    def images(self, payload: Any) -> Tensor:
+        """float32 (B, C, H, W), channels-last, normalised."""
+
+
+def make(
+    part: LabelledImages | LabelledFiles,
+    splits: Splits,
+    config: RunConfig,
+    device: torch.device,
+    *,
+    augmented: bool = False,
+) -> Feed:
+    """A feed for a split, with the run's augmentation or without."""
+    augmentation = config.augmentation if augmented else "none"
+    if isinstance(part, LabelledFiles):
+        return FileFeed(part, splits, config.image_size, augmentation, device)
+    return BankFeed(part, splits, AUGMENTATIONS[augmentation], device)
+
+
+class BankFeed:
+    """Small images, all on the device: a batch is a gather."""
+
+    def __init__(
+        self,
+        part: LabelledImages,
+        splits: Splits,
+        augmentation: Augmentation,
+        device: torch.device,
+    ) -> None:
+        self.device, self.augmentation = device, augmentation
+        self.bank = ImageBank(part.images, splits.mean, splits.std, device, augmentation.pad)
+
+    def batches(
+        self, order: Tensor, batch_size: int, stream: torch.Generator | None = None
+    ) -> Iterator[tuple[Tensor, Draws | None]]:
+        """See :class:`Feed`."""
+        draws = None
+        if stream is not None:
+            draws = draw(len(order), self.augmentation, stream).to(self.device)
+        order = order.to(self.device)
+        for start in range(0, len(order), batch_size):
+            part = slice(start, start + batch_size)
+            yield order[part], None if draws is None else draws[part]
+
+    def images(self, payload: tuple[Tensor, Draws | None]) -> Tensor:
+        """See :class:`Feed`."""
+        return self.bank.batch(*payload)
+
+
+class FileFeed:
+    """Image files, read and augmented by worker processes, normalised on the device.
+
+    ``HML_LOADER_WORKERS`` replaces the number of workers, ``HML_IMAGE_CACHE_GB`` the memory that decoded
+    images may take (by default a quarter of what is free; a data set that does not fit is read from its
+    files in every epoch). Neither changes a result.
+    """
+
+    def __init__(
+        self,
+        part: LabelledFiles,
+        splits: Splits,
+        size: int,
+        augmentation: str,
+        device: torch.device,
+    ) -> None:
+        self.device = device
+        workers = loader_workers(len(part))
+        self.files = _Files(part, size, augmentation)
+        self.keys = _Keys()
+        self.loader = DataLoader(
+            self.files,
+            batch_sampler=self.keys,
+            num_workers=workers,
+            persistent_workers=workers > 0 and augmentation != "none",
+            pin_memory=device.type == "cuda",
+        )
+        self.mean, self.std = (
+            255 * torch.tensor(values, device=device)[:, None, None]
+            for values in (splits.mean, splits.std)
+        )
+
+    def batches(
+        self, order: Tensor, batch_size: int, stream: torch.Generator | None = None
+    ) -> Iterator[Tensor]:
+        """See :class:`Feed`."""
+        seeds: Sequence[int | None] = [None] * len(order)
+        if stream is not None:
+            seeds = torch.randint(2**62, (len(order),), generator=stream).tolist()
+        keys = list(zip(order.tolist(), seeds, strict=True))
+        self.keys.batches = [
+            keys[start : start + batch_size] for start in range(0, len(keys), batch_size)
+        ]
+        yield from self.loader
+
+    def images(self, payload: Tensor) -> Tensor:
+        """See :class:`Feed`."""
+        images = payload.to(self.device, non_blocking=True)
+        images = images.to(torch.float32, memory_format=torch.channels_last)
+        return (images - self.mean) / self.std
+
+
+class _Keys:
+    """A batch sampler whose batches are set before every epoch: lists of (index, seed or None)."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[tuple[int, int | None]]] = []
+
+    def __iter__(self) -> Iterator[list[tuple[int, int | None]]]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+class _Files(Dataset):
+    """uint8 (3, S, S) of the image at an index, augmented by the stream of a seed."""
+
+    def __init__(self, part: LabelledFiles, size: int, augmentation: str) -> None:
+        self.part, self.size = part, size
+        self.transform = None if augmentation == "none" else _transform(augmentation)
+        self.cache = _Cache(len(part), (3, size, size))
+
+    def __len__(self) -> int:
+        return len(self.part)
+
+    def __getitem__(self, key: tuple[int, int | None]) -> Tensor:
+        index, seed = key
+        pixels = self.cache.get(index)
+        if pixels is None:
+            pixels = self._read(index)
+            self.cache.put(index, pixels)
+        image = torch.from_numpy(pixels)
+        if seed is None or self.transform is None:
+            return image
+        with torch.random.fork_rng(devices=[]):  # torchvision's transforms take no generator
+            torch.manual_seed(seed)
+            return self.transform(image)
+
+    def _read(self, index: int) -> np.ndarray:
+        path = self.part.folder / self.part.names[index]
+        try:
+            data = path.read_bytes()
+            if hashlib.sha256(data).hexdigest() != self.part.sha256[index]:
+                raise DataError(f"{str(path)!r} is not the file that was prepared.")
+            with Image.open(io.BytesIO(data)) as opened:
+                image = opened.convert("RGB")
+        except UNREADABLE as error:
+            raise DataError(f"Cannot read {str(path)!r}: {error}") from error
+        if image.size != (self.size, self.size):
+            image = image.resize((self.size, self.size), Image.Resampling.BILINEAR)
+        return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+
+
+class _Cache:
+    """Decoded images in memory that forked workers share; of no size where they do not fit."""
+
+    def __init__(self, number: int, shape: tuple[int, ...]) -> None:
+        size = math.prod(shape)
+        self.images: np.ndarray | None = None
+        if 0 < number * size <= cache_bytes() and multiprocessing.get_start_method() == "fork":
+            # Anonymous and shared: not bound by the size of /dev/shm, and taken page by page.
+            pixels, known = mmap.mmap(-1, number * size), mmap.mmap(-1, number)
+            self.images = np.frombuffer(pixels, dtype=np.uint8).reshape(number, *shape)
+            self.known = np.frombuffer(known, dtype=np.uint8)
+
+    def get(self, index: int) -> np.ndarray | None:
+        """A copy of the image, or None where it has not been put."""
+        if self.images is None or not self.known[index]:
+            return None
+        return self.images[index].copy()
+
+    def put(self, index: int, pixels: np.ndarray) -> None:
+        """Keep an image, where there is room; the mark comes after the pixels."""
+        if self.images is not None:
+            self.images[index] = pixels
+            self.known[index] = 1
+
+
+def _transform(name: str):
+    """torchvision's transforms of an augmentation of files."""
+    from torchvision.transforms import v2
+
+    if name != "dermoscopy":
+        raise ValueError(f"Expected `name` to be 'dermoscopy', got {name!r}.")
+    return v2.Compose(
+        [
+            v2.RandomHorizontalFlip(),
+            v2.RandomVerticalFlip(),
+            v2.RandomRotation(20),
+            v2.ColorJitter(brightness=0.1, contrast=0.1, hue=0.1),
+        ]
+    )
+
+
+def loader_workers(images: int) -> int:
+    """Processes that read images: as many as there are other cores, none for a small data set."""
+    if (given := _number("HML_LOADER_WORKERS")) is not None:
+        return int(given)
+    if multiprocessing.current_process().daemon:  # such as a Dask worker: it may have no children
+        return 0
+    return min(MOST_WORKERS, devices.usable_cores() - 1, images // IMAGES_PER_WORKER)
+
+
+def cache_bytes() -> float:
+    """Memory that the decoded images of one split may take."""
+    if (given := _number("HML_IMAGE_CACHE_GB")) is not None:
+        return given * 1e9
+    return CACHE_SHARE * os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _number(variable: str) -> float | None:
+    text = os.environ.get(variable)
+    if text is None:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1e6:
+        raise DataError(f"Expected {variable} to be a number ≥ 0, got {text!r}.")
+    return value

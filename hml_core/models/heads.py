@@ -1,0 +1,53 @@
+"""Classifiers: the last layer of every network of this package."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+HEADS = ("linear", "cosine")
+
+
+def build(name: str, in_features: int, num_classes: int, scale: float = 1.0) -> nn.Module:
+    """A linear classifier, or a cosine one with ``scale``.
+
+    Raises
+    ------
+    ValueError
+        For a name that is not in :data:`HEADS`, or no class.
+    """
+    if name not in HEADS:
+        raise ValueError(f"Expected `head` to be one of {', '.join(HEADS)}, got {name!r}.")
+    if num_classes < 1:
+        raise ValueError(f"Expected `num_classes` to be at least 1, got {num_classes}.")
+    if name == "cosine":
+        return CosineLinear(in_features, num_classes, scale)
+    return nn.Linear(in_features, num_classes)
+
+
+class CosineLinear(nn.Module):
+    """Cosine (normalised) classifier: ``logits = scale · cos(features, weight)``.
+
+    Both the features and each class vector are divided by their Euclidean norm, so that the norm of a
+    class vector, which grows with the class's frequency, cannot favour the head classes. Source: the
+    ``NormedLinear`` of Cao et al., LDAM (NeurIPS 2019); Gidaris and Komodakis (CVPR 2018).
+
+    Parameters
+    ----------
+    in_features, out_features : int
+    scale : float
+        1 yields plain cosines, as :class:`~hml_core.losses.LDAMLoss` expects (it scales by itself).
+        Any other loss needs a larger value to be able to reach confident probabilities.
+    """
+
+    def __init__(self, in_features: int, out_features: int, scale: float = 1.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(out_features, in_features))
+        nn.init.uniform_(self.weight, -1, 1)
+        self.scale = float(scale)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, in_features) → (N, out_features)."""
+        cosines = F.linear(F.normalize(features, dim=1), F.normalize(self.weight, dim=1))
+        return self.scale * cosines

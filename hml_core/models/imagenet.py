@@ -1,0 +1,166 @@
+"""torchvision's networks for large images, with this package's interface and a head of its own."""
+
+from __future__ import annotations
+
+import functools
+import http.client
+import urllib.error
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hml_core import files
+from hml_core.errors import DataError
+from hml_core.models import heads
+
+WEIGHTS = ("none", "imagenet")
+_UNREACHABLE = (urllib.error.URLError, http.client.HTTPException, OSError)
+
+
+class ImageNetModel(nn.Module):
+    """A torchvision classification network whose last linear layer is replaced.
+
+    Parameters
+    ----------
+    name : str
+        A function of ``torchvision.models``: an EfficientNet (dropout stays in front of the head) or
+        a ResNet.
+    num_classes : int
+    head : {"linear", "cosine"}
+    in_channels : int
+        3; these networks take colour images.
+    head_scale : float
+        The scale of a cosine head.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        num_classes: int,
+        head: str = "linear",
+        *,
+        in_channels: int = 3,
+        head_scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if in_channels != 3:
+            raise ValueError(f"{name} takes images of 3 channels, got {in_channels}.")
+        from torchvision import models  # takes seconds; most runs do not need it
+
+        self.name = name
+        self.backbone = models.get_model(name, weights=None)
+        last = self.backbone.fc if hasattr(self.backbone, "fc") else self.backbone.classifier
+        self.dropout: nn.Module = nn.Identity()
+        if isinstance(last, nn.Sequential):
+            self.dropout, last = last[0], last[1]
+        self._set_backbone_head(nn.Identity())
+        self.linear = heads.build(head, last.in_features, num_classes, head_scale)
+
+    def _set_backbone_head(self, module: nn.Module) -> None:
+        setattr(self.backbone, "fc" if hasattr(self.backbone, "fc") else "classifier", module)
+
+    @property
+    def classifier(self) -> nn.Module:
+        """The last layer, under the name that is the same for every backbone of this package."""
+        return self.linear
+
+    def replace_classifier(self, module: nn.Module) -> None:
+        """Put another module in the place of the last layer."""
+        self.linear = module
+
+    def features(self, x: Tensor) -> Tensor:
+        """The representation before the classifier: (N, 3, H, W) → (N, d)."""
+        return self.dropout(self.backbone(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 3, H, W) → logits (N, num_classes)."""
+        return self.linear(self.features(x))
+
+
+IMAGENET_MODELS = {
+    name: functools.partial(ImageNetModel, name)
+    for name in ("efficientnet_b0", "efficientnet_b3", "resnet18", "resnet50")
+}
+
+
+def load_weights(model: ImageNetModel, weights: str) -> dict[str, Any]:
+    """Initialise the backbone, all but the head, from a file of weights.
+
+    Parameters
+    ----------
+    model : ImageNetModel
+    weights : {"none", "imagenet"} or a path
+        torchvision's weights for ImageNet, taken from torch's cache or downloaded; or a file with a
+        ``state_dict`` of the same torchvision network.
+
+    Returns
+    -------
+    dict
+        What the network starts from, for the run's record: ``weights`` ("random", "imagenet" or the
+        name of the file), and ``sha256`` or, where ImageNet's weights could not be reached, ``why``.
+
+    Raises
+    ------
+    DataError
+        For a file that is missing, damaged or of another network.
+
+    Warns
+    -----
+    UserWarning
+        Where ImageNet's weights cannot be reached: the network then starts at random.
+    """
+    if weights == "none":
+        return {"weights": "random"}
+    if weights == "imagenet":
+        from torchvision import models
+
+        published = models.get_model_weights(model.name).DEFAULT
+        cached = Path(torch.hub.get_dir()) / "checkpoints" / published.url.rpartition("/")[2]
+        try:
+            state = published.get_state_dict(progress=False, check_hash=True)
+        except _UNREACHABLE as error:
+            warnings.warn(
+                f"The ImageNet weights of {model.name} cannot be reached ({error}): the network starts "
+                f"at random. Expected a connection, or {published.url} in the folder checkpoints/ of "
+                "`torch.hub.get_dir()`, or the path of that file as `weights`.",
+                stacklevel=2,
+            )
+            return {"weights": "random", "why": f"ImageNet weights not reachable: {error}"}
+        except Exception as error:  # a wrong sum, or a cached file that does not load
+            raise DataError(f"The ImageNet weights of {model.name} are damaged: {error}") from error
+        described = {"weights": "imagenet", "file": cached.name}
+    else:
+        cached = Path(weights)
+        try:
+            state = torch.load(cached, map_location="cpu", weights_only=True)
+        except Exception as error:  # whatever a damaged archive makes its readers raise
+            raise DataError(f"Cannot read the weights in {weights!r}: {error}") from error
+        described = {"weights": cached.name}
+    _load_backbone(model, state, cached.name)
+    return {**described, "sha256": files.sha256(cached)}
+
+
+def _load_backbone(model: ImageNetModel, state: Any, name: str) -> None:
+    wanted = model.backbone.state_dict()
+    fits = isinstance(state, dict) and all(
+        key in state and state[key].shape == value.shape for key, value in wanted.items()
+    )
+    if not fits:
+        raise DataError(f"{name!r} does not hold the weights of torchvision's {model.name}.")
+    model.backbone.load_state_dict({key: state[key] for key in wanted})
+
+
+def freeze(model: nn.Module, fraction: float) -> int:
+    """Stop training the first ``fraction`` of the parameter tensors (their number rounded down).
+
+    Batch normalisation in the frozen part goes on to follow its batches, as in the authors' code.
+    Returns the number of frozen tensors.
+    """
+    tensors = list(model.parameters())
+    frozen = int(fraction * len(tensors))
+    for tensor in tensors[:frozen]:
+        tensor.requires_grad_(False)
+    return frozen
