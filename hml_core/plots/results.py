@@ -251,7 +251,8 @@ def learning_curves(runs: Iterable[Run], *, smooth: int = 1) -> Figure:
     left.set_title(f"Training loss (bands: 95 % interval, {seeds(groups)})")
     right.set(xlabel="epoch", ylabel=f"balanced {measured} accuracy (%)")
     right.set_title(f"Balanced {measured} accuracy{caveat(members)}")
-    right.set_ylim(top=min(101, right.get_ylim()[1]))
+    low, high = right.get_ylim()
+    right.set_ylim(max(-1, low), min(101, high))  # an interval may leave what a share can be
     right.legend(edgecolor="none", framealpha=0.9, fontsize=8, loc="lower right")
     return made
 
