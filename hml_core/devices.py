@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import os
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -68,6 +70,36 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
 def autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
     """Autocast to ``dtype`` on the device, or not at all for None."""
     return torch.autocast(device.type, dtype, enabled=dtype is not None)
+
+
+@contextlib.contextmanager
+def algorithms(deterministic: bool) -> Iterator[None]:
+    """Which algorithms torch may choose inside the block: repeatable ones, or on CUDA the fastest.
+
+    With ``deterministic``, an operation that has no repeatable algorithm is an error, and cuBLAS gets the
+    workspace that it needs to repeat itself (``CUBLAS_WORKSPACE_CONFIG``, before CUDA is first used).
+    """
+    cudnn = torch.backends.cudnn
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        torch.utils.deterministic.fill_uninitialized_memory,
+        cudnn.deterministic,
+        cudnn.benchmark,
+    )
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    try:
+        torch.use_deterministic_algorithms(deterministic)
+        torch.utils.deterministic.fill_uninitialized_memory = (
+            False  # nothing here reads such memory
+        )
+        cudnn.deterministic, cudnn.benchmark = deterministic, not deterministic
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.utils.deterministic.fill_uninitialized_memory = before[2]
+        cudnn.deterministic, cudnn.benchmark = before[3:]
 
 
 def cpu_has_bf16() -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from hml_core import datasets, feeds, metrics, post_hoc
 from hml_core.config import RunConfig
 from hml_core.datasets import LabelledFiles, LabelledImages, Splits
-from hml_core.devices import autocast
+from hml_core.models import inference
 
 
 class Evaluator:
@@ -93,10 +93,10 @@ class Evaluator:
             self.feeds[name] = self._feed(self.splits.train)
         feed, parts = self.feeds[name], []
         number = len(self.splits.train if name == "train" else self.evaluated[name])
-        size = self.config.batch_size if self.info.streamed else feeds.BANK_BATCH
+        size = self.config.batch_size if self.info.streamed else feeds.bank_batch(self.device)
+        features = inference.features_of(model, self.device, self.autocast_dtype)
         for payload in feed.batches(torch.arange(number), size):
-            with autocast(self.device, self.autocast_dtype):
-                parts.append(model.features(feed.images(payload)).float())
+            parts.append(features(feed.images(payload)))
         return torch.cat(parts)
 
     @torch.inference_mode()

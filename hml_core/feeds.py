@@ -27,7 +27,9 @@ from hml_core.augment import AUGMENTATIONS, Augmentation, Draws, ImageBank, draw
 from hml_core.config import RunConfig
 from hml_core.datasets import DataError, LabelledFiles, LabelledImages, Splits
 
-BANK_BATCH = 1000  # images of an evaluation at a time
+# Images of an evaluation at a time: on a CPU the activations stay in the cache (benchmarks/evaluation.py),
+# on a GPU fewer batches are fewer launches.
+CPU_BATCH, CUDA_BATCH = 250, 2500
 MOST_WORKERS = 8
 IMAGES_PER_WORKER = 500  # starting a process is not worth it for fewer
 CACHE_SHARE = 0.25  # of the free memory
@@ -40,10 +42,18 @@ class Feed(Protocol):
     def batches(
         self, order: Tensor, batch_size: int, stream: torch.Generator | None = None
     ) -> Iterator[Any]:
-        """Payloads of the images ``order`` (N,), int64 on the CPU; augmented where a stream is given."""
+        """Payloads of the images ``order`` (N,), int64 on the CPU; augmented where a stream is given.
+
+        A payload is a tensor on the device, or several in a tuple or dataclass.
+        """
 
     def images(self, payload: Any) -> Tensor:
         """float32 (B, C, H, W), channels-last, normalised."""
+
+
+def bank_batch(device: torch.device) -> int:
+    """How many small images are evaluated at a time."""
+    return CUDA_BATCH if device.type == "cuda" else CPU_BATCH
 
 
 def make(
@@ -134,12 +144,12 @@ class FileFeed:
         self.keys.batches = [
             keys[start : start + batch_size] for start in range(0, len(keys), batch_size)
         ]
-        yield from self.loader
+        for images in self.loader:
+            yield images.to(self.device, non_blocking=True)
 
     def images(self, payload: Tensor) -> Tensor:
         """See :class:`Feed`."""
-        images = payload.to(self.device, non_blocking=True)
-        images = images.to(torch.float32, memory_format=torch.channels_last)
+        images = payload.to(torch.float32, memory_format=torch.channels_last)
         return (images - self.mean) / self.std
 
 

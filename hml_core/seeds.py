@@ -14,13 +14,13 @@ import numpy as np
 import torch
 
 
-def derive(seed: int, stream: str, epoch: int = 0) -> int:
-    """A 63-bit seed for the stream called ``stream`` in ``epoch``.
+def derive(seed: int, stream: str, epoch: int = 0, *more: int) -> int:
+    """A 63-bit seed for the stream called ``stream`` in ``epoch`` (and, say, a step of it).
 
     >>> derive(0, "order", 1) == derive(0, "order", 1) != derive(0, "order", 2)
     True
     """
-    sequence = np.random.SeedSequence([seed, zlib.crc32(stream.encode()), epoch])
+    sequence = np.random.SeedSequence([seed, zlib.crc32(stream.encode()), epoch, *more])
     return int(sequence.generate_state(1, np.uint64)[0] >> 1)
 
 
@@ -30,11 +30,15 @@ def generator(seed: int, stream: str, epoch: int = 0) -> torch.Generator:
 
 
 @contextlib.contextmanager
-def seeded(seed: int, stream: str) -> Iterator[None]:
-    """Seed torch's global CPU generator inside the block and restore it after.
+def seeded(
+    seed: int, stream: str, *counters: int, device: torch.device | None = None
+) -> Iterator[None]:
+    """Seed torch's global generators inside the block and restore them after.
 
-    For code that takes no generator, such as the initialisation of torch's layers.
+    For code that takes no generator, such as the initialisation of torch's layers and dropout; ``device``
+    names a CUDA device whose generator is restored, too.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(seed, stream))
+    on_cuda = device is not None and device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if on_cuda else []):
+        torch.manual_seed(derive(seed, stream, *counters))
         yield

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,13 +26,14 @@ from hml_core import (
     schedule,
     seeds,
 )
-from hml_core.augment import draw_mix, remix_share
+from hml_core.augment import Mix, draw_mix, remix_share
 from hml_core.checks import takes_smoothing
 from hml_core.config import RunConfig
 from hml_core.datasets import Splits
 from hml_core.devices import autocast
 from hml_core.errors import DataError, RunError
 from hml_core.evaluation import Evaluator
+from hml_core.graphs import GraphedStep
 from hml_core.losses import LOSSES
 from hml_core.losses.cross_entropy import label_aware_smoothing
 from hml_core.progress import Progress
@@ -41,6 +44,8 @@ from hml_core.runs import Run, RunFolder
 CHECKPOINT_INTERVAL_S = 1.0
 CONFIDENCE_BINS = 20  # of the true-class probability, equally wide
 COSINE_SCALE = 30.0  # of a cosine head under a loss that does not scale by itself
+
+Result = TypeVar("Result")
 
 
 class NonFiniteLossError(RunError):
@@ -86,16 +91,68 @@ def fit(
     NonFiniteLossError
         With epoch, step and config; the run is recorded as failed.
     """
+    return exhaust(
+        training(
+            config,
+            data_root=data_root,
+            runs_root=runs_root,
+            device=device,
+            progress=progress,
+            wait=wait,
+        )
+    )
+
+
+def exhaust(steps: Generator[None, None, Result]) -> Result:
+    """Go through all steps; what the generator returns."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            return stop.value
+
+
+def training(
+    config: RunConfig,
+    *,
+    data_root: str | Path | None = None,
+    runs_root: str | Path = "results/runs",
+    device: str | torch.device = "auto",
+    progress: bool = True,
+    wait: float | None = None,
+) -> Generator[None, None, Run]:
+    """:func:`fit` step by step: a generator that rests after every step and returns the run.
+
+    It leaves no trace in torch's settings while it rests, so that several can take turns.
+    """
     where = devices.resolve(device)
     devices.keep_freed_memory()
+    steps = _training(config, data_root, runs_root, where, progress, wait)
+    while True:
+        with devices.algorithms(config.deterministic):
+            try:
+                next(steps)
+            except StopIteration as stop:
+                return stop.value
+        yield
+
+
+def _training(
+    config: RunConfig,
+    data_root: str | Path | None,
+    runs_root: str | Path,
+    device: torch.device,
+    progress: bool,
+    wait: float | None,
+) -> Generator[None, None, Run]:
     folder = RunFolder(runs_root, config)
     with folder.locked(wait):
         if (done := folder.finished()) is not None:
             _require_same_images(done, data_root)
             return done
         splits = datasets.load(config, data_root)
-        trainer = Trainer(config, splits, where)
-        record = environment.describe(where, trainer.autocast_dtype)
+        trainer = Trainer(config, splits, device)
+        record = environment.describe(device, trainer.autocast_dtype)
         checkpoint = folder.begin(record, splits.manifest())
         if checkpoint is not None:
             try:
@@ -104,10 +161,10 @@ def fit(
                 folder.set_aside(
                     f"The checkpoint of the run {config.run_id} is unusable ({error})."
                 )
-                trainer = Trainer(config, splits, where)
+                trainer = Trainer(config, splits, device)
                 folder.begin(record, splits.manifest())
         try:
-            return _run_to_end(trainer, folder, progress)
+            return (yield from _run_to_end(trainer, folder, progress))
         except NonFiniteLossError as error:
             folder.fail(error, resumable=False)
             raise
@@ -132,7 +189,7 @@ def _require_same_images(done: Run, data_root: str | Path | None) -> None:
         )
 
 
-def _run_to_end(trainer: Trainer, folder: RunFolder, progress: bool) -> Run:
+def _run_to_end(trainer: Trainer, folder: RunFolder, progress: bool) -> Generator[None, None, Run]:
     config = trainer.config
     last_checkpoint = time.monotonic()
     bar = Progress(
@@ -140,8 +197,7 @@ def _run_to_end(trainer: Trainer, folder: RunFolder, progress: bool) -> Run:
     )
     with bar:
         while not trainer.done:
-            for _ in trainer.train_epoch():
-                pass
+            yield from trainer.train_epoch()
             trainer.end_epoch()
             bar.update(trainer.headline())
             if time.monotonic() - last_checkpoint >= CHECKPOINT_INTERVAL_S:
@@ -150,6 +206,15 @@ def _run_to_end(trainer: Trainer, folder: RunFolder, progress: bool) -> Run:
                 last_checkpoint = time.monotonic()
     folder.write_history(trainer.history)
     return folder.finish(trainer.results(), trainer.arrays())
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a step works on: the feed's payload, classes int64 (B,) and how images are mixed, if so."""
+
+    payload: Any
+    target: Tensor
+    mix: Mix | None
 
 
 class Trainer:
@@ -172,6 +237,8 @@ class Trainer:
         models.freeze(self.model, config.frozen)
         self.model.to(device, memory_format=torch.channels_last)
         self.feed = feeds.make(splits.train, splits, config, device, augmented=True)
+        self.draws = models.draws(self.model)
+        self.rate = torch.zeros((), device=device)
         self.train_targets = torch.from_numpy(splits.train.targets).to(device)
         self.class_counts = torch.from_numpy(splits.class_counts).to(device)
         self.evaluator = Evaluator(config, splits, device, self.autocast_dtype)
@@ -203,6 +270,7 @@ class Trainer:
         stages = self.config.stages
         before = stages[self.stage].trains if self.stage >= 0 else None
         self.stage, stage = index, stages[index]
+        self._trains_all = stage.trains == "all"
         smoothing = self.config.label_smoothing
         if self.config.label_aware_smoothing:
             smoothing = label_aware_smoothing(
@@ -210,16 +278,23 @@ class Trainer:
             )
         self.criterion = build_loss(stage, self.splits.class_counts, smoothing).to(self.device)
         self.sampler = self.config.sampler if stage.sampler == "instance" else stage.sampler
-        if stage.trains == before:
-            return
-        if stage.trains != "all":
-            self.model.requires_grad_(False)
-            if stage.trains == "classifier":
-                fresh = self._build_model().classifier
-            else:
-                fresh = post_hoc.ClassScales(self.model.classifier, self.splits.num_classes)
-            self.model.replace_classifier(fresh.to(self.device))
-        self.optimizer = build_optimizer(self.config, self.model)
+        if stage.trains != before:
+            if not self._trains_all:
+                self._replace_classifier(stage.trains)
+            self.optimizer = build_optimizer(self.config, self.model, self.device)
+        # A captured step holds the loss and what it trains: every stage captures anew.
+        self.step = (
+            GraphedStep(self._eager_step) if self.device.type == "cuda" else self._eager_step
+        )
+
+    def _replace_classifier(self, trains: str) -> None:
+        """Freeze the network; what is trained from now on is a new classifier, or scales of the old."""
+        self.model.requires_grad_(False)
+        if trains == "classifier":
+            fresh = self._build_model().classifier
+        else:
+            fresh = post_hoc.ClassScales(self.model.classifier, self.splits.num_classes)
+        self.model.replace_classifier(fresh.to(self.device))
 
     # Training -----------------------------------------------------------------------------------
 
@@ -230,10 +305,8 @@ class Trainer:
         index = schedule.stage_of_epoch(self.stage_ends, self.epoch)
         if index != self.stage:
             self._enter_stage(index)
-        for group in self.optimizer.param_groups:
-            group["lr"] = float(self.rates[self.epoch])
-        whole = config.stages[index].trains == "all"
-        self.model.train(whole)  # a frozen backbone keeps its batch statistics, too
+        self._set_learning_rate(float(self.rates[self.epoch]))
+        self.model.train(self._trains_all)  # a frozen backbone keeps its batch statistics, too
 
         order = sampling.epoch_indices(
             torch.from_numpy(self.splits.train.targets),
@@ -254,32 +327,10 @@ class Trainer:
 
         for step, payload in enumerate(payloads):
             part = slice(step * config.batch_size, (step + 1) * config.batch_size)
-            images = self.feed.images(payload)  # (B, C, H, W)
-            target = targets[part]  # (B,)
-            if mix is not None:
-                partner, share = mix[part].partner, mix[part].share  # (B,), (B,)
-                images = torch.lerp(images[partner], images, share[:, None, None, None])
-            with autocast(self.device, self.autocast_dtype):
-                with torch.set_grad_enabled(whole):
-                    features = self.model.features(images)  # (B, d)
-                logits = self.model.classifier(features)  # (B, C)
-            extra = (features,) if self.criterion.needs_features else ()
-            if mix is None:
-                loss = self.criterion(logits, target, *extra)
-            else:
-                other = target[partner]
-                if config.mix == "remix":
-                    counts = self.class_counts.float()
-                    share = remix_share(share, counts[target], counts[other])
-                loss = self.criterion.mixed(logits, target, other, share, *extra)
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            self.optimizer.step()
-            losses[step] = loss.detach()
-            with torch.no_grad():
-                probability = (logits.float() * self.criterion.logit_scale).softmax(dim=1)
-                confidence[part] = probability.gather(1, target[:, None])[:, 0]
-                correct += (probability.argmax(dim=1) == target).sum()
+            batch = Batch(payload, targets[part], None if mix is None else mix[part])
+            with self._chance(step):
+                losses[step], confidence[part], hits = self.step(batch)
+            correct += hits
             yield
 
         losses = losses.cpu()
@@ -300,6 +351,48 @@ class Trainer:
                 "seconds": time.perf_counter() - started,
             }
         )
+
+    def _eager_step(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Update the network once: loss (), probability of the true class (B,) and hits ().
+
+        A function of tensors alone, so that it can be captured, see :mod:`hml_core.graphs`.
+        """
+        images = self.feed.images(batch.payload)  # (B, C, H, W)
+        target, mix = batch.target, batch.mix  # (B,)
+        if mix is not None:
+            images = torch.lerp(images[mix.partner], images, mix.share[:, None, None, None])
+        with autocast(self.device, self.autocast_dtype):
+            with torch.set_grad_enabled(self._trains_all):
+                features = self.model.features(images)  # (B, d)
+            logits = self.model.classifier(features)  # (B, C)
+        extra = (features,) if self.criterion.needs_features else ()
+        if mix is None:
+            loss = self.criterion(logits, target, *extra)
+        else:
+            other, share = target[mix.partner], mix.share  # (B,)
+            if self.config.mix == "remix":
+                counts = self.class_counts.float()
+                share = remix_share(share, counts[target], counts[other])
+            loss = self.criterion.mixed(logits, target, other, share, *extra)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        with torch.no_grad():
+            probability = (logits.float() * self.criterion.logit_scale).softmax(dim=1)
+            hits = (probability.argmax(dim=1) == target).sum()
+            return loss.detach(), probability.gather(1, target[:, None])[:, 0], hits
+
+    def _set_learning_rate(self, rate: float) -> None:
+        """On CUDA into one tensor that stays where it is, for a captured step reads it there."""
+        on_cuda = self.device.type == "cuda"
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate.fill_(rate) if on_cuda else rate
+
+    def _chance(self, step: int) -> contextlib.AbstractContextManager:
+        """A stream of the step's own for layers that draw from the global generator (dropout)."""
+        if not self.draws:
+            return contextlib.nullcontext()
+        return seeds.seeded(self.config.seed, "layers", self.epoch, step, device=self.device)
 
     def _require_finite(self, losses: Tensor) -> None:
         broken = (~losses.isfinite()).nonzero()
@@ -400,18 +493,23 @@ class Trainer:
         self._set_stage_ends(tuple(state["stage_ends"]))
         self._enter_stage(state["stage"])
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        groups = self.optimizer.state_dict()[
+            "param_groups"
+        ]  # of this device, not of the checkpoint's
+        self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
         self.epoch, self.seconds = state["epoch"], state["seconds"]
         self.history, self.confidence = state["history"], state["confidence"]
         self.evaluator.restore(state["evaluator"])
 
 
-def build_optimizer(config: RunConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser of what the model has to train."""
+def build_optimizer(
+    config: RunConfig, model: nn.Module, device: torch.device
+) -> torch.optim.Optimizer:
+    """The optimiser of what the model has to train; on CUDA its step can be captured."""
     trainable = [tensor for tensor in model.parameters() if tensor.requires_grad]
-    shared = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+    shared = {"lr": config.learning_rate, "weight_decay": config.weight_decay, "fused": True}
     if config.optimizer == "adam":
-        return torch.optim.Adam(trainable, **shared)
+        return torch.optim.Adam(trainable, capturable=device.type == "cuda", **shared)
     return torch.optim.SGD(trainable, momentum=config.momentum, **shared)
 
 

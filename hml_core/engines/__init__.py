@@ -17,6 +17,7 @@ import torch
 from hml_core import devices, files
 from hml_core.config import RunConfig
 from hml_core.engines import cluster, slurm
+from hml_core.engines.interleave import interleave
 from hml_core.engines.jobs import Outcome, Place, attempt, is_finished, row, stored_row
 from hml_core.engines.serial import serial
 from hml_core.errors import ConfigError
@@ -24,7 +25,7 @@ from hml_core.progress import Progress
 
 __all__ = ["ENGINES", "Engine", "check", "sweep"]
 
-ENGINES = ("serial", "dask", "dask:tcp://HOST:PORT", "slurm", "slurm:FILE")
+ENGINES = ("serial", "interleave:K", "dask", "dask:tcp://HOST:PORT", "slurm", "slurm:FILE")
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ def check(engine: str) -> Engine:
     name, _, rest = engine.partition(":") if isinstance(engine, str) else (None, None, None)
     if engine == "serial":
         return Engine(serial)
+    if name == "interleave" and rest.isdecimal() and int(rest) >= 1:
+        return Engine(partial(interleave, int(rest)))
     if engine == "dask":
         return Engine(cluster.local)
     if name == "dask" and "://" in rest:
@@ -76,11 +79,13 @@ def sweep(
     configs : iterable of RunConfig
         See :func:`hml_core.config.grid`.
     engine : str
-        "serial": one run after the other in this process. "dask": processes on this machine, one for
-        each GPU or, without one, for every ``threads`` CPU cores. "dask:tcp://host:8786": the workers
-        of a running Dask cluster. "slurm" or "slurm:FILE": jobs of a Slurm cluster, described by a
-        YAML file (default ``slurm.yaml``; see :mod:`hml_core.engines.slurm`). Workers on other hosts
-        must see ``runs_root`` and ``data_root`` under the same paths.
+        "serial": one run after the other in this process. "interleave:K": K runs at a time in this
+        process, in turns of a step, which fills a GPU that one small network cannot. "dask":
+        processes on this machine, one for each GPU or, without one, for every ``threads`` CPU cores.
+        "dask:tcp://host:8786": the workers of a running Dask cluster. "slurm" or "slurm:FILE": jobs of a
+        Slurm cluster, described by a YAML file (default ``slurm.yaml``; see
+        :mod:`hml_core.engines.slurm`). Workers on other hosts must see
+        ``runs_root`` and ``data_root`` under the same paths.
     data_root, runs_root, device
         As for :func:`hml_core.trainer.fit`. Where workers are elsewhere, ``device`` is theirs.
     progress : bool

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import traceback
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import torch
 from hml_core.config import RunConfig
 from hml_core.errors import RunBusyError, RunError
 from hml_core.runs import Run
-from hml_core.trainer import fit
+from hml_core.trainer import exhaust, training
 
 BUSY_WAIT_S = 5.0  # how long a run that another process works on is waited for at a time
 
@@ -50,16 +50,23 @@ class Outcome:
 
 def attempt(config: RunConfig, place: Place, *, wait: float | None = None) -> Outcome:
     """Train one run into its record; an error of its own is an outcome, so that a sweep goes on."""
+    with cpu_threads(place.threads):
+        return exhaust(attempting(config, place, wait=wait))
+
+
+def attempting(
+    config: RunConfig, place: Place, *, wait: float | None = None
+) -> Generator[None, None, Outcome]:
+    """:func:`attempt` step by step, with as many CPU threads as torch is set to."""
     try:
-        with cpu_threads(place.threads):
-            fit(
-                config,
-                data_root=place.data_root,
-                runs_root=place.runs_root,
-                device=place.device,
-                progress=False,
-                wait=wait,
-            )
+        yield from training(
+            config,
+            data_root=place.data_root,
+            runs_root=place.runs_root,
+            device=place.device,
+            progress=False,
+            wait=wait,
+        )
     except RunBusyError as error:
         return Outcome("busy", str(error))
     except Exception as error:  # whatever it was, the other runs must go on

@@ -25,6 +25,7 @@ __all__ = [
     "CosineLinear",
     "ImageNetModel",
     "build",
+    "draws",
     "freeze",
     "load_weights",
     "resnet8",
@@ -53,3 +54,13 @@ def build(name: str, num_classes: int, head: str = "linear", **options) -> nn.Mo
     if name not in MODELS:
         raise ValueError(f"Expected `model` to be one of {', '.join(MODELS)}, got {name!r}.")
     return MODELS[name](num_classes, head, **options)
+
+
+def draws(model: nn.Module) -> bool:
+    """Whether layers of the model draw random numbers in training: dropout, stochastic depth."""
+    return any(
+        isinstance(layer, nn.modules.dropout._DropoutNd)
+        or type(layer).__name__
+        == "StochasticDepth"  # torchvision's, which is not imported for this
+        for layer in model.modules()
+    )
