@@ -2,8 +2,8 @@
 
 Written for the benchmarks, and on purpose as tutorials and most research code have it: one sample at a
 time through ``torchvision.transforms``, a new tensor layout for every batch, the loss and the number of
-hits read back in every step. It trains the same network on the same images with the same loss, optimiser
-and augmentation as :class:`hml_core.trainer.Trainer`; only the way there is another.
+hits read back in every step. It trains the same network on the same images with the same loss, optimiser,
+learning rates and augmentation as :class:`hml_core.trainer.Trainer`; only the way there is another.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from hml_core import models, seeds, trainer
+from hml_core import models, schedule, seeds
 from hml_core.augment import AUGMENTATIONS
 from hml_core.config import RunConfig
 from hml_core.datasets import LabelledImages, Splits
@@ -85,12 +85,18 @@ class PlainTrainer:
         self, config: RunConfig, splits: Splits, device: torch.device, workers: int = 0
     ) -> None:
         self.config, self.device = config, device
+        self.rates, self.epoch = schedule.learning_rates(config).tolist(), 0
         with seeds.seeded(config.seed, "initialisation"):
             self.model = models.build(
                 config.model, splits.num_classes, config.head, in_channels=splits.channels
             ).to(device)
         self.criterion = nn.CrossEntropyLoss()
-        self.optimizer = trainer.build_optimizer(config, self.model, torch.device("cpu"))
+        self.optimizer = torch.optim.SGD(
+            self.model.parameters(),
+            lr=config.learning_rate,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+        )
         self.train_loader = loader(
             splits.train,
             splits,
@@ -113,6 +119,9 @@ class PlainTrainer:
     def train_epoch(self) -> float:
         """The mean loss of an epoch."""
         self.model.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rates[self.epoch]
+        self.epoch += 1
         losses = [self.step(images, targets)[0] for images, targets in self.train_loader]
         return float(np.mean(losses))
 

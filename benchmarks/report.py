@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -14,19 +15,62 @@ import torch
 from hml_core import devices, environment, files
 
 FOLDER = Path("results/benchmarks")
+CPU = torch.device("cpu")
+
+
+def arguments(
+    description: str, add: Callable[[argparse.ArgumentParser], None] | None = None
+) -> argparse.Namespace:
+    """The command line of a benchmark: ``--device`` and what ``add`` adds."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--device", type=devices.resolve, default="cpu", help="cpu or cuda")
+    if add is not None:
+        add(parser)
+    return parser.parse_args()
 
 
 def alternate(
-    candidates: Mapping[str, Callable[[], Any]], repetitions: int
+    candidates: Mapping[str, Callable[[], Any]],
+    repetitions: int,
+    device: torch.device = CPU,
+    *,
+    warm_up: bool = False,
 ) -> dict[str, list[float]]:
-    """Seconds of every repetition; the candidates take turns, so that a slow minute hits them all."""
+    """Seconds of every repetition; the candidates take turns, so that a slow minute hits them all.
+
+    ``warm_up`` goes round once more before, unmeasured.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
-    for _ in range(repetitions):
+    for repetition in range(-1 if warm_up else 0, repetitions):
         for name, call in candidates.items():
             started = time.perf_counter()
             call()
-            seconds[name].append(time.perf_counter() - started)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            if repetition >= 0:
+                seconds[name].append(time.perf_counter() - started)
     return seconds
+
+
+def compare(
+    seconds: Mapping[str, list[float]], *, floor: str, parts: int = 1
+) -> list[dict[str, Any]]:
+    """A row for each candidate: times of one of ``parts``, ratios to the first one and to the floor.
+
+    ``ratio`` says how many times faster than the first, ``to_floor`` how many times slower than the floor.
+    """
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    first = next(iter(medians.values()))
+    return [
+        {
+            "what": name,
+            "n": len(values),
+            **spread([value / parts for value in values]),
+            "ratio": first / medians[name],
+            "to_floor": medians[name] / medians[floor],
+        }
+        for name, values in seconds.items()
+    ]
 
 
 def spread(seconds: list[float]) -> dict[str, float]:
@@ -34,18 +78,22 @@ def spread(seconds: list[float]) -> dict[str, float]:
     return {"median_s": statistics.median(seconds), "low_s": min(seconds), "high_s": max(seconds)}
 
 
-def write(name: str, rows: list[dict[str, Any]], device: str = "cpu") -> Path:
-    """Print the rows and write them, each with hardware and versions, below ``results/benchmarks``."""
+def write(name: str, rows: list[dict[str, Any]], device: torch.device = CPU, **more: str) -> Path:
+    """Print the rows and write them, each with hardware and versions, below ``results/benchmarks``.
+
+    Those of a GPU go into a file of their own.
+    """
     frame = pd.DataFrame(rows)
-    print(frame.to_string(index=False, float_format=lambda value: f"{value:.3g}"))
+    print(frame.to_string(index=False, float_format=lambda value: f"{value:.3g}", na_rep=""))
     versions = environment.versions()
     where = {
-        "device": devices.describe(torch.device(device)),
+        "device": devices.describe(device),
+        **more,
         **{package: versions[package] for package in ("hml-core", "torch", "python")},
         "git_commit": environment.git_commit(),
     }
     FOLDER.mkdir(parents=True, exist_ok=True)
-    path = FOLDER / f"{name}.csv"
+    path = FOLDER / (f"{name}.csv" if device.type == "cpu" else f"{name}_{device.type}.csv")
     files.write_atomically(path, frame.assign(**where).to_csv(index=False, float_format="%.6g"))
     print(f"Written: {path}")
     return path

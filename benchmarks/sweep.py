@@ -1,12 +1,16 @@
-"""Two one-thread Dask workers against one process, for a grid of equal runs; and what scheduling costs.
+"""A grid of equal runs by each engine, against one after the other; and what an engine costs.
 
-The floor is what the machine allows: two processes that know nothing of each other share the runs.
+Two one-thread Dask workers, and runs that take turns in one process. The floor is what the machine allows:
+two processes that know nothing of each other share the runs. All on a CPU: for a GPU there is
+:mod:`benchmarks.gpu`.
 """
 
 from __future__ import annotations
 
 import itertools
 import multiprocessing
+import subprocess
+import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -22,16 +26,18 @@ from hml_core.engines.jobs import Place
 
 RUNS = 8
 WORKERS = 2
-REPETITIONS = 3
+REPETITIONS = 7
 SCHEDULED = 200  # runs that are done already: what is left is scheduling and reading the record
+FLOOR = f"{RUNS} runs, {WORKERS} processes without a scheduler (floor)"
 
 
 def configs() -> list[RunConfig]:
-    """Equal runs on Digits-LT, some seconds each."""
-    return grid(recipe="ce", seed=list(range(RUNS)), dataset="digits", epochs=60)
+    """Equal runs on Digits-LT, about a second each."""
+    return grid(recipe="ce", seed=list(range(RUNS)), dataset="digits", epochs=15)
 
 
 def main() -> None:
+    report.arguments(__doc__)
     started = time.perf_counter()
     with (
         tempfile.TemporaryDirectory(prefix="hml-bench-") as folder,
@@ -48,11 +54,12 @@ def main() -> None:
         list(pool.map(_train_part, range(WORKERS), itertools.repeat(next(roots))))  # imports torch
         seconds = report.alternate(
             {
-                "one process": lambda: _train("serial", next(roots)),
-                f"{WORKERS} workers": lambda: _train(address, next(roots)),
-                f"{WORKERS} processes without a scheduler (floor)": lambda: _side_by_side(
-                    pool, next(roots)
+                f"{RUNS} runs, one process": lambda: _train("serial", next(roots)),
+                f"{RUNS} runs, {WORKERS} workers": lambda: _train(address, next(roots)),
+                f"{RUNS} runs, interleave:{RUNS}": lambda: _train(
+                    f"interleave:{RUNS}", next(roots)
                 ),
+                FLOOR: lambda: _side_by_side(pool, next(roots)),
             },
             REPETITIONS,
         )
@@ -62,15 +69,11 @@ def main() -> None:
         scheduling = report.alternate(
             {"scheduling": lambda: list(cluster.submit(client, again, place, None))}, REPETITIONS
         )["scheduling"]
-    rows = [
-        {"what": f"{RUNS} runs, {name}", "n": REPETITIONS, **report.spread(values)}
-        for name, values in seconds.items()
-    ]
-    for row in rows[1:]:
-        row["ratio"] = row["median_s"] / rows[0]["median_s"]
+    rows = report.compare(seconds, floor=FLOOR)
     per_run = [value * WORKERS / SCHEDULED for value in scheduling]
     rows.append({"what": "scheduling a run", "n": REPETITIONS, **report.spread(per_run)})
     rows.append({"what": "start of the workers, once", "n": 1, "median_s": ready})
+    rows.append({"what": "memory of each further interleaved run", "n": 1, "mib": _memory()})
     report.write("sweep", rows)
 
 
@@ -85,6 +88,43 @@ def _train_part(part: int, root: Path) -> None:
 def _train(engine: str, root: Path) -> None:
     frame = engines.sweep(configs(), engine=engine, runs_root=root, device="cpu", progress=False)
     assert (frame["status"] == "done").all(), frame["error"].tolist()
+
+
+MEMORY = """
+import sys
+from pathlib import Path
+import torch
+from benchmarks import images
+from hml_core import devices
+from hml_core.config import RunConfig
+from hml_core.trainer import Trainer
+devices.keep_freed_memory()
+splits = images.splits(11_000, test=10_000)
+cpu = torch.device("cpu")
+configs = [RunConfig(dataset="cifar100", recipe="ce", seed=s) for s in range(int(sys.argv[1]))]
+turns = [Trainer(config, splits, cpu).train_epoch() for config in configs]
+for _ in range(3):
+    for turn in turns:
+        next(turn)
+status = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+print(int(status["VmHWM"].split()[0]) / 1024)
+"""
+
+
+def _memory(more: int = 4) -> float:
+    """MiB that a run on CIFAR-100-LT (ratio 100) takes beside another in the same process."""
+    used = [
+        float(
+            subprocess.run(
+                [sys.executable, "-c", MEMORY, str(number)],
+                check=True,
+                capture_output=True,
+                text=True,
+            ).stdout
+        )
+        for number in (1, 1 + more)
+    ]
+    return (used[1] - used[0]) / more
 
 
 if __name__ == "__main__":

@@ -40,17 +40,20 @@ AUGMENTATIONS = {
 
 @dataclass(frozen=True)
 class Draws:
-    """The random part of an epoch: crop offsets int64 (N,) in 0 … 2·pad and flips bool (N,)."""
+    """The random part of an epoch: crop offsets int64 (N,) in 0 … 2·pad and, if any, flips bool (N,)."""
 
     top: Tensor
     left: Tensor
-    flip: Tensor
+    flip: Tensor | None
 
     def __getitem__(self, part: slice) -> Draws:
-        return Draws(self.top[part], self.left[part], self.flip[part])
+        return Draws(
+            self.top[part], self.left[part], None if self.flip is None else self.flip[part]
+        )
 
     def to(self, device: torch.device) -> Draws:
-        return Draws(self.top.to(device), self.left.to(device), self.flip.to(device))
+        flip = None if self.flip is None else self.flip.to(device)
+        return Draws(self.top.to(device), self.left.to(device), flip)
 
 
 def draw(number: int, augmentation: Augmentation, generator: torch.Generator) -> Draws:
@@ -59,10 +62,9 @@ def draw(number: int, augmentation: Augmentation, generator: torch.Generator) ->
     offsets = torch.randint(
         2 * augmentation.pad + 1, (2, number), generator=generator, device=device
     )
+    flip = None
     if augmentation.flip:
         flip = torch.rand(number, generator=generator, device=device) < 0.5
-    else:
-        flip = torch.zeros(number, dtype=torch.bool, device=device)
     return Draws(offsets[0], offsets[1], flip)
 
 
@@ -88,16 +90,21 @@ class ImageBank:
         device: torch.device,
         pad: int = 0,
     ) -> None:
-        number, self.height, self.width, channels = images.shape
+        number, self.height, self.width, self.channels = images.shape
         padded = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
         self.rows, self.columns = padded.shape[1:3]
         self.number, self.pad = number, pad
-        # One row a pixel: a batch is a gather of whole pixels, which is channels-last by itself.
-        self.pixels = torch.from_numpy(padded).to(device).reshape(-1, channels)
-        self.scale = 1 / (255 * torch.tensor(std, device=device))
-        self.shift = -torch.tensor(mean, device=device) / torch.tensor(std, device=device)
-        self.y = torch.arange(self.height, device=device)
-        self.x = torch.arange(self.width, device=device)
+        pixels = torch.from_numpy(padded).to(device).reshape(-1)
+        # Every window of the images' size, by the number of its first pixel: (K, H, W·C), without a
+        # copy. Selecting one copies H runs of W·C bytes, which is channels-last by itself.
+        inside = (self.height - 1) * self.columns + self.width - 1
+        self.windows = pixels.as_strided(
+            (number * self.rows * self.columns - inside, self.height, self.width * self.channels),
+            (self.channels, self.columns * self.channels, 1),
+        )
+        std = torch.tensor(std, device=device)
+        self.scale = (1 / (255 * std)).repeat(self.width)  # (W·C,)
+        self.shift = (-torch.tensor(mean, device=device) / std).repeat(self.width)
 
     def __len__(self) -> int:
         return self.number
@@ -107,16 +114,23 @@ class ImageBank:
 
         Without ``draws`` they are the original images.
         """
-        if draws is None:
-            top = left = torch.full_like(indices, self.pad)
-            columns = self.x.expand(len(indices), -1)
-        else:
+        top = left = self.pad
+        if draws is not None:
             top, left = draws.top, draws.left
-            columns = torch.where(draws.flip[:, None], self.width - 1 - self.x, self.x)  # (B, W)
-        row = indices[:, None] * self.rows + top[:, None] + self.y  # (B, H)
-        pixel = row[:, :, None] * self.columns + (left[:, None] + columns)[:, None, :]  # (B, H, W)
-        batch = self.pixels[pixel]  # (B, H, W, C) uint8
-        return torch.addcmul(self.shift, batch.float(), self.scale).permute(0, 3, 1, 2)
+        first = (indices * self.rows + top) * self.columns + left  # (B,)
+        batch = self.windows.index_select(0, first)  # (B, H, W·C) uint8
+        if draws is not None and draws.flip is not None:
+            batch = self._flipped(batch, draws.flip)
+        batch = torch.addcmul(self.shift, batch.float(), self.scale)
+        return batch.reshape(-1, self.height, self.width, self.channels).permute(0, 3, 1, 2)
+
+    def _flipped(self, batch: Tensor, flip: Tensor) -> Tensor:
+        """The mirror images of those that ``flip`` (B,) says, without asking how many those are."""
+        pixels = batch.reshape(-1, self.height, self.width, self.channels)
+        both = torch.cat([pixels, pixels.flip(2)])
+        number = len(batch)
+        chosen = torch.arange(number, device=batch.device) + number * flip
+        return both.index_select(0, chosen).reshape(batch.shape)
 
 
 MIXES = ("none", "mixup", "remix")

@@ -37,7 +37,7 @@ def test_a_batch_is_what_torchvision_makes_image_by_image(augmentation):
             IMAGES[index],
             int(draws.top[row]),
             int(draws.left[row]),
-            bool(draws.flip[row]),
+            draws.flip is not None and bool(draws.flip[row]),
             augmentation.pad,
         )
         torch.testing.assert_close(batch[row], expected, rtol=1e-5, atol=1e-5)
