@@ -12,7 +12,7 @@ INSTALLED := $(VENV)/.installed
 GPU_ONLY := ^(nvidia|cuda|triton)
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-browser chaos lab tables gallery doctor clean
+.PHONY: help install quickstart test test-browser chaos bench lab tables gallery doctor clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +69,11 @@ test-browser: $(INSTALLED)  ## JupyterLab and the gallery in a headless Chromium
 
 chaos: $(INSTALLED)  ## Kill, fill, damage, race: what happens to the runs (about 5 minutes)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos
+
+DEVICE ?= cpu
+
+bench: $(INSTALLED)  ## Speed, as ratios measured here: 10 minutes on a CPU; DEVICE=cuda on a GPU
+	@$(BIN)/python -m benchmarks --device $(DEVICE)
 
 lab: $(INSTALLED)  ## Open JupyterLab on the notebooks
 	@$(BIN)/jupyter lab --notebook-dir=. notebooks

@@ -35,7 +35,7 @@ def main() -> None:
         found = stats.paired_difference(100 * table["bf16"], 100 * table["float32"])
         rows.append(
             {
-                "what": f"{given.dataset}, {configs[0].model}, {configs[0].epochs} epochs: {shown}",
+                "what": f"{given.name or given.dataset}, {configs[0].model}, {configs[0].epochs} epochs: {shown}",
                 "n": len(table),
                 "float32_percent": 100 * table["float32"].mean(),
                 "bf16_percent": 100 * table["bf16"].mean(),
@@ -44,12 +44,12 @@ def main() -> None:
                 "high_95": found.high,
             }
         )
-    name = "precision" if given.dataset == "digits" else f"precision_{given.dataset}"
-    report.write(name, rows, given.device)
+    report.write(f"precision_{given.name}" if given.name else "precision", rows, given.device)
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", default="digits", help="a data set with real images")
+    parser.add_argument("--name", help="of the data set in the table and the file")
     parser.add_argument("--data-root", help="where its files are")
     parser.add_argument("--seeds", type=int, default=10, help="runs in each precision")
     parser.add_argument("--epochs", type=int, help="of a run")

@@ -32,6 +32,7 @@ MANY, FEW = 400, 100  # memory must not grow with the data set
 
 
 def main() -> None:
+    report.arguments(__doc__)
     with tempfile.TemporaryDirectory(prefix="hml-bench-") as folder:
         sources = _squares(Path(folder))
         rows = [*_one_core(sources, Path(folder)), *_all_cores(Path(folder))]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -76,6 +78,18 @@ def compare(
 def spread(seconds: list[float]) -> dict[str, float]:
     """Median and range of some repetitions."""
     return {"median_s": statistics.median(seconds), "low_s": min(seconds), "high_s": max(seconds)}
+
+
+def peak_memory(script: str) -> float:
+    """Largest resident memory, MiB, of a new process that runs the script (Linux)."""
+    reading = """
+from pathlib import Path
+lines = Path("/proc/self/status").read_text().splitlines()
+print(int(dict(line.split(":", 1) for line in lines)["VmHWM"].split()[0]) / 1024)
+"""
+    command = [sys.executable, "-c", script + reading]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return float(done.stdout)
 
 
 def write(name: str, rows: list[dict[str, Any]], device: torch.device = CPU, **more: str) -> Path:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
-import subprocess
-import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -90,9 +88,7 @@ def _train(engine: str, root: Path) -> None:
     assert (frame["status"] == "done").all(), frame["error"].tolist()
 
 
-MEMORY = """
-import sys
-from pathlib import Path
+TURNS = """
 import torch
 from benchmarks import images
 from hml_core import devices
@@ -101,30 +97,18 @@ from hml_core.trainer import Trainer
 devices.keep_freed_memory()
 splits = images.splits(11_000, test=10_000)
 cpu = torch.device("cpu")
-configs = [RunConfig(dataset="cifar100", recipe="ce", seed=s) for s in range(int(sys.argv[1]))]
+configs = [RunConfig(dataset="cifar100", recipe="ce", seed=seed) for seed in range(RUNS)]
 turns = [Trainer(config, splits, cpu).train_epoch() for config in configs]
 for _ in range(3):
     for turn in turns:
         next(turn)
-status = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
-print(int(status["VmHWM"].split()[0]) / 1024)
 """
 
 
 def _memory(more: int = 4) -> float:
     """MiB that a run on CIFAR-100-LT (ratio 100) takes beside another in the same process."""
-    used = [
-        float(
-            subprocess.run(
-                [sys.executable, "-c", MEMORY, str(number)],
-                check=True,
-                capture_output=True,
-                text=True,
-            ).stdout
-        )
-        for number in (1, 1 + more)
-    ]
-    return (used[1] - used[0]) / more
+    one, several = (report.peak_memory(f"RUNS = {number}\n{TURNS}") for number in (1, 1 + more))
+    return (several - one) / more
 
 
 if __name__ == "__main__":

@@ -6,8 +6,6 @@ network's convolutions take by themselves, forward and backward, in our precisio
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 
 import torch
@@ -83,31 +81,25 @@ def _profile(epoch: Callable[[], None], device: torch.device) -> list[str]:
     return [f"  {found[name] / total:6.1%}  {name[:80]}" for name in largest]
 
 
-MEMORY = """
-from pathlib import Path
+WHOLE_CIFAR = """
 import torch
 from benchmarks import images
 from hml_core import devices
 from hml_core.config import RunConfig
 from hml_core.trainer import Trainer
-devices.keep_freedmemory()
+devices.keep_freed_memory()
 splits = images.splits(50_000, test=10_000)
 trainer = Trainer(RunConfig(dataset="cifar100", recipe="ce"), splits, torch.device("cpu"))
 steps = trainer.train_epoch()
 for _ in range(6):
     next(steps)
-trainer.evaluator._features(trainer.model.eval(), "test")
-status = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
-print(int(status["VmHWM"].split()[0]) / 1024)  # the largest it has been
+trainer.evaluator.evaluate(trainer.model, 1.0, epoch=1)
 """
 
 
 def memory() -> float:
     """Largest resident memory, MiB, of a process that trains on all of CIFAR-100 and evaluates."""
-    done = subprocess.run(
-        [sys.executable, "-c", MEMORY], check=True, capture_output=True, text=True
-    )
-    return float(done.stdout)
+    return report.peak_memory(WHOLE_CIFAR)
 
 
 if __name__ == "__main__":

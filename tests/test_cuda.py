@@ -1,0 +1,103 @@
+"""The CUDA path: captured steps, runs that take turns, repeats to the bit. Skipped without a GPU."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from hml_core import datasets, engines
+from hml_core.config import RunConfig, grid
+from hml_core.graphs import WARM_UP_STEPS, GraphedStep
+from hml_core.runs import Run
+from hml_core.trainer import Trainer, fit
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+EPOCHS = 8
+
+
+def config(**fields) -> RunConfig:
+    return RunConfig(**{"dataset": "digits", "recipe": "ce", "epochs": EPOCHS, **fields})
+
+
+def whole(one: Trainer) -> Trainer:
+    while one.epoch < one.config.epochs:
+        for _ in one.train_epoch():
+            pass
+        one.end_epoch()
+    return one
+
+
+@pytest.mark.parametrize("recipe", ["ce", "hml1", "ldam_drw", "crt", "ib"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_captured_run_goes_as_an_eager_one(recipe, optimizer, monkeypatch):
+    rate = {"learning_rate": 1e-3} if optimizer == "adam" else {}
+    given = config(recipe=recipe, optimizer=optimizer, precision="float32", **rate)
+    splits, device = datasets.load(given), torch.device("cuda", 0)
+    captured = whole(Trainer(given, splits, device))
+    assert isinstance(captured.step, GraphedStep)
+    assert captured.step.failure is None
+    assert captured.step.captured, "nothing was captured"
+    monkeypatch.setattr("hml_core.trainer.GraphedStep", lambda step: step)
+    eager = whole(Trainer(given, splits, device))
+    losses = [[row["train_loss"] for row in one.history] for one in (captured, eager)]
+    np.testing.assert_allclose(losses[0][:3], losses[1][:3], rtol=0.02)
+    scores = [one.history[-1]["test_accuracy"] for one in (captured, eager)]
+    assert abs(scores[0] - scores[1]) < 0.1, scores
+
+
+def test_nothing_in_a_step_waits_for_the_device():
+    one = Trainer(config(mix="mixup"), datasets.load(config()), torch.device("cuda", 0))
+    steps = one.train_epoch()
+    next(steps)  # the epoch's preparation may wait
+    for number, mode in ((WARM_UP_STEPS - 1, "error"), (1, "default"), (5, "error")):
+        try:  # eager steps, the capture, replays
+            torch.cuda.set_sync_debug_mode(mode)
+            for _ in range(number):
+                next(steps)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert one.step.captured
+
+
+def test_runs_that_take_turns_end_as_alone(tmp_path):
+    configs = grid(recipe=["ce", "hml1"], seed=[0, 1], dataset="digits", epochs=EPOCHS)
+    alone = engines.sweep(configs, runs_root=tmp_path / "a", device="cuda", progress=False)
+    turns = engines.sweep(
+        configs,
+        engine="interleave:4",
+        runs_root=tmp_path / "b",
+        device="cuda",
+        progress=False,
+    )
+    assert (turns["status"] == "done").all(), turns["error"].tolist()
+    difference = alone["last_top1"] - turns["last_top1"]
+    assert difference.abs().max() < 0.1
+
+
+@pytest.mark.parametrize("recipe", ["ce", "hml1", "ldam_drw", "ib"])
+def test_deterministic_runs_repeat_to_the_bit(recipe, tmp_path):
+    given = config(recipe=recipe, deterministic=True)
+    first, second = (
+        fit(given, runs_root=tmp_path / name, device="cuda", progress=False) for name in "ab"
+    )
+    assert isinstance(first, Run)
+    assert np.array_equal(first.predictions[0], second.predictions[0])
+
+
+def test_a_checkpoint_of_a_gpu_goes_on_there(tmp_path):
+    given = config(recipe="hml1", deterministic=True)
+    splits, device = datasets.load(given), torch.device("cuda", 0)
+    straight = whole(Trainer(given, splits, device))
+    first = Trainer(given, splits, device)
+    for _ in range(EPOCHS // 2 + 1):
+        for _ in first.train_epoch():
+            pass
+        first.end_epoch()
+    torch.save(first.state(), tmp_path / "state.pt")
+    second = Trainer(given, splits, device)
+    second.restore(torch.load(tmp_path / "state.pt", weights_only=True, map_location="cpu"))
+    whole(second)
+    assert second.history[-1]["test_accuracy"] == pytest.approx(
+        straight.history[-1]["test_accuracy"], abs=0.05
+    )
