@@ -123,6 +123,65 @@ def _report(made: Any, synthetic: bool) -> None:
     number = {"training": "train", "validation": "validation", "test": "test"}
     classes = made.manifest["class"].nunique()
     _say(made.folder, {text: int(counts[split]) for text, split in number.items()}, classes)
+    _say_what_went_along(made, synthetic)
+    click.echo(leak({"leak": made.leak}))
+
+
+# iNaturalist ------------------------------------------------------------------------------------
+
+
+@prepare.command()
+@_data_root("Folder with the official files.")
+@click.option("--output", type=click.Path(path_type=Path), help="[default: DATA_ROOT/prepared]")
+@click.option(
+    "--size",
+    type=int,
+    default=256,
+    show_default=True,
+    help="Shorter side, pixels; 0 copies the files as they are.",
+)
+@click.option("--quality", type=int, default=87, show_default=True, help="Of JPEG.")
+@click.option("--workers", type=int, help="Processes [default: one a core].")
+@click.option(
+    "--synthetic",
+    type=int,
+    metavar="IMAGES",
+    help="Make an archive of so many made-up images in DATA_ROOT first, to try it.",
+)
+def inat2018(
+    data_root: Path,
+    output: Path | None,
+    size: int,
+    quality: int,
+    workers: int | None,
+    synthetic: int | None,
+) -> None:
+    """Prepare the images of iNaturalist 2018: check, resize, list.
+
+    Nothing is downloaded: without the official files, the message says which ones go where. Interrupted
+    and started again, it goes on where it was; images that do not decode are named in rejected.csv.
+    """
+    from data_prep.inaturalist import archive, images
+    from data_prep.inaturalist.prepare import prepare as prepare_all
+    from data_prep.inaturalist.synthetic import make
+
+    options = images.Options(size=size, quality=quality)
+    if synthetic is not None:
+        make(data_root, synthetic)
+    found = archive.read(data_root)
+    made = prepare_all(found, output or data_root / "prepared", options, workers=workers)
+    counts = made.manifest["split"].value_counts()
+    number = {
+        split: int(counts[name])
+        for split, name in {"training": "train", "validation": "validation"}.items()
+    }
+    _say(made.folder, number, len(made.categories))
+    click.echo(f"{made.size / 1e9:.2f} GB")
+    _say_what_went_along(made, found.synthetic)
+
+
+def _say_what_went_along(made: Any, synthetic: bool) -> None:
+    """Made-up images, what an earlier call had done, what was rejected."""
     if synthetic:
         click.echo("SYNTHETIC images: nothing learnt from them is a result.")
     if made.done_before:
@@ -130,7 +189,6 @@ def _report(made: Any, synthetic: bool) -> None:
     if len(made.rejected):
         shown = ", ".join(made.rejected["file"].head(3))
         click.echo(f"{len(made.rejected)} rejected, see {made.folder / 'rejected.csv'}: {shown} …")
-    click.echo(leak({"leak": made.leak}))
 
 
 def _say(folder: Path, images: dict[str, int], classes: int) -> None:

@@ -1,0 +1,165 @@
+"""What iNaturalist 2018 ships: ``train2018.json``, ``val2018.json`` and a tree of JPEGs.
+
+The images lie in ``train_val2018/<supercategory>/<category id>/<hash>.jpg``; torchvision's ``INaturalist``
+calls the same folder ``2018``. Both names are understood.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pandas as pd
+
+from hml_core.errors import DataError
+
+NAME = "inat2018"
+SYNTHETIC_MARK = "SYNTHETIC"
+ANNOTATIONS = {"train": "train2018.json", "validation": "val2018.json"}
+FOLDERS = ("train_val2018", "2018")
+ADDRESS = "https://github.com/visipedia/inat_comp/tree/master/2018"
+
+
+@dataclass(frozen=True, eq=False)
+class Archive:
+    """The images of both splits and their categories.
+
+    Parameters
+    ----------
+    records : DataFrame
+        A row for each image, in the order of the JSONs: ``id`` (split and number, such as
+        "train-1234"), ``split``, ``category`` (int), ``supercategory``, ``name`` (the path in the
+        archive, below its first folder), ``path`` (where the file should be).
+    categories : DataFrame
+        A row for each category in the order of the ids: ``category``, ``name``, ``supercategory``.
+    synthetic : bool
+    """
+
+    records: pd.DataFrame
+    categories: pd.DataFrame
+    synthetic: bool = False
+
+
+def read(root: str | Path) -> Archive:
+    """The archive whose files lie in ``root``.
+
+    An image that is listed but not there is no error here: preparation reports it by name.
+
+    Raises
+    ------
+    DataError
+        Where a file is missing (the message says what to download), or a JSON is not what the
+        challenge ships: unknown or repeated ids, an image without or with several annotations, a
+        path that leaves the archive, splits that disagree on the categories.
+    """
+    root = Path(root)
+    folder = next((root / name for name in FOLDERS if (root / name).is_dir()), None)
+    missing = [name for name in ANNOTATIONS.values() if not (root / name).is_file()]
+    if folder is None:
+        missing.insert(0, f"{FOLDERS[0]}/")
+    if missing:
+        raise DataError(
+            f"Not found in {str(root)!r}: {', '.join(missing)}. Download train_val2018.tar.gz (120 GB), "
+            f"train2018.json.tar.gz and val2018.json.tar.gz (links: {ADDRESS}), unpack them there with "
+            "`tar -xzf`, and give that folder as `data_root`."
+        )
+    parts, known = [], None
+    for split, name in ANNOTATIONS.items():
+        content = _read_json(root / name)
+        categories = _categories(content, root / name)
+        if known is not None and not categories.equals(known):
+            raise DataError(f"{str(root / name)!r} has other categories than the training split.")
+        known = categories
+        parts.append(_images(content, categories, root / name, split))
+    records = pd.concat(parts, ignore_index=True)
+    if (twice := records["name"].duplicated()).any():
+        raise DataError(f"The image {records['name'][twice].iloc[0]!r} is listed twice.")
+    records["path"] = [folder / name for name in records["name"]]
+    return Archive(records, known, (root / SYNTHETIC_MARK).exists())
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not all(isinstance(content[key], list) for key in ("images", "annotations")):
+            raise TypeError("`images` and `annotations` must be lists")
+        if not isinstance(content["categories"], list) or not content["categories"]:
+            raise TypeError("`categories` must be a list")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{str(path)!r} is not an annotation file of iNaturalist 2018: {error!r}"
+        ) from error
+    return content
+
+
+def _categories(content: dict[str, Any], path: Path) -> pd.DataFrame:
+    frame = _frame(content["categories"], ("id", "name", "supercategory"), path, "category")
+    frame = frame.rename(columns={"id": "category"}).sort_values("category", ignore_index=True)
+    # The ids are the class numbers of every published model: 0 … C−1, without a gap.
+    if frame["category"].tolist() != list(range(len(frame))):
+        raise DataError(f"{str(path)!r}: expected category ids 0 … {len(frame) - 1}, each once.")
+    return frame
+
+
+def _images(
+    content: dict[str, Any], categories: pd.DataFrame, path: Path, split: str
+) -> pd.DataFrame:
+    images = _frame(content["images"], ("id", "file_name"), path, "image")
+    labels = _frame(content["annotations"], ("image_id", "category_id"), path, "annotation")
+    if not len(images):
+        raise DataError(f"{str(path)!r} lists no image.")
+    if (twice := images["id"].duplicated()).any():
+        raise DataError(
+            f"{str(path)!r}: the image id {images['id'][twice].iloc[0]} is there twice."
+        )
+    if (twice := labels["image_id"].duplicated()).any():
+        raise DataError(
+            f"{str(path)!r}: the image {labels['image_id'][twice].iloc[0]} has several categories."
+        )
+    outside = ~labels["category_id"].isin(categories["category"])
+    if outside.any():
+        raise DataError(
+            f"{str(path)!r}: the category id {labels['category_id'][outside].iloc[0]} is out of range: "
+            f"expected 0 … {len(categories) - 1}."
+        )
+    merged = images.merge(labels, left_on="id", right_on="image_id", how="left")
+    if (without := merged["category_id"].isna()).any():
+        raise DataError(
+            f"{str(path)!r}: the image {merged['id'][without].iloc[0]} has no category."
+        )
+    category = merged["category_id"].astype(int)
+    return pd.DataFrame(
+        {
+            "id": [f"{split}-{number}" for number in merged["id"]],
+            "split": split,
+            "category": category,
+            "supercategory": categories["supercategory"].to_numpy()[category],
+            "name": [_below_the_folder(name, path) for name in merged["file_name"]],
+        }
+    )
+
+
+def _frame(rows: list[Any], columns: tuple[str, ...], path: Path, what: str) -> pd.DataFrame:
+    """Some columns of a list of objects, whole numbers where they end in "id"."""
+    try:
+        frame = pd.DataFrame(
+            {column: [row[column] for row in rows] for column in columns}, columns=list(columns)
+        )
+        for column in columns:
+            wanted = int if column.endswith("id") else str
+            wrong = [v for v in frame[column] if not isinstance(v, wanted) or isinstance(v, bool)]
+            if wrong:
+                raise TypeError(f"`{column}` is {wrong[0]!r}")
+    except (KeyError, TypeError, IndexError) as error:
+        raise DataError(f"{str(path)!r}: an {what} is not as expected: {error!r}") from error
+    return frame
+
+
+def _below_the_folder(name: str, path: Path) -> str:
+    """The path of an image below the archive's folder; never outside of it."""
+    parts = PurePosixPath(name).parts
+    if len(parts) < 2 or parts[0] not in FOLDERS or ".." in parts or "\\" in name:
+        raise DataError(f"{str(path)!r}: {name!r} is no path in {FOLDERS[0]}/.")
+    return str(PurePosixPath(*parts[1:]))

@@ -1,0 +1,78 @@
+"""One image: resize the shorter side, encode. Imported by every worker, so nothing heavy here."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from hml_core.errors import ConfigError
+
+LARGEST_SIDE = 20_000
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is done to every image.
+
+    Parameters
+    ----------
+    size : int
+        Shorter side, in pixels; a smaller image stays as it is. 0: copy the files as they are.
+    quality : int
+        Of the JPEG, 1 to 100.
+    """
+
+    size: int = 256
+    quality: int = 87
+
+    def __post_init__(self) -> None:
+        for name, least, most in (("size", 0, LARGEST_SIDE), ("quality", 1, 100)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or value != int(value) or not least <= value <= most:
+                raise ConfigError(f"Expected `{name}` to be {least} to {most}, got {value!r}.")
+
+
+def process(source: Path, target: Path, options: Options) -> dict[str, Any]:
+    """Write one image; the target is whole or not there.
+
+    Returns
+    -------
+    dict
+        ``output_sha256`` and ``bytes``; or ``error`` for an image that does not decode.
+    """
+    try:
+        data = source.read_bytes()
+    except OSError as error:
+        return {"error": f"cannot be read: {error.strerror or error}"}
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            if options.size:
+                # A JPEG decodes at a half, a quarter or an eighth much faster; never below the size.
+                opened.draft("RGB", (2 * options.size, 2 * options.size))
+            image = opened.convert("RGB")  # decodes: a truncated file is found here
+    except UNREADABLE as error:
+        return {"error": f"does not decode: {error}"}
+    if options.size:
+        data = _encode(image, options)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    temporary.write_bytes(data)
+    os.replace(temporary, target)
+    return {"output_sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+
+
+def _encode(image: Image.Image, options: Options) -> bytes:
+    scale = options.size / min(image.size)
+    if scale < 1:
+        size = tuple(max(round(side * scale), options.size) for side in image.size)
+        image = image.resize(size, Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, format="jpeg", quality=options.quality)
+    return buffer.getvalue()

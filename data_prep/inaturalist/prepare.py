@@ -1,0 +1,157 @@
+"""All images of iNaturalist 2018: in parallel, with progress, and going on where an earlier call stopped.
+
+``<output>/`` gets the images in the archive's tree, ``manifest.csv`` (a row for each image),
+``categories.csv`` (a row for each category, with its numbers of images), ``rejected.csv`` (images that are
+missing or do not decode), and, last, ``prepared.json``.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from data_prep.inaturalist.archive import ANNOTATIONS, NAME, Archive
+from data_prep.inaturalist.images import Options, process
+from data_prep.parallel import Journal, in_parallel
+from hml_core import devices, files
+from hml_core.errors import ConfigError, DataError
+from hml_core.progress import Progress
+
+MANIFEST = ("id", "split", "category", "supercategory", "file", "output_sha256")
+BYTES_AT_256 = 80_000  # a generous mean of a 256-pixel JPEG: 37 GB for all of the archive
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What :func:`prepare` made.
+
+    Attributes
+    ----------
+    folder : Path
+    manifest, categories : DataFrame
+        See the module.
+    rejected : DataFrame
+        ``id``, ``file`` and ``reason``.
+    done_before : int
+        Images that an earlier call had prepared.
+    size : int
+        Bytes of all prepared images.
+    """
+
+    folder: Path
+    manifest: pd.DataFrame
+    categories: pd.DataFrame
+    rejected: pd.DataFrame
+    done_before: int
+    size: int
+
+
+def prepare(
+    archive: Archive,
+    output: str | Path,
+    options: Options | None = None,
+    *,
+    workers: int | None = None,
+    progress: bool = True,
+) -> Prepared:
+    """Prepare every image of the archive.
+
+    Called again with the same arguments it does what is missing: images that changed since, were
+    deleted or had been rejected are done again.
+
+    Raises
+    ------
+    ConfigError, DataError
+        Before anything is done: wrong options, too little room, an output folder that was made with
+        other options or is the archive's own. After it: no image left of a category or a split.
+    RunError
+        Where ``output`` cannot be written to.
+    """
+    options = options or Options()
+    workers = devices.usable_cores() if workers is None else workers
+    if isinstance(workers, bool) or workers < 1:
+        raise ConfigError(f"Expected `workers` ≥ 1, got {workers!r}.")
+    folder = files.require_writable(Path(output))
+    records = archive.records.assign(file="images/" + archive.records["name"])
+    journal = Journal(folder / "journal.jsonl", {"archive": NAME, **asdict(options)})
+    (folder / "prepared.json").unlink(missing_ok=True)  # until everything is there again
+    todo = records[~records["id"].isin(journal.of(records, folder))]
+    _require_room(folder, len(todo), options)
+    before = len(records) - len(todo)
+    with Progress(len(records), NAME, enabled=progress, initial=before, unit="images") as bar:
+        for row, result in in_parallel(process, todo, folder, options, workers):
+            journal.add(row, result)
+            bar.update(f"{journal.rejected} rejected" if journal.rejected else "")
+    return _finish(archive, records, folder, journal, options, before)
+
+
+def _require_room(folder: Path, images: int, options: Options) -> None:
+    if not options.size:
+        return  # copies of what is there already: the user sees how large that is
+    needed = images * BYTES_AT_256 * (options.size / 256) ** 2
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise DataError(
+            f"{images} images of {options.size} pixels may take {needed / 1e9:.0f} GB, and "
+            f"{str(folder)!r} has {free / 1e9:.0f} GB left."
+        )
+
+
+def _finish(
+    archive: Archive,
+    records: pd.DataFrame,
+    folder: Path,
+    journal: Journal,
+    options: Options,
+    done_before: int,
+) -> Prepared:
+    entries = [journal.entries[image] for image in records["id"]]
+    good = np.array(["error" not in entry for entry in entries], dtype=bool)
+    kept = [entry for entry in entries if "error" not in entry]
+    manifest = records[good].assign(output_sha256=[entry["output_sha256"] for entry in kept])
+    manifest = manifest[list(MANIFEST)]
+    rejected = pd.DataFrame(
+        [
+            {"id": row.id, "file": row.name_, "reason": entry["error"]}
+            for row, entry in zip(records.rename(columns={"name": "name_"}).itertuples(), entries)
+            if "error" in entry
+        ],
+        columns=["id", "file", "reason"],
+    )
+    files.write_atomically(folder / "rejected.csv", rejected.to_csv(index=False))
+    counts = {
+        split: manifest["category"][manifest["split"] == split]
+        .value_counts()
+        .reindex(archive.categories["category"], fill_value=0)
+        .to_numpy()
+        for split in ANNOTATIONS
+    }
+    categories = archive.categories.assign(**{f"{split}_images": n for split, n in counts.items()})
+    if (counts["train"] == 0).any():
+        name = categories["name"][counts["train"] == 0].iloc[0]
+        raise DataError(
+            f"No training image is left of the category {name!r}: {len(rejected)} of {len(records)} "
+            f"images were rejected (first: {rejected['file'].head(3).tolist()})."
+        )
+    if not counts["validation"].sum():
+        raise DataError(f"No validation image is left: {len(rejected)} images were rejected.")
+    files.write_atomically(folder / "manifest.csv", manifest.to_csv(index=False))
+    files.write_atomically(folder / "categories.csv", categories.to_csv(index=False))
+    size = sum(entry["bytes"] for entry in kept)
+    described = {
+        "archive": NAME,
+        "synthetic": archive.synthetic,
+        "options": asdict(options),
+        "images": {split: int(number.sum()) for split, number in counts.items()},
+        "categories": len(categories),
+        "imbalance_ratio": float(counts["train"].max() / counts["train"].min()),
+        "bytes": size,
+        "manifest_sha256": files.sha256(folder / "manifest.csv"),
+        "categories_sha256": files.sha256(folder / "categories.csv"),
+    }
+    files.write_json(folder / "prepared.json", described)
+    return Prepared(folder, manifest, categories, rejected, done_before, size)
