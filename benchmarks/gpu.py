@@ -10,6 +10,7 @@ import itertools
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -45,6 +46,11 @@ def main() -> None:
     device = report.arguments(__doc__).device
     if device.type != "cuda":
         raise SystemExit("Needs a GPU: python -m benchmarks.gpu --device cuda")
+    report.write("gpu", measure(device), device)
+
+
+def measure(device: torch.device) -> list[dict[str, Any]]:
+    """The rows of the table."""
     with tempfile.TemporaryDirectory(prefix="hml-bench-") as folder:
         roots = (Path(folder) / str(number) for number in itertools.count())
 
@@ -92,7 +98,7 @@ def main() -> None:
         {"what": "memory of each further run", "n": 1, "mib": (used[1] - used[0]) / (RUNS - 1)},
     ]
     rows[3] |= {"promise": "ratio ≥ 3"}
-    report.write("gpu", rows, device)
+    return rows
 
 
 def _plain_run(device: torch.device) -> float:

@@ -16,7 +16,7 @@ def splits(train: int, test: int = TEST) -> Splits:
 
     def part(number: int) -> LabelledImages:
         images = random.integers(0, 256, (number, 32, 32, 3), dtype=np.uint8)
-        return LabelledImages(images, random.integers(0, CLASSES, number))
+        return LabelledImages(images, random.permutation(number) % CLASSES)
 
     return Splits(
         name="made-up images of CIFAR's shape",

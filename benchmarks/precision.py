@@ -29,13 +29,14 @@ def main() -> None:
             data_root=given.data_root,
             device=given.device,
         )
+    what = f"{given.name or given.dataset}, {configs[0].model}, {configs[0].epochs} epochs"
     rows = []
     for name, shown in METRICS.items():
         table = frame.pivot_table(index="seed", columns="precision", values=f"last_{name}")
         found = stats.paired_difference(100 * table["bf16"], 100 * table["float32"])
         rows.append(
             {
-                "what": f"{given.name or given.dataset}, {configs[0].model}, {configs[0].epochs} epochs: {shown}",
+                "what": f"{what}: {shown}",
                 "n": len(table),
                 "float32_percent": 100 * table["float32"].mean(),
                 "bf16_percent": 100 * table["bf16"].mean(),

@@ -127,14 +127,16 @@ def training(
     """
     where = devices.resolve(device)
     devices.keep_freed_memory()
-    steps = _training(config, data_root, runs_root, where, progress, wait)
-    while True:
-        with devices.algorithms(config.deterministic):
-            try:
-                next(steps)
-            except StopIteration as stop:
-                return stop.value
-        yield
+    with contextlib.closing(
+        _training(config, data_root, runs_root, where, progress, wait)
+    ) as steps:
+        while True:
+            with devices.algorithms(config.deterministic):
+                try:
+                    next(steps)
+                except StopIteration as stop:
+                    return stop.value
+            yield
 
 
 def _training(

@@ -11,7 +11,7 @@ import pytest
 import scipy.stats
 import torch
 
-from benchmarks import data, images, plain, report, train_step
+from benchmarks import data, gpu, images, plain, report, train_step
 from hml_core import datasets, feeds, models, seeds, trainer
 from hml_core.config import RunConfig
 from hml_core.datasets import LabelledImages, Splits
@@ -297,3 +297,30 @@ def test_ratios_are_medians_over_the_first_and_over_the_floor():
     assert [row["median_s"] for row in rows] == [2.0, 1.0, 0.5]
     assert [row["ratio"] for row in rows] == [1.0, 2.0, 4.0]
     assert [row["to_floor"] for row in rows] == [4.0, 2.0, 1.0]
+
+
+def test_the_gpu_benchmark_asks_for_a_gpu(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["gpu"])
+    with pytest.raises(SystemExit, match="Needs a GPU"):
+        gpu.main()
+
+
+def test_the_gpu_benchmark_measures_what_it_says(monkeypatch):
+    """In miniature on a CPU, but for the GPU's memory: it must not fail where minutes are dear."""
+    for name, value in {
+        "SPLITS": lambda: images.splits(200, 16),
+        "EPOCHS": 2,
+        "EVALUATE_EVERY": 1,
+        "RUNS": 2,
+        "SHORT_EPOCHS": 2,
+        "REPETITIONS": 1,
+        "PLAIN_EPOCHS": 1,
+        "WORKERS": 0,
+        "_memory": lambda train, runs, device: 100.0 * runs,
+    }.items():
+        monkeypatch.setattr(gpu, name, value)
+    rows = gpu.measure(CPU)
+    assert [row["n"] for row in rows] == [1, 1, 1, 1, 1, 1]
+    assert rows[1]["ratio"] == rows[0]["median_s"] / rows[1]["median_s"]
+    assert rows[3]["what"] == "2 runs, interleave:2"
+    assert rows[5]["mib"] == 100.0
