@@ -253,6 +253,18 @@ def test_folded_batch_norms_give_the_same_features(fused, monkeypatch, tiny):
             torch.testing.assert_close(features, expected, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("value", [float("nan"), 1e37])
+def test_a_network_that_diverged_does_not_look_sound(value):
+    """The fused operator's ReLU turns NaN into 0."""
+    model = models.build("resnet8", 10).to(memory_format=torch.channels_last).eval()
+    with torch.no_grad():
+        model.layer1[0].conv1.weight.fill_(value)
+        model.layer2[0].conv1.weight.fill_(value)
+    images = torch.rand(20, 3, 16, 16)
+    assert not model.features(images).isfinite().all()
+    assert not inference.features_of(model, CPU, None)(images).isfinite().all()
+
+
 def test_the_fused_operator_is_there_where_it_is_expected():
     """Only its speed hangs on it, but we would not notice otherwise."""
     if not torch.backends.mkldnn.is_available():
