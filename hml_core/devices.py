@@ -72,6 +72,11 @@ def autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
     return torch.autocast(device.type, dtype, enabled=dtype is not None)
 
 
+def current(device: torch.device) -> contextlib.AbstractContextManager:
+    """Make a CUDA device the one that new streams and graphs belong to, inside the block."""
+    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
+
+
 @contextlib.contextmanager
 def algorithms(deterministic: bool) -> Iterator[None]:
     """Which algorithms torch may choose inside the block: repeatable ones, or on CUDA the fastest.

@@ -85,8 +85,10 @@ def capture_cuda(step: Step, batch: Any) -> tuple[Replay, tuple[Tensor, ...]]:
         Where something in the step cannot be recorded, such as waiting for the device.
     """
     graph = torch.cuda.CUDAGraph()
-    # Other threads (a loader's, that pins memory) may use CUDA meanwhile.
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+    # A stream of its own: torch's default one belongs to the device that captured first. Other threads
+    # (a loader's, that pins memory) may use CUDA meanwhile.
+    stream = torch.cuda.Stream()
+    with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
         outputs = step(batch)
     return graph.replay, outputs
 

@@ -131,7 +131,7 @@ def training(
         _training(config, data_root, runs_root, where, progress, wait)
     ) as steps:
         while True:
-            with devices.algorithms(config.deterministic):
+            with devices.current(where), devices.algorithms(config.deterministic):
                 try:
                     next(steps)
                 except StopIteration as stop:
