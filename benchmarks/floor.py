@@ -14,9 +14,14 @@ from hml_core import models
 def convolutions(
     model_name: str, batch_size: int, dtype: torch.dtype, device: torch.device, *, backward: bool
 ) -> Callable[[], None]:
-    """All convolutions of a network once, each on tensors of its own, channels-last."""
+    """All convolutions of a network once, each on tensors of its own, channels-last.
+
+    In the order in which any trainer must do them: all forward, then all backward from the last to the
+    first, by when the inputs have left the cache.
+    """
     model = models.build(model_name, 100).to(device, memory_format=torch.channels_last)
-    calls: list[Callable[[], Any]] = []
+    forwards: list[Callable[[], Any]] = []
+    backwards: list[Callable[[], Any]] = []
 
     def like(tensor: Tensor) -> Tensor:
         made = torch.randn(tensor.shape, device=device)
@@ -26,13 +31,10 @@ def convolutions(
         x, gradient, weight = like(inputs[0]), like(output), layer.weight.detach().to(dtype)
         place = layer.stride, layer.padding, layer.dilation, False, [0, 0], 1
         wanted = [layer.in_channels != 3, True, False]  # images need no gradient
-        calls.append(lambda: torch.ops.aten.convolution(x, weight, None, *place))
-        if backward:
-            calls.append(
-                lambda: torch.ops.aten.convolution_backward(
-                    gradient, x, weight, [0], *place, wanted
-                )
-            )
+        forwards.append(lambda: torch.ops.aten.convolution(x, weight, None, *place))
+        backwards.append(
+            lambda: torch.ops.aten.convolution_backward(gradient, x, weight, [0], *place, wanted)
+        )
 
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d):
@@ -42,7 +44,9 @@ def convolutions(
 
     @torch.inference_mode()
     def call() -> None:
-        for one in calls:
+        for one in forwards:
+            one()
+        for one in reversed(backwards if backward else []):
             one()
 
     return call
