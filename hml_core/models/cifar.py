@@ -45,7 +45,7 @@ class BasicBlock(nn.Module):
         return F.relu(out.add_(self.shortcut(x)), inplace=True)
 
 
-class CifarResNet(nn.Module):
+class CifarResNet(heads.Headed):
     """A residual network for small images; ``depth = 6·blocks + 2``.
 
     Parameters
@@ -95,24 +95,11 @@ class CifarResNet(nn.Module):
         first = BasicBlock(in_channels, channels, stride)
         return nn.Sequential(first, *(BasicBlock(channels, channels, 1) for _ in range(blocks - 1)))
 
-    @property
-    def classifier(self) -> nn.Module:
-        """The last layer, under the name that is the same for every backbone of this package."""
-        return self.linear
-
-    def replace_classifier(self, module: nn.Module) -> None:
-        """Put another module in the place of the last layer."""
-        self.linear = module
-
     def features(self, x: Tensor) -> Tensor:
         """The representation before the classifier: (N, C, H, W) → (N, 64)."""
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)  # (N, 16, H, W)
         x = self.layer3(self.layer2(self.layer1(x)))  # (N, 64, H/4, W/4)
         return F.avg_pool2d(x, x.shape[2:]).flatten(1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) → logits (N, num_classes)."""
-        return self.linear(self.features(x))
 
 
 def resnet8(num_classes: int, head: str = "linear", **options) -> CifarResNet:

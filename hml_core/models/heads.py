@@ -26,6 +26,29 @@ def build(name: str, in_features: int, num_classes: int, scale: float = 1.0) -> 
     return nn.Linear(in_features, num_classes)
 
 
+class Headed(nn.Module):
+    """A network whose last layer is ``linear``; the rest is :meth:`features`."""
+
+    linear: nn.Module
+
+    @property
+    def classifier(self) -> nn.Module:
+        """The last layer, under the name that is the same for every network of this package."""
+        return self.linear
+
+    def replace_classifier(self, module: nn.Module) -> None:
+        """Put another module in the place of the last layer."""
+        self.linear = module
+
+    def features(self, x: Tensor) -> Tensor:
+        """The representation before the classifier: (N, channels, H, W) → (N, d)."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, channels, H, W) → logits (N, num_classes)."""
+        return self.linear(self.features(x))
+
+
 class CosineLinear(nn.Module):
     """Cosine (normalised) classifier: ``logits = scale · cos(features, weight)``.
 

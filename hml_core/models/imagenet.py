@@ -20,7 +20,7 @@ WEIGHTS = ("none", "imagenet")
 _UNREACHABLE = (urllib.error.URLError, http.client.HTTPException, OSError)
 
 
-class ImageNetModel(nn.Module):
+class ImageNetModel(heads.Headed):
     """A torchvision classification network whose last linear layer is replaced.
 
     Parameters
@@ -62,22 +62,9 @@ class ImageNetModel(nn.Module):
     def _set_backbone_head(self, module: nn.Module) -> None:
         setattr(self.backbone, "fc" if hasattr(self.backbone, "fc") else "classifier", module)
 
-    @property
-    def classifier(self) -> nn.Module:
-        """The last layer, under the name that is the same for every backbone of this package."""
-        return self.linear
-
-    def replace_classifier(self, module: nn.Module) -> None:
-        """Put another module in the place of the last layer."""
-        self.linear = module
-
     def features(self, x: Tensor) -> Tensor:
         """The representation before the classifier: (N, 3, H, W) → (N, d)."""
         return self.dropout(self.backbone(x))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, 3, H, W) → logits (N, num_classes)."""
-        return self.linear(self.features(x))
 
 
 IMAGENET_MODELS = {
