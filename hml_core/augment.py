@@ -30,7 +30,7 @@ class Augmentation:
 
 
 # Of small images; those of image files are torchvision's, see :mod:`hml_core.feeds`.
-FILE_AUGMENTATIONS = ("none", "dermoscopy")
+FILE_AUGMENTATIONS = ("none", "dermoscopy", "resized_crop")
 AUGMENTATIONS = {
     "none": Augmentation(),
     "crop": Augmentation(pad=1),
@@ -46,7 +46,7 @@ class Draws:
     left: Tensor
     flip: Tensor | None
 
-    def __getitem__(self, part: slice) -> Draws:
+    def __getitem__(self, part: slice | Tensor) -> Draws:
         return Draws(
             self.top[part], self.left[part], None if self.flip is None else self.flip[part]
         )
@@ -148,7 +148,7 @@ class Mix:
     partner: Tensor
     share: Tensor
 
-    def __getitem__(self, part: slice) -> Mix:
+    def __getitem__(self, part: slice | Tensor) -> Mix:
         return Mix(self.partner[part], self.share[part])
 
     def to(self, device: torch.device) -> Mix:

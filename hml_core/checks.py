@@ -32,6 +32,13 @@ CHOICES = {
     "mix": MIXES,
 }
 AT_LEAST_ONE = ("epochs", "batch_size", "evaluate_every")
+NO_LESS_THAN_ZERO = (
+    "switch_patience",
+    "early_stopping",
+    "micro_batch_size",
+    "subset_classes",
+    "subset_images",
+)
 LARGEST_COUNT = 10**7
 POSITIVE = (
     "delta",
@@ -48,6 +55,7 @@ BELOW_ONE = (
     "label_smoothing",
     "label_aware_smoothing",
     "frozen",
+    "ema_decay",
 )
 LARGEST_IMAGE = 4096
 
@@ -67,9 +75,14 @@ def numbers(config: RunConfig) -> None:
             )
         if getattr(config, name) < 1:
             raise ConfigError(f"Expected `{name}` ≥ 1, got {getattr(config, name)}.")
-    for name in ("switch_patience", "early_stopping"):
+    for name in NO_LESS_THAN_ZERO:
         if getattr(config, name) < 0:
             raise ConfigError(f"Expected `{name}` ≥ 0, got {getattr(config, name)}.")
+    if config.micro_batch_size and config.batch_size % config.micro_batch_size:
+        raise ConfigError(
+            f"Expected `micro_batch_size` to divide the `batch_size` {config.batch_size}, "
+            f"got {config.micro_batch_size}."
+        )
     for name in ("seed", "subset_seed"):
         if not 0 <= getattr(config, name) < 2**32:
             raise ConfigError(f"Expected 0 ≤ `{name}` < 2³², got {getattr(config, name)}.")
@@ -177,6 +190,11 @@ def _images(config: RunConfig) -> None:
         raise ConfigError(
             f"The images of {config.dataset!r} keep their size: expected no `image_size`, "
             f"got {config.image_size}."
+        )
+    if not streamed and (config.subset_classes or config.subset_images):
+        raise ConfigError(
+            f"Expected `subset_classes` and `subset_images` 0 for {config.dataset!r}: they are for image "
+            "files. Its size is set by `imbalance_ratio`."
         )
     if not streamed and config.normalisation != "dataset":
         raise ConfigError(

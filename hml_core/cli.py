@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ def report(notebooks: tuple[Path, ...], output: Path, title: str) -> None:
 # hml train ----------------------------------------------------------------------------------------
 
 
-class _ConfigCommand(click.Command):
+class ConfigCommand(click.Command):
     """A command with one option for every field of RunConfig, so that the two cannot drift apart.
 
     They are made when the command is used: importing RunConfig imports torch, which takes seconds that
@@ -162,19 +163,22 @@ def _config_options() -> tuple[click.Option, ...]:
     return tuple(options)
 
 
-@main.command(cls=_ConfigCommand)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option(
-    "--data-root", type=click.Path(path_type=Path), help="Folder of the data set's files."
-)
-@click.option(
-    "--runs-root",
-    type=click.Path(path_type=Path),
-    default=Path("results/runs"),
-    show_default=True,
-    help="Where run records lie.",
-)
-@click.option("--quiet", is_flag=True, help="No progress.")
+def place_options(command: Callable) -> Callable:
+    """Options of where a run reads, writes and computes."""
+    path = click.Path(path_type=Path)
+    for option in (
+        click.option("--quiet", is_flag=True, help="No progress."),
+        click.option("--runs-root", type=path, default=Path("results/runs"), show_default=True,
+                     help="Where run records lie."),
+        click.option("--data-root", type=path, help="Folder of the data set's files."),
+        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+@main.command(cls=ConfigCommand)
+@place_options
 def train(device: str, data_root: Path | None, runs_root: Path, quiet: bool, **fields: Any) -> None:
     """Train one run (or find it finished, or resume it) and print its test metrics.
 
@@ -186,10 +190,11 @@ def train(device: str, data_root: Path | None, runs_root: Path, quiet: bool, **f
     given = {name: value for name, value in fields.items() if value not in (None, ())}
     config = RunConfig(**given)
     done = fit(config, data_root=data_root, runs_root=runs_root, device=device, progress=not quiet)
-    click.echo(_report(done))
+    click.echo(report_of(done))
 
 
-def _report(done: Any) -> str:
+def report_of(done: Any) -> str:
+    """Test metrics of a finished run, as ``hml train`` prints them."""
     import pandas as pd
 
     from hml_core.tables import DERMOSCOPY_METRICS, LABELS, METRICS, SELECTION_LABELS, to_markdown

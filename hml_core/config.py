@@ -38,6 +38,7 @@ _FALLBACKS = {
     "frozen": 0.0,
     "early_stopping": 0,
     "normalisation": "dataset",
+    "micro_batch_size": 0,
 }
 # The options of recipes (see hml_core.recipes.options): a recipe takes some of them.
 _OPTIONS = (
@@ -79,6 +80,10 @@ class RunConfig:
         n_max / n_min ≥ 1 of the training set.
     subset_seed : int
         Which images the long-tailed subset keeps (0: the standard subset).
+    subset_classes, subset_images : int
+        Of image files, for a trial: so many classes, evenly spaced from the most frequent to the rarest;
+        about so many training images, as many of each class as its share (at least one), drawn with
+        ``subset_seed``. 0: all.
     validation_fraction : float
         Part of the long-tailed training set held out for validation, in [0, 1).
     recipe : str
@@ -110,20 +115,27 @@ class RunConfig:
     frozen : float
         Fraction in [0, 1) of the parameter tensors, from the first on, that is not trained.
     epochs, batch_size, warmup_epochs : int
+    micro_batch_size : int
+        Images that pass the network together, a divisor of ``batch_size``: gradients are accumulated,
+        and batch norm takes its statistics over so many images. 0: the whole batch. Processes that
+        train together share the micro-batches of a batch; their number does not change the run.
+    ema_decay : float
+        In [0, 1): what is evaluated is the exponential moving average of the weights; 0: the weights.
     early_stopping : int
         The run ends after this many epochs of its last stage without a better balanced accuracy on
         validation; 0: it does not.
     optimizer : {"sgd", "adam"}
     learning_rate, momentum, weight_decay : float
         Momentum is that of SGD.
-    lr_schedule : {"steps", "cyclic", "one_cycle"}
+    lr_schedule : {"steps", "cosine", "cyclic", "one_cycle"}
         See :func:`hml_core.schedule.learning_rates`.
     image_size : int or None
         Side of the images that are read from files; None for small images, which keep theirs.
     normalisation : {"dataset", "imagenet", "authors"}
         Mean and standard deviation of the training images, or constants (of image files only).
     augmentation : str
-        See :data:`hml_core.augment.AUGMENTATIONS`; "none" or "dermoscopy" for image files.
+        See :data:`hml_core.augment.AUGMENTATIONS` and, for image files,
+        :data:`hml_core.augment.FILE_AUGMENTATIONS`.
     sampler : str
         See :data:`hml_core.sampling.SAMPLERS`; for the stages whose recipe leaves it open.
     mix : {"none", "mixup", "remix"}
@@ -136,6 +148,8 @@ class RunConfig:
         τ ≥ 0 of post-hoc logit adjustment: τ·log π_c is taken off the test logits.
     precision : {"auto", "float32", "bf16"}
         "auto" is bf16 autocast where the hardware computes in it, else float32.
+    compile : bool
+        The network goes through ``torch.compile``: other kernels, other last digits.
     evaluate_every : int
         Epochs between evaluations; the last epoch is always evaluated.
     deterministic : bool
@@ -161,6 +175,8 @@ class RunConfig:
     imbalance_type: str | None = None
     imbalance_ratio: float | None = None
     subset_seed: int = 0
+    subset_classes: int = _off(0)
+    subset_images: int = _off(0)
     validation_fraction: float = _off(0.0)
     recipe: str = "ce"
     delta: float | None = None
@@ -182,6 +198,8 @@ class RunConfig:
     head: str | None = None
     epochs: int | None = None
     batch_size: int | None = None
+    micro_batch_size: int | None = _off(0, default=None)
+    ema_decay: float = _off(0.0)
     early_stopping: int | None = _off(0, default=None)
     warmup_epochs: int | None = None
     optimizer: str | None = _off("sgd", default=None)
@@ -199,6 +217,7 @@ class RunConfig:
     label_aware_smoothing: float = _off(0.0)
     post_hoc_tau: float = _off(0.0)
     precision: str | None = None
+    compile: bool = _off(False)
     evaluate_every: int = 1
     deterministic: bool = _off(False)
     seed: int = 0
@@ -210,6 +229,8 @@ class RunConfig:
         for name, value in {**_FALLBACKS, **info.defaults}.items():
             if isinstance(value, Mapping):
                 value = value.get(self.protocol)
+            if callable(value):
+                value = value(self)
             if name not in _OPTIONS or name in known_options:
                 self._fill(name, value)
         checks.numbers(self)

@@ -57,7 +57,9 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip()
 
 
-def describe(device: torch.device, precision: torch.dtype | None) -> dict[str, Any]:
+def describe(
+    device: torch.device, precision: torch.dtype | None, processes: int = 1
+) -> dict[str, Any]:
     """The record that goes beside a run."""
     return {
         "versions": versions(),
@@ -65,6 +67,7 @@ def describe(device: torch.device, precision: torch.dtype | None) -> dict[str, A
         "device_type": device.type,
         "precision": "float32" if precision is None else "bf16 autocast",
         "threads": torch.get_num_threads(),
+        "processes": processes,
         "cuda": torch.version.cuda if device.type == "cuda" else None,
         "git_commit": git_commit(),
     }

@@ -7,13 +7,14 @@ stream give the same images whatever the number of workers.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import math
 import mmap
 import multiprocessing
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,12 +27,14 @@ from hml_core import devices
 from hml_core.augment import AUGMENTATIONS, Augmentation, Draws, ImageBank, draw
 from hml_core.config import RunConfig
 from hml_core.datasets import DataError, LabelledFiles, LabelledImages, Splits
+from hml_core.datasets.inaturalist import SEEN
 
 # Images of an evaluation at a time: on a CPU the activations stay in the cache (benchmarks/evaluation.py),
 # on a GPU fewer batches are fewer launches.
 CPU_BATCH, CUDA_BATCH = 250, 2500
 MOST_WORKERS = 8
 IMAGES_PER_WORKER = 500  # starting a process is not worth it for fewer
+PREFETCHED = 4  # batches that each worker makes ahead
 CACHE_SHARE = 0.25  # of the free memory
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
@@ -40,11 +43,17 @@ class Feed(Protocol):
     """What the trainer and the evaluator ask for."""
 
     def batches(
-        self, order: Tensor, batch_size: int, stream: torch.Generator | None = None
+        self,
+        order: Tensor,
+        batch_size: int,
+        stream: torch.Generator | None = None,
+        places: Tensor | None = None,
     ) -> Iterator[Any]:
         """Payloads of the images ``order`` (N,), int64 on the CPU; augmented where a stream is given.
 
-        A payload is a tensor on the device, or several in a tuple or dataclass.
+        ``places`` (M,), int64, are those of the order that are wanted, one after the other; default: all.
+        What is drawn for a place does not depend on which others are wanted. A payload is a tensor on
+        the device, or several in a tuple or dataclass.
         """
 
     def images(self, payload: Any) -> Tensor:
@@ -85,13 +94,18 @@ class BankFeed:
         self.bank = ImageBank(part.images, splits.mean, splits.std, device, augmentation.pad)
 
     def batches(
-        self, order: Tensor, batch_size: int, stream: torch.Generator | None = None
+        self,
+        order: Tensor,
+        batch_size: int,
+        stream: torch.Generator | None = None,
+        places: Tensor | None = None,
     ) -> Iterator[tuple[Tensor, Draws | None]]:
         """See :class:`Feed`."""
         draws = None
         if stream is not None:
-            draws = draw(len(order), self.augmentation, stream).to(self.device)
-        order = order.to(self.device)
+            draws = draw(len(order), self.augmentation, stream)
+            draws = (draws if places is None else draws[places]).to(self.device)
+        order = (order if places is None else order[places]).to(self.device)
         for start in range(0, len(order), batch_size):
             part = slice(start, start + batch_size)
             yield order[part], None if draws is None else draws[part]
@@ -126,6 +140,7 @@ class FileFeed:
             batch_sampler=self.keys,
             num_workers=workers,
             persistent_workers=workers > 0 and augmentation != "none",
+            prefetch_factor=PREFETCHED if workers > 0 else None,
             pin_memory=device.type == "cuda",
         )
         self.mean, self.std = (
@@ -134,13 +149,18 @@ class FileFeed:
         )
 
     def batches(
-        self, order: Tensor, batch_size: int, stream: torch.Generator | None = None
+        self,
+        order: Tensor,
+        batch_size: int,
+        stream: torch.Generator | None = None,
+        places: Tensor | None = None,
     ) -> Iterator[Tensor]:
         """See :class:`Feed`."""
-        seeds: Sequence[int | None] = [None] * len(order)
+        places = torch.arange(len(order)) if places is None else places
+        seeds: Sequence[int | None] = [None] * len(places)
         if stream is not None:
-            seeds = torch.randint(2**62, (len(order),), generator=stream).tolist()
-        keys = list(zip(order.tolist(), seeds, strict=True))
+            seeds = torch.randint(2**62, (len(order),), generator=stream)[places].tolist()
+        keys = list(zip(order[places].tolist(), seeds, strict=True))
         self.keys.batches = [
             keys[start : start + batch_size] for start in range(0, len(keys), batch_size)
         ]
@@ -171,38 +191,76 @@ class _Files(Dataset):
 
     def __init__(self, part: LabelledFiles, size: int, augmentation: str) -> None:
         self.part, self.size = part, size
-        self.transform = None if augmentation == "none" else _transform(augmentation)
-        self.cache = _Cache(len(part), (3, size, size))
+        self.transform = None if augmentation == "none" else _transform(augmentation, size)
+        self.cuts_itself = augmentation == "resized_crop"
+        # An image that is cut out differs from epoch to epoch.
+        self.cache = _Cache(0 if part.crops else len(part), (3, size, size))
 
     def __len__(self) -> int:
         return len(self.part)
 
     def __getitem__(self, key: tuple[int, int | None]) -> Tensor:
         index, seed = key
-        pixels = self.cache.get(index)
-        if pixels is None:
-            pixels = self._read(index)
-            self.cache.put(index, pixels)
-        image = torch.from_numpy(pixels)
-        if seed is None or self.transform is None:
+        is_plain = seed is None or self.transform is None
+        image = self._cropped(index, is_plain) if self.part.crops else self._whole(index)
+        if is_plain:
             return image
         with torch.random.fork_rng(devices=[]):  # torchvision's transforms take no generator
             torch.manual_seed(seed)
             return self.transform(image)
 
-    def _read(self, index: int) -> np.ndarray:
+    def _whole(self, index: int) -> Tensor:
+        """The image, made square, from the cache where it has been before."""
+        pixels = self.cache.get(index)
+        if pixels is None:
+            with self._opened(index) as data, Image.open(io.BytesIO(data)) as opened:
+                image = opened.convert("RGB")
+            if image.size != (self.size, self.size):
+                image = image.resize((self.size, self.size), Image.Resampling.BILINEAR)
+            pixels = np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+            self.cache.put(index, pixels)
+        return torch.from_numpy(pixels)
+
+    def _cropped(self, index: int, is_plain: bool) -> Tensor:
+        """The square in the middle that networks are tested on, or all of the image."""
+        from torchvision.transforms.v2 import functional
+
+        with self._opened(index) as data:
+            image = decode(data)
+        if is_plain or not self.cuts_itself:
+            shorter = round(self.size / SEEN)
+            image = functional.resize(image, [shorter], antialias=True)
+            image = functional.center_crop(image, [self.size])
+        return image
+
+    @contextlib.contextmanager
+    def _opened(self, index: int) -> Iterator[bytes]:
+        """The file's content, which is what was prepared; decoding it in the block may fail, too."""
         path = self.part.folder / self.part.names[index]
         try:
             data = path.read_bytes()
             if hashlib.sha256(data).hexdigest() != self.part.sha256[index]:
                 raise DataError(f"{str(path)!r} is not the file that was prepared.")
-            with Image.open(io.BytesIO(data)) as opened:
-                image = opened.convert("RGB")
+            yield data
         except UNREADABLE as error:
             raise DataError(f"Cannot read {str(path)!r}: {error}") from error
-        if image.size != (self.size, self.size):
-            image = image.resize((self.size, self.size), Image.Resampling.BILINEAR)
-        return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+
+
+def decode(data: bytes) -> Tensor:
+    """uint8 (3, H, W) of an encoded image.
+
+    libjpeg by way of torchvision is faster than by way of Pillow (benchmarks/input.py); Pillow takes what
+    torchvision does not, such as CMYK.
+    """
+    from torchvision.io import ImageReadMode, decode_jpeg
+
+    if data[:2] == b"\xff\xd8":
+        with contextlib.suppress(RuntimeError):
+            encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+            return decode_jpeg(encoded, mode=ImageReadMode.RGB)
+    with Image.open(io.BytesIO(data)) as opened:
+        pixels = np.asarray(opened.convert("RGB"))
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
 class _Cache:
@@ -230,20 +288,28 @@ class _Cache:
             self.known[index] = 1
 
 
-def _transform(name: str):
-    """torchvision's transforms of an augmentation of files."""
+def _transform(name: str, size: int) -> Callable[[Tensor], Tensor]:
+    """torchvision's transforms of an augmentation of files, for uint8 (3, H, W)."""
     from torchvision.transforms import v2
 
-    if name != "dermoscopy":
-        raise ValueError(f"Expected `name` to be 'dermoscopy', got {name!r}.")
-    return v2.Compose(
-        [
-            v2.RandomHorizontalFlip(),
-            v2.RandomVerticalFlip(),
-            v2.RandomRotation(20),
-            v2.ColorJitter(brightness=0.1, contrast=0.1, hue=0.1),
-        ]
-    )
+    if name == "dermoscopy":
+        return v2.Compose(
+            [
+                v2.RandomHorizontalFlip(),
+                v2.RandomVerticalFlip(),
+                v2.RandomRotation(20),
+                v2.ColorJitter(brightness=0.1, contrast=0.1, hue=0.1),
+            ]
+        )
+    if name == "resized_crop":
+        return v2.Compose(
+            [
+                v2.RandomResizedCrop(size, antialias=True),
+                v2.RandomHorizontalFlip(),
+                v2.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4),
+            ]
+        )
+    raise ValueError(f"Expected `name` to be a file augmentation, got {name!r}.")
 
 
 def loader_workers(images: int) -> int:
@@ -252,7 +318,8 @@ def loader_workers(images: int) -> int:
         return int(given)
     if multiprocessing.current_process().daemon:  # such as a Dask worker: it may have no children
         return 0
-    return min(MOST_WORKERS, devices.usable_cores() - 1, images // IMAGES_PER_WORKER)
+    cores = devices.usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun's
+    return max(0, min(MOST_WORKERS, cores - 1, images // IMAGES_PER_WORKER))
 
 
 def cache_bytes() -> float:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import log_softmax
 from scipy.stats import rankdata
-from sklearn.metrics import balanced_accuracy_score, f1_score
+from sklearn.metrics import f1_score
 
 from hml_core.imbalance import shot_groups
 
@@ -24,32 +24,60 @@ def per_class_accuracy(
     predictions: np.ndarray, targets: np.ndarray, num_classes: int
 ) -> np.ndarray:
     """Accuracy (recall) of each class, float64 (C,); NaN for a class without test images."""
-    matrix = confusion(predictions, targets, num_classes)
-    total = matrix.sum(axis=1)
+    correct, total = _hits(predictions, targets, num_classes)
     accuracy = np.full(num_classes, np.nan)
-    np.divide(matrix.diagonal(), total, out=accuracy, where=total > 0)
+    np.divide(correct, total, out=accuracy, where=total > 0)
     return accuracy
+
+
+def _hits(
+    predictions: np.ndarray, targets: np.ndarray, num_classes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images of each class that are found, and all of them, int64 (C,) each."""
+    targets = np.asarray(targets)
+    found = targets[np.asarray(predictions) == targets]
+    return tuple(np.bincount(labels, minlength=num_classes) for labels in (found, targets))
 
 
 def quick(predictions: np.ndarray, targets: np.ndarray, num_classes: int) -> dict[str, float]:
     """``top1`` and ``balanced_accuracy``, cheap enough for every epoch."""
-    matrix = confusion(predictions, targets, num_classes)
-    total = matrix.sum(axis=1)
+    correct, total = _hits(predictions, targets, num_classes)
     present = total > 0
-    correct = matrix.diagonal()
     return {
         "top1": float(correct.sum() / total.sum()),
         "balanced_accuracy": float((correct[present] / total[present]).mean()),
     }
 
 
-def summary(logits: np.ndarray, targets: np.ndarray, train_counts: np.ndarray) -> dict[str, float]:
-    """All metrics of a table.
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What the logits of each image say: enough for all metrics but the areas under curves.
 
-    ``top1``; ``balanced_accuracy`` (mean recall of the classes that have test images); ``many``,
-    ``medium``, ``few`` (mean recall of a shot group, NaN where it is empty); ``macro_f1`` (mean over all
-    C classes); ``g_mean`` (geometric mean of the recalls, 0 as soon as one class is never found);
-    :func:`macro_auc`; ``ece`` (see :func:`expected_calibration_error`); ``nll`` (nats).
+    Attributes
+    ----------
+    classes : numpy.ndarray
+        int64 (N,), the most probable class.
+    confidence : numpy.ndarray
+        float64 (N,), its probability.
+    log_probability : numpy.ndarray
+        float64 (N,), of the true class; nats.
+    """
+
+    classes: np.ndarray
+    confidence: np.ndarray
+    log_probability: np.ndarray
+
+    @classmethod
+    def of(cls, logits: np.ndarray, targets: np.ndarray) -> Predictions:
+        """From logits (N, C), whose softmax is the model's probability, and targets int (N,)."""
+        logits, targets = _validate(logits, targets)
+        log_probability = log_softmax(logits.astype(np.float64), axis=1)
+        own = log_probability[np.arange(len(targets)), targets]
+        return cls(logits.argmax(axis=1), np.exp(log_probability.max(axis=1)), own)
+
+
+def summary(logits: np.ndarray, targets: np.ndarray, train_counts: np.ndarray) -> dict[str, float]:
+    """All metrics of a table: those of :func:`summary_of` and :func:`macro_auc`.
 
     Parameters
     ----------
@@ -68,35 +96,42 @@ def summary(logits: np.ndarray, targets: np.ndarray, train_counts: np.ndarray) -
     num_classes = logits.shape[1]
     if len(train_counts) != num_classes:
         raise ValueError(f"Expected {num_classes} `train_counts`, got {len(train_counts)}.")
-    predictions = logits.argmax(axis=1)
-    recall = per_class_accuracy(predictions, targets, num_classes)
+    found = summary_of(Predictions.of(logits, targets), targets, train_counts)
+    return {**found, "macro_auc": macro_auc(logits, targets)}
+
+
+def summary_of(
+    predictions: Predictions, targets: np.ndarray, train_counts: np.ndarray
+) -> dict[str, float]:
+    """The metrics that need no logits.
+
+    ``top1``; ``balanced_accuracy`` (mean recall of the classes that have test images); ``many``,
+    ``medium``, ``few`` (mean recall of a shot group, NaN where it is empty); ``macro_f1`` (mean over all
+    C classes); ``g_mean`` (geometric mean of the recalls, 0 as soon as one class is never found); ``ece``
+    (see :func:`expected_calibration_error`); ``nll`` (nats).
+    """
+    num_classes, classes = len(train_counts), predictions.classes
+    recall = per_class_accuracy(classes, targets, num_classes)
     present = recall[~np.isnan(recall)]
-    with warnings.catch_warnings():
-        # A class that is predicted but absent from the test set is no news to a reader of few-shot tables.
-        warnings.filterwarnings("ignore", message="y_pred contains classes not in y_true")
-        balanced = balanced_accuracy_score(targets, predictions)
     groups = {
         name: float(np.nanmean(recall[members])) if np.any(~np.isnan(recall[members])) else np.nan
         for name, members in shot_groups(train_counts).items()
     }
-    log_probability = log_softmax(logits.astype(np.float64), axis=1)
+    curve = _reliability(predictions.confidence, classes == targets, CALIBRATION_BINS)
+    with np.errstate(divide="ignore"):
+        g_mean = float(np.exp(np.log(present).mean()))
     return {
-        "top1": float((predictions == targets).mean()),
-        "balanced_accuracy": float(balanced),
+        "top1": float((classes == targets).mean()),
+        "balanced_accuracy": float(present.mean()),
         **groups,
         "macro_f1": float(
             f1_score(
-                targets,
-                predictions,
-                labels=np.arange(num_classes),
-                average="macro",
-                zero_division=0,
+                targets, classes, labels=np.arange(num_classes), average="macro", zero_division=0
             )
         ),
-        "g_mean": float(np.exp(np.log(present).mean())) if present.all() else 0.0,
-        "macro_auc": macro_auc(logits, targets),
-        "ece": expected_calibration_error(logits, targets),
-        "nll": float(-log_probability[np.arange(len(targets)), targets].mean()),
+        "g_mean": g_mean,
+        "ece": _calibration_error(curve),
+        "nll": float(-predictions.log_probability.mean()),
     }
 
 
@@ -139,10 +174,11 @@ def reliability(
 
     An empty bin has NaN for the first two.
     """
-    logits, targets = _validate(logits, targets)
-    probability = np.exp(log_softmax(logits.astype(np.float64), axis=1))
-    confidence = probability.max(axis=1)
-    correct = probability.argmax(axis=1) == targets
+    predictions = Predictions.of(logits, targets)
+    return _reliability(predictions.confidence, predictions.classes == targets, bins)
+
+
+def _reliability(confidence: np.ndarray, correct: np.ndarray, bins: int) -> dict[str, np.ndarray]:
     which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     count = np.bincount(which, minlength=bins)
     sums = [np.bincount(which, weights=values, minlength=bins) for values in (confidence, correct)]
@@ -154,7 +190,10 @@ def expected_calibration_error(
     logits: np.ndarray, targets: np.ndarray, bins: int = CALIBRATION_BINS
 ) -> float:
     """ECE: Σ_b (n_b / N)·|accuracy_b − confidence_b| over equally wide bins (Guo et al., ICML 2017)."""
-    curve = reliability(logits, targets, bins)
+    return _calibration_error(reliability(logits, targets, bins))
+
+
+def _calibration_error(curve: dict[str, np.ndarray]) -> float:
     gap = np.abs(curve["accuracy"] - curve["confidence"])
     return float(np.nansum(gap * curve["count"]) / curve["count"].sum())
 

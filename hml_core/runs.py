@@ -39,6 +39,7 @@ REQUIRED = {"selections", "class_counts", "class_names", "seconds", "device", "f
 UNREADABLE = (
     OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError,
 )  # fmt: skip
+CLOCK = ("seconds", "waiting_seconds")  # columns of the history that differ from repeat to repeat
 RECORDED = ("config.json", "environment.json", "manifest.json", "history.csv", "predictions.npz")
 
 
@@ -100,6 +101,11 @@ class Run:
         return tuple(self.metrics["class_names"])
 
     @property
+    def class_groups(self) -> tuple[str, ...]:
+        """What each class belongs to (a supercategory); empty where classes are not grouped."""
+        return tuple(self.metrics.get("class_groups", ()))
+
+    @property
     def synthetic(self) -> bool:
         """Whether the images were made up."""
         return bool(self.metrics.get("synthetic", False))
@@ -125,11 +131,32 @@ class Run:
         Raises
         ------
         ValueError
+            For another selection, where the run had no validation split, or where test images times
+            classes are so many that only predictions are kept.
+        """
+        return self._of_selection("logits", selection)
+
+    def test_classes(self, selection: str = "last") -> np.ndarray:
+        """Predicted classes of the test images, int64 (N,).
+
+        Raises
+        ------
+        ValueError
             For another selection, or where the run had no validation split.
         """
-        names = {"last": "logits", "best_validation": "best_validation_logits"}
+        if "predictions" in self._arrays:
+            return self._of_selection("predictions", selection)
+        return self.test_logits(selection).argmax(axis=1)
+
+    @property
+    def test_targets(self) -> np.ndarray:
+        """Classes of the test images, int64 (N,)."""
+        return self._arrays["targets"]
+
+    def _of_selection(self, what: str, selection: str) -> np.ndarray:
+        names = {"last": what, "best_validation": f"best_validation_{what}"}
         if names.get(selection) not in self._arrays:
-            raise ValueError(f"The run {self.run_id} holds no test logits of {selection!r}.")
+            raise ValueError(f"The run {self.run_id} holds no test {what} of {selection!r}.")
         return self._arrays[names[selection]]
 
     @property

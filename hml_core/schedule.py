@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 PROTOCOLS = ("official", "controlled")
 WARM_UP = 0.025
 MILESTONES = ((0.8, 1e-2), (0.9, 1e-4))  # after this fraction of the run, the base rate times this
-LR_SCHEDULES = ("steps", "cyclic", "one_cycle")
+LR_SCHEDULES = ("steps", "cosine", "cyclic", "one_cycle")
 LOWEST = 0.01  # of the largest rate of a cycle
 CYCLE_HALF = (
     2000  # steps from the lowest to the largest rate: the default that P2 and P3 left as it is
@@ -50,7 +50,8 @@ def learning_rates(config: RunConfig, stage_ends: tuple[int, ...] | None = None)
 
     ``stage_ends`` replaces that of the config where a stage has ended early (a plateau).
 
-    ``config.lr_schedule`` is "steps" (warm-up and milestones, below); "one_cycle", from 0.01 of the base
+    ``config.lr_schedule`` is "steps" (warm-up and milestones, below); "cosine", half a period from the
+    base rate towards zero (Loshchilov and Hutter, ICLR 2017); "one_cycle", from 0.01 of the base
     rate up to it at half of the run and back; or "cyclic", what P2's and P3's code does: the cycle of
     ``torch.optim.lr_scheduler.CyclicLR(mode="triangular2")``, made for thousands of steps, stepped once an
     epoch. In 100 epochs it rises from 0.01 to 0.06 of the base rate and never turns.
@@ -81,8 +82,7 @@ def learning_rates(config: RunConfig, stage_ends: tuple[int, ...] | None = None)
             factors[boundary(EARLY_DROP_AT, epochs) :] *= EARLY_DROP
     for stage, start, end in zip(stages, starts, ends, strict=True):
         if stage.restart:
-            progress = np.arange(end - start) / (end - start)
-            factors[start:end] = 0.5 * (1 + np.cos(np.pi * progress))
+            factors[start:end] = _cosine(end - start)
     return config.learning_rate * factors
 
 
@@ -91,6 +91,10 @@ def _steps(epochs: int) -> np.ndarray:
     for fraction, factor in MILESTONES:
         factors[boundary(fraction, epochs) :] = factor
     return factors
+
+
+def _cosine(epochs: int) -> np.ndarray:
+    return 0.5 * (1 + np.cos(np.pi * (np.arange(epochs) / epochs)))
 
 
 def _cyclic(epochs: int) -> np.ndarray:
@@ -105,4 +109,4 @@ def _one_cycle(epochs: int) -> np.ndarray:
     return LOWEST + (1 - LOWEST) * (1 - np.abs(2 * progress - 1))
 
 
-_SHAPES = {"steps": _steps, "cyclic": _cyclic, "one_cycle": _one_cycle}
+_SHAPES = {"steps": _steps, "cosine": _cosine, "cyclic": _cyclic, "one_cycle": _one_cycle}

@@ -18,6 +18,8 @@ OTHER = {
     "imbalance_ratio": (10.0, "ce"),
     "subset_seed": (1, "ce"),
     "validation_fraction": None,
+    "subset_classes": None,  # of image files: see tests/test_inaturalist.py
+    "subset_images": None,
     "recipe": ("focal", "ce"),
     "delta": (1e3, "hml1"),
     "weighting": ("CB", "hml1"),
@@ -36,6 +38,9 @@ OTHER = {
     "head": ("cosine", "ce"),
     "epochs": (30, "ce"),
     "batch_size": (64, "ce"),
+    "micro_batch_size": (8, "ce"),
+    "ema_decay": (0.9, "ce"),
+    "compile": (True, "ce"),
     "warmup_epochs": (5, "ce"),
     "optimizer": ("adam", "ce"),
     "lr_schedule": ("one_cycle", "ce"),

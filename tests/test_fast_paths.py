@@ -12,12 +12,13 @@ import scipy.stats
 import torch
 
 from benchmarks import data, gpu, images, plain, report, train_step
-from hml_core import datasets, feeds, models, seeds, trainer
+from hml_core import datasets, feeds, models, sampling, seeds
 from hml_core.config import RunConfig
 from hml_core.datasets import LabelledImages, Splits
 from hml_core.graphs import GraphedStep, tensors_of
 from hml_core.models import inference
-from hml_core.trainer import Batch, Trainer, fit
+from hml_core.steps import MicroBatch, Update
+from hml_core.trainer import Trainer, fit
 
 CPU = torch.device("cpu")
 
@@ -33,7 +34,8 @@ class PretendCapture:
 
     def __call__(self, step, batch):
         self.captures += 1
-        size = len(batch.target)
+        (part,) = batch
+        size = len(part.target)
         outputs = (torch.zeros(()), torch.zeros(size), torch.zeros((), dtype=torch.int64))
 
         def replay() -> None:
@@ -78,7 +80,7 @@ def test_a_step_takes_all_that_changes_from_its_batch(fields, tiny, monkeypatch)
 
     def graphed(self, index):
         enter(self, index)
-        self.step = GraphedStep(self._eager_step, captures)
+        self.step = GraphedStep(self.update, captures)
 
     monkeypatch.setattr(Trainer, "_enter_stage", graphed)
     weights, losses, confidence = end(config, splits)
@@ -92,12 +94,13 @@ def test_every_shape_of_batch_is_captured_once():
     captures = PretendCapture()
 
     def total(batch):
-        return batch.target.sum().float(), batch.target.float(), batch.target.sum()
+        (part,) = batch
+        return part.target.sum().float(), part.target.float(), part.target.sum()
 
     step = GraphedStep(total, captures)
     for size in (4, 4, 4, 3, 4, 4, 3, 3, 3, 4):
         target = torch.arange(size)
-        loss, confidence, hits = step(Batch((target,), target, None))
+        loss, confidence, hits = step((MicroBatch((target,), target, None),))
         assert loss == hits == target.sum()
         assert torch.equal(confidence, target.float())
     assert captures.captures == 2
@@ -119,7 +122,7 @@ def test_a_step_that_cannot_be_captured_runs_eagerly_and_says_so():
 
 def test_tensors_are_found_in_what_feeds_hand_out():
     a, b, c = torch.zeros(3)
-    assert [id(t) for t in tensors_of(Batch((a, None), b, None))] == [id(a), id(b)]
+    assert [id(t) for t in tensors_of((MicroBatch((a, None), b, None),))] == [id(a), id(b)]
     assert [id(t) for t in tensors_of((a, (b, c)))] == [id(a), id(b), id(c)]
 
 
@@ -147,14 +150,14 @@ def test_layers_with_dropout_repeat_whatever_was_drawn_before():
 def test_deterministic_algorithms_suffice_and_are_left_as_they_were(recipe, tiny, tmp_path):
     config = tiny(recipe=recipe, deterministic=True, mix="none")
     during = []
-    step = Trainer._eager_step
+    step = Update.__call__
 
     def watched(self, batch):
         during.append(torch.are_deterministic_algorithms_enabled())
         return step(self, batch)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "_eager_step", watched)
+        patch.setattr(Update, "__call__", watched)
         fit(config, runs_root=tmp_path, progress=False)
     assert all(during)
     assert not torch.are_deterministic_algorithms_enabled()
@@ -199,7 +202,7 @@ def test_the_loss_goes_as_with_the_plain_trainer():
     )
     made = images.splits(80, test=16)
     ours, theirs = Trainer(config, made, CPU), plain.PlainTrainer(config, made, CPU)
-    order = trainer.sampling.epoch_indices(
+    order = sampling.epoch_indices(
         torch.from_numpy(made.train.targets), generator=seeds.generator(config.seed, "order", 0)
     )
     theirs.train_loader = torch.utils.data.DataLoader(

@@ -89,7 +89,7 @@ def test_runs_of_other_data_sets_keep_their_identity():
         ({"frozen": 1.0}, "`frozen`"),
         ({"early_stopping": -1}, "`early_stopping`"),
         ({"optimizer": "lion"}, "`optimizer`"),
-        ({"lr_schedule": "cosine"}, "`lr_schedule`"),
+        ({"lr_schedule": "linear"}, "`lr_schedule`"),
         ({"normalisation": "zscore"}, "`normalisation`"),
         ({"model": "resnet8", "weights": "imagenet"}, "no `weights` for 'resnet8'"),
         ({"dataset": "digits", "image_size": 32}, "keep their size"),
@@ -195,7 +195,7 @@ def test_workers_share_one_cache(root, monkeypatch):
     feed = feeds.make(found.train, found, tiny(), CPU)
     first = torch.cat(list(feed.batches(torch.arange(16), 4)))
     assert feed.files.cache.known[:16].all()
-    monkeypatch.setattr(feeds._Files, "_read", lambda *a: pytest.fail("read again"))
+    monkeypatch.setattr(feeds._Files, "_opened", lambda *a: pytest.fail("read again"))
     assert torch.cat(list(feed.batches(torch.arange(16), 4))).equal(first)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from hml_core import datasets, devices, recipes, runs, trainer
+from hml_core import datasets, devices, recipes, runs, steps, trainer
 from hml_core.config import RunConfig
 from hml_core.errors import DeviceError, RunError
 from hml_core.recipes import Stage
@@ -27,7 +27,7 @@ TIMED = ("seconds", "files", "checksum")
 
 def outcome(run) -> tuple:
     metrics = {key: value for key, value in run.metrics.items() if key not in TIMED}
-    history = run.history.drop(columns="seconds")
+    history = run.history.drop(columns=[*runs.CLOCK])
     return metrics, history.to_csv(), *(array.tobytes() for array in run.predictions)
 
 
@@ -279,11 +279,11 @@ def test_a_device_that_is_not_there_is_named_and_nothing_is_written(tiny, tmp_pa
 
 def test_loss_arguments_come_from_the_training_set():
     counts = np.array([30, 10])
-    weighted = trainer.build_loss(Stage("hard_mining", {"delta": 9.0}, "CS"), counts)
+    weighted = steps.build_loss(Stage("hard_mining", {"delta": 9.0}, "CS"), counts)
     assert weighted.weight.tolist() == [0.5, 1.5]
     assert weighted.delta == 9.0
-    assert trainer.build_loss(Stage("hard_mining"), counts).weight is None
-    assert trainer.build_loss(Stage("ldam"), counts).margins.max().item() == pytest.approx(0.5)
+    assert steps.build_loss(Stage("hard_mining"), counts).weight is None
+    assert steps.build_loss(Stage("ldam"), counts).margins.max().item() == pytest.approx(0.5)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="an option of glibc's allocator")

@@ -6,12 +6,13 @@ function ``load(config, data_root) → Splits``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hml_core.datasets import cifar, digits, imagefolder, isic
+from hml_core.datasets import cifar, digits, imagefolder, inaturalist, isic
 from hml_core.datasets.base import LabelledFiles, LabelledImages, Splits, make_long_tailed
 from hml_core.errors import ConfigError, DataError
 
@@ -42,7 +43,7 @@ class DatasetInfo:
         Of the balanced training set; None where only the files can tell.
     defaults : mapping
         Values of the :class:`~hml_core.config.RunConfig` fields that are left at None; a mapping gives
-        one for each protocol.
+        one for each protocol, a function makes one of the config as far as it is filled in.
     published : mapping
         Fields of the published protocol: what differs from it is not comparable with published figures.
     has_validation : bool
@@ -205,3 +206,29 @@ for _name, _archive, _classes, _delta in (
             positive_class="melanoma",
         ),
     )
+
+# P1's largest table. Schedule, rate and decay as in Kang et al. (ICLR 2020); the rate of 0.1 for a batch
+# of 256 scales with the batch, and batch norm sees 32 images, as in Goyal et al. (arXiv 1706.02677).
+_INAT_2018 = {"model": "resnet50", "epochs": 90, "image_size": 224}
+register(
+    "inat2018",
+    DatasetInfo(
+        inaturalist.load,
+        num_classes=8142,
+        defaults={
+            **_INAT_2018,
+            "imbalance_type": "natural",
+            "imbalance_ratio": 1.0,
+            "augmentation": "resized_crop",
+            "normalisation": "imagenet",
+            "batch_size": 256,
+            "micro_batch_size": lambda config: math.gcd(config.batch_size, 32),
+            "learning_rate": lambda config: 0.1 * config.batch_size / 256,
+            "weight_decay": 1e-4,
+            "lr_schedule": "cosine",
+        },
+        published=_INAT_2018,
+        needs_data_root=True,
+        streamed=True,
+    ),
+)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -62,15 +62,43 @@ class LabelledFiles:
         What the files must hold; every reader compares.
     targets : numpy.ndarray
         int64 (N,), values 0 … C−1.
+    crops : bool
+        The images differ in shape: a network sees a square out of their centre or, in training, out of
+        anywhere. False: it sees the whole image.
     """
 
     folder: Path
     names: tuple[str, ...]
     sha256: tuple[str, ...]
     targets: np.ndarray
+    crops: bool = False
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    def take(self, indices: np.ndarray) -> LabelledFiles:
+        """The images at ``indices``, in that order."""
+        return replace(
+            self,
+            names=tuple(self.names[i] for i in indices),
+            sha256=tuple(self.sha256[i] for i in indices),
+            targets=self.targets[indices],
+        )
+
+    def require_files(self) -> LabelledFiles:
+        """Itself, with every file there.
+
+        Raises
+        ------
+        DataError
+            With the number of those that are gone and the first one's name.
+        """
+        if missing := [name for name in self.names if not (self.folder / name).is_file()]:
+            raise DataError(
+                f"{len(missing)} prepared image(s) are gone from {str(self.folder)!r}, such as "
+                f"{missing[0]!r}: prepare it again."
+            )
+        return self
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +117,8 @@ class Splits:
         int64, where the training images stood in the full training set: the long-tailed subset.
     synthetic : bool
         True for made-up images; every table and figure then says so.
+    class_groups : tuple of str
+        What each class belongs to, such as a supercategory; empty where classes are not grouped.
     """
 
     name: str
@@ -100,6 +130,7 @@ class Splits:
     std: tuple[float, ...]
     train_indices: np.ndarray
     synthetic: bool = False
+    class_groups: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -174,7 +205,7 @@ def make_long_tailed(
     except ValueError as error:
         raise DataError(f"The data set {name!r} cannot be made long-tailed: {error}") from error
     if validation_fraction:
-        indices, held_out = _hold_out(train.targets, indices, validation_fraction, class_names)
+        indices, held_out = hold_out(train.targets, indices, validation_fraction, class_names)
         validation = train.take(held_out)
     if mean is None or std is None:
         share, level = _histogram(train.images), np.arange(256) / 255  # (C, 256), (256,)
@@ -196,7 +227,7 @@ def _histogram(images: np.ndarray) -> np.ndarray:
     return counts / counts.sum(axis=1, keepdims=True)
 
 
-def _hold_out(
+def hold_out(
     targets: np.ndarray, indices: np.ndarray, fraction: float, class_names: tuple[str, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Split ``indices`` class by class into (train, validation): the last ones are held out.

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from hml_core import files
+from hml_core.datasets import prepared
 from hml_core.datasets.base import LabelledFiles, Splits
 from hml_core.errors import DataError
 
 # Of P2's published code, for images prepared with colour constancy.
 AUTHORS = ((0.59451115, 0.59429777, 0.59418184), (0.14208533, 0.18548788, 0.20363748))
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 SPLITS = ("train", "validation", "test")
 
 
@@ -44,8 +41,8 @@ def load(config, data_root, *, archive: str, classes: tuple[str, ...] = ()) -> S
         Where the folder was not prepared, holds another challenge or has changed since; where a class
         is missing from a split; where images were prepared smaller than ``config.image_size``.
     """
-    folder, described = _find(Path(data_root), archive)
-    manifest = _read_manifest(folder, described)
+    folder, described = prepared.find(Path(data_root), archive)
+    manifest = prepared.read_table(folder, "manifest", described)
     wanted = list(classes or described["classes"])
     manifest = manifest[manifest["class"].isin(wanted)]
     counts = pd.crosstab(manifest["class"], manifest["split"]).reindex(
@@ -68,7 +65,7 @@ def load(config, data_root, *, archive: str, classes: tuple[str, ...] = ()) -> S
     made = {
         split: _files(folder, manifest[manifest["split"] == split], list(order)) for split in SPLITS
     }
-    mean, std = _normalisation(config.normalisation, described)
+    mean, std = prepared.normalisation(config.normalisation, described, AUTHORS)
     return Splits(
         name=config.dataset,
         class_names=tuple(names[name] for name in order),
@@ -80,49 +77,11 @@ def load(config, data_root, *, archive: str, classes: tuple[str, ...] = ()) -> S
     )
 
 
-def _find(root: Path, archive: str) -> tuple[Path, dict[str, Any]]:
-    for folder in (root, root / "prepared"):
-        path = folder / "prepared.json"
-        if path.is_file():
-            try:
-                described = json.loads(path.read_text())
-                found = described["archive"]
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                raise DataError(
-                    f"{str(path)!r} is damaged: {error!r}. Prepare it again."
-                ) from error
-            if found != archive:
-                raise DataError(f"{str(folder)!r} holds {found}: expected {archive}.")
-            return folder, described
-    raise DataError(
-        f"There is no prepared {archive} in {str(root)!r}: run `hml prepare {archive} --data-root …` "
-        "first (an interrupted one goes on), which says what to download."
-    )
-
-
-def _read_manifest(folder: Path, described: dict[str, Any]) -> pd.DataFrame:
-    path = folder / "manifest.csv"
-    if not path.is_file() or files.sha256(path) != described["manifest_sha256"]:
-        raise DataError(f"{str(path)!r} is not what was prepared: prepare it again.")
-    return pd.read_csv(path, dtype=str, keep_default_na=False)
-
-
 def _files(folder: Path, rows: pd.DataFrame, classes: list[str]) -> LabelledFiles:
-    if missing := [name for name in rows["file"] if not (folder / name).is_file()]:
-        raise DataError(
-            f"{len(missing)} prepared image(s) are gone from {str(folder)!r}, such as {missing[0]!r}: "
-            "prepare it again."
-        )
     targets = rows["class"].map({name: label for label, name in enumerate(classes)})
     return LabelledFiles(
         folder,
         tuple(rows["file"]),
         tuple(rows["output_sha256"]),
         targets.to_numpy(dtype=np.int64, copy=True),
-    )
-
-
-def _normalisation(name: str, described: dict[str, Any]) -> tuple[tuple, tuple]:
-    if name == "dataset":
-        return tuple(described["mean"]), tuple(described["std"])
-    return AUTHORS if name == "authors" else IMAGENET
+    ).require_files()

@@ -20,12 +20,21 @@ from hml_core.engines import cluster, slurm
 from hml_core.engines.interleave import interleave
 from hml_core.engines.jobs import Outcome, Place, attempt, is_finished, row, stored_row
 from hml_core.engines.serial import serial
+from hml_core.engines.torchrun import torchrun
 from hml_core.errors import ConfigError
 from hml_core.progress import Progress
 
 __all__ = ["ENGINES", "Engine", "check", "sweep"]
 
-ENGINES = ("serial", "interleave:K", "dask", "dask:tcp://HOST:PORT", "slurm", "slurm:FILE")
+ENGINES = (
+    "serial",
+    "interleave:K",
+    "torchrun:N",
+    "dask",
+    "dask:tcp://HOST:PORT",
+    "slurm",
+    "slurm:FILE",
+)
 
 
 @dataclass(frozen=True)
@@ -49,6 +58,8 @@ def check(engine: str) -> Engine:
         return Engine(serial)
     if name == "interleave" and rest.isdecimal() and int(rest) >= 1:
         return Engine(partial(interleave, int(rest)))
+    if name == "torchrun" and rest.isdecimal() and int(rest) >= 1:
+        return Engine(partial(torchrun, int(rest)))
     if engine == "dask":
         return Engine(cluster.local)
     if name == "dask" and "://" in rest:
@@ -80,7 +91,8 @@ def sweep(
         See :func:`hml_core.config.grid`.
     engine : str
         "serial": one run after the other in this process. "interleave:K": K runs at a time in this
-        process, in turns of a step, which fills a GPU that one small network cannot. "dask":
+        process, in turns of a step, which fills a GPU that one small network cannot. "torchrun:N": one run
+        after the other, each on N processes of this machine, a GPU each where there are any. "dask":
         processes on this machine, one for each GPU or, without one, for every ``threads`` CPU cores.
         "dask:tcp://host:8786": the workers of a running Dask cluster. "slurm" or "slurm:FILE": jobs of a
         Slurm cluster, described by a YAML file (default ``slurm.yaml``; see

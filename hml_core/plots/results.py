@@ -302,8 +302,7 @@ def confusion_matrix(
         names = members[0].class_names
         shares = []
         for run in members:
-            logits, targets = run.test_logits(selection), run.predictions[1]
-            matrix = confusion(logits.argmax(axis=1), targets, len(names))
+            matrix = confusion(run.test_classes(selection), run.test_targets, len(names))
             shares.append(matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1))
         few = len(names) <= 15
         seaborn.heatmap(

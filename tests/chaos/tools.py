@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hml_core import files, trainer
+from hml_core import files, runs, trainer
 from hml_core.config import RunConfig
 from hml_core.runs import RECORDED, Run
 
@@ -66,7 +66,7 @@ def same(one: Run, other: Run) -> bool:
     """Whether two records hold the same run, to the bit."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        histories = [run.verify().history.drop(columns="seconds") for run in (one, other)]
+        histories = [run.verify().history.drop(columns=[*runs.CLOCK]) for run in (one, other)]
     logits = [run.predictions[0] for run in (one, other)]
     return histories[0].equals(histories[1]) and np.array_equal(*logits)
 

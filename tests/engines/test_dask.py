@@ -16,7 +16,7 @@ from hml_core.config import grid
 from hml_core.engines import cluster
 from hml_core.engines.jobs import Place
 from hml_core.errors import ConfigError, DeviceError, RunError
-from hml_core.runs import Run
+from hml_core.runs import CLOCK, Run
 from tests.engines import helpers
 from tests.engines.helpers import configs, wait_for
 
@@ -38,7 +38,7 @@ def serial(tmp_path) -> pd.DataFrame:
 
 def same(one: pd.DataFrame, other: pd.DataFrame, **options) -> None:
     pd.testing.assert_frame_equal(
-        *(f.drop(columns="seconds", errors="ignore") for f in (one, other)), **options
+        *(f.drop(columns=[*CLOCK], errors="ignore") for f in (one, other)), **options
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hml_core import engines, trainer
+from hml_core import engines, steps, trainer
 from hml_core.config import grid
 from hml_core.errors import ConfigError
 from hml_core.runs import Run, RunFolder
@@ -35,13 +35,13 @@ def test_the_frame_is_the_serial_one_to_the_bit(number, serial, tmp_path):
 
 def test_they_really_take_turns(tmp_path, monkeypatch):
     order = []
-    plain = trainer.Trainer._eager_step
+    plain = steps.Update.__call__
 
     def logged(self, batch):
         order.append(self.config.seed)
         return plain(self, batch)
 
-    monkeypatch.setattr(trainer.Trainer, "_eager_step", logged)
+    monkeypatch.setattr(steps.Update, "__call__", logged)
     runs = grid(recipe="ce", seed=[0, 1], epochs=1, batch_size=64, dataset="digits")
     engines.sweep(runs, engine="interleave:2", runs_root=tmp_path, progress=False)
     assert order[:6] == [0, 1, 0, 1, 0, 1]

@@ -41,7 +41,8 @@ def test_a_failed_run_is_a_row_and_the_sweep_goes_on(tmp_path):
 
 def test_what_cannot_work_is_refused_at_once(tmp_path):
     with pytest.raises(
-        ConfigError, match=r"`engine` to be one of serial, interleave:K, dask, .* got 'spark'"
+        ConfigError,
+        match=r"`engine` to be one of serial, interleave:K, torchrun:N, dask, .* got 'spark'",
     ):
         engines.sweep(configs(), engine="spark", runs_root=tmp_path)
     with pytest.raises(ConfigError, match="at least one configuration"):

@@ -1,0 +1,208 @@
+"""Processes that train one run together: who they are, what they exchange, how they fail together.
+
+``torchrun`` starts the processes and starts them anew when one dies. They compute on shares of every batch
+and of every evaluation; the first of them holds the run's lock and writes its record.
+
+What is exchanged here lies on the CPU and goes through gloo. Gradients are left to
+``DistributedDataParallel``, which uses NCCL between GPUs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from hml_core import devices
+from hml_core.errors import HmlError, RunError
+
+TIMEOUT = datetime.timedelta(minutes=30)  # of the slowest thing that others wait for
+WORD = datetime.timedelta(seconds=2)
+FAREWELL_S = 10.0
+_FAILURE, _HEARD = "hml/failure", "hml/heard"
+
+Value = TypeVar("Value")
+
+
+class ProcessError(RunError):
+    """Another process of the group failed; the message is its own."""
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of a run.
+
+    Parameters
+    ----------
+    rank : int
+        Number of this process, from 0.
+    size : int
+        How many there are. With one, every exchange below is the identity.
+    store : torch.distributed.Store, optional
+        Where a process that fails leaves word for the others.
+    """
+
+    rank: int = 0
+    size: int = 1
+    store: dist.Store | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    def share(self, number: int) -> slice:
+        """The part of ``number`` things that is this process's: none twice, none left out.
+
+        >>> [World(rank, 3).share(8) for rank in range(3)]
+        [slice(0, 2, None), slice(2, 5, None), slice(5, 8, None)]
+        """
+        return slice(self.rank * number // self.size, (self.rank + 1) * number // self.size)
+
+    def total(self, tensor: Tensor) -> Tensor:
+        """The sum over all processes, on the CPU."""
+        found = tensor.detach().cpu().clone()
+        if self.size > 1:
+            dist.all_reduce(found)
+        return found
+
+    @torch.no_grad()
+    def average_(self, tensors: list[Tensor]) -> None:
+        """Replace floating-point tensors by their mean over all processes."""
+        if self.size == 1 or not tensors:
+            return
+        flat = torch.cat([tensor.detach().cpu().flatten() for tensor in tensors])
+        flat = self.total(flat) / self.size
+        sizes = [tensor.numel() for tensor in tensors]
+        for tensor, mean in zip(tensors, flat.split(sizes), strict=True):
+            tensor.copy_(mean.reshape(tensor.shape))
+
+    def joined(self, part: np.ndarray) -> np.ndarray:
+        """The parts (:meth:`share`) of all processes one after the other."""
+        return part if self.size == 1 else np.concatenate(self.all(part))
+
+    def all(self, value: Value) -> list[Value]:
+        """What every process gives, in order of rank."""
+        if self.size == 1:
+            return [value]
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, value)
+        return found
+
+    def from_first(self, make: Callable[[], Value]) -> Value:
+        """What the first process makes, on every process; also its error."""
+        with self.together():
+            made = [make() if self.is_first else None]
+        if self.size > 1:
+            dist.broadcast_object_list(made, src=0, device=torch.device("cpu"))
+        return made[0]
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """The processes leave the block together, or all with an error if one has one.
+
+        Only for work without exchanges: a process that has failed takes part in none.
+        """
+        if self.size == 1:
+            yield
+            return
+        own: Exception | None = None
+        try:
+            yield
+        except Exception as error:
+            own = error
+        failures = self.all(None if own is None else _named(own, self.rank))
+        if own is not None:
+            raise own
+        if failed := [text for text in failures if text is not None]:
+            raise ProcessError(failed[0])
+
+    def cause(self, error: BaseException) -> BaseException:
+        """The error, or, where this process only noticed that another was gone, that one's."""
+        is_own = isinstance(error, HmlError) or not isinstance(error, RuntimeError)
+        if self.store is None or is_own:
+            return error
+        with contextlib.suppress(Exception):  # no word was left: the other one was killed
+            self.store.wait([_FAILURE], WORD)
+            return ProcessError(self.store.get(_FAILURE).decode())
+        return error
+
+    def farewell(self, error: BaseException) -> None:
+        """Leave word of why this process stops, and let the others hear it before they are stopped."""
+        with contextlib.suppress(Exception):  # the store is gone, and everybody with it
+            self.store.compare_set(_FAILURE, "", _named(error, self.rank))  # the first word stays
+            self.store.add(_HEARD, 1)
+            dist.destroy_process_group()  # whoever waits for this process notices now
+            deadline = time.monotonic() + FAREWELL_S
+            while self.store.add(_HEARD, 0) < self.size and time.monotonic() < deadline:
+                time.sleep(0.05)
+
+
+ALONE = World()
+
+
+def _named(error: BaseException, rank: int) -> str:
+    if isinstance(error, ProcessError):
+        return str(error)
+    text = str(error) if isinstance(error, HmlError) else f"{type(error).__name__}: {error}"
+    return f"Process {rank}: {text}"
+
+
+def place_in_group() -> tuple[int, int]:
+    """Rank and number of processes, as ``torchrun`` tells them; (0, 1) without it."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+@contextlib.contextmanager
+def group(device: str | torch.device = "auto") -> Iterator[tuple[World, torch.device]]:
+    """Join the processes that ``torchrun`` started, inside the block; without it, a world of one.
+
+    Yields the world and this process's device: the CUDA device of its local rank, or what ``device``
+    says.
+
+    Raises
+    ------
+    DeviceError
+        On every process, where one has no device of its own.
+    ProcessError
+        Where another process failed inside the block, with that process's message.
+    """
+    if place_in_group()[1] == 1:
+        yield ALONE, devices.resolve(device)
+        return
+    store, rank, size = next(iter(dist.rendezvous("env://", timeout=TIMEOUT)))
+    on_cuda = torch.device("cpu" if device == "auto" else device).type == "cuda" or (
+        device == "auto" and torch.cuda.is_available()
+    )
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if on_cuda else "gloo",
+        store=store,
+        rank=rank,
+        world_size=size,
+        timeout=TIMEOUT,
+    )
+    world = World(rank, size, store)
+    try:
+        with world.together():
+            own = f"cuda:{os.environ['LOCAL_RANK']}" if on_cuda else "cpu"
+            resolved = devices.resolve(own)
+        if on_cuda:
+            torch.cuda.set_device(resolved)
+        yield world, resolved
+    except BaseException as error:
+        cause = world.cause(error)
+        world.farewell(cause)
+        if cause is error:
+            raise
+        raise cause from error
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()

@@ -1,0 +1,95 @@
+"""One run after the other, each on several processes of this machine: ``torchrun`` as an engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from hml_core import datasets, recipes
+from hml_core.config import RunConfig
+from hml_core.distributed import World
+from hml_core.engines.jobs import Outcome, Place, is_finished
+from hml_core.errors import ConfigError
+from hml_core.loop import micro_batches
+
+MAX_RESTARTS = 3  # after a process died
+KEPT_LINES = 40  # of what a failed group said
+
+
+def torchrun(
+    processes: int, configs: Sequence[RunConfig], place: Place
+) -> Iterator[tuple[RunConfig, Outcome]]:
+    """Train in the order given, with ``processes`` for each run.
+
+    Raises
+    ------
+    ConfigError
+        Before anything is trained: a batch that the processes cannot share, a data set or recipe that
+        only this process knows.
+    """
+    for config in configs:
+        micro_batches(config, World(0, processes))
+        if not (datasets.is_built_in(config.dataset) and recipes.is_built_in(config.recipe)):
+            raise ConfigError(
+                f"{config.dataset!r} with {config.recipe!r} is not part of this package: the processes of "
+                "the engine 'torchrun' do not know it. Expected another `engine`."
+            )
+    for config in configs:
+        yield config, _train(processes, config, place)
+
+
+def _train(processes: int, config: RunConfig, place: Place) -> Outcome:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "config.json"
+        file.write_text(config.to_json(), encoding="utf-8")
+        said = _run(command(processes, file, place), place)
+    if is_finished(config, place.runs_root):
+        return Outcome("done")
+    try:
+        failed = json.loads((place.runs_root / config.run_id / "failed.json").read_text())
+        return Outcome("failed", failed["error"], failed["traceback"])
+    except (OSError, ValueError, KeyError):  # failed before there was a record
+        errors = [line for line in said if line.startswith("Error in process")]
+        reason = errors[0].partition(": ")[2] if errors else "The processes of the run failed."
+        return Outcome("failed", reason.strip(), "".join(said))
+
+
+def command(processes: int, config: Path, place: Place) -> list[str]:
+    """The command that trains the run of a config's file."""
+    options = {"runs-root": place.runs_root, "device": place.device}
+    if place.data_root is not None:
+        options["data-root"] = place.data_root
+    return [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+        *("--nproc-per-node", str(processes), "--max-restarts", str(MAX_RESTARTS)),
+        *("-m", "hml_core.train_distributed", "--config", str(config)),
+        *(text for name, value in options.items() for text in (f"--{name}", str(value))),
+    ]
+
+
+def _run(arguments: list[str], place: Place) -> list[str]:
+    """Show what the processes say; the last lines of it."""
+    threads = {} if place.threads is None else {"OMP_NUM_THREADS": str(place.threads)}
+    said: deque[str] = deque(maxlen=KEPT_LINES)
+    with subprocess.Popen(
+        arguments,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env={**os.environ, **threads, "HML_HEADLESS": "1"},
+    ) as process:
+        try:
+            for line in process.stdout:
+                said.append(line)
+                print(line, end="", flush=True)
+        except BaseException:  # interrupted: the group must not go on alone
+            process.terminate()
+            raise
+    return list(said)

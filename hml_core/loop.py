@@ -1,0 +1,508 @@
+"""The loop of one run: its stages, epochs and steps, its evaluations and its state."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from hml_core import devices, feeds, models, post_hoc, sampling, schedule, seeds
+from hml_core.augment import draw_mix
+from hml_core.config import RunConfig
+from hml_core.datasets import Splits
+from hml_core.distributed import ALONE, World
+from hml_core.errors import ConfigError, DataError, RunError
+from hml_core.evaluation import Evaluator
+from hml_core.graphs import GraphedStep
+from hml_core.losses.cross_entropy import label_aware_smoothing
+from hml_core.steps import Batch, MicroBatch, Update, build_loss, build_optimizer
+
+CONFIDENCE_BINS = 20  # of the true-class probability, equally wide
+COSINE_SCALE = 30.0  # of a cosine head under a loss that does not scale by itself
+
+
+class NonFiniteLossError(RunError):
+    """The loss became NaN or infinite: training stopped."""
+
+
+@dataclass
+class Epoch:
+    """How far the epoch is that is being trained.
+
+    ``losses`` float32 (steps,), ``correct`` () and what :meth:`confidence_counts` counts are this
+    process's part of sums over all processes; what was done before a restart belongs to the first one's.
+    """
+
+    step: int
+    losses: Tensor
+    correct: Tensor
+    counts: Tensor  # int32 (C, BINS) on the CPU, from before a restart
+    confidence: Tensor  # of the true class, of this process's images since the restart
+    targets: Tensor  # of the same images
+    seen: int = 0  # of them
+    seconds: float = 0.0
+    waiting: float = 0.0  # seconds for images
+
+    def confidence_counts(self) -> Tensor:
+        """int32 (C, BINS): how many images of each class have had which probability of it."""
+        known = histogram(self.confidence[: self.seen], self.targets[: self.seen], len(self.counts))
+        return self.counts + known
+
+
+class Trainer:
+    """The state of one run and what advances it by an epoch.
+
+    Parameters
+    ----------
+    config : RunConfig
+    splits : Splits
+    device : torch.device
+    world : World
+        The processes that train the run together, each on its share of every batch. Methods that say so
+        must be called by all of them.
+
+    Raises
+    ------
+    ConfigError
+        Where the processes cannot share a batch evenly.
+    """
+
+    def __init__(
+        self, config: RunConfig, splits: Splits, device: torch.device, world: World = ALONE
+    ) -> None:
+        self.config, self.splits, self.device, self.world = config, splits, device, world
+        self.micro_batch, self.per_step = micro_batches(config, world)
+        self.steps = self._steps()
+        self.autocast_dtype = devices.autocast_dtype(config.precision, device)
+        self.stage_ends = config.stage_ends
+        self.rates = schedule.learning_rates(config)
+        self.model = self._build_model()
+        self.initialisation = models.load_weights(self.model, config.weights)
+        models.freeze(self.model, config.frozen)
+        self.model.to(device, memory_format=torch.channels_last)
+        self.feed = feeds.make(splits.train, splits, config, device, augmented=True)
+        self.draws = models.draws(self.model)
+        self.rate = torch.zeros((), device=device)
+        self.train_targets = torch.from_numpy(splits.train.targets).to(device)
+        self.class_counts = torch.from_numpy(splits.class_counts).to(device)
+        self.evaluator = Evaluator(config, splits, device, self.autocast_dtype, world)
+
+        self.epoch = 0  # epochs done
+        self.stage = -1
+        self.averaged: AveragedModel | None = None
+        self.current: Epoch | None = None  # while an epoch is being trained
+        self.history: list[dict[str, Any]] = []
+        self.confidence: list[
+            Tensor
+        ] = []  # per epoch: counts (C, BINS) of the true-class probability
+        self.seconds = 0.0
+
+    def _steps(self) -> int:
+        """Steps of an epoch. An incomplete last batch is left out where batches are made of parts."""
+        number, size = len(self.splits.train), self.config.batch_size
+        if size == self.micro_batch:
+            return -(-number // size)
+        if number < size:
+            raise DataError(
+                f"The {number} training images are less than a batch: expected `batch_size` ≤ {number}, "
+                f"got {size}."
+            )
+        return number // size
+
+    def _build_model(self) -> nn.Module:
+        config = self.config
+        scales_itself = any(stage.loss == "ldam" for stage in config.stages)
+        with seeds.seeded(config.seed, "initialisation"):
+            return models.build(
+                config.model,
+                self.splits.num_classes,
+                config.head,
+                in_channels=self.splits.channels,
+                head_scale=1.0 if scales_itself else COSINE_SCALE,
+            )
+
+    # Stages -------------------------------------------------------------------------------------
+
+    def _enter_stage(self, index: int) -> None:
+        """Loss, sampler and trainable part of stage ``index``; momentum survives a change of loss."""
+        stages = self.config.stages
+        before = stages[self.stage].trains if self.stage >= 0 else None
+        self.stage, stage = index, stages[index]
+        smoothing = self.config.label_smoothing
+        if self.config.label_aware_smoothing:
+            smoothing = label_aware_smoothing(
+                self.splits.class_counts, self.config.label_aware_smoothing
+            )
+        self.criterion = build_loss(stage, self.splits.class_counts, smoothing).to(self.device)
+        self.sampler = self.config.sampler if stage.sampler == "instance" else stage.sampler
+        if stage.trains != before:
+            if not self.trains_all:
+                self._replace_classifier(stage.trains)
+            self.optimizer = build_optimizer(self.config, self.model, self.device)
+            if self.config.ema_decay:
+                average = get_ema_multi_avg_fn(self.config.ema_decay)
+                self.averaged = AveragedModel(self.model, multi_avg_fn=average, use_buffers=True)
+        self.update = Update(
+            self.config,
+            self.model,
+            self.optimizer,
+            self.criterion,
+            self.feed,
+            self.class_counts,
+            self.device,
+            self.autocast_dtype,
+            trains_all=self.trains_all,
+            world=self.world,
+        )
+        # A captured step holds the loss and what it trains: every stage captures anew.
+        is_captured = self.device.type == "cuda" and self.world.size == 1
+        if self.draws and self.per_step > 1:
+            is_captured = False  # each part seeds its layers
+        self.step = GraphedStep(self.update) if is_captured else self.update
+
+    @property
+    def step_of_epoch(self) -> int:
+        """Steps done of the epoch that is being trained."""
+        return 0 if self.current is None else self.current.step
+
+    @property
+    def trains_all(self) -> bool:
+        """Whether the stage trains the whole network, not only what its logits are made of."""
+        return self.config.stages[self.stage].trains == "all"
+
+    def _replace_classifier(self, trains: str) -> None:
+        """Freeze the network; what is trained from now on is a new classifier, or scales of the old."""
+        self.model.requires_grad_(False)
+        if trains == "classifier":
+            fresh = self._build_model().classifier
+        else:
+            fresh = post_hoc.ClassScales(self.model.classifier, self.splits.num_classes)
+        self.model.replace_classifier(fresh.to(self.device))
+
+    # Training -----------------------------------------------------------------------------------
+
+    def train_epoch(self) -> Iterator[None]:
+        """Train for one epoch, or for what is left of it after :meth:`restore`.
+
+        Yields after every step, and nothing in between waits for the device. All processes must call it.
+        """
+        entered = time.perf_counter()
+        index = schedule.stage_of_epoch(self.stage_ends, self.epoch)
+        if index != self.stage:
+            self._enter_stage(index)
+        self._set_learning_rate(float(self.rates[self.epoch]))
+        self.model.train(self.trains_all)  # a frozen backbone keeps its batch statistics, too
+        epoch, batches = self._begin_epoch()
+        started = entered - epoch.seconds
+
+        for step in range(epoch.step, self.steps):
+            asked = time.perf_counter()
+            batch = next(batches)
+            epoch.waiting += time.perf_counter() - asked
+            if self.draws:
+                self._seed_layers(step)
+            with self._chance(step):
+                loss, confidence, hits = self.step(batch)
+            epoch.losses[step] = loss / self.world.size
+            epoch.confidence[epoch.seen : epoch.seen + len(confidence)] = confidence
+            epoch.correct += hits
+            epoch.seen += len(confidence)
+            epoch.step = step + 1
+            if self.averaged is not None:
+                self.averaged.update_parameters(self.model)
+            epoch.seconds = time.perf_counter() - started
+            yield
+
+        losses = self.world.total(epoch.losses)
+        self._require_finite(losses)
+        counts = self.world.total(epoch.confidence_counts())
+        self.confidence.append(counts)
+        self.epoch += 1
+        self.history.append(
+            {
+                "epoch": self.epoch,
+                "stage": index,
+                "learning_rate": float(self.rates[self.epoch - 1]),
+                "train_loss": losses.mean().item(),
+                "train_accuracy": self.world.total(epoch.correct).item() / counts.sum().item(),
+                "validation_accuracy": None,
+                "validation_balanced_accuracy": None,
+                "test_accuracy": None,
+                "test_balanced_accuracy": None,
+                "seconds": time.perf_counter() - started,
+                "waiting_seconds": epoch.waiting,
+            }
+        )
+        self.current = None
+
+    def _begin_epoch(self) -> tuple[Epoch, Iterator[Batch]]:
+        """Where the epoch stands, and this process's parts of the batches that are left.
+
+        The order and all draws depend on seed and epoch alone: every process makes them, and takes its
+        places.
+        """
+        config = self.config
+        order = sampling.epoch_indices(
+            torch.from_numpy(self.splits.train.targets),
+            self.sampler,
+            generator=seeds.generator(config.seed, "order", self.epoch),
+            progress=self.epoch / max(config.epochs - 1, 1),
+        )
+        first = 0 if self.current is None else self.current.step
+        places = self._places(len(order), first)
+        stream = seeds.generator(config.seed, "augmentation", self.epoch)
+        payloads = self.feed.batches(order, self.micro_batch, stream, places)
+        mix = None
+        if config.mix != "none":
+            seed = seeds.derive(config.seed, "mix", self.epoch)
+            mix = draw_mix(len(order), self.micro_batch, config.mix_alpha, seed)[places]
+            mix = mix.to(self.device)
+        targets = self.train_targets[order[places].to(self.device)]
+        if self.current is None:
+            shape = (self.splits.num_classes, CONFIDENCE_BINS)
+            self.current = Epoch(
+                step=0,
+                losses=torch.zeros(self.steps, device=self.device),
+                correct=torch.zeros((), dtype=torch.int64, device=self.device),
+                counts=torch.zeros(shape, dtype=torch.int32),
+                confidence=torch.empty(0),
+                targets=targets,
+            )
+        self.current.confidence = torch.empty(len(places), device=self.device)
+        self.current.targets, self.current.seen = targets, 0
+
+        def batches() -> Iterator[Batch]:
+            parts = (
+                MicroBatch(payload, targets[part], None if mix is None else mix[part])
+                for payload, part in zip(payloads, self._parts(len(places)), strict=True)
+            )
+            while batch := tuple(itertools.islice(parts, self.per_step)):
+                yield batch
+
+        return self.current, batches()
+
+    def _places(self, number: int, first_step: int) -> Tensor:
+        """Places in an epoch's order that this process works on, from a step on; int64 on the CPU."""
+        size = self.config.batch_size
+        if size == self.micro_batch:
+            return torch.arange(first_step * size, number)
+        shared = torch.arange(self.steps * size).reshape(self.steps, self.world.size, -1)
+        return shared[first_step:, self.world.rank].flatten()
+
+    def _parts(self, number: int) -> Iterator[slice]:
+        """The micro-batches of so many images."""
+        for start in range(0, number, self.micro_batch):
+            yield slice(start, min(start + self.micro_batch, number))
+
+    def _set_learning_rate(self, rate: float) -> None:
+        """On CUDA into one tensor that stays where it is, for a captured step reads it there."""
+        on_cuda = self.device.type == "cuda"
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate.fill_(rate) if on_cuda else rate
+
+    def _chance(self, step: int) -> contextlib.AbstractContextManager:
+        """A stream of the step's own for layers that draw from the global generator (dropout)."""
+        if not self.draws or self.config.batch_size != self.micro_batch:
+            return contextlib.nullcontext()
+        return seeds.seeded(self.config.seed, "layers", self.epoch, step, device=self.device)
+
+    def _seed_layers(self, step: int) -> None:
+        """The same for each micro-batch of a step, whichever process works on it."""
+        if self.config.batch_size == self.micro_batch:
+            return
+        first, place = self.world.rank * self.per_step, (self.epoch, step)
+        self.update.chance = lambda number: seeds.seeded(
+            self.config.seed, "layers", *place, first + number, device=self.device
+        )
+
+    def _require_finite(self, losses: Tensor) -> None:
+        broken = (~losses.isfinite()).nonzero()
+        if len(broken):
+            step = int(broken[0])
+            raise NonFiniteLossError(
+                f"The loss became {losses[step].item()} in epoch {self.epoch + 1}, step {step + 1} of "
+                f"{len(losses)}, of the run {self.config.run_id}. Expected a smaller "
+                f"`learning_rate` or another loss. Config: {self.config.to_json()}"
+            )
+
+    # Evaluation ---------------------------------------------------------------------------------
+
+    def end_epoch(self) -> None:
+        """Evaluate, where the epoch is due for it, and remember the best epochs.
+
+        All processes must call it.
+        """
+        started = time.perf_counter()
+        row = self.history[-1]
+        if self.epoch == self.config.epochs or self.epoch % self.config.evaluate_every == 0:
+            self._average_buffers()
+            model = self.model if self.averaged is None else self.averaged.module
+            row |= self.evaluator.evaluate(model, self.criterion.logit_scale, self.epoch)
+            if not self.evaluator.is_finite:
+                raise NonFiniteLossError(
+                    f"The logits of the run {self.config.run_id} became non-finite by the end of epoch "
+                    f"{self.epoch}. Expected smaller values of `learning_rate`, `weight_decay` or "
+                    f"`post_hoc_tau`. Config: {self.config.to_json()}"
+                )
+            if self.config.switch_patience and self.epoch < self.stage_ends[0]:
+                self._switch_on_plateau()
+        row["seconds"] += time.perf_counter() - started
+        self.seconds += row["seconds"]
+
+    def _average_buffers(self) -> None:
+        """Running statistics as they are with one process, see :class:`hml_core.steps.Update`."""
+        for model in (self.model, self.averaged):
+            if model is not None:
+                found = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+                self.world.average_(found)
+
+    def _switch_on_plateau(self) -> None:
+        best = self.evaluator.best["best_validation"]["epoch"]
+        if self.epoch - best >= self.config.switch_patience:
+            self._set_stage_ends((self.epoch, *self.stage_ends[1:]))
+
+    def _set_stage_ends(self, stage_ends: tuple[int, ...]) -> None:
+        self.stage_ends = stage_ends
+        self.rates = schedule.learning_rates(self.config, stage_ends)
+
+    @property
+    def done(self) -> bool:
+        """Whether the last epoch is over, or the last stage has not got better for too long."""
+        patience, best = self.config.early_stopping, self.evaluator.best.get("best_validation")
+        if patience and best and self.stage == len(self.config.stages) - 1:
+            began = (0, *self.stage_ends)[self.stage]
+            if self.epoch - max(best["epoch"], began) >= patience:
+                return True
+        return self.epoch >= self.config.epochs
+
+    def headline(self) -> str:
+        """How the last epoch went, for the progress bar."""
+        if not self.history:
+            return ""
+        row = self.history[-1]
+        shown = [f"loss {row['train_loss']:.3f}"]
+        for name in ("validation_balanced_accuracy", "test_balanced_accuracy"):
+            if row[name] is not None:
+                shown.append(f"{name.split('_')[0]} {100 * row[name]:.1f} %")
+                break
+        return ", ".join(shown)
+
+    def results(self) -> dict[str, Any]:
+        """The content of ``metrics.json``: test metrics after the last and at the best epochs."""
+        return {
+            "selections": self.evaluator.selections(self.epoch),
+            "class_counts": self.splits.class_counts.tolist(),
+            "class_names": list(self.splits.class_names),
+            "class_groups": list(self.splits.class_groups),
+            "synthetic": self.splits.synthetic,
+            "initialisation": self.initialisation,
+            "seconds": self.seconds,
+            "device": devices.describe(self.device),
+        }
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The content of ``predictions.npz``, see :class:`hml_core.runs.Run`."""
+        return {
+            **self.evaluator.arrays(),
+            "targets": self.splits.test.targets,
+            "confidence": torch.stack(self.confidence).numpy(),
+        }
+
+    # Resuming -----------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the rest of the run depends on, as tensors and plain values.
+
+        All processes must call it, and get the same. It may be taken after any step.
+        """
+        self._average_buffers()
+        return {
+            "epoch": self.epoch,
+            "stage": self.stage,
+            "stage_ends": list(self.stage_ends),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "averaged": None if self.averaged is None else self.averaged.state_dict(),
+            "current": None if self.current is None else self._progress(self.current),
+            "history": self.history,
+            "confidence": self.confidence,
+            "evaluator": self.evaluator.state(),
+            "seconds": self.seconds,
+        }
+
+    def _progress(self, epoch: Epoch) -> dict[str, Any]:
+        """An epoch that is not over, over all processes."""
+        losses = self.world.total(epoch.losses)
+        self._require_finite(losses)
+        return {
+            "step": epoch.step,
+            "losses": losses,
+            "correct": self.world.total(epoch.correct),
+            "counts": self.world.total(epoch.confidence_counts()),
+            "seconds": epoch.seconds,
+            "waiting": epoch.waiting,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a :meth:`state`, whatever the number of processes that it was taken with."""
+        self._set_stage_ends(tuple(state["stage_ends"]))
+        self._enter_stage(state["stage"])
+        self.model.load_state_dict(state["model"])
+        groups = self.optimizer.state_dict()[
+            "param_groups"
+        ]  # of this device, not of the checkpoint's
+        self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
+        self.epoch, self.seconds = state["epoch"], state["seconds"]
+        self.history, self.confidence = state["history"], state["confidence"]
+        self.evaluator.restore(state["evaluator"])
+        if self.averaged is not None:
+            self.averaged.load_state_dict(state["averaged"])
+        if (current := state["current"]) is not None:
+            part = 1 if self.world.is_first else 0  # the sums of before are the first process's
+            self.current = Epoch(
+                step=current["step"],
+                losses=part * current["losses"].to(self.device),
+                correct=part * current["correct"].to(self.device),
+                counts=part * current["counts"],
+                confidence=torch.empty(0),
+                targets=torch.empty(0, dtype=torch.int64),
+                seconds=current["seconds"],
+                waiting=current["waiting"],
+            )
+
+
+def micro_batches(config: RunConfig, world: World) -> tuple[int, int]:
+    """Images that pass the network together, and how often a process does that in a step.
+
+    Raises
+    ------
+    ConfigError
+        Where the processes cannot share a batch evenly.
+    """
+    size = config.micro_batch_size or config.batch_size
+    number = config.batch_size // size
+    if number % world.size:
+        raise ConfigError(
+            f"{world.size} processes cannot share a batch of {config.batch_size} that is made of {number} "
+            f"micro-batch(es) of {size}: expected `micro_batch_size` to divide "
+            f"{config.batch_size} / {world.size}, or a number of processes that divides {number}. (Batch "
+            "norm takes its statistics over a micro-batch, so that it is part of the run.)"
+        )
+    return size, number // world.size
+
+
+def histogram(confidence: Tensor, targets: Tensor, num_classes: int) -> Tensor:
+    """int32 (C, BINS) on the CPU: how many images of each class have which probability of it."""
+    which = (confidence * CONFIDENCE_BINS).long().clamp(0, CONFIDENCE_BINS - 1)
+    flat = torch.bincount(
+        targets * CONFIDENCE_BINS + which, minlength=num_classes * CONFIDENCE_BINS
+    )
+    return flat.reshape(num_classes, CONFIDENCE_BINS).int().cpu()

@@ -1,0 +1,70 @@
+"""One run on several GPUs or hosts: ``torchrun --nproc-per-node 8 -m hml_core.train_distributed …``.
+
+The options are those of ``hml train``; ``hml_core.distributed`` says how the processes work together.
+Their number does not change the run: the micro-batches of a batch are shared out, the record is the same.
+With ``torchrun --max-restarts 3`` a group that lost a process goes on from the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hml_core import cli, distributed
+from hml_core.config import RunConfig
+from hml_core.errors import ConfigError, HmlError
+from hml_core.trainer import CHECKPOINT_STEPS, fit
+
+WAIT_S = 60.0  # for another group that works on the same run
+
+
+@click.command(cls=cli.ConfigCommand, help=__doc__.partition("\n")[0])
+@click.option(
+    "--config",
+    "file",
+    type=click.Path(path_type=Path),
+    help="JSON of a RunConfig, such as a record's config.json, in place of its options.",
+)
+@click.option(
+    "--checkpoint-steps",
+    type=int,
+    default=CHECKPOINT_STEPS,
+    show_default=True,
+    help="Steps between checkpoints within an epoch.",
+)
+@cli.place_options
+def main(file: Path | None, quiet: bool, device: str, **given: Any) -> None:
+    """Join the group, train, and report on the first process."""
+    place = {name: given.pop(name) for name in ("data_root", "runs_root", "checkpoint_steps")}
+    fields = {name: value for name, value in given.items() if value not in (None, ())}
+    rank, size = distributed.place_in_group()
+    try:
+        with distributed.group(device) as (world, own_device):
+            with world.together():
+                config = _config(file, fields)
+            done = fit(
+                config, device=own_device, progress=not quiet, wait=WAIT_S, world=world, **place
+            )
+            if world.is_first:
+                click.echo(cli.report_of(done))
+    except HmlError as error:
+        click.echo(f"Error in process {rank} of {size}: {error}", err=True)
+        sys.exit(1)
+
+
+def _config(file: Path | None, fields: dict[str, Any]) -> RunConfig:
+    if file is None:
+        return RunConfig(**fields)
+    if fields:
+        raise ConfigError(f"Expected either --config or {', '.join(fields)}, got both.")
+    try:
+        return RunConfig.from_json(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"Cannot read the config {str(file)!r}: {error}") from error
+
+
+if __name__ == "__main__":
+    main()
