@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
-import time
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -27,8 +27,7 @@ from hml_core.errors import HmlError, RunError
 
 TIMEOUT = datetime.timedelta(minutes=30)  # of the slowest thing that others wait for
 WORD = datetime.timedelta(seconds=2)
-FAREWELL_S = 10.0
-_FAILURE, _HEARD = "hml/failure", "hml/heard"
+_FAILURE = "failure"
 
 Value = TypeVar("Value")
 
@@ -135,15 +134,10 @@ class World:
             return ProcessError(self.store.get(_FAILURE).decode())
         return error
 
-    def farewell(self, error: BaseException) -> None:
-        """Leave word of why this process stops, and let the others hear it before they are stopped."""
+    def leave_word(self, error: BaseException) -> None:
+        """Tell the others why this process stops; the first word stays."""
         with contextlib.suppress(Exception):  # the store is gone, and everybody with it
-            self.store.compare_set(_FAILURE, "", _named(error, self.rank))  # the first word stays
-            self.store.add(_HEARD, 1)
-            dist.destroy_process_group()  # whoever waits for this process notices now
-            deadline = time.monotonic() + FAREWELL_S
-            while self.store.add(_HEARD, 0) < self.size and time.monotonic() < deadline:
-                time.sleep(0.05)
+            self.store.compare_set(_FAILURE, "", _named(error, self.rank))
 
 
 ALONE = World()
@@ -178,7 +172,9 @@ def group(device: str | torch.device = "auto") -> Iterator[tuple[World, torch.de
     if place_in_group()[1] == 1:
         yield ALONE, devices.resolve(device)
         return
-    store, rank, size = next(iter(dist.rendezvous("env://", timeout=TIMEOUT)))
+    shared, rank, size = next(iter(dist.rendezvous("env://", timeout=TIMEOUT)))
+    # torchrun's store may outlive a group: what processes that are gone left there is not for this one.
+    store = dist.PrefixStore(f"hml/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", shared)
     on_cuda = torch.device("cpu" if device == "auto" else device).type == "cuda" or (
         device == "auto" and torch.cuda.is_available()
     )
@@ -190,6 +186,8 @@ def group(device: str | torch.device = "auto") -> Iterator[tuple[World, torch.de
         timeout=TIMEOUT,
     )
     world = World(rank, size, store)
+    # torchrun stops the others when one process ends: they should say why before they do.
+    before = signal.signal(signal.SIGTERM, _stop)
     try:
         with world.together():
             own = f"cuda:{os.environ['LOCAL_RANK']}" if on_cuda else "cpu"
@@ -199,10 +197,19 @@ def group(device: str | torch.device = "auto") -> Iterator[tuple[World, torch.de
         yield world, resolved
     except BaseException as error:
         cause = world.cause(error)
-        world.farewell(cause)
+        world.leave_word(cause)
         if cause is error:
             raise
         raise cause from error
     finally:
+        signal.signal(signal.SIGTERM, before)
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+class Stopped(RuntimeError):
+    """SIGTERM."""
+
+
+def _stop(number: int, frame: Any) -> None:
+    raise Stopped("stopped from outside (SIGTERM)")

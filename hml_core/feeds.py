@@ -242,6 +242,8 @@ class _Files(Dataset):
             if hashlib.sha256(data).hexdigest() != self.part.sha256[index]:
                 raise DataError(f"{str(path)!r} is not the file that was prepared.")
             yield data
+        except DataError:
+            raise
         except UNREADABLE as error:
             raise DataError(f"Cannot read {str(path)!r}: {error}") from error
 

@@ -342,8 +342,8 @@ class Trainer:
         """
         started = time.perf_counter()
         row = self.history[-1]
+        self._average_buffers()  # at every epoch's end: rounding must not depend on who looks when
         if self.epoch == self.config.epochs or self.epoch % self.config.evaluate_every == 0:
-            self._average_buffers()
             model = self.model if self.averaged is None else self.averaged.module
             row |= self.evaluator.evaluate(model, self.criterion.logit_scale, self.epoch)
             if not self.evaluator.is_finite:

@@ -71,9 +71,10 @@ class Predictions:
     def of(cls, logits: np.ndarray, targets: np.ndarray) -> Predictions:
         """From logits (N, C), whose softmax is the model's probability, and targets int (N,)."""
         logits, targets = _validate(logits, targets)
-        log_probability = log_softmax(logits.astype(np.float64), axis=1)
-        own = log_probability[np.arange(len(targets)), targets]
-        return cls(logits.argmax(axis=1), np.exp(log_probability.max(axis=1)), own)
+        classes, images = logits.argmax(axis=1), np.arange(len(targets))
+        above = logits - logits[images, classes][:, None]  # (N, C) ≤ 0
+        log_sum = np.log(np.exp(above).sum(axis=1, dtype=np.float64))
+        return cls(classes, np.exp(-log_sum), above[images, targets] - log_sum)
 
 
 def summary(logits: np.ndarray, targets: np.ndarray, train_counts: np.ndarray) -> dict[str, float]:

@@ -110,6 +110,8 @@ class Update:
                 losses.append(loss.detach())
                 hits.append((probability.argmax(dim=1) == part.target).sum())
                 probabilities.append(probability.gather(1, part.target[:, None])[:, 0])
+        for layer, momentum in self.norms:
+            layer.momentum = momentum
         self.optimizer.step()
         if len(batch) == 1:
             return losses[0], probabilities[0], hits[0]
@@ -145,9 +147,8 @@ class Update:
         (1 − m)·r + m·mean(s_i). That is linear in s: processes that each follow their own micro-batches
         need to average r only when it is used.
         """
-        if of > 1:
-            for layer, momentum in self.norms:
-                layer.momentum = momentum / (of - momentum * (of - 1 - number))
+        for layer, momentum in self.norms:
+            layer.momentum = momentum / (of - momentum * (of - 1 - number))
 
 
 def _parallel(network: nn.Module, device: torch.device) -> DistributedDataParallel:

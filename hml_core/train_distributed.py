@@ -53,6 +53,9 @@ def main(file: Path | None, quiet: bool, device: str, **given: Any) -> None:
     except HmlError as error:
         click.echo(f"Error in process {rank} of {size}: {error}", err=True)
         sys.exit(1)
+    except distributed.Stopped as error:
+        click.echo(f"Process {rank} of {size} was {error}.", err=True)
+        sys.exit(1)
 
 
 def _config(file: Path | None, fields: dict[str, Any]) -> RunConfig:

@@ -35,3 +35,15 @@ def tiny():
 def repository() -> Path:
     """The checkout; tests of notebooks and of the packaging need it."""
     return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def miniature(tmp_path_factory) -> Path:
+    """A made-up iNaturalist 2018 in the official layout, prepared: 24 classes, ratio 20 and more."""
+    from data_prep.inaturalist import archive, images, synthetic
+    from data_prep.inaturalist.prepare import prepare
+
+    root = tmp_path_factory.mktemp("inat2018")
+    found = archive.read(synthetic.make(root, 400))
+    prepare(found, root / "prepared", images.Options(size=64), workers=1, progress=False)
+    return root
