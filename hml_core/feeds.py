@@ -8,12 +8,14 @@ stream give the same images whatever the number of workers.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
 import math
 import mmap
 import multiprocessing
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -31,6 +33,7 @@ from hml_core.datasets.inaturalist import SEEN
 
 # Images of an evaluation at a time: on a CPU the activations stay in the cache (benchmarks/evaluation.py),
 # on a GPU fewer batches are fewer launches.
+JPEG = b"\xff\xd8"  # how such a file begins
 CPU_BATCH, CUDA_BATCH = 250, 2500
 MOST_WORKERS = 8
 IMAGES_PER_WORKER = 500  # starting a process is not worth it for fewer
@@ -191,7 +194,7 @@ class _Files(Dataset):
 
     def __init__(self, part: LabelledFiles, size: int, augmentation: str) -> None:
         self.part, self.size = part, size
-        self.transform = None if augmentation == "none" else _transform(augmentation, size)
+        self.transform = None if augmentation == "none" else transform(augmentation, size)
         self.cuts_itself = augmentation == "resized_crop"
         # An image that is cut out differs from epoch to epoch.
         self.cache = _Cache(0 if part.crops else len(part), (3, size, size))
@@ -206,7 +209,9 @@ class _Files(Dataset):
         if is_plain:
             return image
         with torch.random.fork_rng(devices=[]):  # torchvision's transforms take no generator
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(
+                seed
+            )  # torch.manual_seed looks for GPUs, too: 0.3 ms
             return self.transform(image)
 
     def _whole(self, index: int) -> Tensor:
@@ -251,18 +256,28 @@ class _Files(Dataset):
 def decode(data: bytes) -> Tensor:
     """uint8 (3, H, W) of an encoded image.
 
-    libjpeg by way of torchvision is faster than by way of Pillow (benchmarks/input.py); Pillow takes what
-    torchvision does not, such as CMYK.
+    torchvision's reader of JPEG makes a third more training images a second than Pillow
+    (benchmarks/inat.py). It is deprecated: where it is gone, and for what it does not read, Pillow
+    does it.
     """
-    from torchvision.io import ImageReadMode, decode_jpeg
-
-    if data[:2] == b"\xff\xd8":
-        with contextlib.suppress(RuntimeError):
-            encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-            return decode_jpeg(encoded, mode=ImageReadMode.RGB)
+    read = _jpeg_reader()
+    if read is not None and data[:2] == JPEG:
+        with contextlib.suppress(RuntimeError):  # such as CMYK
+            return read(torch.frombuffer(bytearray(data), dtype=torch.uint8))
     with Image.open(io.BytesIO(data)) as opened:
         pixels = np.asarray(opened.convert("RGB"))
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+    return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+
+
+@functools.cache
+def _jpeg_reader() -> Callable[[Tensor], Tensor] | None:
+    """torchvision's, which gives RGB."""
+    try:
+        from torchvision.io import ImageReadMode, decode_jpeg
+    except ImportError:
+        return None
+    warnings.filterwarnings("ignore", "The image decoding and encoding", DeprecationWarning)
+    return functools.partial(decode_jpeg, mode=ImageReadMode.RGB)
 
 
 class _Cache:
@@ -290,7 +305,7 @@ class _Cache:
             self.known[index] = 1
 
 
-def _transform(name: str, size: int) -> Callable[[Tensor], Tensor]:
+def transform(name: str, size: int) -> Callable[[Tensor], Tensor]:
     """torchvision's transforms of an augmentation of files, for uint8 (3, H, W)."""
     from torchvision.transforms import v2
 
