@@ -8,8 +8,8 @@ import time
 
 from benchmarks import report
 
-ON_CPU = ("train_step", "evaluation", "data", "sweep", "precision", "preparation")
-ON_CUDA = ("train_step", "evaluation", "data", "precision", "gpu")
+ON_CPU = ("train_step", "evaluation", "data", "sweep", "precision", "preparation", "inat")
+ON_CUDA = ("train_step", "evaluation", "data", "precision", "gpu", "inat")
 
 
 def main() -> None:

@@ -35,8 +35,13 @@ WAIT_S = 60.0  # for another group that works on the same run
     show_default=True,
     help="Steps between checkpoints within an epoch.",
 )
+@click.option(
+    "--final-errors",
+    is_flag=True,
+    help="Exit with status 0 after an error of the run itself: torchrun would only repeat it.",
+)
 @cli.place_options
-def main(file: Path | None, quiet: bool, device: str, **given: Any) -> None:
+def main(file: Path | None, quiet: bool, device: str, final_errors: bool, **given: Any) -> None:
     """Join the group, train, and report on the first process."""
     place = {name: given.pop(name) for name in ("data_root", "runs_root", "checkpoint_steps")}
     fields = {name: value for name, value in given.items() if value not in (None, ())}
@@ -52,7 +57,7 @@ def main(file: Path | None, quiet: bool, device: str, **given: Any) -> None:
                 click.echo(cli.report_of(done))
     except HmlError as error:
         click.echo(f"Error in process {rank} of {size}: {error}", err=True)
-        sys.exit(1)
+        sys.exit(0 if final_errors else 1)
     except distributed.Stopped as error:
         click.echo(f"Process {rank} of {size} was {error}.", err=True)
         sys.exit(1)

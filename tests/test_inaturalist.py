@@ -103,7 +103,7 @@ def test_validation_images_come_out_of_the_training_images(miniature):
     assert not set(splits.train.names) & set(splits.validation.names)
     assert (splits.class_counts >= 1).all()
     assert (np.bincount(splits.validation.targets, minlength=24) >= 1).all()
-    with pytest.raises(DataError, match="keeps 1 image.*would leave none"):
+    with pytest.raises(DataError, match=r"keeps 1 image.*would leave none"):
         datasets.load(small(validation_fraction=0.2, subset_images=24), miniature)
 
 

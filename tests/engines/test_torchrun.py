@@ -1,0 +1,47 @@
+"""The engine with several processes for each run: the serial result, and errors that are told once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hml_core import datasets, engines
+from hml_core.config import grid
+from hml_core.errors import ConfigError
+from hml_core.runs import Run
+
+
+def configs(**fields):
+    shared = {"dataset": "digits", "recipe": "hml1", "epochs": 4, "micro_batch_size": 16}
+    return grid(**shared | fields)
+
+
+def test_two_processes_give_the_result_of_one_and_an_error_its_reason(tmp_path, capfd):
+    chosen = configs(seed=[0]) + configs(learning_rate=1e30, warmup_epochs=0)
+    frame = engines.sweep(chosen, engine="torchrun:2", runs_root=tmp_path / "two", device="cpu")
+    assert frame["status"].tolist() == ["done", "failed"]
+    assert "loss became nan" in frame["error"][1]
+    assert "NonFiniteLossError" in frame["traceback"][1]
+    assert capfd.readouterr().out.count("Error in process 0 of 2") == 1, "tried more than once"
+    engines.sweep(chosen[:1], runs_root=tmp_path / "one", device="cpu", progress=False)
+    two, one = (Run(tmp_path / name / chosen[0].run_id).verify() for name in ("two", "one"))
+    np.testing.assert_allclose(two.history["train_loss"], one.history["train_loss"], rtol=1e-4)
+    assert two.selection("last")["top1"] == pytest.approx(one.selection("last")["top1"], abs=0.02)
+
+
+def test_what_the_processes_cannot_share_is_refused_before_they_start(tmp_path):
+    with pytest.raises(ConfigError, match="4 processes cannot share a batch of 32"):
+        engines.sweep(configs(), engine="torchrun:4", runs_root=tmp_path)
+    for name in ("torchrun", "torchrun:0", "torchrun:two"):
+        with pytest.raises(ConfigError, match="`engine` to be one of serial"):
+            engines.sweep(configs(), engine=name, runs_root=tmp_path)
+    assert not list(tmp_path.glob("digits*"))
+
+
+def test_what_only_this_process_knows_is_refused(tmp_path):
+    datasets.register("mine", datasets.DATASETS["digits"].__class__(lambda config, root: None))
+    try:
+        with pytest.raises(ConfigError, match="not part of this package"):
+            engines.sweep(configs(dataset="mine"), engine="torchrun:2", runs_root=tmp_path)
+    finally:
+        del datasets.DATASETS["mine"]
