@@ -11,6 +11,7 @@ from hml_core.config import RunConfig, grid
 from hml_core.graphs import WARM_UP_STEPS, GraphedStep
 from hml_core.runs import Run
 from hml_core.trainer import Trainer, fit
+from tests.distributed.jobs import SMALL
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 EPOCHS = 8
@@ -38,7 +39,7 @@ def test_a_captured_run_goes_as_an_eager_one(recipe, optimizer, monkeypatch):
     assert isinstance(captured.step, GraphedStep)
     assert captured.step.failure is None
     assert captured.step.captured, "nothing was captured"
-    monkeypatch.setattr("hml_core.trainer.GraphedStep", lambda step: step)
+    monkeypatch.setattr("hml_core.loop.GraphedStep", lambda step: step)
     eager = whole(Trainer(given, splits, device))
     losses = [[row["train_loss"] for row in one.history] for one in (captured, eager)]
     np.testing.assert_allclose(losses[0][:3], losses[1][:3], rtol=0.02)
@@ -101,3 +102,33 @@ def test_a_checkpoint_of_a_gpu_goes_on_there(tmp_path):
     assert second.history[-1]["test_accuracy"] == pytest.approx(
         straight.history[-1]["test_accuracy"], abs=0.05
     )
+
+
+def test_captured_micro_batches_go_as_eager_ones(monkeypatch):
+    given = config(recipe="hml1", precision="float32", micro_batch_size=8, ema_decay=0.9)
+    splits, device = datasets.load(given), torch.device("cuda", 0)
+    captured = whole(Trainer(given, splits, device))
+    assert captured.step.captured, "nothing was captured"
+    monkeypatch.setattr("hml_core.loop.GraphedStep", lambda step: step)
+    eager = whole(Trainer(given, splits, device))
+    losses = [[row["train_loss"] for row in one.history] for one in (captured, eager)]
+    np.testing.assert_allclose(losses[0][:3], losses[1][:3], rtol=0.02)
+
+
+def test_image_files_train_on_a_gpu_as_on_a_cpu(miniature, tmp_path):
+    given = RunConfig(**SMALL | {"recipe": "hml1"})
+    where = {"data_root": miniature, "progress": False}
+    ends = [
+        fit(given, runs_root=tmp_path / name, device=name, **where) for name in ("cpu", "cuda")
+    ]
+    np.testing.assert_allclose(*(end.history["train_loss"][:1] for end in ends), rtol=0.02)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_two_gpus_train_as_one(miniature, tmp_path):
+    given = [RunConfig(**SMALL | {"recipe": "hml1"})]
+    where = {"data_root": miniature, "device": "cuda", "progress": False}
+    engines.sweep(given, engine="torchrun:2", runs_root=tmp_path / "two", **where)
+    one = fit(given[0], runs_root=tmp_path / "one", **where)
+    two = Run(tmp_path / "two" / one.run_id)
+    np.testing.assert_allclose(two.history["train_loss"], one.history["train_loss"], rtol=0.02)
