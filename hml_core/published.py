@@ -56,16 +56,19 @@ def comparable(
 ) -> pd.Series | None:
     """The published figure that a recipe may be set beside in this setting, or None.
 
-    The choice is that of ``comparable.csv``: same network, schedule and augmentation unless its
-    ``remark`` says otherwise. The result has the columns of ``cifar_lt`` and the remark.
+    The choice is that of ``comparable.csv`` (``comparable_inaturalist2018.csv``): same network, schedule
+    and augmentation unless its ``remark`` says otherwise. The result has the columns of :func:`table` and
+    the remark. iNaturalist 2018 has a ratio of its own, whatever ``imbalance_ratio`` says.
     """
-    figures = table("cifar_lt", folder)
+    is_natural = dataset == "inat2018"
+    figures = table("inaturalist2018" if is_natural else "cifar_lt", folder)
     setting = figures[
-        (figures["dataset"] == dataset)
-        & (figures["imbalance_type"] == imbalance_type)
-        & (figures["imbalance_ratio"] == imbalance_ratio)
+        (figures["dataset"] == dataset) & (figures["imbalance_type"] == imbalance_type)
     ]
-    choices = pd.read_csv(Path(folder) / "comparable.csv").query("recipe == @recipe")
+    if not is_natural:
+        setting = setting[setting["imbalance_ratio"] == imbalance_ratio]
+    name = "comparable_inaturalist2018.csv" if is_natural else "comparable.csv"
+    choices = pd.read_csv(Path(folder) / name, keep_default_na=False).query("recipe == @recipe")
     found = choices.merge(setting, on=["source", "method"])
     return None if found.empty else found.iloc[0]
 

@@ -14,6 +14,8 @@ import scipy.stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
+ROUNDING = 1e-12  # a spread below this part of the values comes from floating point
+
 
 class Interval(NamedTuple):
     """A mean with its sample standard deviation and confidence interval."""
@@ -89,7 +91,7 @@ def paired_difference(a, b, confidence: float = 0.95) -> Difference:
     found = mean_interval(first - second, confidence)
     if found.n == 1:
         p_value = np.nan
-    elif found.sd == 0:
+    elif found.sd <= ROUNDING * np.abs([first, second]).max():
         p_value = 1.0 if found.mean == 0 else np.nan
     else:
         p_value = float(scipy.stats.ttest_rel(first, second).pvalue)

@@ -118,9 +118,7 @@ def test_captured_micro_batches_go_as_eager_ones(monkeypatch):
 def test_image_files_train_on_a_gpu_as_on_a_cpu(miniature, tmp_path):
     given = RunConfig(**SMALL | {"recipe": "hml1"})
     where = {"data_root": miniature, "progress": False}
-    ends = [
-        fit(given, runs_root=tmp_path / name, device=name, **where) for name in ("cpu", "cuda")
-    ]
+    ends = [fit(given, runs_root=tmp_path / name, device=name, **where) for name in ("cpu", "cuda")]
     np.testing.assert_allclose(*(end.history["train_loss"][:1] for end in ends), rtol=0.02)
 
 

@@ -58,3 +58,16 @@ def test_recipes_are_set_beside_comparable_rows_alone():
     assert not choices["source"].str.startswith("Ren2020").any()
     known = published.table("cifar_lt")[["source", "method"]].drop_duplicates()
     assert len(choices.merge(known)) == len(choices)
+
+
+def test_figures_of_inaturalist_are_chosen_by_name():
+    from hml_core import recipes
+
+    expected = {"ce": 61.7, "crt": 65.2, "ldam_drw": 68.0, "balanced_softmax": 69.8}
+    for recipe, percent in expected.items():
+        assert published.comparable(recipe, "inat2018", "natural", 1.0)["mean_percent"] == percent
+    assert published.comparable("hml1", "inat2018", "natural", 1.0) is None
+    choices = pd.read_csv(published.FOLDER / "comparable_inaturalist2018.csv")
+    assert set(choices["recipe"]) <= set(recipes.names())
+    known = published.table("inaturalist2018")[["source", "method"]].drop_duplicates()
+    assert len(choices.merge(known)) == len(choices)

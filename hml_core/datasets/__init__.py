@@ -112,7 +112,15 @@ def departures(dataset: str, fields: Mapping[str, Any]) -> str:
         fields[name] < value if isinstance(value, int) else fields[name] != value
         for name, value in published.items()
     )
-    return ", ".join(texts[name].format(fields[name]) for name in published) if departed else ""
+    found = [texts[name].format(fields[name]) for name in published] if departed else []
+    if is_subset(fields):
+        found.append("a subset of the images")
+    return ", ".join(found)
+
+
+def is_subset(fields: Mapping[str, Any]) -> bool:
+    """Whether a run, by its config's fields, left classes or images out for a trial."""
+    return bool(fields.get("subset_classes") or fields.get("subset_images"))
 
 
 def load(config, data_root: str | Path | None = None) -> Splits:

@@ -1,12 +1,13 @@
 """Figures: each function takes runs or a frame and returns a matplotlib ``Figure``.
 
-``results`` draws what runs measured, ``dermoscopy`` what a clinician asks beside it, ``losses`` what the
-formulas say. A method has the same colour,
-marker and line in every figure (:mod:`hml_core.plots.style`); bands and bars are 95 % intervals of the
-mean over seeds unless the axis says otherwise.
+``results`` draws what runs measured, ``dermoscopy`` what a clinician asks beside it, ``groups`` classes
+that have something in common, ``losses`` what the formulas say. A method has the same colour, marker and
+line in every figure (:mod:`hml_core.plots.style`); bands and bars are 95 % intervals of the mean over
+seeds unless the axis or the docstring says otherwise.
 """
 
 from hml_core.plots.dermoscopy import confidence, features, preparation, roc_curves
+from hml_core.plots.groups import accuracy_by_frequency, accuracy_by_group
 from hml_core.plots.losses import (
     delta_effect,
     gradient_curves,
@@ -25,6 +26,8 @@ from hml_core.plots.results import (
 )
 
 __all__ = [
+    "accuracy_by_frequency",
+    "accuracy_by_group",
     "balanced_accuracy",
     "class_counts",
     "confidence",

@@ -51,6 +51,9 @@ def _interval(values: Sequence[float]) -> tuple[float, float]:
     return found.mean, 0.0 if np.isnan(found.high) else found.high - found.mean
 
 
+MOST_BARS = 200  # of more, a bar is narrower than its edge
+
+
 def class_counts(
     counts: Sequence[int],
     class_names: Sequence[str],
@@ -68,14 +71,12 @@ def class_counts(
         if len(members):
             colour = {"many": "#4a7a3a", "medium": "#c9a227", "few": "#b5473c"}[name]
             rule = {"many": "> 100", "medium": "20–100", "few": "< 20"}[name]
-            ax.bar(
-                positions[members],
-                counts[members],
-                color=colour,
-                label=f"{name} ({rule})",
-                hatch={"many": "", "medium": "//", "few": ".."}[name],
-                edgecolor="white",
-            )
+            hatch = {"many": "", "medium": "//", "few": ".."}[name]
+            drawn = {"color": colour, "label": f"{name} ({rule})", "edgecolor": "white"}
+            if len(counts) <= MOST_BARS:
+                ax.bar(positions[members], counts[members], hatch=hatch, **drawn)
+            else:
+                ax.fill_between(positions[members], counts[members], hatch=hatch, **drawn)
     if len(counts) <= 30:
         ax.bar_label(ax.containers[0], fontsize=8)
         for container in ax.containers[1:]:

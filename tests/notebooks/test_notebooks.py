@@ -48,6 +48,15 @@ SMALL = {
         "seeds": [0, 1],
         "epochs": 4,
     },
+    "04_inaturalist2018": {
+        "recipes": ["ce", "hml1"],
+        "seeds": [0, 1],
+        "epochs": 2,
+        "model": "resnet8",
+        "image_size": 32,
+        "batch_size": 32,
+        "micro_batch_size": 16,
+    },
     "05_isic2019": {"recipes": ["ce", "hml1"], **TINY_NETWORK},
     "06_isic2018": {"recipes": ["ce", "dhml1"], "switch_patience": 2, **TINY_NETWORK},
     "07_audit": {
@@ -91,9 +100,11 @@ def test_every_parameter_is_a_literal_with_an_explanation(path):
 
 
 @pytest.fixture
-def dermoscopy(request, tmp_path):
+def prepared(request, tmp_path):
     """Synthetic images, prepared; only where the notebook reads such."""
     name = request.getfixturevalue("path").stem[3:]
+    if name == "inaturalist2018":
+        return {"data_root": str(request.getfixturevalue("miniature"))}
     if name not in ("isic2018", "isic2019"):
         return {}
     root = synthetic.make(name, tmp_path / "archive", 240, side=64)
@@ -103,10 +114,10 @@ def dermoscopy(request, tmp_path):
 
 
 @every_notebook
-def test_a_notebook_executes_headlessly(path, dermoscopy, tmp_path):
+def test_a_notebook_executes_headlessly(path, prepared, tmp_path):
     """With small values of its parameters; its output names no absolute path and shows figures."""
     output = tmp_path / "out" / path.name
-    given = {**SMALL[path.stem], **dermoscopy, "results_root": str(tmp_path / "results")}
+    given = {**SMALL[path.stem], **prepared, "results_root": str(tmp_path / "results")}
     if "runs_root" in notebooks.parameters(path):
         given["runs_root"] = str(tmp_path / "results" / "runs")
     notebooks.execute(path, given, output, show_progress=False)
@@ -117,7 +128,7 @@ def test_a_notebook_executes_headlessly(path, dermoscopy, tmp_path):
     saved = list((tmp_path / "results" / "figures").glob("*.png"))
     assert len(pictures) >= len(saved) >= 1
     shown = output.read_text().replace(str(tmp_path), "")
-    assert ("SYNTHETIC" in shown) == bool(dermoscopy)
+    assert ("SYNTHETIC" in shown) == bool(prepared)
     assert str(FOLDER.parent) not in shown
     assert str(Path.home()) not in shown
     assert "Warning" not in shown
