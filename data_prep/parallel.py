@@ -12,26 +12,89 @@ from typing import Any
 
 import pandas as pd
 
-from hml_core import files
-from hml_core.errors import DataError
+from hml_core import devices, files
+from hml_core.errors import ConfigError, DataError
+from hml_core.progress import Progress
 
-Process = Callable[[Path, Path, Any], dict[str, Any]]
+Process = Callable[[Path | bytes, Path, Any], dict[str, Any]]
 
 AHEAD = 4  # files handed out ahead of each worker: memory must not grow with the data set
 
 
+def checked_workers(workers: int | None) -> int:
+    """The number of processes; default: one for each usable core.
+
+    Raises
+    ------
+    ConfigError
+        For less than one.
+    """
+    if workers is None:
+        return devices.usable_cores()
+    if isinstance(workers, bool) or workers < 1:
+        raise ConfigError(f"Expected `workers` ≥ 1, got {workers!r}.")
+    return workers
+
+
+def work_through(
+    process: Process,
+    records: pd.DataFrame,
+    journal: Journal,
+    options: Any,
+    workers: int,
+    *,
+    name: str,
+    progress: bool,
+    sources: Callable[[pd.DataFrame], Iterator[tuple[Any, Path | bytes]]] | None = None,
+) -> int:
+    """Do what the journal does not know as done; how many images it knew.
+
+    ``prepared.json`` beside the journal is gone until whoever calls this writes it anew. ``sources`` turns
+    the records that are left into (row, where its image is); default: the file at ``path``.
+    """
+    folder = journal.path.parent
+    (folder / "prepared.json").unlink(missing_ok=True)
+    todo = records[~records["id"].isin(journal.of(records, folder))]
+    before = len(records) - len(todo)
+    work = _files(todo) if sources is None else sources(todo)
+    with Progress(len(records), name, enabled=progress, initial=before, unit="images") as bar:
+        for row, result in in_parallel(process, work, folder, options, min(workers, len(todo))):
+            journal.add(row, result)
+            bar.update(f"{journal.rejected} rejected" if journal.rejected else "")
+    return before
+
+
+def _files(todo: pd.DataFrame) -> Iterator[tuple[Any, Path]]:
+    return ((row, row.path) for row in todo.itertuples())
+
+
+def rejected(records: pd.DataFrame, journal: Journal, names: pd.Series) -> pd.DataFrame:
+    """Images that could not be used: ``id``, ``file`` (of ``names``, one for each record), ``reason``."""
+    rows = [
+        {"id": image, "file": name, "reason": entry["error"]}
+        for image, name in zip(records["id"], names, strict=True)
+        if "error" in (entry := journal.entries[image])
+    ]
+    return pd.DataFrame(rows, columns=["id", "file", "reason"])
+
+
 def in_parallel(
-    process: Process, todo: pd.DataFrame, folder: Path, options: Any, workers: int
+    process: Process,
+    work: Iterator[tuple[Any, Path | bytes]],
+    folder: Path,
+    options: Any,
+    workers: int,
 ) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """Process the file of each row (``path`` → ``folder / file``), in whichever order they end.
+    """Process images (→ ``folder / row.file``), in whichever order they end.
 
     Parameters
     ----------
     process : callable
         ``process(source, target, options)`` → what is to be remembered, or ``{"error": reason}``. It runs
         in processes that import its module and nothing else.
-    todo : DataFrame
-        Columns ``id``, ``path`` and ``file``.
+    work : iterator
+        Rows with ``id`` and ``file``, and where the image is: a file, or its content. It is asked only
+        for a few images ahead of the workers.
 
     Yields
     ------
@@ -40,17 +103,24 @@ def in_parallel(
     Raises
     ------
     DataError
-        Where a worker process dies.
+        Where a worker process dies; that of ``work``, after all that it gave before.
     """
-    rows = todo.itertuples()
     context = multiprocessing.get_context("spawn")  # nothing of this process goes along
     running: dict[Future, Any] = {}
-    with ProcessPoolExecutor(min(workers, max(len(todo), 1)), context) as pool:
+    workers = max(workers, 1)
+    with ProcessPoolExecutor(workers, context) as pool:
         try:
+            failure: DataError | None = None
             while True:
-                while len(running) < AHEAD * workers and (row := next(rows, None)) is not None:
-                    running[pool.submit(process, row.path, folder / row.file, options)] = row
+                try:
+                    while len(running) < AHEAD * workers and (one := next(work, None)) is not None:
+                        row, source = one
+                        running[pool.submit(process, source, folder / row.file, options)] = row
+                except DataError as error:  # of the source: what was handed out is still done
+                    failure = error
                 if not running:
+                    if failure is not None:
+                        raise failure
                     return
                 ended, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in ended:

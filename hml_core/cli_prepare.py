@@ -21,6 +21,24 @@ def _data_root(help_text: str) -> Callable:
     return click.option("--data-root", type=kind, required=True, help=help_text)
 
 
+def _archive_options(help_text: str) -> Callable:
+    """Options of every archive of image files."""
+    options = (
+        _data_root(help_text),
+        click.option("--output", type=click.Path(path_type=Path), help="[default: DATA_ROOT/prepared]"),
+        click.option("--workers", type=int, help="Processes [default: one a core]."),
+        click.option("--synthetic", type=int, metavar="IMAGES",
+                     help="Make an archive of so many made-up images in DATA_ROOT first, to try it."),
+    )  # fmt: skip
+
+    def decorate(command: Callable) -> Callable:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
 # CIFAR ------------------------------------------------------------------------------------------
 
 
@@ -67,7 +85,6 @@ def imagefolder(data_root: Path) -> None:
 
 def _isic(name: str) -> click.Command:
     options = [
-        click.option("--output", type=click.Path(path_type=Path), help="[default: DATA_ROOT/prepared]"),
         click.option("--constancy", default="shades_of_gray", show_default=True,
                      help="Colour constancy: shades_of_gray, gray_world or none."),
         click.option("--p", type=float, default=6.0, show_default=True, help="Of shades of gray, ≥ 1."),
@@ -82,9 +99,6 @@ def _isic(name: str) -> click.Command:
                      help="Of the 80/10/10 split by lesion."),
         click.option("--split-csv", type=click.Path(path_type=Path),
                      help="A split of one's own: columns id and split (train, validation, test)."),
-        click.option("--workers", type=int, help="Processes [default: one a core]."),
-        click.option("--synthetic", type=int, metavar="IMAGES",
-                     help="Make an archive of so many made-up images in DATA_ROOT first, to try it."),
     ]  # fmt: skip
 
     def command(data_root: Path, synthetic: int | None, output: Path | None, **given: Any) -> None:
@@ -103,7 +117,7 @@ def _isic(name: str) -> click.Command:
 
     for option in reversed(options):
         command = option(command)
-    command = _data_root("Folder with the challenge's files.")(command)
+    command = _archive_options("Folder with the challenge's files.")(command)
     return click.command(name, help=_ISIC_HELP.format(year=name[-4:]))(command)
 
 
@@ -131,8 +145,7 @@ def _report(made: Any, synthetic: bool) -> None:
 
 
 @prepare.command()
-@_data_root("Folder with the official files.")
-@click.option("--output", type=click.Path(path_type=Path), help="[default: DATA_ROOT/prepared]")
+@_archive_options("Folder with the official files.")
 @click.option(
     "--size",
     type=int,
@@ -141,13 +154,7 @@ def _report(made: Any, synthetic: bool) -> None:
     help="Shorter side, pixels; 0 copies the files as they are.",
 )
 @click.option("--quality", type=int, default=87, show_default=True, help="Of JPEG.")
-@click.option("--workers", type=int, help="Processes [default: one a core].")
-@click.option(
-    "--synthetic",
-    type=int,
-    metavar="IMAGES",
-    help="Make an archive of so many made-up images in DATA_ROOT first, to try it.",
-)
+@click.option("--verify", is_flag=True, help="Compare the tarball with its published MD5 first.")
 def inat2018(
     data_root: Path,
     output: Path | None,
@@ -155,13 +162,14 @@ def inat2018(
     quality: int,
     workers: int | None,
     synthetic: int | None,
-) -> None:
+    verify: bool,
+) -> None:  # fmt: skip
     """Prepare the images of iNaturalist 2018: check, resize, list.
 
     Nothing is downloaded: without the official files, the message says which ones go where. Interrupted
     and started again, it goes on where it was; images that do not decode are named in rejected.csv.
     """
-    from data_prep.inaturalist import archive, images
+    from data_prep.inaturalist import archive, images, tarball
     from data_prep.inaturalist.prepare import prepare as prepare_all
     from data_prep.inaturalist.synthetic import make
 
@@ -169,12 +177,11 @@ def inat2018(
     if synthetic is not None:
         make(data_root, synthetic)
     found = archive.read(data_root)
+    if verify:
+        tarball.verify(archive.require_tarball(found, data_root))
     made = prepare_all(found, output or data_root / "prepared", options, workers=workers)
     counts = made.manifest["split"].value_counts()
-    number = {
-        split: int(counts[name])
-        for split, name in {"training": "train", "validation": "validation"}.items()
-    }
+    number = {"training": int(counts["train"]), "validation": int(counts["validation"])}
     _say(made.folder, number, len(made.categories))
     click.echo(f"{made.size / 1e9:.2f} GB")
     _say_what_went_along(made, found.synthetic)

@@ -30,6 +30,7 @@ from hml_core.augment import AUGMENTATIONS, Augmentation, Draws, ImageBank, draw
 from hml_core.config import RunConfig
 from hml_core.datasets import DataError, LabelledFiles, LabelledImages, Splits
 from hml_core.datasets.inaturalist import SEEN
+from hml_core.images import UNREADABLE
 
 # Images of an evaluation at a time: on a CPU the activations stay in the cache (benchmarks/evaluation.py),
 # on a GPU fewer batches are fewer launches.
@@ -39,7 +40,6 @@ MOST_WORKERS = 8
 IMAGES_PER_WORKER = 500  # starting a process is not worth it for fewer
 PREFETCHED = 4  # batches that each worker makes ahead
 CACHE_SHARE = 0.25  # of the free memory
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 class Feed(Protocol):

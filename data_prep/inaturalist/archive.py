@@ -1,7 +1,7 @@
 """What iNaturalist 2018 ships: ``train2018.json``, ``val2018.json`` and a tree of JPEGs.
 
 The images lie in ``train_val2018/<supercategory>/<category id>/<hash>.jpg``; torchvision's ``INaturalist``
-calls the same folder ``2018``. Both names are understood.
+calls the same folder ``2018``. Both names are understood, and so are the tarballs as they are downloaded.
 """
 
 from __future__ import annotations
@@ -13,12 +13,18 @@ from typing import Any
 
 import pandas as pd
 
+from data_prep import synthetic
+from data_prep.inaturalist import tarball as tarball_reader
 from hml_core.errors import DataError
 
 NAME = "inat2018"
-SYNTHETIC_MARK = "SYNTHETIC"
 ANNOTATIONS = {"train": "train2018.json", "validation": "val2018.json"}
 FOLDERS = ("train_val2018", "2018")
+TARBALLS = (
+    "train_val2018.tar.gz",
+    "train_val2018.tar",
+    "2018.tgz",
+)  # the last is torchvision's name
 ADDRESS = "https://github.com/visipedia/inat_comp/tree/master/2018"
 
 
@@ -31,15 +37,18 @@ class Archive:
     records : DataFrame
         A row for each image, in the order of the JSONs: ``id`` (split and number, such as
         "train-1234"), ``split``, ``category`` (int), ``supercategory``, ``name`` (the path in the
-        archive, below its first folder), ``path`` (where the file should be).
+        archive, below its first folder), ``path`` (where the file should be, once unpacked).
     categories : DataFrame
         A row for each category in the order of the ids: ``category``, ``name``, ``supercategory``.
     synthetic : bool
+    tarball : Path, optional
+        What the images are in, where they are not unpacked.
     """
 
     records: pd.DataFrame
     categories: pd.DataFrame
     synthetic: bool = False
+    tarball: Path | None = None
 
 
 def read(root: str | Path) -> Archive:
@@ -56,18 +65,21 @@ def read(root: str | Path) -> Archive:
     """
     root = Path(root)
     folder = next((root / name for name in FOLDERS if (root / name).is_dir()), None)
-    missing = [name for name in ANNOTATIONS.values() if not (root / name).is_file()]
+    tarball = None
     if folder is None:
-        missing.insert(0, f"{FOLDERS[0]}/")
+        tarball = next((root / name for name in TARBALLS if (root / name).is_file()), None)
+    missing = [name for name in ANNOTATIONS.values() if _annotations(root, name) is None]
+    if folder is None and tarball is None:
+        missing.insert(0, f"{TARBALLS[0]} (or {FOLDERS[0]}/)")
     if missing:
         raise DataError(
             f"Not found in {str(root)!r}: {', '.join(missing)}. Download train_val2018.tar.gz (120 GB), "
-            f"train2018.json.tar.gz and val2018.json.tar.gz (links: {ADDRESS}), unpack them there with "
-            "`tar -xzf`, and give that folder as `data_root`."
+            f"train2018.json.tar.gz and val2018.json.tar.gz (links: {ADDRESS}) into that folder; they "
+            "need not be unpacked."
         )
     parts, known = [], None
     for split, name in ANNOTATIONS.items():
-        content = _read_json(root / name)
+        content = _read_json(_annotations(root, name), name)
         categories = _categories(content, root / name)
         if known is not None and not categories.equals(known):
             raise DataError(f"{str(root / name)!r} has other categories than the training split.")
@@ -76,13 +88,35 @@ def read(root: str | Path) -> Archive:
     records = pd.concat(parts, ignore_index=True)
     if (twice := records["name"].duplicated()).any():
         raise DataError(f"The image {records['name'][twice].iloc[0]!r} is listed twice.")
+    folder = folder or root / FOLDERS[0]
     records["path"] = [folder / name for name in records["name"]]
-    return Archive(records, known, (root / SYNTHETIC_MARK).exists())
+    return Archive(records, known, (root / synthetic.MARK).exists(), tarball)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def require_tarball(archive: Archive, root: str | Path) -> Path:
+    """The tarball of an archive that is not unpacked.
+
+    Raises
+    ------
+    DataError
+        Where there is none, whose sum could be compared.
+    """
+    if archive.tarball is None:
+        raise DataError(
+            f"The images in {str(root)!r} are unpacked: there is no tarball whose MD5 could be compared."
+        )
+    return archive.tarball
+
+
+def _annotations(root: Path, name: str) -> Path | None:
+    """A JSON, or the tarball that holds it."""
+    return next((p for p in (root / name, root / f"{name}.tar.gz") if p.is_file()), None)
+
+
+def _read_json(path: Path, name: str) -> dict[str, Any]:
+    data = path.read_bytes() if path.name == name else tarball_reader.read_single(path, name)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(data.decode("utf-8"))
         if not all(isinstance(content[key], list) for key in ("images", "annotations")):
             raise TypeError("`images` and `annotations` must be lists")
         if not isinstance(content["categories"], list) or not content["categories"]:

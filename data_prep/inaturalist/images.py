@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from data_prep import image_files
+from data_prep.image_files import LARGEST_SIDE
 from hml_core.errors import ConfigError
-
-LARGEST_SIDE = 20_000
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,7 @@ class Options:
                 raise ConfigError(f"Expected `{name}` to be {least} to {most}, got {value!r}.")
 
 
-def process(source: Path, target: Path, options: Options) -> dict[str, Any]:
+def process(source: Path | bytes, target: Path, options: Options) -> dict[str, Any]:
     """Write one image; the target is whole or not there.
 
     Returns
@@ -48,24 +45,13 @@ def process(source: Path, target: Path, options: Options) -> dict[str, Any]:
         ``output_sha256`` and ``bytes``; or ``error`` for an image that does not decode.
     """
     try:
-        data = source.read_bytes()
-    except OSError as error:
-        return {"error": f"cannot be read: {error.strerror or error}"}
-    try:
-        with Image.open(io.BytesIO(data)) as opened:
-            if options.size:
-                # A JPEG decodes at a half, a quarter or an eighth much faster; never below the size.
-                opened.draft("RGB", (2 * options.size, 2 * options.size))
-            image = opened.convert("RGB")  # decodes: a truncated file is found here
-    except UNREADABLE as error:
-        return {"error": f"does not decode: {error}"}
+        data = image_files.read(source)
+        image = image_files.decode(data, draft=options.size)  # a truncated file is found here
+    except image_files.Unreadable as error:
+        return {"error": str(error)}
     if options.size:
         data = _encode(image, options)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    temporary.write_bytes(data)
-    os.replace(temporary, target)
-    return {"output_sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    return {"output_sha256": image_files.write(target, data), "bytes": len(data)}
 
 
 def _encode(image: Image.Image, options: Options) -> bytes:

@@ -8,18 +8,21 @@ missing or do not decode), and, last, ``prepared.json``.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from data_prep.inaturalist import tarball
 from data_prep.inaturalist.archive import ANNOTATIONS, NAME, Archive
 from data_prep.inaturalist.images import Options, process
-from data_prep.parallel import Journal, in_parallel
-from hml_core import devices, files
-from hml_core.errors import ConfigError, DataError
-from hml_core.progress import Progress
+from data_prep.parallel import Journal, checked_workers, work_through
+from data_prep.parallel import rejected as rejected_images
+from hml_core import files
+from hml_core.errors import DataError
 
 MANIFEST = ("id", "split", "category", "supercategory", "file", "output_sha256")
 BYTES_AT_256 = 80_000  # a generous mean of a 256-pixel JPEG: 37 GB for all of the archive
@@ -72,20 +75,30 @@ def prepare(
         Where ``output`` cannot be written to.
     """
     options = options or Options()
-    workers = devices.usable_cores() if workers is None else workers
-    if isinstance(workers, bool) or workers < 1:
-        raise ConfigError(f"Expected `workers` ≥ 1, got {workers!r}.")
+    workers = checked_workers(workers)
     folder = files.require_writable(Path(output))
     records = archive.records.assign(file="images/" + archive.records["name"])
     journal = Journal(folder / "journal.jsonl", {"archive": NAME, **asdict(options)})
-    (folder / "prepared.json").unlink(missing_ok=True)  # until everything is there again
-    todo = records[~records["id"].isin(journal.of(records, folder))]
-    _require_room(folder, len(todo), options)
-    before = len(records) - len(todo)
-    with Progress(len(records), NAME, enabled=progress, initial=before, unit="images") as bar:
-        for row, result in in_parallel(process, todo, folder, options, workers):
-            journal.add(row, result)
-            bar.update(f"{journal.rejected} rejected" if journal.rejected else "")
+    _require_room(folder, len(records) - len(journal.of(records, folder)), options)
+    sources = None
+    if archive.tarball is not None:
+
+        def absent(row: Any) -> None:
+            journal.add(row, {"error": "not in the archive"})
+
+        def sources(todo: pd.DataFrame) -> Iterator[tuple[Any, bytes]]:
+            return tarball.members(archive.tarball, todo, absent)
+
+    before = work_through(
+        process,
+        records,
+        journal,
+        options,
+        workers,
+        name=NAME,
+        progress=progress,
+        sources=sources,
+    )
     return _finish(archive, records, folder, journal, options, before)
 
 
@@ -114,14 +127,7 @@ def _finish(
     kept = [entry for entry in entries if "error" not in entry]
     manifest = records[good].assign(output_sha256=[entry["output_sha256"] for entry in kept])
     manifest = manifest[list(MANIFEST)]
-    rejected = pd.DataFrame(
-        [
-            {"id": row.id, "file": row.name_, "reason": entry["error"]}
-            for row, entry in zip(records.rename(columns={"name": "name_"}).itertuples(), entries)
-            if "error" in entry
-        ],
-        columns=["id", "file", "reason"],
-    )
+    rejected = rejected_images(records, journal, records["name"])
     files.write_atomically(folder / "rejected.csv", rejected.to_csv(index=False))
     counts = {
         split: manifest["category"][manifest["split"] == split]

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data_prep.inaturalist.archive import ANNOTATIONS, FOLDERS, SYNTHETIC_MARK
-from hml_core.errors import ConfigError, DataError
+from data_prep.inaturalist.archive import ANNOTATIONS, FOLDERS
+from data_prep.synthetic import begin
+from hml_core.errors import ConfigError
 
 SUPERCATEGORIES = ("Amphibia", "Aves", "Fungi", "Insecta", "Mammalia", "Plantae")
 VALIDATION_IMAGES = 3  # of each category, as in the real archive
@@ -51,12 +52,7 @@ def make(
     if counts.min() < 1:
         raise ConfigError(f"Expected more images for {categories} categories, got {images}.")
     root, random = Path(root), np.random.default_rng(seed)
-    if root.exists() and any(root.iterdir()) and not (root / SYNTHETIC_MARK).exists():
-        raise DataError(
-            f"{str(root)!r} holds other files: expected a new folder for made-up images."
-        )
-    root.mkdir(parents=True, exist_ok=True)
-    (root / SYNTHETIC_MARK).write_text("Made by data_prep.inaturalist.synthetic.\n")
+    begin(root, "Made by data_prep.inaturalist.synthetic.\n")
     frequency = random.permutation(categories)  # ids are not in order of frequency
     described = [
         {

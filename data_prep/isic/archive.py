@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from data_prep import synthetic
 from hml_core.errors import DataError
 
-SYNTHETIC_MARK = "SYNTHETIC"
 ID = r"\w[\w-]*"
 
 
@@ -112,7 +112,7 @@ def read(name: str, root: str | Path) -> Archive:
     listed = set(records["id"])
     unlisted = sum(path.stem not in listed for path in images.glob("*.jpg"))
     present = [column for column in layout.classes if (records["class"] == column).any()]
-    mark = (root / SYNTHETIC_MARK).exists()
+    mark = (root / synthetic.MARK).exists()
     return Archive(name, records, unlisted, mark, tuple(present))
 
 

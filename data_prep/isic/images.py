@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +12,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data_prep import color_constancy, crop
+from data_prep import color_constancy, crop, image_files
+from data_prep.image_files import LARGEST_SIDE
 from hml_core.errors import ConfigError
 
 CONSTANCIES = ("none", "gray_world", "shades_of_gray")
 FORMATS = {"jpeg": ".jpg", "png": ".png"}
-LARGEST_SIDE = 20_000
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
@@ -94,27 +92,19 @@ def process(source: Path, target: Path, options: Options) -> dict[str, Any]:
         ``square_sum`` over its ``pixels``; or ``error`` for an image that does not decode.
     """
     try:
-        data = source.read_bytes()
-    except OSError as error:
-        return {"error": f"cannot be read: {error.strerror or error}"}
-    try:
-        with Image.open(io.BytesIO(data)) as opened:
-            pixels = np.asarray(opened.convert("RGB"))
-        made = transform(pixels, options)
-    except UNREADABLE as error:
-        return {"error": f"does not decode: {error}"}
+        data = image_files.read(source)
+        made = transform(np.asarray(image_files.decode(data)), options)
+    except image_files.Unreadable as error:
+        return {"error": str(error)}
     buffer = io.BytesIO()
     encoding = {"quality": options.quality, "subsampling": 0} if options.format == "jpeg" else {}
     made.save(buffer, format=options.format, **encoding)
-    encoded = buffer.getvalue()
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    temporary.write_bytes(encoded)
-    os.replace(temporary, target)
+    written = image_files.write(target, buffer.getvalue())
     counts = np.array(made.histogram(), dtype=np.int64).reshape(3, 256)
     levels = np.arange(256) / 255
     return {
         "source_sha256": hashlib.sha256(data).hexdigest(),
-        "output_sha256": hashlib.sha256(encoded).hexdigest(),
+        "output_sha256": written,
         "pixels": int(counts[0].sum()),
         "sum": (counts @ levels).tolist(),
         "square_sum": (counts @ levels**2).tolist(),

@@ -17,10 +17,10 @@ import pandas as pd
 from data_prep.isic import splits
 from data_prep.isic.archive import ARCHIVES, Archive
 from data_prep.isic.images import FORMATS, Options, process
-from data_prep.parallel import Journal, in_parallel
-from hml_core import devices, files
-from hml_core.errors import ConfigError, DataError
-from hml_core.progress import Progress
+from data_prep.parallel import Journal, checked_workers, work_through
+from data_prep.parallel import rejected as rejected_images
+from hml_core import files
+from hml_core.errors import DataError
 
 MANIFEST = ("id", "class", "lesion_id", "split", "file", "source_sha256", "output_sha256")
 
@@ -92,9 +92,7 @@ def prepare(
         Where ``output`` cannot be written to.
     """
     options = options or Options()
-    workers = devices.usable_cores() if workers is None else workers
-    if isinstance(workers, bool) or workers < 1:
-        raise ConfigError(f"Expected `workers` ≥ 1, got {workers!r}.")
+    workers = checked_workers(workers)
     records = archive.records
     if split_csv is None:
         records = records.assign(split=splits.by_lesion(records, seed))
@@ -105,15 +103,9 @@ def prepare(
     suffix = FORMATS[options.format]
     records = records.assign(file=[f"images/{image}{suffix}" for image in records["id"]])
     done = Journal(folder / "journal.jsonl", {"archive": archive.name, **asdict(options)})
-    (folder / "prepared.json").unlink(missing_ok=True)  # until everything is there again
-    before = len(done.of(records, folder))
-    todo = records[~records["id"].isin(done.of(records, folder))]
-    with Progress(
-        len(records), archive.name, enabled=progress, initial=before, unit="images"
-    ) as bar:
-        for row, result in in_parallel(process, todo, folder, options, workers):
-            done.add(row, result)
-            bar.update(f"{done.rejected} rejected" if done.rejected else "")
+    before = work_through(
+        process, records, done, options, workers, name=archive.name, progress=progress
+    )
     return _finish(archive, records, folder, done, options, seed, split_csv, before)
 
 
@@ -134,14 +126,7 @@ def _finish(
         source_sha256=[entry["source_sha256"] for entry in kept],
         output_sha256=[entry["output_sha256"] for entry in kept],
     )[list(MANIFEST)]
-    rejected = pd.DataFrame(
-        [
-            {"id": row.id, "file": row.path.name, "reason": entry["error"]}
-            for row, entry in zip(records.itertuples(), entries)
-            if "error" in entry
-        ],
-        columns=["id", "file", "reason"],
-    )
+    rejected = rejected_images(records, journal, records["path"].map(lambda path: path.name))
     if missing := sorted(set(splits.SPLITS) - set(manifest["split"])):
         raise DataError(
             f"No image is left for {', '.join(missing)}: {len(rejected)} of {len(records)} were rejected "

@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageFilter
 
-from data_prep.isic.archive import ARCHIVES, SYNTHETIC_MARK
-from hml_core.errors import ConfigError, DataError
+from data_prep.isic.archive import ARCHIVES
+from data_prep.synthetic import begin
+from hml_core.errors import ConfigError
 
 # Shares of the classes in the real training sets (ISIC 2018: 10,015 images; 2019: 25,331).
 SHARES = {
@@ -48,13 +49,9 @@ def make(name: str, root: str | Path, images: int = 300, *, side: int = 256, see
     if images < FEWEST * len(ARCHIVES[name].classes):
         raise ConfigError(f"Expected at least {FEWEST} images a class, got {images} in all.")
     root, layout = Path(root), ARCHIVES[name]
-    if root.exists() and any(root.iterdir()) and not (root / SYNTHETIC_MARK).exists():
-        raise DataError(
-            f"{str(root)!r} holds other files: expected a new folder for made-up images."
-        )
     random = np.random.default_rng(seed)
+    begin(root, "Made by data_prep.isic.synthetic: not medical images.\n")
     (root / layout.images).mkdir(parents=True, exist_ok=True)
-    (root / SYNTHETIC_MARK).write_text("Made by data_prep.isic.synthetic: not medical images.\n")
     rows = []
     share = np.array(SHARES[name]) / sum(SHARES[name])
     for label, column in enumerate(layout.classes):

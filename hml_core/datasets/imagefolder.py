@@ -21,12 +21,12 @@ from hml_core.datasets.base import LabelledImages, Splits, make_long_tailed
 from hml_core.devices import usable_cores
 from hml_core.errors import DataError
 from hml_core.files import sha256
+from hml_core.images import UNREADABLE
 from hml_core.progress import Progress
 
 SPLITS = ("train", "test")
 SUFFIXES = (".png", ".jpg", ".jpeg")
 CHUNK = 500
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 def load(config, data_root) -> Splits:

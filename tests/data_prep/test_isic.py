@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from data_prep import synthetic as made_up
 from data_prep.isic import archive, images, splits, synthetic
 from data_prep.isic.prepare import prepare
 from hml_core.cli import main
@@ -129,7 +130,7 @@ def test_an_unknown_challenge_is_refused(root):
 
 
 def test_made_up_images_do_not_go_among_real_ones(root):
-    (root / archive.SYNTHETIC_MARK).unlink()
+    (root / made_up.MARK).unlink()
     with pytest.raises(DataError, match="other files"):
         synthetic.make("isic2018", root, IMAGES)
 
