@@ -23,7 +23,7 @@ from hml_core.tables import to_markdown
 
 TRAIN, TEST = 437_513, 24_426  # images of the official splits
 FORWARD = 1 / 3  # of the work of a training step
-IN_USE, STEP = "(in use)", "step of"
+FEED, STEP = "FileFeed", "step of"
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,9 @@ def measured(folder: Path) -> Rates:
         path = folder / name
         if path.is_file():
             frame = pd.read_csv(path)
-            rows = [frame[frame["what"].str.contains(t, regex=False)] for t in (STEP, IN_USE)]
+            rows = [frame[frame["what"].str.contains(t, regex=False)] for t in (STEP, FEED)]
             trained, ready = (float(found["images_per_s"].iloc[0]) for found in rows)
+            ready /= float(rows[1]["cores"].iloc[0])
             return Rates(trained, ready, f"measured on {frame['device'].iloc[0]}")
     raise SystemExit(f"Expected {folder / 'inat.csv'}: run `python -m benchmarks.inat` first.")
 

@@ -10,10 +10,11 @@ import time
 import numpy as np
 import pytest
 
+from hml_core import notebooks
 from hml_core.config import RunConfig
 from hml_core.runs import CLOCK, Run
 from hml_core.trainer import fit
-from tests.distributed.helpers import run, start
+from tests.distributed.helpers import REPOSITORY, run, start
 from tests.distributed.jobs import SMALL
 from tests.engines.helpers import wait_for
 
@@ -62,9 +63,20 @@ def test_two_processes_train_as_one_does(name, two_processes, miniature, tmp_pat
     assert described["processes"] == 2
 
 
+WHOLE_WAY = {  # parameters of the notebook, and the fields of its runs
+    "model": "resnet8",
+    "image_size": 32,
+    "epochs": 3,
+    "batch_size": 32,
+    "micro_batch_size": 8,
+}
+
+
 def test_a_killed_process_costs_no_more_than_the_steps_since_the_checkpoint(miniature, tmp_path):
-    """kill -9 in mid-epoch: torchrun starts the group anew, and the run ends with the same bits."""
-    config = RunConfig(**SMALL | {"recipe": "hml1", "epochs": 3, "seed": 4})
+    """kill -9 in mid-epoch: torchrun starts the group anew, the run ends with the same bits, and the
+    notebook takes it up."""
+    hard_mining = {"delta": 1e4, "weighting": "CS", "weight_placement": "outer"}
+    config = RunConfig(dataset="inat2018", recipe="hml1", seed=4, **WHOLE_WAY, **hard_mining)
     file = tmp_path / "config.json"
     file.write_text(config.to_json())
     ends = {}
@@ -87,6 +99,28 @@ def test_a_killed_process_costs_no_more_than_the_steps_since_the_checkpoint(mini
     assert ours.equals(theirs)
     assert done.predictions[0].tobytes() == ends["whole"].predictions[0].tobytes()
     assert done.metrics["selections"] == ends["whole"].metrics["selections"]
+    in_a_notebook(done, miniature, tmp_path)
+
+
+def in_a_notebook(done: Run, miniature, tmp_path) -> None:
+    """The recovered run beside another one that the notebook trains."""
+    given = {
+        **WHOLE_WAY,
+        "recipes": ["ce", "hml1"],
+        "seeds": [4],
+        "data_root": str(miniature),
+        "runs_root": str(done.path.parent),
+        "results_root": str(tmp_path / "results"),
+        "device": "cpu",
+    }
+    before = (done.path / "metrics.json").read_bytes()
+    path = REPOSITORY / "notebooks" / "04_inaturalist2018.ipynb"
+    notebooks.execute(path, given, tmp_path / "out.ipynb", show_progress=False)
+    assert (done.path / "metrics.json").read_bytes() == before, "trained again"
+    table = (tmp_path / "results" / "tables" / "inaturalist2018.md").read_text()
+    (row,) = (line for line in table.splitlines() if line.startswith("| HML1"))
+    assert f"{100 * done.selection('last')['top1']:.1f}" in row
+    assert len(list((tmp_path / "results" / "figures").glob("*.png"))) == 4
 
 
 def lines(log) -> list[list[str]]:
