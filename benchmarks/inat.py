@@ -31,6 +31,7 @@ from hml_core.recipes import Stage
 
 CLASSES = 8142
 IMAGES = 240
+FED = 1920  # images that the loader is timed with
 SHAPE = (256, 341)
 QUALITY = 87
 REPETITIONS = 7
@@ -155,7 +156,7 @@ def _feed(splits: Splits, size: int, device: torch.device) -> list[dict[str, Any
     """Whole batches as the trainer gets them, from as many processes as it takes."""
     workers = feeds.loader_workers(len(splits.train))
     feed = feeds.FileFeed(splits.train, splits, size, "resized_crop", device)
-    order = torch.arange(len(splits.train))
+    order = torch.arange(FED)
 
     def epoch() -> None:
         stream = torch.Generator().manual_seed(0)
@@ -203,12 +204,12 @@ def _step(splits: Splits, model: str, size: int, device: torch.device) -> list[d
         "waiting_share": waited / sum(seconds),
         "cores": devices.usable_cores(),
     }
-    return [row, *_losses(trainer, row["median_s"] / trainer.per_step)]
+    return [row, *_losses(trainer, row["median_s"] / trainer.shares.per_step)]
 
 
 def _losses(trainer: Trainer, step_s: float) -> list[dict[str, Any]]:
     """Each loss forward and backward for a micro-batch, as a share of that micro-batch's step."""
-    size, device = trainer.micro_batch, trainer.device
+    size, device = trainer.shares.micro_batch, trainer.device
     generator = torch.Generator(device).manual_seed(0)
     classifier = trainer.model.classifier
     features = torch.randn(size, classifier.in_features, generator=generator, device=device)

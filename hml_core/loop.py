@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,42 +18,18 @@ from hml_core.augment import draw_mix
 from hml_core.config import RunConfig
 from hml_core.datasets import Splits
 from hml_core.distributed import ALONE, World
-from hml_core.errors import ConfigError, DataError, RunError
+from hml_core.epochs import CONFIDENCE_BINS, Epoch, Shares
+from hml_core.errors import RunError
 from hml_core.evaluation import Evaluator
 from hml_core.graphs import GraphedStep
 from hml_core.losses.cross_entropy import label_aware_smoothing
 from hml_core.steps import Batch, MicroBatch, Update, build_loss, build_optimizer
 
-CONFIDENCE_BINS = 20  # of the true-class probability, equally wide
 COSINE_SCALE = 30.0  # of a cosine head under a loss that does not scale by itself
 
 
 class NonFiniteLossError(RunError):
     """The loss became NaN or infinite: training stopped."""
-
-
-@dataclass
-class Epoch:
-    """How far the epoch is that is being trained.
-
-    ``losses`` float32 (steps,), ``correct`` () and what :meth:`confidence_counts` counts are this
-    process's part of sums over all processes; what was done before a restart belongs to the first one's.
-    """
-
-    step: int
-    losses: Tensor
-    correct: Tensor
-    counts: Tensor  # int32 (C, BINS) on the CPU, from before a restart
-    confidence: Tensor  # of the true class, of this process's images since the restart
-    targets: Tensor  # of the same images
-    seen: int = 0  # of them
-    seconds: float = 0.0
-    waiting: float = 0.0  # seconds for images
-
-    def confidence_counts(self) -> Tensor:
-        """int32 (C, BINS): how many images of each class have had which probability of it."""
-        known = histogram(self.confidence[: self.seen], self.targets[: self.seen], len(self.counts))
-        return self.counts + known
 
 
 class Trainer:
@@ -79,8 +54,8 @@ class Trainer:
         self, config: RunConfig, splits: Splits, device: torch.device, world: World = ALONE
     ) -> None:
         self.config, self.splits, self.device, self.world = config, splits, device, world
-        self.micro_batch, self.per_step = micro_batches(config, world)
-        self.steps = self._steps()
+        self.shares = Shares(config, world, len(splits.train))
+        self.steps = self.shares.steps
         self.autocast_dtype = devices.autocast_dtype(config.precision, device)
         self.stage_ends = config.stage_ends
         self.rates = schedule.learning_rates(config)
@@ -104,18 +79,6 @@ class Trainer:
             Tensor
         ] = []  # per epoch: counts (C, BINS) of the true-class probability
         self.seconds = 0.0
-
-    def _steps(self) -> int:
-        """Steps of an epoch. An incomplete last batch is left out where batches are made of parts."""
-        number, size = len(self.splits.train), self.config.batch_size
-        if size == self.micro_batch:
-            return -(-number // size)
-        if number < size:
-            raise DataError(
-                f"The {number} training images are less than a batch: expected `batch_size` ≤ {number}, "
-                f"got {size}."
-            )
-        return number // size
 
     def _build_model(self) -> nn.Module:
         config = self.config
@@ -164,7 +127,7 @@ class Trainer:
         )
         # A captured step holds the loss and what it trains: every stage captures anew.
         is_captured = self.device.type == "cuda" and self.world.size == 1
-        if self.draws and self.per_step > 1:
+        if self.draws and self.shares.is_split:
             is_captured = False  # each part seeds its layers
         self.step = GraphedStep(self.update) if is_captured else self.update
 
@@ -257,13 +220,13 @@ class Trainer:
             progress=self.epoch / max(config.epochs - 1, 1),
         )
         first = 0 if self.current is None else self.current.step
-        places = self._places(len(order), first)
+        places = self.shares.places(first)
         stream = seeds.generator(config.seed, "augmentation", self.epoch)
-        payloads = self.feed.batches(order, self.micro_batch, stream, places)
+        payloads = self.feed.batches(order, self.shares.micro_batch, stream, places)
         mix = None
         if config.mix != "none":
             seed = seeds.derive(config.seed, "mix", self.epoch)
-            mix = draw_mix(len(order), self.micro_batch, config.mix_alpha, seed)[places]
+            mix = draw_mix(len(order), self.shares.micro_batch, config.mix_alpha, seed)[places]
             mix = mix.to(self.device)
         targets = self.train_targets[order[places].to(self.device)]
         if self.current is None:
@@ -282,25 +245,12 @@ class Trainer:
         def batches() -> Iterator[Batch]:
             parts = (
                 MicroBatch(payload, targets[part], None if mix is None else mix[part])
-                for payload, part in zip(payloads, self._parts(len(places)), strict=True)
+                for payload, part in zip(payloads, self.shares.parts(len(places)), strict=True)
             )
-            while batch := tuple(itertools.islice(parts, self.per_step)):
+            while batch := tuple(itertools.islice(parts, self.shares.per_step)):
                 yield batch
 
         return self.current, batches()
-
-    def _places(self, number: int, first_step: int) -> Tensor:
-        """Places in an epoch's order that this process works on, from a step on; int64 on the CPU."""
-        size = self.config.batch_size
-        if size == self.micro_batch:
-            return torch.arange(first_step * size, number)
-        shared = torch.arange(self.steps * size).reshape(self.steps, self.world.size, -1)
-        return shared[first_step:, self.world.rank].flatten()
-
-    def _parts(self, number: int) -> Iterator[slice]:
-        """The micro-batches of so many images."""
-        for start in range(0, number, self.micro_batch):
-            yield slice(start, min(start + self.micro_batch, number))
 
     def _set_learning_rate(self, rate: float) -> None:
         """On CUDA into one tensor that stays where it is, for a captured step reads it there."""
@@ -310,15 +260,15 @@ class Trainer:
 
     def _chance(self, step: int) -> contextlib.AbstractContextManager:
         """A stream of the step's own for layers that draw from the global generator (dropout)."""
-        if not self.draws or self.config.batch_size != self.micro_batch:
+        if not self.draws or self.shares.is_split:
             return contextlib.nullcontext()
         return seeds.seeded(self.config.seed, "layers", self.epoch, step, device=self.device)
 
     def _seed_layers(self, step: int) -> None:
         """The same for each micro-batch of a step, whichever process works on it."""
-        if self.config.batch_size == self.micro_batch:
+        if not self.shares.is_split:
             return
-        first, place = self.world.rank * self.per_step, (self.epoch, step)
+        first, place = self.world.rank * self.shares.per_step, (self.epoch, step)
         self.update.chance = lambda number: seeds.seeded(
             self.config.seed, "layers", *place, first + number, device=self.device
         )
@@ -477,32 +427,3 @@ class Trainer:
                 seconds=current["seconds"],
                 waiting=current["waiting"],
             )
-
-
-def micro_batches(config: RunConfig, world: World) -> tuple[int, int]:
-    """Images that pass the network together, and how often a process does that in a step.
-
-    Raises
-    ------
-    ConfigError
-        Where the processes cannot share a batch evenly.
-    """
-    size = config.micro_batch_size or config.batch_size
-    number = config.batch_size // size
-    if number % world.size:
-        raise ConfigError(
-            f"{world.size} processes cannot share a batch of {config.batch_size} that is made of {number} "
-            f"micro-batch(es) of {size}: expected `micro_batch_size` to divide "
-            f"{config.batch_size} / {world.size}, or a number of processes that divides {number}. (Batch "
-            "norm takes its statistics over a micro-batch, so that it is part of the run.)"
-        )
-    return size, number // world.size
-
-
-def histogram(confidence: Tensor, targets: Tensor, num_classes: int) -> Tensor:
-    """int32 (C, BINS) on the CPU: how many images of each class have which probability of it."""
-    which = (confidence * CONFIDENCE_BINS).long().clamp(0, CONFIDENCE_BINS - 1)
-    flat = torch.bincount(
-        targets * CONFIDENCE_BINS + which, minlength=num_classes * CONFIDENCE_BINS
-    )
-    return flat.reshape(num_classes, CONFIDENCE_BINS).int().cpu()

@@ -14,8 +14,9 @@ from hml_core import datasets, devices, environment
 from hml_core.config import RunConfig
 from hml_core.datasets import LabelledFiles
 from hml_core.distributed import ALONE, World
+from hml_core.epochs import micro_batches
 from hml_core.errors import ConfigError, DataError, RunError
-from hml_core.loop import NonFiniteLossError, Trainer, micro_batches
+from hml_core.loop import NonFiniteLossError, Trainer
 from hml_core.progress import Progress
 from hml_core.runs import Run, RunFolder
 
@@ -176,7 +177,7 @@ class _Recorder:
             splits = datasets.load(config, self.data_root)
             manifest = splits.manifest()
             trainer = Trainer(config, splits, self.device, world)
-        if len({one["sha256"] for one in world.all(manifest)}) > 1:
+        if len(set(world.all(manifest["sha256"]))) > 1:
             raise RunError(
                 f"The processes see different images in {str(self.data_root)!r}: expected the same "
                 "`data_root` on every host."

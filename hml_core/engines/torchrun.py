@@ -15,8 +15,8 @@ from hml_core import datasets, recipes
 from hml_core.config import RunConfig
 from hml_core.distributed import World
 from hml_core.engines.jobs import Outcome, Place, is_finished
+from hml_core.epochs import micro_batches
 from hml_core.errors import ConfigError
-from hml_core.loop import micro_batches
 
 MAX_RESTARTS = 3  # after a process died
 KEPT_LINES = 40  # of what a failed group said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,17 +29,11 @@ def accuracy_by_frequency(runs: Iterable[Run], *, selection: str = "last") -> Fi
     made, (ax,) = figure(9, 4.2)
     names = list(dict.fromkeys(measured["group"]))
     for recipe, places, rows in _beside(measured, names):
-        one = look(recipe)
         ax.errorbar(
             places,
             100 * rows["mean"],
             yerr=_bars(rows),
-            color=one.colour,
-            marker=one.marker,
-            linestyle="none",
-            markersize=5,
-            elinewidth=1.2,
-            label=one.label,
+            **_points(recipe),
         )
     sizes = measured.drop_duplicates("group").set_index("group")["classes"]
     ax.set_xticks(range(len(names)), [f"{name}\n({sizes[name]:,})" for name in names])
@@ -65,17 +60,11 @@ def accuracy_by_group(runs: Iterable[Run], *, selection: str = "last") -> Figure
     names = list(dict.fromkeys(measured["group"]))
     made, (ax,) = figure(8, 1.6 + 0.08 * len(names) * (3 + len(groups)))
     for recipe, places, rows in _beside(measured, names):
-        one = look(recipe)
         ax.errorbar(
             100 * rows["mean"],
             places,
             xerr=_bars(rows),
-            color=one.colour,
-            marker=one.marker,
-            linestyle="none",
-            markersize=5,
-            elinewidth=1.2,
-            label=one.label,
+            **_points(recipe),
         )
     first = measured.drop_duplicates("group").set_index("group")
     texts = [
@@ -100,6 +89,13 @@ def _beside(measured: pd.DataFrame, names: list[str]):
         rows = measured[measured["recipe"] == recipe]
         offset = SPREAD * ((number + 0.5) / len(chosen) - 0.5)
         yield recipe, np.array([names.index(group) for group in rows["group"]]) + offset, rows
+
+
+def _points(recipe: str) -> dict[str, Any]:
+    """How a recipe's means and intervals are drawn."""
+    one = look(recipe)
+    how = {"color": one.colour, "marker": one.marker, "label": one.label}
+    return {**how, "linestyle": "none", "markersize": 5, "elinewidth": 1.2}
 
 
 def _bars(rows: pd.DataFrame) -> np.ndarray:
