@@ -224,7 +224,7 @@ def report_of(done: Any) -> str:
     "--engine",
     default="serial",
     show_default=True,
-    help="serial, dask, dask:tcp://HOST:PORT or slurm:FILE.",
+    help="serial, interleave:K, torchrun:N, dask, dask:tcp://HOST:PORT or slurm:FILE.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--threads", type=int, default=1, show_default=True, help="CPU threads of a run.")
