@@ -165,7 +165,7 @@ def group(device: str | torch.device = "auto") -> Iterator[tuple[World, torch.de
     Raises
     ------
     DeviceError
-        On every process, where one has no device of its own.
+        Where this process has no device of its own.
     ProcessError
         Where another process failed inside the block, with that process's message.
     """
@@ -175,9 +175,10 @@ def group(device: str | torch.device = "auto") -> Iterator[tuple[World, torch.de
     shared, rank, size = next(iter(dist.rendezvous("env://", timeout=TIMEOUT)))
     # torchrun's store may outlive a group: what processes that are gone left there is not for this one.
     store = dist.PrefixStore(f"hml/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", shared)
-    on_cuda = torch.device("cpu" if device == "auto" else device).type == "cuda" or (
-        device == "auto" and torch.cuda.is_available()
-    )
+    on_cuda = devices.resolve(device).type == "cuda"
+    own = devices.resolve(f"cuda:{os.environ['LOCAL_RANK']}" if on_cuda else "cpu")
+    if on_cuda:
+        torch.cuda.set_device(own)
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if on_cuda else "gloo",
         store=store,
@@ -189,12 +190,7 @@ def group(device: str | torch.device = "auto") -> Iterator[tuple[World, torch.de
     # torchrun stops the others when one process ends: they should say why before they do.
     before = signal.signal(signal.SIGTERM, _stop)
     try:
-        with world.together():
-            own = f"cuda:{os.environ['LOCAL_RANK']}" if on_cuda else "cpu"
-            resolved = devices.resolve(own)
-        if on_cuda:
-            torch.cuda.set_device(resolved)
-        yield world, resolved
+        yield world, own
     except BaseException as error:
         cause = world.cause(error)
         world.leave_word(cause)

@@ -113,6 +113,13 @@ def test_what_was_prepared_too_small_is_refused(miniature):
     assert datasets.load(small(image_size=56), miniature)
 
 
+@pytest.mark.parametrize("name", ["dataset", "authors"])
+def test_constants_that_nobody_has_are_refused(name, miniature):
+    assert small().normalisation == "imagenet"
+    with pytest.raises(ConfigError, match="normalisation"):
+        datasets.load(small(normalisation=name), miniature)
+
+
 # Images -------------------------------------------------------------------------------------------
 
 

@@ -63,7 +63,7 @@ def normalisation(
     Raises
     ------
     ConfigError
-        For constants that nobody published.
+        For constants that nobody published or measured.
     """
     if name == "imagenet":
         return IMAGENET
@@ -71,4 +71,9 @@ def normalisation(
         if authors is None:
             raise ConfigError("The authors published no `normalisation` for these images.")
         return authors
+    if "mean" not in described:
+        raise ConfigError(
+            "The mean of these images was not taken when they were prepared: expected `normalisation` "
+            f"'imagenet', got {name!r}."
+        )
     return tuple(described["mean"]), tuple(described["std"])
