@@ -13,6 +13,8 @@ import contextlib
 import datetime
 import os
 import signal
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -27,6 +29,7 @@ from hml_core.errors import HmlError, RunError
 
 TIMEOUT = datetime.timedelta(minutes=30)  # of the slowest thing that others wait for
 WORD = datetime.timedelta(seconds=2)
+POLL_S = 0.05
 _FAILURE = "failure"
 
 Value = TypeVar("Value")
@@ -173,8 +176,7 @@ def group(device: str | torch.device = "auto") -> Iterator[tuple[World, torch.de
         yield ALONE, devices.resolve(device)
         return
     shared, rank, size = next(iter(dist.rendezvous("env://", timeout=TIMEOUT)))
-    # torchrun's store may outlive a group: what processes that are gone left there is not for this one.
-    store = dist.PrefixStore(f"hml/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", shared)
+    store = dist.PrefixStore(f"hml/{meet(shared, rank, size)}", shared)
     on_cuda = devices.resolve(device).type == "cuda"
     own = devices.resolve(f"cuda:{os.environ['LOCAL_RANK']}" if on_cuda else "cpu")
     if on_cuda:
@@ -201,6 +203,32 @@ def group(device: str | torch.device = "auto") -> Iterator[tuple[World, torch.de
         signal.signal(signal.SIGTERM, before)
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def meet(store: dist.Store, rank: int, size: int) -> str:
+    """A name that the processes of this group have and no earlier group had.
+
+    torchrun's store outlives a group: addresses that dead processes left there would be taken for those
+    of the new ones. (How often a process was restarted does not tell: hosts count for themselves.) The
+    first process proposes a name, the others sign it, and only a list with one's own signature counts.
+    """
+    signature = uuid.uuid4().hex
+    if rank == 0:
+        store.set("hml/proposal", signature)
+        signed = [f"hml/{signature}/signed/{other}" for other in range(1, size)]
+        store.wait(signed, TIMEOUT)
+        names = [signature, *(store.get(key).decode() for key in signed)]
+        store.set(f"hml/{signature}/group", " ".join(names))
+        return signature
+    deadline = time.monotonic() + TIMEOUT.total_seconds()
+    while time.monotonic() < deadline:
+        proposal = store.get("hml/proposal").decode()  # waits for the first one
+        store.set(f"hml/{proposal}/signed/{rank}", signature)
+        group_key = f"hml/{proposal}/group"
+        if store.check([group_key]) and store.get(group_key).decode().split()[rank] == signature:
+            return proposal
+        time.sleep(POLL_S)
+    raise RunError(f"Process {rank} met no group within {TIMEOUT}.")
 
 
 class Stopped(RuntimeError):

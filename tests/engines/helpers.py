@@ -19,7 +19,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 # Sweeps with an engine and writes a line "<pid> <run_id> <epoch>" for every epoch that it trains.
 LOGGED = """
-import os, sys
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
 from hml_core import engines, trainer
 from tests.engines.helpers import configs
 plain = trainer.Trainer.train_epoch

@@ -1,0 +1,72 @@
+"""What processes exchange, and how they find each other, without starting any."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+
+from hml_core import distributed
+from hml_core.distributed import ALONE, ProcessError, World
+from hml_core.errors import DataError
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+@pytest.mark.parametrize("number", [7, 24, 24_426])
+def test_shares_cover_everything_once_in_order(size, number):
+    shares = [np.arange(number)[World(rank, size).share(number)] for rank in range(size)]
+    assert np.concatenate(shares).tolist() == list(range(number))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_alone_every_exchange_is_the_identity():
+    part = np.arange(3)
+    assert ALONE.joined(part) is part
+    assert ALONE.all("a") == ["a"]
+    assert ALONE.from_first(lambda: 5) == 5
+    assert torch.equal(ALONE.total(torch.ones(2)), torch.ones(2))
+    with pytest.raises(DataError, match="mine"), ALONE.together():
+        raise DataError("mine")
+    with distributed.group("cpu") as (world, device):
+        assert world is ALONE
+        assert device.type == "cpu"
+
+
+def test_a_process_says_why_another_one_stopped():
+    store = dist.HashStore()
+    World(1, 2, store).leave_word(DataError("the image is gone"))
+    World(0, 2, store).leave_word(DataError("too late: the first word stays"))
+    lost = RuntimeError("Connection closed by peer")
+    cause = World(0, 2, store).cause(lost)
+    assert isinstance(cause, ProcessError)
+    assert str(cause) == "Process 1: the image is gone"
+    own = DataError("my own")
+    assert World(0, 2, store).cause(own) is own
+
+
+def meet_all(store, size: int) -> list[str]:
+    """The names that so many processes agree on; here they are threads."""
+    found: dict[int, str] = {}
+
+    def one(rank: int) -> None:
+        found[rank] = distributed.meet(store, rank, size)
+
+    threads = [threading.Thread(target=one, args=(rank,)) for rank in reversed(range(size))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    return [found[rank] for rank in range(size)]
+
+
+def test_a_new_group_does_not_take_up_what_an_old_one_left():
+    store = dist.HashStore()
+    groups = [meet_all(store, 3) for _ in range(4)]
+    assert all(len(set(names)) == 1 for names in groups), "everyone has the same name"
+    assert len({names[0] for names in groups}) == 4, "and every group another"
+    # A group whose first process died before it was complete: only a proposal is left.
+    store.set("hml/proposal", "nobody")
+    assert len(set(meet_all(store, 3))) == 1
