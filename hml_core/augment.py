@@ -79,7 +79,8 @@ class ImageBank:
         Of each channel, for images scaled to [0, 1].
     device : torch.device
     pad : int
-        Black pixels to add on every side once, so that a crop is a plain gather.
+        Black pixels around every image, so that a crop is a plain gather. What is right of a row is also
+        left of the next one, and what is below an image above the next: three quarters of the memory.
     """
 
     def __init__(
@@ -91,15 +92,18 @@ class ImageBank:
         pad: int = 0,
     ) -> None:
         number, self.height, self.width, self.channels = images.shape
-        padded = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-        self.rows, self.columns = padded.shape[1:3]
+        self.rows, self.columns = self.height + pad, self.width + pad
         self.number, self.pad = number, pad
+        before = pad * self.columns + pad  # pixels, of the first image
+        padded = np.zeros((before + number * self.rows * self.columns, self.channels), np.uint8)
+        places = padded[before:].reshape(number, self.rows, self.columns, self.channels)
+        places[:, : self.height, : self.width] = images
         pixels = torch.from_numpy(padded).to(device).reshape(-1)
         # Every window of the images' size, by the number of its first pixel: (K, H, W·C), without a
         # copy. Selecting one copies H runs of W·C bytes, which is channels-last by itself.
         inside = (self.height - 1) * self.columns + self.width - 1
         self.windows = pixels.as_strided(
-            (number * self.rows * self.columns - inside, self.height, self.width * self.channels),
+            (len(padded) - inside, self.height, self.width * self.channels),
             (self.channels, self.columns * self.channels, 1),
         )
         std = torch.tensor(std, device=device)

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import log_softmax
-from scipy.stats import rankdata
-from sklearn.metrics import f1_score
 
 from hml_core.imbalance import shot_groups
 
@@ -111,6 +109,8 @@ def summary_of(
     C classes); ``g_mean`` (geometric mean of the recalls, 0 as soon as one class is never found); ``ece``
     (see :func:`expected_calibration_error`); ``nll`` (nats).
     """
+    from sklearn.metrics import f1_score  # seconds to import, and many a process never asks
+
     num_classes, classes = len(train_counts), predictions.classes
     recall = per_class_accuracy(classes, targets, num_classes)
     present = recall[~np.isnan(recall)]
@@ -148,6 +148,8 @@ def macro_auc(logits: np.ndarray, targets: np.ndarray) -> float:
     measurable = (positive > 0) & (negative > 0)
     if not measurable.any():
         return float("nan")
+    from scipy.stats import rankdata
+
     # Mann and Whitney's U, all classes at once: resampling asks for this thousands of times.
     ranks = rankdata(log_softmax(logits.astype(np.float64), axis=1), axis=0)
     above = (ranks * truth).sum(axis=0) - positive * (positive + 1) / 2

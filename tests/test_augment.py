@@ -51,6 +51,19 @@ def test_without_draws_the_original_images_come_back():
         torch.testing.assert_close(batch[index], expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("pad", [1, 3])
+def test_no_crop_sees_a_neighbour_of_the_image(pad):
+    """Images share the black pixels between them: every corner of the first, a middle and the last."""
+    bank = ImageBank(IMAGES, MEAN, STD, CPU, pad=pad)
+    for index in (0, 7, 19):
+        for top in (0, pad, 2 * pad):
+            for left in (0, pad, 2 * pad):
+                draws = Draws(torch.tensor([top]), torch.tensor([left]), None)
+                (seen,) = bank.batch(torch.tensor([index]), draws)
+                expected = reference(IMAGES[index], top, left, False, pad)
+                torch.testing.assert_close(seen, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_draws_are_even_over_their_range():
     draws = draw(30_000, Augmentation(pad=2, flip=True), torch.Generator().manual_seed(0))
     for offsets in (draws.top, draws.left):

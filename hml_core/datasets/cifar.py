@@ -5,15 +5,10 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-import torchvision
 
 from hml_core.datasets.base import LabelledImages, Splits, make_long_tailed
 from hml_core.errors import DataError
 
-CLASSES = {
-    "cifar10": torchvision.datasets.CIFAR10,
-    "cifar100": torchvision.datasets.CIFAR100,
-}
 # The constants of the LDAM code, which the literature on these subsets uses.
 MEAN = (0.4914, 0.4822, 0.4465)
 STD = (0.2023, 0.1994, 0.2010)
@@ -54,10 +49,13 @@ def read(name: str, data_root: str) -> tuple[LabelledImages, LabelledImages, tup
     DataError
         Where the files are not there or not what was published.
     """
+    from torchvision import datasets  # seconds to import: for those who want CIFAR
+
+    kind = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
     parts = []
     for is_train in (True, False):
         try:
-            part = CLASSES[name](root=data_root, train=is_train, download=False)
+            part = kind(root=data_root, train=is_train, download=False)
         except (RuntimeError, OSError, EOFError, ValueError) as error:
             raise DataError(
                 f"{name} is not in {data_root!r}, or damaged: run "

@@ -9,7 +9,6 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-from sklearn.datasets import load_digits
 
 from hml_core.datasets.base import LabelledImages, Splits, make_long_tailed
 
@@ -25,6 +24,8 @@ def _balanced_splits() -> tuple[LabelledImages, LabelledImages, LabelledImages]:
 
     The split is part of the data set: it is always the same, whatever the seed of a run.
     """
+    from sklearn.datasets import load_digits  # with scipy, two seconds: for those who want digits
+
     digits = load_digits()
     images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]  # (1797, 8, 8, 1)
     targets = digits.target.astype(np.int64)

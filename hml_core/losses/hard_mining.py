@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import torch
-from scipy.optimize import brentq
 from torch import Tensor
 
 from hml_core.losses.base import (
@@ -128,6 +127,8 @@ def outlier_cut(delta: float, weight: float = 1.0, weighting: str = "outer") -> 
     crossed = np.flatnonzero(half_left(scaled[:-1]) < 0)
     if not len(crossed):
         return 1.0
+    from scipy.optimize import brentq  # not for those who only want the loss
+
     q = brentq(half_left, scaled[crossed[0] - 1], scaled[crossed[0]]) / delta
     return float(q ** (1 / weight) if weighting == "inner" else q)
 

@@ -66,7 +66,7 @@ class _Folded:
             # oneDNN's ReLU turns NaN into 0: a network that has diverged would look sound.
             self.is_probed = True
             if self._features(images[:PROBE]).isfinite().all():
-                self.fused = fused_convolution()
+                self.fused = fused_convolution(self.dtype)
         return self._features(images)
 
     def _features(self, images: Tensor) -> Tensor:
@@ -105,11 +105,15 @@ class _Convolution:
         )
 
 
-def fused_convolution():
-    """oneDNN's convolution with what follows it, or None where this build of torch has none.
+def fused_convolution(dtype: torch.dtype):
+    """oneDNN's convolution with what follows it, or None where this build of torch has none for ``dtype``.
 
-    The operator is torch's own, under a private name: Inductor compiles to it.
+    The operator is torch's own, under a private name: Inductor compiles to it. On a processor without
+    AVX512 it refuses bf16.
     """
+    operators = torch.ops.mkldnn
     if not torch.backends.mkldnn.is_available():
         return None
-    return getattr(torch.ops.mkldnn, "_convolution_pointwise", None)
+    if dtype == torch.bfloat16 and not getattr(operators, "_is_mkldnn_bf16_supported", bool)():
+        return None
+    return getattr(operators, "_convolution_pointwise", None)
