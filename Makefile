@@ -54,8 +54,11 @@ quickstart: $(INSTALLED)  ## Seven methods on Digits-LT: table, figures, execute
 	@echo "Figures:  $$(ls results/figures/quickstart_*.png | tr '\n' ' ')"
 	@echo "Notebook: results/notebooks/00_quickstart.ipynb"
 
+# Tests at a time; those of one file share what they train.
+JOBS ?= 2
+
 test: $(INSTALLED)  ## Run the tests
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
 
 # Debian: apt install chromium. CHROMIUM names another one.
 CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
