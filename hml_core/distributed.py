@@ -121,11 +121,12 @@ class World:
             yield
         except Exception as error:
             own = error
+        if not self.total(torch.tensor(int(own is not None))):
+            return
         failures = self.all(None if own is None else _named(own, self.rank))
         if own is not None:
             raise own
-        if failed := [text for text in failures if text is not None]:
-            raise ProcessError(failed[0])
+        raise ProcessError(next(text for text in failures if text is not None))
 
     def cause(self, error: BaseException) -> BaseException:
         """The error, or, where this process only noticed that another was gone, that one's."""
@@ -154,8 +155,19 @@ def _named(error: BaseException, rank: int) -> str:
 
 
 def place_in_group() -> tuple[int, int]:
-    """Rank and number of processes, as ``torchrun`` tells them; (0, 1) without it."""
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    """Rank and number of processes, as ``torchrun`` tells them; (0, 1) without it.
+
+    Raises
+    ------
+    RunError
+        Where the environment says something else than numbers.
+    """
+    told = [os.environ.get(name, default) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1"))]
+    if not all(text.isdecimal() for text in told):
+        raise RunError(
+            f"Expected RANK and WORLD_SIZE as torchrun sets them, got {told[0]!r} and {told[1]!r}."
+        )
+    return int(told[0]), int(told[1])
 
 
 @contextlib.contextmanager
@@ -170,15 +182,15 @@ def group(device: str | torch.device = "auto") -> Iterator[tuple[World, torch.de
     DeviceError
         Where this process has no device of its own.
     ProcessError
-        Where another process failed inside the block, with that process's message.
+        Where another process has none, or failed inside the block, with that process's message.
     """
     if place_in_group()[1] == 1:
         yield ALONE, devices.resolve(device)
         return
     shared, rank, size = next(iter(dist.rendezvous("env://", timeout=TIMEOUT)))
     store = dist.PrefixStore(f"hml/{meet(shared, rank, size)}", shared)
-    on_cuda = devices.resolve(device).type == "cuda"
-    own = devices.resolve(f"cuda:{os.environ['LOCAL_RANK']}" if on_cuda else "cpu")
+    own = _own_device(device, store, rank, size)
+    on_cuda = own.type == "cuda"
     if on_cuda:
         torch.cuda.set_device(own)
     dist.init_process_group(
@@ -205,6 +217,32 @@ def group(device: str | torch.device = "auto") -> Iterator[tuple[World, torch.de
             dist.destroy_process_group()
 
 
+def _own_device(
+    device: str | torch.device, store: dist.Store, rank: int, size: int
+) -> torch.device:
+    """This process's device, once every process has said that it has one, of the same kind."""
+    own, error = None, None
+    try:
+        own = devices.resolve(device)
+        if own.type == "cuda":
+            own = devices.resolve(f"cuda:{os.environ['LOCAL_RANK']}")
+    except HmlError as failure:
+        error = failure
+    store.set(f"device/{rank}", "" if own is None else own.type)
+    store.set(f"no device/{rank}", "" if error is None else _named(error, rank))
+    names = [[f"{what}/{other}" for other in range(size)] for what in ("device", "no device")]
+    store.wait(names[0] + names[1], TIMEOUT)
+    kinds, failures = ([store.get(name).decode() for name in some] for some in names)
+    if error is not None:
+        raise error
+    if failed := [text for text in failures if text]:
+        raise ProcessError(failed[0])
+    if len(set(kinds)) > 1:
+        told = ", ".join(f"process {other} {kind}" for other, kind in enumerate(kinds))
+        raise RunError(f"Expected the same kind of device for every process, got {told}.")
+    return own
+
+
 def meet(store: dist.Store, rank: int, size: int) -> str:
     """A name that the processes of this group have and no earlier group had.
 
@@ -225,14 +263,16 @@ def meet(store: dist.Store, rank: int, size: int) -> str:
         proposal = store.get("hml/proposal").decode()  # waits for the first one
         store.set(f"hml/{proposal}/signed/{rank}", signature)
         group_key = f"hml/{proposal}/group"
-        if store.check([group_key]) and store.get(group_key).decode().split()[rank] == signature:
-            return proposal
+        if store.check([group_key]):
+            names = store.get(group_key).decode().split()  # an earlier group may have been smaller
+            if names[rank : rank + 1] == [signature]:
+                return proposal
         time.sleep(POLL_S)
     raise RunError(f"Process {rank} met no group within {TIMEOUT}.")
 
 
-class Stopped(RuntimeError):
-    """SIGTERM."""
+class Stopped(BaseException):
+    """SIGTERM: no error of the run, so that nobody takes it for one."""
 
 
 def _stop(number: int, frame: Any) -> None:

@@ -15,6 +15,7 @@ import math
 import mmap
 import multiprocessing
 import os
+import signal
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
@@ -145,6 +146,7 @@ class FileFeed:
             persistent_workers=workers > 0 and augmentation != "none",
             prefetch_factor=PREFETCHED if workers > 0 else None,
             pin_memory=device.type == "cuda",
+            worker_init_fn=_in_worker,
         )
         self.mean, self.std = (
             255 * torch.tensor(values, device=device)[:, None, None]
@@ -167,13 +169,21 @@ class FileFeed:
         self.keys.batches = [
             keys[start : start + batch_size] for start in range(0, len(keys), batch_size)
         ]
-        for images in self.loader:
-            yield images.to(self.device, non_blocking=True)
+        try:
+            for images in self.loader:
+                yield images.to(self.device, non_blocking=True)
+        except DataError as error:  # a worker's comes with its traceback
+            raise DataError(str(error).rpartition("DataError: ")[2].strip()) from None
 
     def images(self, payload: Tensor) -> Tensor:
         """See :class:`Feed`."""
         images = payload.to(torch.float32, memory_format=torch.channels_last)
         return (images - self.mean) / self.std
+
+
+def _in_worker(number: int) -> None:
+    """A worker ends when it is told to, whatever its parent does then (hml_core.distributed)."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class _Keys:
@@ -335,15 +345,21 @@ def loader_workers(images: int) -> int:
         return int(given)
     if multiprocessing.current_process().daemon:  # such as a Dask worker: it may have no children
         return 0
-    cores = devices.usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun's
+    cores = devices.usable_cores() // _processes_here()
     return max(0, min(MOST_WORKERS, cores - 1, images // IMAGES_PER_WORKER))
+
+
+def _processes_here() -> int:
+    """How many processes of the run share this machine (torchrun tells)."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def cache_bytes() -> float:
     """Memory that the decoded images of one split may take."""
     if (given := _number("HML_IMAGE_CACHE_GB")) is not None:
         return given * 1e9
-    return CACHE_SHARE * os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return CACHE_SHARE * free / _processes_here()
 
 
 def _number(variable: str) -> float | None:

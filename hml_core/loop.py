@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -73,6 +73,7 @@ class Trainer:
         self.epoch = 0  # epochs done
         self.stage = -1
         self.averaged: AveragedModel | None = None
+        self.step: Callable[[Batch], tuple[Tensor, Tensor, Tensor]] | None = None  # of the stage
         self.current: Epoch | None = None  # while an epoch is being trained
         self.history: list[dict[str, Any]] = []
         self.confidence: list[
@@ -113,6 +114,10 @@ class Trainer:
             if self.config.ema_decay:
                 average = get_ema_multi_avg_fn(self.config.ema_decay)
                 self.averaged = AveragedModel(self.model, multi_avg_fn=average, use_buffers=True)
+        self.step = None
+
+    def _build_step(self) -> None:
+        """What a step of the stage does. All processes must call it: they connect their networks."""
         self.update = Update(
             self.config,
             self.model,
@@ -161,6 +166,8 @@ class Trainer:
         index = schedule.stage_of_epoch(self.stage_ends, self.epoch)
         if index != self.stage:
             self._enter_stage(index)
+        if self.step is None:
+            self._build_step()
         self._set_learning_rate(float(self.rates[self.epoch]))
         self.model.train(self.trains_all)  # a frozen backbone keeps its batch statistics, too
         epoch, batches = self._begin_epoch()
@@ -168,7 +175,10 @@ class Trainer:
 
         for step in range(epoch.step, self.steps):
             asked = time.perf_counter()
-            batch = next(batches)
+            with (
+                self.world.together()
+            ):  # an image that one cannot read must not leave the others waiting
+                batch = next(batches)
             epoch.waiting += time.perf_counter() - asked
             if self.draws:
                 self._seed_layers(step)

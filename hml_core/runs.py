@@ -378,13 +378,20 @@ class RunFolder:
         if not path.exists():
             return None
         try:
-            with zipfile.ZipFile(path) as archive:  # torch.load does not look at the checksums
+            data = io.BytesIO(path.read_bytes())
+        except OSError as error:  # of this machine, now: the file may be sound
+            raise RunError(f"Cannot read the checkpoint {str(path)!r}: {error}") from error
+        try:
+            with zipfile.ZipFile(data) as archive:  # torch.load does not look at the checksums
                 if (broken := archive.testzip()) is not None:
                     raise RunError(f"{broken} fails its checksum")
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+            data.seek(0)
+            checkpoint = torch.load(data, map_location="cpu", weights_only=True)
             if checkpoint["config_hash"] != self.config.hash:
                 raise RunError("it belongs to another config")
             return checkpoint
+        except MemoryError:
+            raise
         except Exception as error:  # whatever a damaged archive makes its readers raise
             self.set_aside(f"The checkpoint of the run {self.path.name} is damaged ({error}).")
             return None

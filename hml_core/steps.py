@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -95,15 +96,14 @@ class Update:
 
         A function of tensors alone, so that it can be captured, see :mod:`hml_core.graphs`.
         """
-        size = sum(len(part.target) for part in batch)
         self.optimizer.zero_grad(set_to_none=True)
         losses, probabilities, hits = [], [], []
-        for number, part in enumerate(batch):
+        for number, (part, share) in enumerate(zip(batch, self._shares(batch), strict=True)):
             is_last = number == len(batch) - 1
             self._follow(number, len(batch))
             with self._alone(not is_last), self.chance(number):
                 loss, logits = self._loss(part)
-                loss = loss * (len(part.target) / size)
+                loss = loss * share
                 loss.backward()
             with torch.no_grad():
                 probability = (logits.float() * self.criterion.logit_scale).softmax(dim=1)
@@ -117,22 +117,47 @@ class Update:
             return losses[0], probabilities[0], hits[0]
         return torch.stack(losses).sum(), torch.cat(probabilities), torch.stack(hits).sum()
 
+    def _shares(self, batch: Batch) -> list[float | Tensor]:
+        """What the mean loss of each micro-batch is multiplied with, so that gradients, averaged over the
+        processes, are those of the mean over the whole batch."""
+        if len(batch) == self.world.size == 1:
+            return [1.0]
+        weights = [
+            self.criterion.total_weight(part.target, *self._other_labels(part)) for part in batch
+        ]
+        if weights[0] is None:
+            size = sum(len(part.target) for part in batch)
+            return [len(part.target) / size for part in batch]
+        total = torch.stack(weights).sum()
+        if self.world.size > 1:
+            dist.all_reduce(total)
+        return [self.world.size * weight / total for weight in weights]
+
     def _loss(self, part: MicroBatch) -> tuple[Tensor, Tensor]:
         """Mean loss () and logits (M, C)."""
         images = self.feed.images(part.payload)  # (M, 3, H, W)
-        target, mix = part.target, part.mix  # (M,)
-        if mix is not None:
+        if (mix := part.mix) is not None:
             images = torch.lerp(images[mix.partner], images, mix.share[:, None, None, None])
         with autocast(self.device, self.autocast_dtype):
             features, logits = self.network(images)  # (M, d), (M, C)
         extra = (features,) if self.criterion.needs_features else ()
-        if mix is None:
-            return self.criterion(logits, target, *extra), logits
-        other, share = target[mix.partner], mix.share  # (M,)
+        return self.criterion_of(logits, part, *extra), logits
+
+    def criterion_of(self, logits: Tensor, part: MicroBatch, *features: Tensor) -> Tensor:
+        """Mean loss () of logits (M, C), and of features (M, d) where the loss takes them."""
+        if part.mix is None:
+            return self.criterion(logits, part.target, *features)
+        return self.criterion.mixed(logits, part.target, *self._other_labels(part), *features)
+
+    def _other_labels(self, part: MicroBatch) -> tuple[Tensor, ...]:
+        """Of mixed images, the second label (M,) and the share of the first (M,)."""
+        if part.mix is None:
+            return ()
+        other, share = part.target[part.mix.partner], part.mix.share
         if self.config.mix == "remix":
             counts = self.class_counts.float()
-            share = remix_share(share, counts[target], counts[other])
-        return self.criterion.mixed(logits, target, other, share, *extra), logits
+            share = remix_share(share, counts[part.target], counts[other])
+        return other, share
 
     def _alone(self, alone: bool) -> contextlib.AbstractContextManager:
         """Gradients are exchanged once a step, with the last micro-batch."""

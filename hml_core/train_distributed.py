@@ -15,7 +15,8 @@ import click
 
 from hml_core import cli, distributed
 from hml_core.config import RunConfig
-from hml_core.errors import ConfigError, HmlError
+from hml_core.engines.torchrun import BUSY
+from hml_core.errors import ConfigError, HmlError, RunBusyError
 from hml_core.trainer import CHECKPOINT_STEPS, fit
 
 WAIT_S = 60.0  # for another group that works on the same run
@@ -55,6 +56,9 @@ def main(file: Path | None, quiet: bool, device: str, final_errors: bool, **give
             )
             if world.is_first:
                 click.echo(cli.report_of(done))
+    except RunBusyError as error:
+        click.echo(f"{BUSY}{error}", err=True)
+        sys.exit(0 if final_errors else 1)
     except HmlError as error:
         click.echo(f"Error in process {rank} of {size}: {error}", err=True)
         sys.exit(0 if final_errors else 1)

@@ -25,6 +25,8 @@ __all__ = ["NonFiniteLossError", "Trainer", "exhaust", "fit", "training"]
 # An epoch of a tiny data set takes less than writing its checkpoint; then at most one a second.
 CHECKPOINT_INTERVAL_S = 1.0
 CHECKPOINT_STEPS = 1000  # within an epoch
+# What a checkpoint that does not fit the run makes the trainer raise.
+UNFIT = (RuntimeError, KeyError, IndexError, TypeError, ValueError, AttributeError)
 
 Result = TypeVar("Result")
 
@@ -119,6 +121,7 @@ def training(
         micro_batches(config, world)
         if isinstance(checkpoint_steps, bool) or checkpoint_steps < 1:
             raise ConfigError(f"Expected `checkpoint_steps` ≥ 1, got {checkpoint_steps!r}.")
+    _require_same_options(config, checkpoint_steps, world)
     devices.keep_freed_memory()
     recorder = _Recorder(config, data_root, runs_root, where, progress, checkpoint_steps, world)
     with contextlib.closing(recorder.training(wait)) as steps:
@@ -158,8 +161,9 @@ class _Recorder:
                     held.enter_context(folder.locked(wait))
             done = self.world.from_first(folder.finished)
             if done is not None:
+                made_from = self.world.from_first(lambda: done.manifest["sha256"])
                 with self.world.together():
-                    _require_same_images(done, self.data_root)
+                    self._require_images(made_from)
                 return done
             trainer = self._begin(folder)
             try:
@@ -169,6 +173,21 @@ class _Recorder:
                     cause = self.world.cause(error)
                     folder.fail(cause, resumable=not isinstance(cause, NonFiniteLossError))
                 raise
+
+    def _require_images(self, made_from: str) -> None:
+        """A config names a data set, not its files: refuse a record made from other images.
+
+        Without the files there is nothing to compare, and the record stands.
+        """
+        try:
+            splits = datasets.load(self.config, self.data_root)
+        except DataError:
+            return
+        if splits.manifest()["sha256"] != made_from:
+            raise RunError(
+                f"The run {self.config.run_id} was made from other images than those in "
+                f"{str(self.data_root)!r}: expected another `runs_root` for other data."
+            )
 
     def _begin(self, folder: RunFolder) -> Trainer:
         """A trainer where the run stands."""
@@ -186,14 +205,22 @@ class _Recorder:
         checkpoint = world.from_first(lambda: folder.begin(record, manifest))
         if checkpoint is None:
             return trainer
-        try:
-            trainer.restore(checkpoint)
-        except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
-            reason = f"The checkpoint of the run {config.run_id} is unusable ({error})."
+        unfit: str | None = None
+        with world.together():
+            try:
+                trainer.restore(checkpoint)
+            except torch.OutOfMemoryError:
+                raise
+            except UNFIT as error:
+                unfit = str(error)
+        if any(found := world.all(unfit)):
+            reason = next(filter(None, found))
             trainer = Trainer(config, splits, self.device, world)
 
             def anew() -> None:
-                folder.set_aside(reason)
+                folder.set_aside(
+                    f"The checkpoint of the run {config.run_id} is unusable ({reason})."
+                )
                 folder.begin(record, manifest)
 
             world.from_first(anew)
@@ -245,17 +272,13 @@ class _Recorder:
         self.world.from_first(write)
 
 
-def _require_same_images(done: Run, data_root: str | Path | None) -> None:
-    """A config names a data set, not its files: refuse a record made from other images.
-
-    Without the files there is nothing to compare, and the record stands.
-    """
-    try:
-        splits = datasets.load(done.config, data_root)
-    except DataError:
-        return
-    if splits.manifest()["sha256"] != done.manifest["sha256"]:
-        raise RunError(
-            f"The run {done.run_id} was made from other images than those in {str(data_root)!r}: "
-            "expected another `runs_root` for other data."
-        )
+def _require_same_options(config: RunConfig, checkpoint_steps: int, world: World) -> None:
+    """On several hosts people type the same command several times."""
+    told = world.all({**config.to_dict(), "checkpoint_steps": checkpoint_steps})
+    for rank, other in enumerate(told):
+        for name, value in other.items():
+            if value != told[0][name]:
+                raise ConfigError(
+                    f"Expected the same options for every process: `{name}` is {told[0][name]!r} for "
+                    f"process 0 and {value!r} for process {rank}."
+                )

@@ -76,13 +76,13 @@ def test_a_step_takes_all_that_changes_from_its_batch(fields, tiny, monkeypatch)
     splits = datasets.load(config)
     expected = end(config, splits)
     captures = PretendCapture()
-    enter = Trainer._enter_stage
+    build = Trainer._build_step
 
-    def graphed(self, index):
-        enter(self, index)
+    def graphed(self):
+        build(self)
         self.step = GraphedStep(self.update, captures)
 
-    monkeypatch.setattr(Trainer, "_enter_stage", graphed)
+    monkeypatch.setattr(Trainer, "_build_step", graphed)
     weights, losses, confidence = end(config, splits)
     assert captures.captures >= len(config.stages), "captured anew in every stage"
     assert torch.equal(weights, expected[0])

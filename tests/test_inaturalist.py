@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from hml_core import datasets, feeds, metrics, models, recipes, steps
+from hml_core import datasets, distributed, feeds, metrics, models, recipes, steps
 from hml_core.config import RunConfig
-from hml_core.datasets import LabelledFiles, inaturalist
+from hml_core.datasets import LabelledFiles, Splits, inaturalist
 from hml_core.distributed import ALONE
 from hml_core.errors import ConfigError, DataError
 from hml_core.evaluation import MOST_LOGITS, Evaluator
@@ -179,6 +179,18 @@ def test_the_number_of_workers_changes_nothing(miniature, monkeypatch):
     assert torch.equal(whole[places], seen[0]), "a place's draws depend on the place alone"
 
 
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_a_damaged_image_is_named_in_a_line_whoever_reads_it(workers, one_image, monkeypatch):
+    monkeypatch.setenv("HML_LOADER_WORKERS", workers)
+    (one_image.folder / "one.jpg").write_bytes(b"x")
+    splits = Splits(
+        "made up", one_image, None, one_image, ("a",), (0.5,) * 3, (0.5,) * 3, np.arange(1)
+    )
+    feed = feeds.FileFeed(one_image, splits, 28, "resized_crop", CPU)
+    with pytest.raises(DataError, match=r"^'[^\n]*one\.jpg' is not the file that was prepared\.$"):
+        list(feed.batches(torch.arange(1), 1, torch.Generator().manual_seed(0)))
+
+
 # Training -----------------------------------------------------------------------------------------
 
 
@@ -233,6 +245,57 @@ def test_the_previous_checkpoint_stays_until_the_new_one_is_whole(miniature, tmp
     assert fit(config, runs_root=tmp_path, **where).history["epoch"].tolist() == [1, 2]
 
 
+@pytest.mark.parametrize(
+    ("raised", "expected", "kept"),
+    [
+        (distributed.Stopped("SIGTERM"), distributed.Stopped, True),
+        (torch.OutOfMemoryError("no room"), torch.OutOfMemoryError, True),
+        (IndexError("no such stage"), None, False),
+    ],
+    ids=["stopped", "memory", "unfit"],
+)
+def test_only_a_checkpoint_that_does_not_fit_is_set_aside(
+    raised, expected, kept, miniature, tmp_path, monkeypatch
+):
+    config = small(epochs=1, subset_images=200)
+    where = {"data_root": miniature, "runs_root": tmp_path, "progress": False}
+    plain = Trainer.restore
+    monkeypatch.setattr(steps.Update, "__call__", fails_at_step(2))
+    with pytest.raises(KeyboardInterrupt):
+        fit(config, checkpoint_steps=1, **where)
+    monkeypatch.undo()
+    checkpoint = tmp_path / config.run_id / "checkpoint.pt"
+    assert checkpoint.exists()
+
+    def restore(self, state):
+        if self.world is ALONE:
+            raise raised
+        plain(self, state)
+
+    monkeypatch.setattr(Trainer, "restore", restore)
+    if expected is None:
+        with pytest.warns(UserWarning, match="unusable \\(no such stage\\)"):
+            fit(config, **where)
+    else:
+        with pytest.raises(expected):
+            fit(config, **where)
+    assert checkpoint.exists() == kept
+    assert (tmp_path / ".damaged").exists() != kept
+
+
+def fails_at_step(number: int):
+    """In place of an update: the plain one, and Ctrl-C at that step."""
+    plain, done = steps.Update.__call__, []
+
+    def counted(self, batch):
+        if len(done) == number - 1:
+            raise KeyboardInterrupt
+        done.append(1)
+        return plain(self, batch)
+
+    return counted
+
+
 def test_gradients_and_statistics_of_micro_batches_are_those_of_their_mean(miniature):
     """Against the definition: mean of the micro-batches' gradients, running statistics by hand."""
     config = small(momentum=0.0, weight_decay=0.0, learning_rate=0.5, epochs=1)
@@ -246,6 +309,7 @@ def test_gradients_and_statistics_of_micro_batches_are_those_of_their_mean(minia
 
     running = one.train_epoch()
     one._enter_stage(0)
+    one._build_step()
     one.step = kept
     next(running)
     running.close()
@@ -268,6 +332,30 @@ def test_gradients_and_statistics_of_micro_batches_are_those_of_their_mean(minia
     mean = 0.9 * before["bn1.running_mean"] + 0.1 * torch.stack(means).mean(dim=0)
     torch.testing.assert_close(one.model.bn1.running_mean, mean, rtol=1e-4, atol=1e-6)
     assert {layer.momentum for layer, _ in one.update.norms} == {0.1}
+
+
+@pytest.mark.parametrize("mix", ["none", "remix"])
+@pytest.mark.parametrize("recipe", ["ce", "cs_ce", "cb_focal"])
+def test_micro_batches_add_up_to_the_mean_of_the_batch(recipe, mix, miniature):
+    """PyTorch's weighted mean divides by the weights of the whole batch, not of each part of it."""
+    config = small(recipe=recipe, mix=mix)
+    trainer = Trainer(config, datasets.load(config, miniature), CPU)
+    trainer._enter_stage(0)
+    trainer._build_step()
+    _, batches = trainer._begin_epoch()
+    batch, update = next(batches), trainer.update
+    assert len(batch) == 4
+    logits = [torch.randn(len(part.target), 24, requires_grad=True) for part in batch]
+    parts = zip(logits, batch, update._shares(batch), strict=True)
+    sum(update.criterion_of(one, part) * share for one, part, share in parts).backward()
+    whole = torch.cat([one.detach() for one in logits]).requires_grad_()
+    target = torch.cat([part.target for part in batch])
+    if mix == "none":
+        update.criterion(whole, target).backward()
+    else:
+        labels = [torch.cat(values) for values in zip(*map(update._other_labels, batch))]
+        update.criterion.mixed(whole, target, *labels).backward()
+    torch.testing.assert_close(torch.cat([one.grad for one in logits]), whole.grad)
 
 
 def test_the_average_of_the_weights_is_what_is_evaluated(miniature):

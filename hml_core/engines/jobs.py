@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import traceback
-from collections.abc import Generator, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,23 @@ def attempting(
     except Exception as error:  # whatever it was, the other runs must go on
         return Outcome("failed", str(error), traceback.format_exc())
     return Outcome("done")
+
+
+def in_turn(
+    configs: Sequence[RunConfig], attempt_one: Callable[[RunConfig, float], Outcome]
+) -> Iterator[tuple[RunConfig, Outcome]]:
+    """Train in the order given; a run that another process works on comes up again at the end.
+
+    ``attempt_one`` gets a config and the seconds to wait for such a process.
+    """
+    pending = deque((config, 0.0) for config in configs)
+    while pending:
+        config, wait = pending.popleft()
+        outcome = attempt_one(config, wait)
+        if outcome.status == "busy":
+            pending.append((config, BUSY_WAIT_S))
+        else:
+            yield config, outcome
 
 
 @contextlib.contextmanager

@@ -14,12 +14,13 @@ from pathlib import Path
 from hml_core import datasets, recipes
 from hml_core.config import RunConfig
 from hml_core.distributed import World
-from hml_core.engines.jobs import Outcome, Place, is_finished
+from hml_core.engines.jobs import Outcome, Place, in_turn, is_finished
 from hml_core.epochs import micro_batches
 from hml_core.errors import ConfigError
 
 MAX_RESTARTS = 3  # after a process died
 KEPT_LINES = 40  # of what a failed group said
+BUSY = "Busy: "  # how a group says that another process works on the run
 
 
 def torchrun(
@@ -40,19 +41,23 @@ def torchrun(
                 f"{config.dataset!r} with {config.recipe!r} is not part of this package: the processes of "
                 "the engine 'torchrun' do not know it. Expected another `engine`."
             )
-    for config in configs:
-        yield config, _train(processes, config, place)
+    yield from in_turn(configs, lambda config, wait: _train(processes, config, place))
 
 
 def _train(processes: int, config: RunConfig, place: Place) -> Outcome:
+    """A run that another group works on for a minute is "busy"."""
+    record = place.runs_root / config.run_id / "failed.json"
+    record.unlink(missing_ok=True)  # of an earlier attempt
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "config.json"
         file.write_text(config.to_json(), encoding="utf-8")
         said = _run(command(processes, file, place), place)
     if is_finished(config, place.runs_root):
         return Outcome("done")
+    if busy := [line for line in said if line.startswith(BUSY)]:
+        return Outcome("busy", busy[0].removeprefix(BUSY).strip())
     try:
-        failed = json.loads((place.runs_root / config.run_id / "failed.json").read_text())
+        failed = json.loads(record.read_text())
         return Outcome("failed", failed["error"], failed["traceback"])
     except (OSError, ValueError, KeyError):  # failed before there was a record
         errors = [line for line in said if line.startswith("Error in process")]

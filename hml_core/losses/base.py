@@ -75,6 +75,16 @@ class ClassificationLoss(nn.Module):
         """The loss of each sample before reduction: (N, C), (N,) → (N,)."""
         raise NotImplementedError
 
+    def total_weight(
+        self, first: Tensor, second: Tensor | None = None, share: Tensor | None = None
+    ) -> Tensor | None:
+        """What the mean over samples divides by, (); None: their number.
+
+        Parts of a batch must be added up with it, or a part without rare classes counts too much. For
+        the parameters see :meth:`mixed`.
+        """
+        return None
+
     def mixed(
         self, logits: Tensor, first: Tensor, second: Tensor, share: Tensor, *features: Tensor
     ) -> Tensor:

@@ -58,13 +58,22 @@ class AdjustedCrossEntropy(ClassificationLoss):
             spread = self.smoothing_by_class.to(logits.dtype)[target]
             return -(1 - spread) * true_class(log_p, target) - spread * log_p.mean(dim=1)
 
+    def total_weight(
+        self, first: Tensor, second: Tensor | None = None, share: Tensor | None = None
+    ) -> Tensor | None:
+        """See :meth:`ClassificationLoss.total_weight`: Σ w, where there are class weights."""
+        if self.weight is None:
+            return None
+        weight = self.weight.float()
+        if second is None:
+            return weight[first].sum()
+        return (share * weight[first] + (1 - share) * weight[second]).sum()
+
     def mixed(self, logits: Tensor, first: Tensor, second: Tensor, share: Tensor) -> Tensor:
         """See :meth:`ClassificationLoss.mixed`; with class weights a weighted mean, too."""
         losses = super().mixed(logits, first, second, share)
-        if self.weight is None:
-            return losses
-        weight = self._class_weight(losses)
-        return losses / (share * weight[first] + (1 - share) * weight[second]).mean()
+        weight = self.total_weight(first, second, share)
+        return losses if weight is None else losses * (len(first) / weight)
 
     def _cross_entropy(self, logits: Tensor, target: Tensor, reduction: str) -> Tensor:
         logits = self._check(logits, target)

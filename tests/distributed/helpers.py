@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,14 +14,24 @@ PATIENCE_S = 120.0
 
 def start(*arguments, processes: int = 2, restarts: int = 0) -> subprocess.Popen:
     """Start a group: a job of :mod:`tests.distributed.jobs`, or another module after "-m"."""
+    return _start(("--standalone", "--nproc-per-node", processes), arguments, restarts)
+
+
+def start_on_hosts(*arguments, hosts: int = 2, restarts: int = 0) -> list[subprocess.Popen]:
+    """Start the same group as so many hosts of a process each, here with one address and a common port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        endpoint = f"127.0.0.1:{free.getsockname()[1]}"
+    place = ("--nnodes", hosts, "--nproc-per-node", 1, "--rdzv-backend", "c10d")
+    place += ("--rdzv-endpoint", endpoint, "--local-addr", "127.0.0.1")
+    return [_start(place, arguments, restarts) for _ in range(hosts)]
+
+
+def _start(place: tuple, arguments: tuple, restarts: int) -> subprocess.Popen:
     module = [] if arguments[0] == "-m" else ["-m", "tests.distributed.jobs"]
+    options = [*place, "--max-restarts", restarts, *module, *arguments]
     return subprocess.Popen(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            *("--nproc-per-node", str(processes), "--max-restarts", str(restarts)),
-            *module,
-            *map(str, arguments),
-        ],
+        [sys.executable, "-m", "torch.distributed.run", *map(str, options)],
         cwd=REPOSITORY,
         env={**os.environ, "OMP_NUM_THREADS": "1", "HML_LOADER_WORKERS": "0"},
         stdout=subprocess.PIPE,

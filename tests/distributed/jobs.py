@@ -63,7 +63,9 @@ def refuse(file: str) -> None:
         for name, (fields, data_root, runs_root) in json.loads(Path(file).read_text()).items():
             try:
                 with world.together():
-                    config = RunConfig(**fields)
+                    config = RunConfig(
+                        **(fields[world.rank] if isinstance(fields, list) else fields)
+                    )
                 own = data_root if isinstance(data_root, str) else data_root[world.rank]
                 where = {"data_root": own, "runs_root": runs_root, "device": device}
                 fit(config, world=world, progress=False, **where)

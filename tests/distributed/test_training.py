@@ -14,7 +14,7 @@ from hml_core import notebooks
 from hml_core.config import RunConfig
 from hml_core.runs import CLOCK, Run
 from hml_core.trainer import fit
-from tests.distributed.helpers import REPOSITORY, run, start
+from tests.distributed.helpers import REPOSITORY, run, start, start_on_hosts
 from tests.distributed.jobs import SMALL
 from tests.engines.helpers import wait_for
 
@@ -73,8 +73,8 @@ WHOLE_WAY = {  # parameters of the notebook, and the fields of its runs
 
 
 def test_a_killed_process_costs_no_more_than_the_steps_since_the_checkpoint(miniature, tmp_path):
-    """kill -9 in mid-epoch: torchrun starts the group anew, the run ends with the same bits, and the
-    notebook takes it up."""
+    """kill -9 in mid-epoch: torchrun starts the group anew, the run ends with the bits of one that went
+    through, on two hosts, and the notebook takes it up."""
     hard_mining = {"delta": 1e4, "weighting": "CS", "weight_placement": "outer"}
     config = RunConfig(dataset="inat2018", recipe="hml1", seed=4, **WHOLE_WAY, **hard_mining)
     file = tmp_path / "config.json"
@@ -83,13 +83,17 @@ def test_a_killed_process_costs_no_more_than_the_steps_since_the_checkpoint(mini
     for name in ("whole", "killed"):
         log, runs_root = tmp_path / f"{name}.log", tmp_path / name
         where = ("--data-root", miniature, "--runs-root", runs_root, "--checkpoint-steps", 4)
-        group = start("logged", log, "--config", file, *where, "--device", "cpu", restarts=1)
-        if name == "killed":
+        job = ("logged", log, "--config", file, *where, "--device", "cpu")
+        if name == "whole":
+            hosts = start_on_hosts(*job)
+        else:
+            hosts = [start(*job, restarts=1)]
             # An epoch has 12 steps: the checkpoint is one of mid-epoch.
             wait_for(lambda log=log: steps_of(log, 1) >= 18, "18 steps")
             os.kill(pids(log)[1], signal.SIGKILL)
-        said, _ = group.communicate(timeout=120)
-        assert group.returncode == 0, said
+        for host in hosts:
+            said, _ = host.communicate(timeout=120)
+            assert host.returncode == 0, said
         ends[name] = Run(runs_root / config.run_id).verify()
     done = ends["killed"]
     assert len(set(pids(tmp_path / "killed.log", of_all=True))) == 4, "nobody was started anew"
@@ -171,6 +175,7 @@ def test_what_cannot_be_trained_is_refused_on_every_process(miniature, tmp_path)
         "no folder": (good, str(miniature), str(tmp_path / "file" / "runs")),
         "only one sees it": (good, [str(miniature), str(bare)], runs),
         "too few images": (good | {"batch_size": 1024}, str(miniature), runs),
+        "other options": ([good, good | {"seed": 5}], str(miniature), runs),
     }
     expected = {
         "nothing prepared": "run `hml prepare inat2018",
@@ -181,6 +186,7 @@ def test_what_cannot_be_trained_is_refused_on_every_process(miniature, tmp_path)
         "no folder": "cannot be written to",
         "only one sees it": "Process 1: There is no prepared inat2018",
         "too few images": "less than a batch",
+        "other options": "`seed` is 0 for process 0 and 5 for process 1",
     }
     file = tmp_path / "cases.json"
     file.write_text(json.dumps(cases))

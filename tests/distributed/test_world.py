@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ import torch.distributed as dist
 
 from hml_core import distributed
 from hml_core.distributed import ALONE, ProcessError, World
-from hml_core.errors import DataError
+from hml_core.errors import DataError, DeviceError, HmlError, RunError
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
@@ -47,12 +49,15 @@ def test_a_process_says_why_another_one_stopped():
     assert World(0, 2, store).cause(own) is own
 
 
-def meet_all(store, size: int) -> list[str]:
-    """The names that so many processes agree on; here they are threads."""
-    found: dict[int, str] = {}
+def of_all(size: int, call: Callable[[int], Any]) -> list[Any]:
+    """What the call gives, or raises, for each rank of a group of processes; here they are threads."""
+    found: dict[int, Any] = {}
 
     def one(rank: int) -> None:
-        found[rank] = distributed.meet(store, rank, size)
+        try:
+            found[rank] = call(rank)
+        except HmlError as error:
+            found[rank] = error
 
     threads = [threading.Thread(target=one, args=(rank,)) for rank in reversed(range(size))]
     for thread in threads:
@@ -60,6 +65,11 @@ def meet_all(store, size: int) -> list[str]:
     for thread in threads:
         thread.join(30)
     return [found[rank] for rank in range(size)]
+
+
+def meet_all(store, size: int) -> list[str]:
+    """The names that so many processes agree on."""
+    return of_all(size, lambda rank: distributed.meet(store, rank, size))
 
 
 def test_a_new_group_does_not_take_up_what_an_old_one_left():
@@ -70,3 +80,26 @@ def test_a_new_group_does_not_take_up_what_an_old_one_left():
     # A group whose first process died before it was complete: only a proposal is left.
     store.set("hml/proposal", "nobody")
     assert len(set(meet_all(store, 3))) == 1
+    assert len(set(meet_all(store, 5))) == 1, "two more hosts have come"
+    assert len(set(meet_all(store, 2))) == 1
+
+
+def test_a_process_without_a_device_stops_all_before_they_connect(monkeypatch):
+    """Nine processes on eight GPUs: the ninth says so, and nobody waits for it."""
+    monkeypatch.setenv("LOCAL_RANK", "99")
+    wanted = ["cpu", "cuda:99"]
+    store = dist.HashStore()
+    lost, own = of_all(2, lambda rank: distributed._own_device(wanted[rank], store, rank, 2))
+    assert isinstance(own, DeviceError)
+    assert isinstance(lost, ProcessError)
+    assert str(lost) == f"Process 1: {own}"
+    both = of_all(2, lambda rank: distributed._own_device("cpu", dist.HashStore(), 0, 1))
+    assert both == [torch.device("cpu")] * 2
+
+
+@pytest.mark.parametrize("name", ["RANK", "WORLD_SIZE"])
+def test_an_environment_of_something_else_is_named(name, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv(name, "x")
+    with pytest.raises(RunError, match="as torchrun sets them"), distributed.group("cpu"):
+        pass

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import numpy as np
 import pytest
 
@@ -45,3 +47,17 @@ def test_what_only_this_process_knows_is_refused(tmp_path):
             engines.sweep(configs(dataset="mine"), engine="torchrun:2", runs_root=tmp_path)
     finally:
         del datasets.DATASETS["mine"]
+
+
+def test_a_busy_run_comes_again_and_an_old_failure_is_not_this_one(tmp_path, monkeypatch):
+    torchrun = importlib.import_module("hml_core.engines.torchrun")  # the function has its name
+    monkeypatch.setattr(torchrun, "is_finished", lambda config, root: False)
+    chosen = configs()[:1]
+    record = tmp_path / chosen[0].run_id / "failed.json"
+    record.parent.mkdir()
+    record.write_text('{"error": "of last week", "traceback": ""}')
+    answers = [["Busy: Process 7 works on it\n"], ["Error in process 1 of 2: There is no data\n"]]
+    monkeypatch.setattr(torchrun, "_run", lambda arguments, place: answers.pop(0))
+    frame = engines.sweep(chosen, engine="torchrun:2", runs_root=tmp_path, device="cpu")
+    assert not answers, "it was tried again"
+    assert frame["error"].tolist() == ["There is no data"]
