@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -12,8 +12,10 @@ from typing import Any
 
 import pandas as pd
 
+from data_prep import worker
+from data_prep.image_files import cannot_write
 from hml_core import devices, files
-from hml_core.errors import ConfigError, DataError
+from hml_core.errors import ConfigError, DataError, RunError
 from hml_core.progress import Progress
 
 Process = Callable[[Path | bytes, Path, Any], dict[str, Any]]
@@ -51,9 +53,19 @@ def work_through(
 
     ``prepared.json`` beside the journal is gone until whoever calls this writes it anew. ``sources`` turns
     the records that are left into (row, where its image is); default: the file at ``path``.
+
+    Raises
+    ------
+    DataError
+        See :func:`in_parallel`.
+    RunError
+        Where something cannot be written, such as on a full disk.
     """
     folder = journal.path.parent
-    (folder / "prepared.json").unlink(missing_ok=True)
+    try:
+        (folder / "prepared.json").unlink(missing_ok=True)
+    except OSError as error:
+        raise cannot_write(folder / "prepared.json", error) from error
     todo = records[~records["id"].isin(journal.of(records, folder))]
     before = len(records) - len(todo)
     work = _files(todo) if sources is None else sources(todo)
@@ -108,7 +120,7 @@ def in_parallel(
     context = multiprocessing.get_context("spawn")  # nothing of this process goes along
     running: dict[Future, Any] = {}
     workers = max(workers, 1)
-    with ProcessPoolExecutor(workers, context) as pool:
+    with ProcessPoolExecutor(workers, context, worker.begin) as pool:
         try:
             failure: DataError | None = None
             while True:
@@ -136,11 +148,39 @@ def in_parallel(
 
 
 class Journal:
-    """What was done to each image, a line of JSON each; the first line says with which options."""
+    """What was done to each image, a line of JSON each; the first line says with which options.
 
-    def __init__(self, path: Path, options: dict[str, Any]) -> None:
-        self.path, self.entries = path, {}
-        lines = _lines(path)
+    Parameters
+    ----------
+    path : Path
+    options : dict
+    needed : mapping
+        What an entry of a prepared image must hold, and of which type, to be of use later; one that does
+        not is done again.
+    container : Path, optional
+        The file that all images come out of, where they are not files of their own: another one makes
+        all of them anew.
+
+    Raises
+    ------
+    DataError
+        For a journal of other options.
+    RunError
+        Where it cannot be read or written.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        options: dict[str, Any],
+        needed: Mapping[str, type],
+        container: Path | None = None,
+    ) -> None:
+        self.path, self.options, self.container = path, options, container
+        self.entries: dict[str, dict[str, Any]] = {}
+        # Taken before anything is read of it: one that is replaced meanwhile is not taken for this one.
+        self.container_stamp = None if container is None else _stamp(container)
+        lines = _lines(path, needed)
         if lines and lines[0] != options:
             raise DataError(
                 f"{str(path.parent)!r} was prepared with other options "
@@ -149,9 +189,26 @@ class Journal:
         for line in lines[1:]:
             self.entries[line["id"]] = line
         # Written anew: a line that a crash left half-written must not run into the next one.
-        text = "".join(json.dumps(line) + "\n" for line in [options, *self.entries.values()])
-        files.write_atomically(path, text)
+        self._write()
+
+    def forget(self) -> None:
+        """Nothing counts as done any more.
+
+        Raises
+        ------
+        RunError
+            Where the journal cannot be written.
+        """
+        self.entries = {}
+        self._write()
+
+    def _write(self) -> None:
+        lines = [self.options, *self.entries.values()]
+        files.write_atomically(self.path, "".join(json.dumps(line) + "\n" for line in lines))
         self.rejected = sum("error" in entry for entry in self.entries.values())
+
+    def _source(self, row: Any) -> list[int] | None:
+        return _stamp(row.path) if self.container is None else self.container_stamp
 
     def of(self, records: pd.DataFrame, folder: Path) -> set[str]:
         """Images whose result is still there and whose source has not changed."""
@@ -160,31 +217,58 @@ class Journal:
             for row in records.itertuples()
             if (entry := self.entries.get(row.id)) is not None
             and "error" not in entry
-            and entry["source"] == _stamp(row.path)
+            and entry["source"] == self._source(row)
             and entry["output"] == _stamp(folder / row.file)
         }
 
     def add(self, row: Any, result: dict[str, Any]) -> None:
+        """Remember what was done to an image.
+
+        Raises
+        ------
+        RunError
+            Where it cannot be written down.
+        """
         output = self.path.parent / row.file
         self.rejected += ("error" in result) - ("error" in self.entries.get(row.id, {}))
-        entry = {"id": row.id, "source": _stamp(row.path), "output": _stamp(output), **result}
+        entry = {"id": row.id, "source": self._source(row), "output": _stamp(output), **result}
         self.entries[row.id] = entry
-        with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(entry) + "\n")
+        try:
+            with self.path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(entry) + "\n")
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a journal."""
-    found = []
-    if path.exists():
-        for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                line = json.loads(text)
-            except ValueError:
-                continue  # half-written, or damaged: done again
-            if isinstance(line, dict) and (not found or "id" in line):
-                found.append(line)
-    return found
+def _lines(path: Path, needed: Mapping[str, type]) -> list[dict[str, Any]]:
+    """The options and the whole entries of a journal; nothing where the options are not there.
+
+    What is left out, half-written or damaged, is done again.
+    """
+    try:
+        texts = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise RunError(f"Cannot read {str(path)!r}: {error.strerror or error}.") from error
+    options, *entries = [_parsed(text) for text in texts] or [None]
+    if not isinstance(options, dict) or "id" in options:
+        return []
+    return [options, *(entry for entry in entries if _is_entry(entry, needed))]
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _is_entry(line: Any, needed: Mapping[str, type]) -> bool:
+    if not isinstance(line, dict) or not {"source", "output"} <= line.keys():
+        return False
+    expected = {"error": str} if "error" in line else needed
+    return all(isinstance(line.get(key), kind) for key, kind in {"id": str, **expected}.items())
 
 
 def _stamp(path: Path) -> list[int] | None:

@@ -11,13 +11,22 @@ from typing import Any
 import click
 
 
+class Folder(click.Path):
+    """A folder; the empty string, such as that of an unset variable, is not the current one."""
+
+    def convert(self, value: Any, parameter: Any, context: Any) -> Any:
+        if value == "":
+            self.fail("expected a folder, got ''.", parameter, context)
+        return super().convert(value, parameter, context)
+
+
 @click.group()
 def prepare() -> None:
     """Make a data set ready to train on."""
 
 
 def _data_root(help_text: str) -> Callable:
-    kind = click.Path(path_type=Path)
+    kind = Folder(path_type=Path)
     return click.option("--data-root", type=kind, required=True, help=help_text)
 
 
@@ -25,7 +34,7 @@ def _archive_options(help_text: str) -> Callable:
     """Options of every archive of image files."""
     options = (
         _data_root(help_text),
-        click.option("--output", type=click.Path(path_type=Path), help="[default: DATA_ROOT/prepared]"),
+        click.option("--output", type=Folder(path_type=Path), help="[default: DATA_ROOT/prepared]"),
         click.option("--workers", type=int, help="Processes [default: one a core]."),
         click.option("--synthetic", type=int, metavar="IMAGES",
                      help="Make an archive of so many made-up images in DATA_ROOT first, to try it."),
@@ -112,7 +121,8 @@ def _isic(name: str) -> click.Command:
         if synthetic is not None:
             make(name, data_root, synthetic)
         found = archive.read(name, data_root)
-        made = prepare_all(found, output or data_root / "prepared", chosen, **rest)
+        output = data_root / "prepared" if output is None else output
+        made = prepare_all(found, output, chosen, **rest)
         _report(made, found.synthetic)
 
     for option in reversed(options):
@@ -179,7 +189,8 @@ def inat2018(
     found = archive.read(data_root)
     if verify:
         tarball.verify(archive.require_tarball(found, data_root))
-    made = prepare_all(found, output or data_root / "prepared", options, workers=workers)
+    output = data_root / "prepared" if output is None else output
+    made = prepare_all(found, output, options, workers=workers)
     counts = made.manifest["split"].value_counts()
     number = {"training": int(counts["train"]), "validation": int(counts["validation"])}
     _say(made.folder, number, len(made.categories))

@@ -119,7 +119,8 @@ def test_classes_go_from_head_to_tail(root):
 
 def test_melanoma_against_nevus_is_a_part_of_2019(tmp_path):
     folder = synthetic.make("isic2019", tmp_path / "a", 160, side=24)
-    prepare(archive.read("isic2019", folder), folder, images.Options(size=24), progress=False)
+    found = archive.read("isic2019", folder)
+    prepare(found, folder / "prepared", images.Options(size=24), progress=False)
     two = datasets.load(tiny(dataset="isic2019", image_size=24), folder)
     assert two.class_names == ("melanocytic nevus", "melanoma")
     everything = datasets.load(tiny(dataset="isic2019_all", image_size=24), folder)

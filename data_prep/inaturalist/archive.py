@@ -25,6 +25,7 @@ TARBALLS = (
     "train_val2018.tar",
     "2018.tgz",
 )  # the last is torchvision's name
+LONGEST = 200  # characters of what was found, in a message
 ADDRESS = "https://github.com/visipedia/inat_comp/tree/master/2018"
 
 
@@ -40,6 +41,8 @@ class Archive:
         archive, below its first folder), ``path`` (where the file should be, once unpacked).
     categories : DataFrame
         A row for each category in the order of the ids: ``category``, ``name``, ``supercategory``.
+    root : Path
+        The folder of all of it.
     synthetic : bool
     tarball : Path, optional
         What the images are in, where they are not unpacked.
@@ -47,6 +50,7 @@ class Archive:
 
     records: pd.DataFrame
     categories: pd.DataFrame
+    root: Path
     synthetic: bool = False
     tarball: Path | None = None
 
@@ -61,7 +65,8 @@ def read(root: str | Path) -> Archive:
     DataError
         Where a file is missing (the message says what to download), or a JSON is not what the
         challenge ships: unknown or repeated ids, an image without or with several annotations, a
-        path that leaves the archive, splits that disagree on the categories.
+        path that leaves the archive, splits that disagree on the categories, a category without any
+        training image.
     """
     root = Path(root)
     folder = next((root / name for name in FOLDERS if (root / name).is_dir()), None)
@@ -88,9 +93,15 @@ def read(root: str | Path) -> Archive:
     records = pd.concat(parts, ignore_index=True)
     if (twice := records["name"].duplicated()).any():
         raise DataError(f"The image {records['name'][twice].iloc[0]!r} is listed twice.")
+    without = ~known["category"].isin(records["category"][records["split"] == "train"])
+    if without.any():
+        raise DataError(
+            f"{str(root / ANNOTATIONS['train'])!r} lists no image of the category "
+            f"{known['name'][without].iloc[0]!r}."
+        )
     folder = folder or root / FOLDERS[0]
     records["path"] = [folder / name for name in records["name"]]
-    return Archive(records, known, (root / synthetic.MARK).exists(), tarball)
+    return Archive(records, known, root, (root / synthetic.MARK).exists(), tarball)
 
 
 def require_tarball(archive: Archive, root: str | Path) -> Path:
@@ -114,16 +125,19 @@ def _annotations(root: Path, name: str) -> Path | None:
 
 
 def _read_json(path: Path, name: str) -> dict[str, Any]:
-    data = path.read_bytes() if path.name == name else tarball_reader.read_single(path, name)
     try:
-        content = json.loads(data.decode("utf-8"))
+        data = path.read_bytes() if path.name == name else tarball_reader.read_single(path, name)
+    except OSError as error:
+        raise DataError(f"{str(path)!r} cannot be read: {error.strerror or error}.") from error
+    try:
+        content = json.loads(data.decode("utf-8-sig"))
         if not all(isinstance(content[key], list) for key in ("images", "annotations")):
             raise TypeError("`images` and `annotations` must be lists")
         if not isinstance(content["categories"], list) or not content["categories"]:
             raise TypeError("`categories` must be a list")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(
-            f"{str(path)!r} is not an annotation file of iNaturalist 2018: {error!r}"
+            f"{str(path)!r} is not an annotation file of iNaturalist 2018: {_reason(error)}"
         ) from error
     return content
 
@@ -185,15 +199,42 @@ def _frame(rows: list[Any], columns: tuple[str, ...], path: Path, what: str) -> 
             wanted = int if column.endswith("id") else str
             wrong = [v for v in frame[column] if not isinstance(v, wanted) or isinstance(v, bool)]
             if wrong:
-                raise TypeError(f"`{column}` is {wrong[0]!r}")
+                raise TypeError(f"`{column}` is {_short(wrong[0])}")
+            odd = [text for text in frame[column] if wanted is str and not _can_be_written(text)]
+            if odd:
+                raise TypeError(
+                    f"`{column}` is {_short(odd[0])}, which no file system or table holds"
+                )
     except (KeyError, TypeError, IndexError) as error:
-        raise DataError(f"{str(path)!r}: an {what} is not as expected: {error!r}") from error
+        raise DataError(
+            f"{str(path)!r}: {'a' if what == 'category' else 'an'} {what} is not as expected: "
+            f"{_reason(error)}"
+        ) from error
     return frame
+
+
+def _can_be_written(text: str) -> bool:
+    """Whether a string has neither a NUL nor half of a surrogate pair."""
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False
+
+
+def _reason(error: Exception) -> str:
+    """In words, never with the whole file that some errors hold."""
+    text = str(error)
+    return f"{type(error).__name__}: {text[:LONGEST]}{'…' if len(text) > LONGEST else ''}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
 def _below_the_folder(name: str, path: Path) -> str:
     """The path of an image below the archive's folder; never outside of it."""
     parts = PurePosixPath(name).parts
     if len(parts) < 2 or parts[0] not in FOLDERS or ".." in parts or "\\" in name:
-        raise DataError(f"{str(path)!r}: {name!r} is no path in {FOLDERS[0]}/.")
+        raise DataError(f"{str(path)!r}: {_short(name)} is no path in {FOLDERS[0]}/.")
     return str(PurePosixPath(*parts[1:]))

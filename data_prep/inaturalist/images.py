@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,15 +41,22 @@ def process(source: Path | bytes, target: Path, options: Options) -> dict[str, A
     Returns
     -------
     dict
-        ``output_sha256`` and ``bytes``; or ``error`` for an image that does not decode.
+        ``output_sha256`` and ``bytes``; or ``error`` for an image that does not decode, does not encode
+        or is too long for its width.
+
+    Raises
+    ------
+    RunError
+        Where ``target`` cannot be written.
     """
     try:
         data = image_files.read(source)
         image = image_files.decode(data, draft=options.size)  # a truncated file is found here
+        image_files.require_shape(image.size, min(options.size, *image.size))  # never enlarged
+        if options.size:
+            data = _encode(image, options)
     except image_files.Unreadable as error:
         return {"error": str(error)}
-    if options.size:
-        data = _encode(image, options)
     return {"output_sha256": image_files.write(target, data), "bytes": len(data)}
 
 
@@ -59,6 +65,4 @@ def _encode(image: Image.Image, options: Options) -> bytes:
     if scale < 1:
         size = tuple(max(round(side * scale), options.size) for side in image.size)
         image = image.resize(size, Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    image.save(buffer, format="jpeg", quality=options.quality)
-    return buffer.getvalue()
+    return image_files.encode(image, "jpeg", quality=options.quality)

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from data_prep import output as outputs
 from data_prep.inaturalist import tarball
-from data_prep.inaturalist.archive import ANNOTATIONS, NAME, Archive
+from data_prep.inaturalist.archive import ANNOTATIONS, FOLDERS, NAME, Archive
 from data_prep.inaturalist.images import Options, process
 from data_prep.parallel import Journal, checked_workers, work_through
 from data_prep.parallel import rejected as rejected_images
@@ -25,6 +26,7 @@ from hml_core import files
 from hml_core.errors import DataError
 
 MANIFEST = ("id", "split", "category", "supercategory", "file", "output_sha256")
+NEEDED = {"output_sha256": str, "bytes": int}  # of each prepared image
 BYTES_AT_256 = 80_000  # a generous mean of a 256-pixel JPEG: 37 GB for all of the archive
 
 
@@ -64,21 +66,25 @@ def prepare(
     """Prepare every image of the archive.
 
     Called again with the same arguments it does what is missing: images that changed since, were
-    deleted or had been rejected are done again.
+    deleted or had been rejected are done again; so are all of them with another tarball, or after one
+    that turned out to be damaged.
 
     Raises
     ------
     ConfigError, DataError
         Before anything is done: wrong options, too little room, an output folder that was made with
-        other options or is the archive's own. After it: no image left of a category or a split.
+        other options, is the archive's own or lies among its images. After it: a damaged tarball, no
+        image left of a category or a split.
     RunError
-        Where ``output`` cannot be written to.
+        Where ``output`` cannot be written to, such as on a full disk.
     """
     options = options or Options()
     workers = checked_workers(workers)
-    folder = files.require_writable(Path(output))
     records = archive.records.assign(file="images/" + archive.records["name"])
-    journal = Journal(folder / "journal.jsonl", {"archive": NAME, **asdict(options)})
+    originals = [archive.root / name for name in FOLDERS]
+    folder = outputs.make_folder(output, records, archive.root, originals)
+    described = {"archive": NAME, **asdict(options)}
+    journal = Journal(folder / "journal.jsonl", described, NEEDED, archive.tarball)
     _require_room(folder, len(records) - len(journal.of(records, folder)), options)
     sources = None
     if archive.tarball is not None:
@@ -89,16 +95,20 @@ def prepare(
         def sources(todo: pd.DataFrame) -> Iterator[tuple[Any, bytes]]:
             return tarball.members(archive.tarball, todo, absent)
 
-    before = work_through(
-        process,
-        records,
-        journal,
-        options,
-        workers,
-        name=NAME,
-        progress=progress,
-        sources=sources,
-    )
+    try:
+        before = work_through(
+            process,
+            records,
+            journal,
+            options,
+            workers,
+            name=NAME,
+            progress=progress,
+            sources=sources,
+        )
+    except tarball.DamagedTarball:
+        journal.forget()  # a checksum says that something is wrong, not what
+        raise
     return _finish(archive, records, folder, journal, options, before)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 import pandas as pd
 
@@ -15,8 +17,29 @@ from hml_core.errors import DataError
 from hml_core.progress import Progress
 
 # What a cut-off or damaged (gzip) stream makes its readers raise.
-_DAMAGED = (tarfile.TarError, EOFError, zlib.error, OSError)
+_DAMAGED = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError)
+GZIP = b"\x1f\x8b"
 CHUNK = 2**24
+
+
+class DamagedTarball(DataError):
+    """A tarball that is cut off, or whose content is not what was packed."""
+
+
+class _Member(tarfile.TarInfo):
+    """A member whose header must be whole.
+
+    tarfile takes any header that it cannot read, after the first, for the end of a tarball.
+    """
+
+    @classmethod
+    def fromtarfile(cls, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        try:
+            return super().fromtarfile(tar)
+        except tarfile.EOFHeaderError:
+            raise  # the proper end: a block of zeros
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"no whole header at byte {tar.offset}: {error}") from error
 
 
 def members(
@@ -25,31 +48,64 @@ def members(
     """The rows of ``todo`` with the content of their images, in the tarball's order.
 
     Members are only looked up by name below the archive's folder (``todo["name"]``); nothing is written,
-    and links and devices are passed over. Reading stops when every row has been seen. ``absent`` is
+    and links and devices are passed over. The tarball is read to its end, so that gzip's checksum is
+    compared; the last row comes only after that, and with nothing ``todo`` nothing is read. ``absent`` is
     called for each row that a whole tarball does not hold.
 
     Raises
     ------
+    DamagedTarball
+        Where it ends too early or is damaged: nothing that came before can be relied on.
     DataError
-        Where the stream ends too early or is damaged.
+        Where it cannot be read.
     """
     wanted = {row.name_: row for row in todo.rename(columns={"name": "name_"}).itertuples()}
-    try:
-        with tarfile.open(tarball, mode="r|*") as stream:
+    if not wanted:
+        return
+    last = None  # held back: whoever has all rows knows that the tarball is whole
+    with _readable(tarball), _content(tarball) as content:
+        with tarfile.open(fileobj=content, mode="r|", tarinfo=_Member) as stream:
             for member in stream:
-                if not wanted:
-                    return
                 row = wanted.pop(_below_the_folder(member.name), None) if member.isreg() else None
                 if row is not None:
-                    yield row, stream.extractfile(member).read()
+                    if last is not None:
+                        yield last
+                    last = row, stream.extractfile(member).read()
                 stream.members.clear()  # tarfile keeps a description of each: 460,000 of them
-    except _DAMAGED as error:
-        raise DataError(
-            f"{str(tarball)!r} is damaged or not whole ({error}). The images before the damage are "
-            "done and kept; download it again, and the same call goes on."
-        ) from error
+        _read_to_the_end(content)
+    if last is not None:
+        yield last
     for row in wanted.values():
         absent(row)
+
+
+def _content(tarball: Path) -> IO[bytes]:
+    """A tarball's bytes, unpacked where it is gzipped."""
+    with tarball.open("rb") as stream:
+        is_gzip = stream.read(len(GZIP)) == GZIP
+    return gzip.open(tarball) if is_gzip else tarball.open("rb")
+
+
+def _read_to_the_end(content: IO[bytes]) -> None:
+    while rest := content.read(CHUNK):
+        if rest.strip(b"\0"):
+            raise tarfile.ReadError("it goes on after its end")
+
+
+@contextmanager
+def _readable(tarball: Path) -> Iterator[None]:
+    """Errors of reading in words that say what to do."""
+    try:
+        yield
+    except DataError:
+        raise
+    except _DAMAGED as error:
+        raise DamagedTarball(
+            f"{str(tarball)!r} is damaged or not whole ({error}). Nothing in it is taken as good: "
+            "download it again, and the same call starts over with what the new file holds."
+        ) from error
+    except OSError as error:
+        raise DataError(f"{str(tarball)!r} cannot be read: {error.strerror or error}.") from error
 
 
 def _below_the_folder(name: str) -> str:
@@ -65,14 +121,16 @@ def read_single(path: Path, name: str) -> bytes:
     DataError
         Where it is not there, or the tarball is damaged.
     """
-    try:
-        with tarfile.open(path, mode="r|*") as stream:
+    found = None
+    with _readable(path), _content(path) as content:
+        with tarfile.open(fileobj=content, mode="r|", tarinfo=_Member) as stream:
             for member in stream:
-                if member.isreg() and PurePosixPath(member.name).name == name:
-                    return stream.extractfile(member).read()
-    except _DAMAGED as error:
-        raise DataError(f"{str(path)!r} is damaged or not whole: {error}") from error
-    raise DataError(f"{str(path)!r} holds no {name}.")
+                if found is None and member.isreg() and PurePosixPath(member.name).name == name:
+                    found = stream.extractfile(member).read()
+        _read_to_the_end(content)
+    if found is None:
+        raise DataError(f"{str(path)!r} holds no {name}.")
+    return found
 
 
 def verify(tarball: Path, *, progress: bool = True) -> None:

@@ -76,6 +76,8 @@ class Archive:
     records : DataFrame
         A row for each image, in order of ``id``: ``id``, ``class``, ``lesion_id`` (empty where unknown),
         ``path``.
+    root, images : Path
+        The folder of all of it, and that of the images.
     unlisted : int
         Images of the folder that the ground truth does not name; they are left out.
     synthetic : bool
@@ -83,6 +85,8 @@ class Archive:
 
     name: str
     records: pd.DataFrame
+    root: Path
+    images: Path
     unlisted: int = 0
     synthetic: bool = False
     classes: tuple[str, ...] = field(default=())
@@ -113,7 +117,7 @@ def read(name: str, root: str | Path) -> Archive:
     unlisted = sum(path.stem not in listed for path in images.glob("*.jpg"))
     present = [column for column in layout.classes if (records["class"] == column).any()]
     mark = (root / synthetic.MARK).exists()
-    return Archive(name, records, unlisted, mark, tuple(present))
+    return Archive(name, records, root, images, unlisted, mark, tuple(present))
 
 
 def _find(root: Path, name: str, layout: Layout, *, folder: bool = False) -> Path:

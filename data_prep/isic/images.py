@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +68,13 @@ class Options:
 
 
 def transform(image: np.ndarray, options: Options) -> Image.Image:
-    """Colour constancy, crop and resize of a uint8 (H, W, 3) image."""
+    """Colour constancy, crop and resize of a uint8 (H, W, 3) image.
+
+    Raises
+    ------
+    image_files.Unreadable
+        For one that is too long for its width.
+    """
     if options.constancy == "gray_world":
         image = color_constancy.gray_world(image, options.segments)
     elif options.constancy == "shades_of_gray":
@@ -77,6 +82,7 @@ def transform(image: np.ndarray, options: Options) -> Image.Image:
     if options.crop:
         image = crop.center_square(image)
     height, width = image.shape[:2]
+    image_files.require_shape((width, height), options.size)
     scale = options.size / min(height, width)
     size = (max(round(width * scale), options.size), max(round(height * scale), options.size))
     return Image.fromarray(np.ascontiguousarray(image)).resize(size, Image.Resampling.LANCZOS)
@@ -89,17 +95,19 @@ def process(source: Path, target: Path, options: Options) -> dict[str, Any]:
     -------
     dict
         ``source_sha256``, ``output_sha256`` and, per channel of the result in [0, 1], the ``sum`` and
-        ``square_sum`` over its ``pixels``; or ``error`` for an image that does not decode.
+        ``square_sum`` over its ``pixels``; or ``error`` for an image that does not decode
+        or encode.
     """
     try:
         data = image_files.read(source)
         made = transform(np.asarray(image_files.decode(data)), options)
+        encoding = (
+            {"quality": options.quality, "subsampling": 0} if options.format == "jpeg" else {}
+        )
+        encoded = image_files.encode(made, options.format, **encoding)
     except image_files.Unreadable as error:
         return {"error": str(error)}
-    buffer = io.BytesIO()
-    encoding = {"quality": options.quality, "subsampling": 0} if options.format == "jpeg" else {}
-    made.save(buffer, format=options.format, **encoding)
-    written = image_files.write(target, buffer.getvalue())
+    written = image_files.write(target, encoded)
     counts = np.array(made.histogram(), dtype=np.int64).reshape(3, 256)
     levels = np.arange(256) / 255
     return {

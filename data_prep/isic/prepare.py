@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from data_prep import output as outputs
 from data_prep.isic import splits
 from data_prep.isic.archive import ARCHIVES, Archive
 from data_prep.isic.images import FORMATS, Options, process
@@ -23,6 +24,15 @@ from hml_core import files
 from hml_core.errors import DataError
 
 MANIFEST = ("id", "class", "lesion_id", "split", "file", "source_sha256", "output_sha256")
+
+# Of each prepared image.
+NEEDED = {
+    "source_sha256": str,
+    "output_sha256": str,
+    "pixels": int,
+    "sum": list,
+    "square_sum": list,
+}
 
 
 @dataclass(frozen=True)
@@ -87,9 +97,9 @@ def prepare(
     ------
     ConfigError, DataError
         Before anything is done: wrong options, a split that does not fit, an output folder that was made
-        with other options.
+        with other options, is the archive's own or lies among its images.
     RunError
-        Where ``output`` cannot be written to.
+        Where ``output`` cannot be written to, such as on a full disk.
     """
     options = options or Options()
     workers = checked_workers(workers)
@@ -98,11 +108,11 @@ def prepare(
         records = records.assign(split=splits.by_lesion(records, seed))
     else:
         records = records.assign(split=splits.from_csv(records, split_csv)).dropna(subset="split")
-    folder = files.require_writable(Path(output))
-    (folder / "images").mkdir(exist_ok=True)
     suffix = FORMATS[options.format]
     records = records.assign(file=[f"images/{image}{suffix}" for image in records["id"]])
-    done = Journal(folder / "journal.jsonl", {"archive": archive.name, **asdict(options)})
+    folder = outputs.make_folder(output, records, archive.root, {archive.images})
+    described = {"archive": archive.name, **asdict(options)}
+    done = Journal(folder / "journal.jsonl", described, NEEDED)
     before = work_through(
         process, records, done, options, workers, name=archive.name, progress=progress
     )

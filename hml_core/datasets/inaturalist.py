@@ -8,6 +8,7 @@ is what networks are tested on. A validation split of one's own comes out of the
 from __future__ import annotations
 
 import math
+import reprlib
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ from hml_core.datasets.base import LabelledFiles, Splits, hold_out
 from hml_core.errors import DataError
 
 NAME = "inat2018"
+MANIFEST = ("category", "split", "file", "output_sha256")  # columns that are read
+CATEGORIES = ("category", "name", "supercategory", "train_images")
 SEEN = 224 / 256  # part of the shorter side that a network is tested on
 
 
@@ -34,25 +37,33 @@ def load(config, data_root) -> Splits:
     Raises
     ------
     DataError
-        Where the folder was not prepared, holds another archive or has changed since; where images were
-        prepared smaller than ``config.image_size`` asks for; for a subset of more than there is.
+        Where the folder was not prepared, holds another archive or has changed since; where its two
+        tables do not agree, or leave a category without training images or no image to test on; where
+        images were prepared smaller than ``config.image_size`` asks for; for a subset of more than there
+        is.
     """
     folder, described = prepared.find(Path(data_root), NAME)
-    manifest = prepared.read_table(folder, "manifest", described)
-    categories = prepared.read_table(folder, "categories", described)
+    manifest = prepared.read_table(folder, "manifest", described, MANIFEST)
+    categories = prepared.read_table(folder, "categories", described, CATEGORIES)
     _require_pixels(config.image_size, described["options"]["size"], folder)
-    counts = categories["train_images"].to_numpy(dtype=np.int64)
+    ids = _category_ids(manifest, len(categories), folder)
+    counts = _train_images(categories, ids[manifest["split"] == "train"], folder)
     order = _classes(counts, config.subset_classes)  # category ids
     labels = np.full(len(counts), -1)
     labels[order] = np.arange(len(order))
-    label = labels[_category_ids(manifest, len(counts), folder)]
-    train = _files(folder, manifest, label, "train")
+    label = labels[ids]
+    train, test = (_files(folder, manifest, label, split) for split in ("train", "validation"))
+    if not len(test.targets):
+        raise DataError(
+            f"{str(folder / 'manifest.csv')!r} has no validation image of these categories, on which "
+            "networks are tested: prepare it again, or take other `subset_classes`."
+        )
     kept, validation = _chosen(config, train.targets, tuple(categories["name"][order]))
     return Splits(
         name=config.dataset,
         train=train.take(kept).require_files(),
         validation=None if validation is None else train.take(validation).require_files(),
-        test=_files(folder, manifest, label, "validation").require_files(),
+        test=test.require_files(),
         class_names=tuple(categories["name"][order]),
         class_groups=tuple(categories["supercategory"][order]),
         mean=(normalisation := prepared.normalisation(config.normalisation, described))[0],
@@ -72,12 +83,50 @@ def _require_pixels(image_size: int, size: int, folder: Path) -> None:
 
 
 def _category_ids(manifest: pd.DataFrame, number: int, folder: Path) -> np.ndarray:
-    ids = manifest["category"].to_numpy(dtype=np.int64)
-    if len(ids) and not 0 <= ids.min() <= ids.max() < number:
+    path = folder / "manifest.csv"
+    ids = _integers(manifest, "category", path)
+    outside = ids[(ids < 0) | (ids >= number)]
+    if len(outside):
         raise DataError(
-            f"{str(folder / 'manifest.csv')!r} has the category {ids.max()}: expected 0 … {number - 1}."
+            f"{str(path)!r} has the category {outside[0]}: expected 0 … {number - 1}. Prepare it again."
         )
     return ids
+
+
+def _train_images(categories: pd.DataFrame, train_ids: np.ndarray, folder: Path) -> np.ndarray:
+    """Training images of each category, int64 (C,), after a check that both tables agree on them."""
+    path = folder / "categories.csv"
+    ids = _integers(categories, "category", path)
+    if (misplaced := np.flatnonzero(ids != np.arange(len(ids)))).size:
+        row = misplaced[0]
+        raise DataError(
+            f"{str(path)!r} has the category {ids[row]} in row {row + 1}: expected {row}, as the "
+            "categories are numbered in order. Prepare it again."
+        )
+    counts = _integers(categories, "train_images", path)
+    listed = np.bincount(train_ids, minlength=len(counts))
+    if (wrong := np.flatnonzero(counts != listed)).size:
+        raise DataError(
+            f"{str(path)!r} gives the category {wrong[0]} {counts[wrong[0]]} training images: expected "
+            f"{listed[wrong[0]]}, as in the manifest. Prepare it again."
+        )
+    if (empty := np.flatnonzero(counts == 0)).size:
+        raise DataError(
+            f"The category {empty[0]} in {str(path)!r} has no training image: expected one or more."
+        )
+    return counts
+
+
+def _integers(table: pd.DataFrame, column: str, path: Path) -> np.ndarray:
+    """A column of text as int64 (N,)."""
+    texts = table[column]
+    wrong = texts[~texts.str.fullmatch("-?[0-9]{1,18}")]
+    if len(wrong):
+        raise DataError(
+            f"{str(path)!r} has the {column} {reprlib.repr(wrong.iloc[0])} in row {wrong.index[0] + 1}: "
+            "expected a whole number. Prepare it again."
+        )
+    return texts.to_numpy().astype(np.int64)
 
 
 def _classes(counts: np.ndarray, wanted: int) -> np.ndarray:

@@ -15,6 +15,7 @@ from hml_core.errors import DataError
 
 # Of P2's published code, for images prepared with colour constancy.
 AUTHORS = ((0.59451115, 0.59429777, 0.59418184), (0.14208533, 0.18548788, 0.20363748))
+COLUMNS = ("class", "split", "file", "output_sha256")
 SPLITS = ("train", "validation", "test")
 
 
@@ -41,9 +42,14 @@ def load(config, data_root, *, archive: str, classes: tuple[str, ...] = ()) -> S
         Where the folder was not prepared, holds another challenge or has changed since; where a class
         is missing from a split; where images were prepared smaller than ``config.image_size``.
     """
-    folder, described = prepared.find(Path(data_root), archive)
-    manifest = prepared.read_table(folder, "manifest", described)
+    folder, described = prepared.find(Path(data_root), archive, lists=("classes", "class_names"))
+    manifest = prepared.read_table(folder, "manifest", described, COLUMNS)
     wanted = list(classes or described["classes"])
+    if unknown := [name for name in wanted if name not in described["classes"]]:
+        raise DataError(
+            f"{str(folder / 'prepared.json')!r} is damaged: expected the class {unknown[0]} among its "
+            "`classes`, found none. Prepare it again."
+        )
     manifest = manifest[manifest["class"].isin(wanted)]
     counts = pd.crosstab(manifest["class"], manifest["split"]).reindex(
         index=wanted, columns=SPLITS, fill_value=0

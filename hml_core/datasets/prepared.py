@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import math
+import reprlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +18,27 @@ from hml_core.errors import ConfigError, DataError
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and standard deviation
 
 
-def find(root: Path, archive: str) -> tuple[Path, dict[str, Any]]:
+def find(root: Path, archive: str, *, lists: Sequence[str] = ()) -> tuple[Path, dict[str, Any]]:
     """The prepared folder, ``root`` or the one whose ``prepared/`` it is, and what it says of itself.
+
+    What it says holds ``synthetic`` (bool), ``options`` with ``size`` (pixels, int ≥ 0), ``mean`` and
+    ``std`` (of red, green and blue, both or neither) and those that ``lists`` names, texts, as many each.
 
     Raises
     ------
     DataError
-        Where there is none, or one of another archive.
+        Where there is none, or one of another archive, or one whose description is damaged.
     """
     for folder in (root, root / "prepared"):
         path = folder / "prepared.json"
         if path.is_file():
-            try:
-                described = json.loads(path.read_text())
-                found = described["archive"]
-            except (OSError, ValueError, KeyError, TypeError) as error:
+            described = _read(path)
+            _require(path, described, "archive", "a text", lambda value: isinstance(value, str))
+            if described["archive"] != archive:
                 raise DataError(
-                    f"{str(path)!r} is damaged: {error!r}. Prepare it again."
-                ) from error
-            if found != archive:
-                raise DataError(f"{str(folder)!r} holds {found}: expected {archive}.")
+                    f"{str(folder)!r} holds {described['archive'][:40]}: expected {archive}."
+                )
+            _validate(path, described, lists)
             return folder, described
     raise DataError(
         f"There is no prepared {archive} in {str(root)!r}: run `hml prepare {archive} --data-root …` "
@@ -41,18 +46,111 @@ def find(root: Path, archive: str) -> tuple[Path, dict[str, Any]]:
     )
 
 
-def read_table(folder: Path, name: str, described: dict[str, Any]) -> pd.DataFrame:
-    """``<name>.csv`` of a prepared folder, as text, if it is what was written.
+def _damaged(path: Path, what: str) -> DataError:
+    return DataError(f"{str(path)!r} is damaged: {what}. Prepare it again.")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    # The errors of the decoders hold the whole file: only what they are about is said.
+    try:
+        described = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise _damaged(path, error.strerror or type(error).__name__) from error
+    except UnicodeDecodeError as error:
+        raise _damaged(path, f"byte {error.start} is not UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise _damaged(path, f"line {error.lineno} is not JSON ({error.msg})") from None
+    except (ValueError, RecursionError):
+        raise _damaged(path, "expected JSON of a few levels and numbers of a few digits") from None
+    if not isinstance(described, dict):
+        raise _damaged(path, f"expected fields and values, got {reprlib.repr(described)}")
+    return described
+
+
+def _require(
+    path: Path, fields: Any, name: str, expected: str, is_right: Callable[[Any], bool]
+) -> None:
+    """``name`` in ``fields``; one in ``options`` is written ``options.<name>``."""
+    *outer, last = name.split(".")
+    for part in outer:
+        fields = fields[part]
+    if last not in fields:
+        raise _damaged(path, f"expected `{name}` to be {expected}, found none")
+    if not is_right(fields[last]):
+        raise _damaged(
+            path, f"expected `{name}` to be {expected}, got {reprlib.repr(fields[last])}"
+        )
+
+
+def _validate(path: Path, described: dict[str, Any], lists: Sequence[str]) -> None:
+    def is_pixels(value: Any) -> bool:
+        return type(value) is int and value >= 0
+
+    def is_colour(value: Any) -> bool:
+        return isinstance(value, list) and len(value) == 3 and all(map(_is_finite, value))
+
+    def is_texts(value: Any) -> bool:
+        return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+    _require(path, described, "synthetic", "true or false", lambda value: isinstance(value, bool))
+    _require(path, described, "options", "fields and values", lambda value: isinstance(value, dict))
+    _require(path, described, "options.size", "a whole number ≥ 0", is_pixels)
+    if "mean" in described or "std" in described:
+        _require(path, described, "mean", "three numbers", is_colour)
+        _require(
+            path,
+            described,
+            "std",
+            "three numbers > 0",
+            lambda value: is_colour(value) and min(value) > 0,
+        )
+    for name in lists:
+        _require(path, described, name, "a list of texts", is_texts)
+    if len({len(described[name]) for name in lists}) > 1:
+        raise _damaged(path, f"expected as many {' as '.join(f'`{name}`' for name in lists)}")
+
+
+def _is_finite(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < math.inf  # false for NaN
+
+
+def read_table(
+    folder: Path, name: str, described: dict[str, Any], columns: Sequence[str]
+) -> pd.DataFrame:
+    """``<name>.csv`` of a prepared folder, as text, if it is what was written and has ``columns``.
 
     Raises
     ------
     DataError
-        Where it is not.
+        Where it is not, or is no table of such columns.
     """
     path = folder / f"{name}.csv"
     if not path.is_file() or files.sha256(path) != described.get(f"{name}_sha256"):
         raise DataError(f"{str(path)!r} is not what was prepared: prepare it again.")
-    return pd.read_csv(path, dtype=str, keep_default_na=False)
+    _require_rectangle(path)
+    try:
+        found = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+    except (pd.errors.EmptyDataError, pd.errors.ParserError) as error:
+        raise _damaged(path, str(error).strip()[:200]) from None
+    if missing := [column for column in columns if column not in found]:
+        raise _damaged(path, f"expected the column {missing[0]!r}, found none")
+    return found
+
+
+def _require_rectangle(path: Path) -> None:
+    # pandas makes an index of what is too much from the first row on, and empty texts of what is missing.
+    with path.open(encoding="utf-8", newline="") as stream:
+        lines = csv.reader(stream)
+        try:
+            width = len(next(lines, []))
+            for row in lines:
+                if row and len(row) != width:
+                    what = f"expected {width} values in line {lines.line_num}, got {len(row)}"
+                    raise _damaged(path, what)
+        except UnicodeDecodeError:
+            raise _damaged(path, "it is not UTF-8") from None
+        except csv.Error as error:
+            raise _damaged(path, f"line {lines.line_num}: {error}") from None
 
 
 def normalisation(

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import pkgutil
 import shutil
 import subprocess
 import sys
-import tarfile
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -25,17 +21,6 @@ from hml_core.cli import main
 from hml_core.errors import ConfigError, DataError
 
 SMALL = Options(size=48)
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    return synthetic.make(tmp_path_factory.mktemp("inat"), images=300, side=64)
-
-
-@pytest.fixture
-def root(made, tmp_path):
-    """A copy that a test may damage."""
-    return shutil.copytree(made, tmp_path / "inat")
 
 
 @pytest.fixture(scope="module")
@@ -270,105 +255,8 @@ def test_the_command_says_what_it_did(tmp_path):
     assert "Download train_val2018.tar.gz" in result.output
 
 
-# The tarballs as they are downloaded --------------------------------------------------------------
-
-
-def packed(root, folder, *, with_jsons=False, leave_out=(), extra=()):
-    """The archive in ``root`` as the official tarballs, in a folder of its own."""
-    folder.mkdir()
-    with tarfile.open(folder / "train_val2018.tar.gz", "w:gz") as stream:
-        for name, content in extra:
-            info = tarfile.TarInfo(name)
-            if isinstance(content, str):
-                info.type, info.linkname = tarfile.SYMTYPE, content
-                stream.addfile(info)
-            else:
-                info.size = len(content)
-                stream.addfile(info, io.BytesIO(content))
-        for path in sorted((root / "train_val2018").rglob("*.jpg"), key=lambda path: path.name):
-            if path.name not in leave_out:
-                stream.add(path, str(path.relative_to(root)))
-    for name in ("train2018.json", "val2018.json"):
-        if with_jsons:
-            with tarfile.open(folder / f"{name}.tar.gz", "w:gz") as stream:
-                stream.add(root / name, name)
-        else:
-            shutil.copy(root / name, folder)
-    return folder
-
-
-def test_the_tarballs_give_the_same_files_as_the_unpacked_archive(root, tmp_path):
-    tarballs = packed(root, tmp_path / "tar", with_jsons=True)
-    before = sorted(path.name for path in tarballs.iterdir())
-    for name, source in (("a", root), ("b", tarballs)):
-        prepare(archive.read(source), tmp_path / name, SMALL, workers=2, progress=False)
-    for name in ("manifest.csv", "categories.csv", "rejected.csv"):
-        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
-    listed = pd.read_csv(tmp_path / "a" / "manifest.csv")["file"]
-    for file in listed[::17]:
-        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
-    assert sorted(path.name for path in tarballs.iterdir()) == before, "nothing is unpacked"
-
-
-def test_a_tarball_that_is_cut_off_is_named_and_what_was_done_is_kept(root, tmp_path):
-    folder = packed(root, tmp_path / "tar")
-    tarball, out = folder / "train_val2018.tar.gz", tmp_path / "out"
-    whole = tarball.read_bytes()
-    tarball.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match=r"train_val2018.tar.gz' is damaged or not whole"):
-        prepare(archive.read(folder), out, SMALL, workers=1, progress=False)
-    assert not (out / "prepared.json").exists()
-    done = len(list((out / "images").rglob("*.jpg")))
-    assert 10 < done < len(archive.read(folder).records) - 10
-    tarball.write_bytes(whole)  # downloaded again
-    made = prepare(archive.read(folder), out, SMALL, workers=1, progress=False)
-    assert made.done_before == done
-    assert len(made.rejected) == 0, "what was not reached is not rejected"
-
-
-def test_an_image_that_the_tarball_does_not_hold_is_rejected_by_name(root, tmp_path):
-    records = archive.read(root).records
-    counts = records[records["split"] == "train"]["category"].value_counts()
-    gone = records[(records["category"] == counts.index[0]) & (records["split"] == "train")].iloc[0]
-    folder = packed(root, tmp_path / "tar", leave_out=(gone["path"].name,))
-    made = prepare(archive.read(folder), tmp_path / "out", SMALL, workers=1, progress=False)
-    assert made.rejected[["id", "reason"]].values.tolist() == [[gone["id"], "not in the archive"]]
-
-
-def test_hostile_members_write_nothing(root, tmp_path):
-    inside = archive.read(root).records["name"].iloc[0]
-    extra = [
-        ("../outside.jpg", b"x"),
-        ("/tmp/absolute-member.jpg", b"x"),
-        ("train_val2018/../../outside.jpg", b"x"),
-        (f"train_val2018/{inside}", "/etc/passwd"),  # a link of a listed name, before the file
-        ("train_val2018/not/listed/a.jpg", b"x"),
-    ]
-    folder = packed(root, tmp_path / "tar", extra=extra)
-    made = prepare(archive.read(folder), tmp_path / "out", SMALL, workers=1, progress=False)
-    assert len(made.rejected) == 0
-    assert not (tmp_path / "outside.jpg").exists()
-    assert not Path("/tmp/absolute-member.jpg").exists()
-    found = {str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.jpg")}
-    assert found == set(made.manifest["file"])
-
-
-def test_the_tarballs_sum_is_compared_where_asked(root, tmp_path, monkeypatch):
-    folder = packed(root, tmp_path / "tar")
-    call = ["prepare", "inat2018", "--data-root", str(folder), "--size", "32", "--verify"]
-    refused = CliRunner().invoke(main, [*call, "--workers", "1"])
-    assert refused.exit_code == 1
-    assert "is not the official file: its MD5 is" in refused.output
-    assert not (folder / "prepared" / "manifest.csv").exists()
-    sums = "torchvision.datasets.inaturalist.DATASET_MD5"
-    content = (folder / "train_val2018.tar.gz").read_bytes()
-    monkeypatch.setitem(pkgutil.resolve_name(sums), "2018", hashlib.md5(content).hexdigest())
-    assert CliRunner().invoke(main, [*call, "--workers", "1"]).exit_code == 0
-    unpacked = CliRunner().invoke(main, [*call[:3], str(root), *call[4:]])
-    assert "there is no tarball" in unpacked.output
-
-
 def test_a_worker_imports_neither_torch_nor_pandas():
-    code = "import sys, data_prep.inaturalist.images; print({'torch', 'pandas'} & set(sys.modules))"
+    modules = "data_prep.worker, data_prep.inaturalist.images"
+    code = f"import sys, {modules}; print({{'torch', 'pandas'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
