@@ -4,9 +4,9 @@
     python -m benchmarks.cost --rate 1000          # from an assumption, and marked as one
 
 The rate is that of training ``python -m benchmarks.inat`` measured on one device. Evaluation is a forward
-pass, a third of a training step's work. Several devices are taken to be as many times faster, so that hours
-and money are lower bounds, as long as the processor cores feed them: an image takes a core as long as was
-measured.
+pass, a third of a training step's work. Several devices are taken to be as many times faster, so that
+hours and money are lower bounds, as long as the processor cores feed them: an image takes a core as long
+as was measured.
 """
 
 from __future__ import annotations

@@ -20,6 +20,8 @@ AUTHOR_EQUIVALENTS = {
     "dhml1": "CHML3_W_CS_F_32_D_10000000_start_hm_type_epoch",
     "dhml2": "CHML4_W_CS_F_32_D_10000000_start_hm_type_epoch",
 }
+# "CE", "CE (ERM) SGD", "CE joint (90 ep)"; not "CE-DRW", "CE + tuned WD", nor what was quoted.
+PLAIN_CE = r"CE(?: joint)?(?: \((?!quoted).*)?"
 TABLES = ("cifar_lt", "inaturalist2018", "isic2018_author_runs")
 
 
@@ -56,9 +58,16 @@ def comparable(
 ) -> pd.Series | None:
     """The published figure that a recipe may be set beside in this setting, or None.
 
-    The choice is that of ``comparable.csv`` (``comparable_inaturalist2018.csv``): same network, schedule
-    and augmentation unless its ``remark`` says otherwise. The result has the columns of :func:`table` and
-    the remark. iNaturalist 2018 has a ratio of its own, whatever ``imbalance_ratio`` says.
+    The choice on CIFAR is that of ``comparable.csv``: same network, schedule and augmentation unless its
+    ``remark`` says otherwise. On iNaturalist 2018, which has a ratio of its own whatever
+    ``imbalance_ratio`` says, it is that of ``comparable_inaturalist2018.csv``: same network and image
+    size, whose sources trained for other numbers of epochs and on other schedules.
+
+    Returns
+    -------
+    pandas.Series or None
+        The columns of :func:`table`, the ``remark``, ``epochs`` (on iNaturalist 2018; NaN where the
+        source does not say) and ``ce_percent``, cross-entropy in the same source (NaN where it has none).
     """
     is_natural = dataset == "inat2018"
     figures = table("inaturalist2018" if is_natural else "cifar_lt", folder)
@@ -69,8 +78,15 @@ def comparable(
         setting = setting[setting["imbalance_ratio"] == imbalance_ratio]
     name = "comparable_inaturalist2018.csv" if is_natural else "comparable.csv"
     choices = pd.read_csv(Path(folder) / name, keep_default_na=False).query("recipe == @recipe")
+    if "epochs" in choices:
+        choices["epochs"] = pd.to_numeric(choices["epochs"])
     found = choices.merge(setting, on=["source", "method"])
-    return None if found.empty else found.iloc[0]
+    if found.empty:
+        return None
+    plain = (
+        setting[setting["method"].str.fullmatch(PLAIN_CE)].groupby("source")["mean_percent"].first()
+    )
+    return found.assign(ce_percent=found["source"].map(plain)).iloc[0]
 
 
 def author_runs(folder: str | Path = FOLDER) -> pd.DataFrame:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from hml_core import datasets, published, recipes, stats
 from hml_core import metrics as measures
+from hml_core.config import RunConfig
 from hml_core.runs import SELECTIONS, Run
 
 METRICS = {
@@ -99,8 +100,8 @@ def differences(
     -------
     pandas.DataFrame
         One row per other group: difference, low, high (percentage points, Student-t interval of the
-        mean difference), p_value (paired t-test, two-sided), p_holm (corrected for the number of rows)
-        and n.
+        mean difference), sd (of the differences), p_value (paired t-test, two-sided), p_holm (corrected
+        for the number of rows) and n.
 
     Raises
     ------
@@ -134,10 +135,11 @@ def differences(
                 "difference": paired.difference,
                 "low": paired.low,
                 "high": paired.high,
+                "sd": paired.sd,
                 "p_value": paired.p_value,
             }
         rows.append(row)
-    columns = [by, "n", "difference", "low", "high", "p_value"]
+    columns = [by, "n", "difference", "low", "high", "sd", "p_value"]
     result = pd.DataFrame(rows).reindex(columns=columns)
     result["p_holm"] = stats.holm(result["p_value"].to_numpy(dtype=float)) if len(result) else []
     return result
@@ -228,8 +230,10 @@ def selections(
 def beside_published(frame: pd.DataFrame, *, metric: str = "top1") -> pd.DataFrame:
     """Ours by recipe and setting beside the published figure of the same setting.
 
-    The column "same protocol" says whether ours is that of the literature: network and epochs, such as
-    200 of ResNet-32 on CIFAR. Percent; "–" where nothing comparable was published.
+    The column "same protocol" says whether ours is that of the figure beside it: network, image size,
+    epochs (on iNaturalist 2018 those of that source; "not stated" where it does not give them), the data
+    set's default schedule and no average of the weights. Percent; "–" where nothing comparable was
+    published. "CE of that source" shows how much of a difference is protocol rather than method.
     """
     done = _finished(frame, "last")
     rows = []
@@ -243,8 +247,6 @@ def beside_published(frame: pd.DataFrame, *, metric: str = "top1") -> pd.DataFra
         known = None
         if not (runs["synthetic"].any() or datasets.is_subset(runs.iloc[0])):
             known = published.comparable(recipe, name, kind, ratio)
-        protocol = datasets.DATASETS[dataset].published if dataset in datasets.DATASETS else {}
-        same = all((runs[field] == value).all() for field, value in protocol.items())
         rows.append(
             {
                 "Setting": kind if kind == "natural" else f"{kind} {ratio:g}",
@@ -255,15 +257,43 @@ def beside_published(frame: pd.DataFrame, *, metric: str = "top1") -> pd.DataFra
                 "Difference": "–"
                 if known is None
                 else f"{values.mean() - known['mean_percent']:+.1f}",
-                "Same protocol": "yes" if same and known is not None else "no",
+                "Same protocol": _same_protocol(dataset, runs, known),
+                "CE of that source": "–"
+                if known is None or np.isnan(known["ce_percent"])
+                else f"{known['ce_percent']:.1f}",
                 "Evidence": "–" if known is None else known["evidence"],
                 "Source": "–" if known is None else known["source"].split(" (")[0],
-                "Remark": "" if known is None else known["remark"],
+                "Remark": "" if known is None else _remark(known),
             }
         )
     made = pd.DataFrame(rows).set_index("Setting")
     # Those of CIFAR-LT are in the text beside its tables.
-    return made if (done["dataset"] == "inat2018").any() else made.drop(columns="Remark")
+    of_inaturalist = (done["dataset"] == "inat2018").any()
+    return made if of_inaturalist else made.drop(columns=["CE of that source", "Remark"])
+
+
+def _same_protocol(dataset: str, runs: pd.DataFrame, known: pd.Series | None) -> str:
+    """ "yes", "no", or "not stated" where all is the same as far as the source says."""
+    if known is None:
+        return "no"
+    protocol: dict[str, object] = {"ema_decay": 0.0}
+    if dataset in datasets.DATASETS:
+        protocol |= datasets.DATASETS[dataset].published
+        protocol["lr_schedule"] = RunConfig(dataset=dataset).lr_schedule
+    if "epochs" in known:
+        protocol["epochs"] = known["epochs"]
+    unstated = [field for field, value in protocol.items() if pd.isna(value)]
+    given = [field for field in protocol if field in runs and field not in unstated]
+    if not all((runs[field] == protocol[field]).all() for field in given):
+        return "no"
+    return "not stated" if unstated else "yes"
+
+
+def _remark(known: pd.Series) -> str:
+    epochs = known.get("epochs", np.nan)
+    return "; ".join(
+        filter(None, ["" if np.isnan(epochs) else f"{epochs:.0f} epochs", known["remark"]])
+    )
 
 
 def beside_author_runs(frame: pd.DataFrame, *, selection: str = "best_validation") -> pd.DataFrame:
@@ -426,33 +456,62 @@ def conclusion(
 ) -> str:
     """What these runs say about ``methods``, in sentences: against the baseline and the best other.
 
-    "Better" and "worse" are said only where the Holm-corrected paired test stays under ``level``.
+    "Better" and "worse" are said only where the Holm-corrected paired test stays under ``level``: over
+    all recipes for the baseline, over ``methods`` for the best other. Intervals are of 95 % each. The
+    detectable difference is that of :func:`hml_core.stats.minimum_detectable` at 80 % power, with
+    ``level`` shared out among the comparisons (Bonferroni), a little larger than Holm's.
     """
     means = summary(frame, metrics=[metric], selection=selection).set_index("recipe")["mean"]
-    tests = differences(frame, baseline=baseline, metric=metric, selection=selection)
-    tests = tests.set_index("recipe")
-    others = means.drop([m for m in methods if m in means.index])
-    best = others.idxmax()
+    methods = [method for method in methods if method in means.index]
+    measured = {"metric": metric, "selection": selection}
+    tests = differences(frame, baseline=baseline, **measured).set_index("recipe")
+    others = means.drop(methods).dropna()
+    best, against_best = None, tests
+    if len(others) and (best := others.idxmax()) != baseline:
+        few = frame[frame["recipe"].isin([best, *methods])]
+        against_best = differences(few, baseline=best, **measured).set_index("recipe")
     lines = []
     for method in methods:
         if method not in tests.index:
             continue
-        row = tests.loc[method]
-        if np.isnan(row["p_holm"]):
-            verdict = "cannot be compared (too few seeds) with"
-        elif row["p_holm"] >= level:
-            verdict = "does not differ significantly from"
-        else:
-            verdict = "is better than" if row["difference"] > 0 else "is worse than"
-        name = recipes.title(method)
+        row, name = tests.loc[method], recipes.title(method)
         lines.append(
-            f"**{name}** {verdict} {recipes.title(baseline)} in "
-            f"{LABELS.get(metric, metric).lower()}: {_interval(row)} points, "
-            f"n = {row['n']:.0f} seeds, p = {_p(row['p_holm'])} (Holm)."
+            f"**{name}** {_verdict(row, level)} {recipes.title(baseline)} in "
+            f"{LABELS.get(metric, metric).lower()}: {_evidence(row, level, len(tests))}"
         )
-        gap = means[method] - means[best]
+        if best is None:
+            continue
+        scores = f"{means[method]:.1f} % against {means[best]:.1f} %"
+        if best == baseline:
+            lines.append(f"No other method is above {recipes.title(best)}: {scores}.")
+            continue
+        row = against_best.loc[method]
         lines.append(
-            f"{name} {'wins against' if gap > 0 else 'does not win against'} the best other method, "
-            f"{recipes.title(best)}: {means[method]:.1f} % against {means[best]:.1f} %."
+            f"{name} {_verdict(row, level, indistinguishable=True)} the best other method, "
+            f"{recipes.title(best)} ({scores}): {_evidence(row, level, len(against_best))}"
         )
     return "\n\n".join(lines)
+
+
+def _verdict(row: pd.Series, level: float, *, indistinguishable: bool = False) -> str:
+    if np.isnan(row["p_holm"]):
+        return "cannot be compared (too few seeds) with"
+    if row["p_holm"] < level:
+        return "is better than" if row["difference"] > 0 else "is worse than"
+    if indistinguishable:
+        return f"is not distinguishable with {row['n']:.0f} seeds from"
+    return "does not differ significantly from"
+
+
+def _evidence(row: pd.Series, level: float, comparisons: int) -> str:
+    """Difference, interval, n, p, and the smallest difference that would have been found."""
+    # The interval is of this difference alone: it may leave out 0 where the test, corrected, does not.
+    tests = "Holm" if comparisons == 1 else f"Holm, {comparisons} tests"
+    p = _p(row["p_holm"])
+    p = p if p.startswith("<") else f"= {p}"
+    found = f"{_interval(row)} points, n = {row['n']:.0f} seeds, p {p} ({tests})."
+    if np.isnan(row["p_holm"]) or not row["sd"] > 0:
+        return found
+    alpha, n = level / comparisons, int(row["n"])
+    effect = stats.minimum_detectable(row["sd"], n, alpha=alpha)
+    return f"{found} Detectable with 80 % power: {effect:.1f} points."

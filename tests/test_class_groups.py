@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from hml_core import class_groups, plots
 from hml_core.config import RunConfig
@@ -44,12 +45,48 @@ def test_groups_come_by_size_with_an_interval_over_their_classes():
     assert found["images"].tolist() == [830, 830, 110, 110]
     aves = found.iloc[0]
     assert aves["mean"] == pytest.approx((1.0 + 0.9 + 0.6) / 3)
-    # Each resample is a mean of three of them: the extremes are three times the same, 1/27 each.
-    assert aves["low"] == pytest.approx(0.6, abs=1e-6)
-    assert aves["high"] == pytest.approx(1.0, abs=1e-6)
+    # Three classes: Student's t, cut off at 1.
+    half = scipy.stats.t.ppf(0.975, 2) * np.std([1.0, 0.9, 0.6], ddof=1) / np.sqrt(3)
+    assert aves["low"] == pytest.approx(aves["mean"] - half)
+    assert aves["high"] == 1.0
     table = class_groups.table(found)
-    assert table.loc["Aves", "CE"] == "83.3 [60.0, 100.0]"
+    assert table.loc["Aves", "CE"] == "83.3 [31.6, 100.0]"
     assert table.loc["Fungi", "Training images"] == "110"
+
+
+def test_few_classes_have_an_interval_that_holds_what_it_says():
+    """Four classes of one kind, drawn 300 times; a percentile bootstrap holds the mean in about 80 %."""
+    random = np.random.default_rng(0)
+    accuracy = random.normal(0.5, 0.1, (300, 4))
+    held = 0
+    for values in accuracy:
+        (row,) = class_groups.by_frequency([run("ce", values, np.full(4, 30), ())]).itertuples()
+        held += row.low < 0.5 < row.high
+    assert 0.91 < held / 300 < 0.99
+
+
+def test_recipes_whose_bars_overlap_may_differ_by_class():
+    random = np.random.default_rng(0)
+    for number in (8, 40):  # Student's t, a bootstrap
+        counts, first = np.full(number, 30), random.uniform(0.2, 0.8, number)
+        second = first + 0.05 + random.normal(0, 0.01, number)
+        runs = [run("ce", first, counts, ()), run("hml1", second, counts, ())]
+        found = class_groups.by_frequency(runs).set_index("recipe")
+        assert found.loc["hml1", "low"] < found.loc["ce", "high"], "the bars overlap"
+        row, paired = found.loc["hml1"], second - first
+        assert row["difference"] == pytest.approx(paired.mean())
+        expected = scipy.stats.t.interval(0.95, number - 1, paired.mean(), scipy.stats.sem(paired))
+        assert [row["difference_low"], row["difference_high"]] == pytest.approx(expected, abs=1e-3)
+        assert found.loc["ce", list(class_groups.DIFFERENCE)].isna().all()
+        table = class_groups.table_of_differences(found.reset_index())
+        assert list(table.columns) == ["Classes", "Training images", "HML1"]
+        assert table.loc["21–50", "HML1"].startswith(f"{100 * paired.mean():+.1f} [+")
+
+
+def test_a_single_class_has_a_difference_without_interval():
+    found = class_groups.by_frequency([run("ce", FIRST), run("hml1", SECOND)])
+    table = class_groups.table_of_differences(found)
+    assert table.loc["> 500", "HML1"] == "-20.0"
 
 
 def test_a_binomial_spread_gives_the_interval_that_theory_says():

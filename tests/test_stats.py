@@ -79,14 +79,14 @@ def test_the_bootstrap_resamples_pairs_together():
     assert (low, high) == stats.bootstrap_interval(x)
 
 
-def test_the_detectable_difference_has_its_power():
-    effect = stats.minimum_detectable(1.0, 5)
-    random = np.random.default_rng(0)
-    found = [
-        stats.paired_difference(row, np.zeros(5)).p_value < 0.05
-        for row in random.normal(effect, 1.0, (3000, 5))
-    ]
-    assert np.mean(found) == pytest.approx(0.8, abs=0.03)
+@pytest.mark.parametrize("n", [2, 3, 5, 10])
+@pytest.mark.parametrize("alpha", [0.05, 0.05 / 6])
+def test_the_detectable_difference_has_its_power(n, alpha):
+    effect = stats.minimum_detectable(2.0, n, alpha=alpha)
+    rows = np.random.default_rng(0).normal(effect, 2.0, (100_000, n))
+    found = scipy.stats.ttest_1samp(rows, 0, axis=1).pvalue < alpha
+    assert found.mean() == pytest.approx(0.8, abs=0.01)
+    assert np.isnan(stats.minimum_detectable(2.0, 1))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from hml_core import tables
+from hml_core import stats, tables
 
 CE = [0.70, 0.72, 0.71, 0.69, 0.73]
 HML = [0.75, 0.76, 0.77, 0.74, 0.76]
@@ -103,13 +103,104 @@ def test_an_empty_shot_group_is_a_dash():
 def test_the_conclusion_is_honest():
     wins = tables.conclusion(frame(ce=CE, ldam=LDAM, hml1=HML))
     assert "**HML1** is better than CE" in wins
-    assert "HML1 wins against the best other method, LDAM" in wins
+    assert (
+        "HML1 is better than the best other method, LDAM (75.6 % against 71.2 %): +4.4 [+" in wins
+    )
     loses = tables.conclusion(frame(ce=HML, hml1=CE))
     assert "**HML1** is worse than CE" in loses
-    assert "HML1 does not win against the best other method, CE" in loses
+    assert "No other method is above CE: 71.0 % against 75.6 %." in loses
     open_question = tables.conclusion(frame(ce=CE, hml1=LDAM))
     assert "does not differ significantly from CE" in open_question
     assert "too few seeds" in tables.conclusion(frame(ce=CE[:1], hml1=HML[:1]))
+
+
+def test_a_higher_mean_alone_is_not_better_than_the_best_other():
+    """LDAM's mean is above Focal's by less than the seeds scatter."""
+    found = tables.conclusion(frame(ce=[0.5, 0.51, 0.5, 0.52, 0.5], focal=CE, hml1=LDAM))
+    paired = 100 * (np.array(LDAM) - CE)
+    assert paired.mean() > 0
+    half = scipy.stats.t.ppf(0.975, 4) * paired.std(ddof=1) / np.sqrt(5)
+    against_best = found.split("\n\n")[1]
+    assert "HML1 is not distinguishable with 5 seeds from the best other method, Focal" in found
+    assert "is better" not in against_best
+    interval = f"{paired.mean():+.1f} [{paired.mean() - half:+.1f}, {paired.mean() + half:+.1f}]"
+    assert f"(71.2 % against 71.0 %): {interval} points" in against_best
+
+
+def test_the_conclusion_says_what_could_have_been_detected():
+    found = tables.conclusion(frame(ce=CE, hml1=LDAM))
+    sd = np.std(100 * (np.array(LDAM) - CE), ddof=1)
+    assert f"Detectable with 80 % power: {stats.minimum_detectable(sd, 5):.1f} points." in found
+    shared = tables.conclusion(frame(ce=CE, focal=HML, hml1=LDAM), methods=["hml1"])
+    effect = stats.minimum_detectable(sd, 5, alpha=0.05 / 2)
+    assert f"Detectable with 80 % power: {effect:.1f} points." in shared.split("\n\n")[0]
+
+
+def test_the_conclusion_of_hard_mining_alone_has_no_other_method():
+    found = tables.conclusion(frame(hml1=CE, hml2=HML), baseline="hml1")
+    assert "**HML2** is better than HML1" in found
+    assert "other method" not in found
+
+
+def published_frame(**fields) -> pd.DataFrame:
+    """Runs on iNaturalist 2018 on the data set's own protocol, but for ``fields``."""
+    setting = {
+        "dataset": "inat2018",
+        "imbalance_type": "natural",
+        "imbalance_ratio": 1.0,
+        "synthetic": False,
+        "model": "resnet50",
+        "epochs": 90,
+        "image_size": 224,
+        "lr_schedule": "cosine",
+        "ema_decay": 0.0,
+    }
+    groups = {"ce": CE, "balanced_softmax": HML, "ldam_drw": LDAM, "tau_norm": CE, "hml1": HML}
+    return frame(**groups).assign(**setting | fields)
+
+
+def beside(**fields) -> dict[str, str]:
+    return tables.beside_published(published_frame(**fields)).set_index("Recipe")["Same protocol"]
+
+
+def test_the_protocol_is_the_same_where_the_source_says_that_it_is():
+    ours = beside()
+    assert ours["CE"] == "yes"
+    assert ours["Balanced Softmax"] == "no", "its figure is of 200 epochs"
+    assert ours["LDAM-DRW"] == "not stated"
+    assert ours["HML1"] == "no"
+    longer = beside(epochs=200)
+    assert (longer["CE"], longer["Balanced Softmax"]) == ("no", "yes")
+
+
+@pytest.mark.parametrize(
+    "fields", [{"ema_decay": 0.999}, {"lr_schedule": "steps"}, {"image_size": 112}]
+)
+def test_a_changed_protocol_is_not_the_same(fields):
+    assert set(beside(**fields)) == {"no"}
+
+
+def test_published_figures_come_with_their_own_baseline():
+    found = tables.beside_published(published_frame()).set_index("Recipe")
+    assert found.loc["Balanced Softmax", ["Published", "CE of that source"]].tolist() == [
+        "69.8",
+        "65.0",
+    ]
+    assert found.loc["Balanced Softmax", "Remark"] == "200 epochs"
+    assert found.loc["LDAM-DRW", "CE of that source"] == "57.1"
+    assert found.loc["HML1", ["CE of that source", "Remark"]].tolist() == ["–", ""]
+
+
+def test_the_table_of_cifar_keeps_its_columns():
+    setting = {"dataset": "cifar10", "imbalance_type": "exp", "imbalance_ratio": 100.0}
+    setting |= {"model": "resnet32", "epochs": 200, "lr_schedule": "steps", "image_size": None}
+    found = tables.beside_published(published_frame(**setting)).set_index("Recipe")
+    assert list(found.columns) == [
+        "Ours", "n", "Published", "Difference", "Same protocol", "Evidence", "Source",
+    ]  # fmt: skip
+    assert found["Same protocol"].tolist() == ["yes"] * 4 + ["no"]
+    cosine = tables.beside_published(published_frame(**setting | {"lr_schedule": "cosine"}))
+    assert set(cosine["Same protocol"]) == {"no"}
 
 
 def test_peeking_is_shown_as_a_gain():

@@ -21,7 +21,8 @@ SPREAD = 0.7  # of the room of a group, for its recipes side by side
 def accuracy_by_frequency(runs: Iterable[Run], *, selection: str = "last") -> Figure:
     """Mean accuracy of the classes with so many training images, by recipe.
 
-    Bars are 95 % bootstrap intervals over the classes of a bin, see :mod:`hml_core.class_groups`.
+    Bars are 95 % intervals over the classes of a bin, which all recipes share: that bars overlap does not
+    mean that recipes do not differ, see :mod:`hml_core.class_groups`.
     """
     runs = list(runs)
     groups = by_recipe(runs)
@@ -51,8 +52,8 @@ def accuracy_by_frequency(runs: Iterable[Run], *, selection: str = "last") -> Fi
 def accuracy_by_group(runs: Iterable[Run], *, selection: str = "last") -> Figure:
     """Mean accuracy of the classes of each supercategory, by recipe.
 
-    Groups from the one with the most training images down; bars are 95 % bootstrap intervals over the
-    classes of a group, see :mod:`hml_core.class_groups`.
+    Groups from the one with the most training images down; bars are 95 % intervals over the classes of a
+    group, as in :func:`accuracy_by_frequency`.
     """
     runs = list(runs)
     groups = by_recipe(runs)
