@@ -80,7 +80,8 @@ def command(processes: int, config: Path, place: Place) -> list[str]:
 
 def _run(arguments: list[str], place: Place) -> list[str]:
     """Show what the processes say; the last lines of it."""
-    threads = {} if place.threads is None else {"OMP_NUM_THREADS": str(place.threads)}
+    # torchrun's own default, which it would explain to the reader of a notebook for every run.
+    threads = os.environ.get("OMP_NUM_THREADS", "1") if place.threads is None else place.threads
     said: deque[str] = deque(maxlen=KEPT_LINES)
     with subprocess.Popen(
         arguments,
@@ -88,7 +89,7 @@ def _run(arguments: list[str], place: Place) -> list[str]:
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        env={**os.environ, **threads, "HML_HEADLESS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": str(threads), "HML_HEADLESS": "1"},
     ) as process:
         try:
             for line in process.stdout:
