@@ -205,6 +205,7 @@ def group(device: str | torch.device = "auto") -> Iterator[tuple[World, torch.de
     before = signal.signal(signal.SIGTERM, _stop)
     try:
         yield world, own
+        world.all(None)  # nobody closes connections that another one still uses
     except BaseException as error:
         cause = world.cause(error)
         world.leave_word(cause)

@@ -97,3 +97,6 @@ if __name__ == "__main__":
     taken = number[sys.argv[1]]
     given, sys.argv = sys.argv[2 : 2 + taken], [sys.argv[0], *sys.argv[2 + taken :]]
     job(*given)
+    # What a job is for has been said. Threads of torch that meet the end of the interpreter may abort it.
+    sys.stdout.flush()
+    os._exit(0)
