@@ -16,9 +16,7 @@ from hml_core.images import UNREADABLE
 
 LARGEST_SIDE = 20_000  # pixels
 LARGEST_ENCODED_SIDE = 65_500  # pixels; what a JPEG can hold
-LARGEST_RATIO = (
-    50  # training scales the shorter side up to its crop: the longer one takes the memory
-)
+LARGEST_RATIO = 50  # of the sides: training scales the shorter one to its crop, with the longer one
 
 
 class Unreadable(Exception):

@@ -175,9 +175,7 @@ class Trainer:
 
         for step in range(epoch.step, self.steps):
             asked = time.perf_counter()
-            with (
-                self.world.together()
-            ):  # an image that one cannot read must not leave the others waiting
+            with self.world.together():  # an image that one cannot read stops all
                 batch = next(batches)
             epoch.waiting += time.perf_counter() - asked
             if self.draws:

@@ -131,7 +131,7 @@ class Update:
         total = torch.stack(weights).sum()
         if self.world.size > 1:
             dist.all_reduce(total)
-        return [self.world.size * weight / total for weight in weights]
+        return [(self.world.size * weight / total).float() for weight in weights]
 
     def _loss(self, part: MicroBatch) -> tuple[Tensor, Tensor]:
         """Mean loss () and logits (M, C)."""

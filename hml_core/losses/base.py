@@ -78,7 +78,7 @@ class ClassificationLoss(nn.Module):
     def total_weight(
         self, first: Tensor, second: Tensor | None = None, share: Tensor | None = None
     ) -> Tensor | None:
-        """What the mean over samples divides by, (); None: their number.
+        """What the mean over samples divides by, float64 (); None: their number.
 
         Parts of a batch must be added up with it, or a part without rare classes counts too much. For
         the parameters see :meth:`mixed`.

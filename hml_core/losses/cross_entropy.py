@@ -64,16 +64,15 @@ class AdjustedCrossEntropy(ClassificationLoss):
         """See :meth:`ClassificationLoss.total_weight`: Σ w, where there are class weights."""
         if self.weight is None:
             return None
-        weight = self.weight.float()
         if second is None:
-            return weight[first].sum()
-        return (share * weight[first] + (1 - share) * weight[second]).sum()
+            return self.weight[first].sum()
+        return (share * self.weight[first] + (1 - share) * self.weight[second]).sum()
 
     def mixed(self, logits: Tensor, first: Tensor, second: Tensor, share: Tensor) -> Tensor:
         """See :meth:`ClassificationLoss.mixed`; with class weights a weighted mean, too."""
         losses = super().mixed(logits, first, second, share)
-        weight = self.total_weight(first, second, share)
-        return losses if weight is None else losses * (len(first) / weight)
+        total = self.total_weight(first, second, share)
+        return losses if total is None else losses * (len(first) / total).to(losses.dtype)
 
     def _cross_entropy(self, logits: Tensor, target: Tensor, reduction: str) -> Tensor:
         logits = self._check(logits, target)
@@ -87,8 +86,8 @@ class AdjustedCrossEntropy(ClassificationLoss):
             )
 
     def _weighted_mean(self, losses: Tensor, target: Tensor) -> Tensor:
-        weight = self._class_weight(losses)
-        return losses.mean() if weight is None else losses.sum() / weight[target].sum()
+        total = self.total_weight(target)
+        return losses.mean() if total is None else losses.sum() / total.to(losses.dtype)
 
 
 class CrossEntropyLoss(AdjustedCrossEntropy):
