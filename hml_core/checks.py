@@ -10,6 +10,7 @@ from hml_core import datasets, imbalance, models, sampling
 from hml_core.augment import AUGMENTATIONS, FILE_AUGMENTATIONS, MIXES
 from hml_core.errors import ConfigError
 from hml_core.losses import LOSSES
+from hml_core.losses.base import MEANS
 from hml_core.losses.hard_mining import LARGEST_DELTA
 from hml_core.schedule import LR_SCHEDULES, PROTOCOLS
 
@@ -21,6 +22,7 @@ CHOICES = {
     "imbalance_type": ("exp", "step", "none", "natural"),
     "weighting": ("none", "CS", "CB"),
     "weight_placement": WEIGHT_PLACEMENTS,
+    "mean_over": MEANS,
     "protocol": PROTOCOLS,
     "model": tuple(models.MODELS),
     "head": models.HEADS,
@@ -154,6 +156,10 @@ def combination(config: RunConfig) -> None:
         raise ConfigError(
             "A cosine head has normalised its class vectors already: expected `head` 'linear' for "
             "the recipe 'tau_norm'."
+        )
+    if config.early_drop and config.method.has_own_schedule:
+        raise ConfigError(
+            f"The recipe {recipe!r} has a drop of its own under every protocol: expected `early_drop` false."
         )
     if config.switch_patience:
         _plateau(config)

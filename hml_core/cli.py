@@ -242,17 +242,19 @@ def report_of(done: Any) -> str:
 def sweep(file: Path, engine: str, runs_root: Path, dry_run: bool, **options: Any) -> None:
     """Train the grid of runs in FILE: YAML with fields of RunConfig; a list is a dimension of the grid.
 
-    The exit status is 1 if a run failed; the same command trains what is not done yet.
+    Several grids stand in a list under `grids`, each with what differs from the fields above it. What runs
+    have in common until some epoch is trained once. The exit status is 1 if a run failed; the same command trains what is not done yet.
     """
     from hml_core import engines
-    from hml_core.config import grid
+    from hml_core.config import grids
 
-    configs = grid(**{"recipe": None, **yaml_files.read(file)})
+    configs = grids(yaml_files.read(file))
     if dry_run:
         engines.check(engine)
         frame = engines.sweep(configs, runs_root=runs_root, train=False)
         for run in frame.itertuples():
             click.echo(f"{'done' if run.status == 'done' else 'to do':<8}{run.run_id}")
+        click.echo(_cost(configs, frame))
         if engine.startswith("slurm"):
             click.echo(f"\n{engines.slurm.job_script(engines.slurm.options_of(engine))}")
         return
@@ -262,6 +264,19 @@ def sweep(file: Path, engine: str, runs_root: Path, dry_run: bool, **options: An
     click.echo(f"Run records: {runs_root}")
     if counts.get("failed"):
         raise SystemExit(1)
+
+
+def _cost(configs: list[Any], frame: Any) -> str:
+    """What is left to train, in epochs."""
+    from hml_core import branches
+
+    left = set(frame["run_id"][frame["status"] != "done"])
+    pending = [config for config in configs if config.run_id in left]
+    alone, shared = sum(config.epochs for config in pending), branches.epochs_to_train(pending)
+    return (
+        f"To train: {shared} epochs for {len(pending)} runs, where common beginnings are trained once "
+        f"({alone} if each run were trained alone)."
+    )
 
 
 main.add_command(cli_prepare.prepare)

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hml_core import checks, datasets, recipes
+from hml_core import checks, datasets, meanings, recipes
 from hml_core.errors import ConfigError
 from hml_core.schedule import WARM_UP, boundary
 
@@ -41,7 +41,7 @@ _FALLBACKS = {
     "micro_batch_size": 0,
 }
 # The options of recipes (see hml_core.recipes.options): a recipe takes some of them.
-_OPTIONS = (
+OPTIONS = (
     "delta",
     "weighting",
     "weight_placement",
@@ -51,9 +51,11 @@ _OPTIONS = (
     "logit_scale",
     "tau",
     "influence_alpha",
+    "mean_over",
 )
 
 
+FOLLOWS_SEED = "seed"  # in place of a subset's seed
 HARD_MINING_OPTIONS = ("delta", "weighting", "weight_placement", "loss_scale", "switch_patience")
 
 
@@ -99,6 +101,9 @@ class RunConfig:
     gamma, max_margin, logit_scale, tau, influence_alpha : float
         Focal exponent; LDAM's largest margin and scale; strength of logit adjustment or
         τ-normalisation; α of the influence-balanced loss.
+    mean_over : {"weights", "images"}
+        What the mean of a weighted cross-entropy divides by: the sum of the weights (PyTorch's) or the
+        number of images, as the hard-mining loss does.
     stage_ends : tuple of int
         Epochs after which the recipe switches to its next stage, one less than it has stages.
     switch_patience : int
@@ -188,6 +193,7 @@ class RunConfig:
     logit_scale: float | None = None
     tau: float | None = None
     influence_alpha: float | None = None
+    mean_over: str | None = _off("weights", default=None)
     stage_ends: tuple[int, ...] | None = None
     switch_patience: int = _off(0)
     protocol: str = "controlled"
@@ -226,12 +232,13 @@ class RunConfig:
         self._settle_types()
         info = datasets.info(self.dataset)
         known_options = recipes.options(self.recipe)
+        self._fill_official()
         for name, value in {**_FALLBACKS, **info.defaults}.items():
             if isinstance(value, Mapping):
                 value = value.get(self.protocol)
             if callable(value):
                 value = value(self)
-            if name not in _OPTIONS or name in known_options:
+            if name not in OPTIONS or name in known_options:
                 self._fill(name, value)
         checks.numbers(self)
         self._fill_recipe()
@@ -269,15 +276,27 @@ class RunConfig:
                 )
             object.__setattr__(self, name, value)
 
+    def _fill_official(self) -> None:
+        """What the authors' code sets by itself, in a run that is to do what it does."""
+        if self.protocol != "official":
+            return
+        for name, value in recipes.official_options(self.recipe).items():
+            self._fill(name, value)
+            if getattr(self, name) != value:
+                raise ConfigError(
+                    f"The authors' code runs {self.recipe!r} with `{name}` {value:g}, whatever it is asked "
+                    f"for: expected that, none, or the protocol 'controlled', got {getattr(self, name)!r}."
+                )
+
     def _fill_recipe(self) -> None:
         if self.weighting is not None:
             object.__setattr__(
                 self, "weighting", _WEIGHTING_ALIASES.get(self.weighting, self.weighting)
             )
-        given = {name: getattr(self, name) for name in _OPTIONS if getattr(self, name) is not None}
+        given = {name: getattr(self, name) for name in OPTIONS if getattr(self, name) is not None}
         recipe = recipes.get(self.recipe, **given)
         for name, value in recipe.options.items():
-            if name in _OPTIONS:
+            if name in OPTIONS:
                 self._fill(name, value)
         self._fill("head", recipe.head)
         if recipe.head == "cosine" and self.head != "cosine":
@@ -309,12 +328,17 @@ class RunConfig:
     def method(self) -> recipes.Recipe:
         """The recipe with this run's options."""
         known = recipes.options(self.recipe)
-        return recipes.get(self.recipe, **{n: getattr(self, n) for n in _OPTIONS if n in known})
+        return recipes.get(self.recipe, **{n: getattr(self, n) for n in OPTIONS if n in known})
 
     @property
     def stages(self) -> tuple[recipes.Stage, ...]:
         """The stages of the recipe; where they end is ``stage_ends``."""
         return self.method.stages
+
+    @property
+    def scales_itself(self) -> bool:
+        """Whether a loss of the recipe scales the cosines of a cosine head."""
+        return any(stage.loss == "ldam" for stage in self.stages)
 
     @property
     def run_id(self) -> str:
@@ -340,6 +364,8 @@ class RunConfig:
         if not recipes.is_built_in(self.recipe):
             # A recipe of one's own may change under its name.
             matters["stages"] = repr((self.stages, self.method.post_hoc))
+        if changed := meanings.changes(self):
+            matters["changes"] = changed
         return hashlib.sha256(_dump(matters).encode()).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
@@ -400,9 +426,10 @@ def grid(
     """The configurations of a table: the product of every field that is given as a list.
 
     ``hard_mining`` holds options (and ``switch_patience``) that reach the recipes of the hard-mining loss
-    alone, each where the recipe has it (``dhml2`` has no δ), so that one call describes them beside
-    their baselines.
-    Duplicates are dropped.
+    alone, each where the recipe leaves it open (``dhml2`` has no δ, that of ``hml2`` is fixed under the
+    protocol "official"), so that one call describes them beside their baselines.
+    ``subset_seed="seed"`` draws another subset for each seed (0 has the standard one). Duplicates are
+    dropped.
 
     >>> configs = grid(recipe=["ce", "hml1"], seed=[0, 1], hard_mining={"delta": 1e3})
     >>> [config.run_id.rsplit("-", 1)[0] for config in configs]
@@ -433,6 +460,39 @@ def grid(
             own |= {name: value for name, value in (hard_mining or {}).items() if name in has}
         axes = [value if isinstance(value, list) else [value] for value in own.values()]
         for point in itertools.product(*axes):
-            config = RunConfig(recipe=one, **dict(zip(own, point, strict=True)))
+            values = dict(zip(own, point, strict=True))
+            if values.get("protocol") == "official":
+                fixed = {*recipes.official_options(one)} & {*(hard_mining or {})}
+                values = {name: value for name, value in values.items() if name not in fixed}
+            if values.get("subset_seed") == FOLLOWS_SEED:
+                values["subset_seed"] = values.get("seed", 0)
+            config = RunConfig(recipe=one, **values)
             configs[config.run_id] = config
     return list(configs.values())
+
+
+def grids(values: Mapping[str, Any]) -> list[RunConfig]:
+    """Several grids that share fields, as a sweep's file describes them.
+
+    ``values`` are the arguments of :func:`grid`. Under ``grids`` may stand a list of such mappings, each of
+    which adds to the shared fields or replaces them. All runs of a seed come before those of the next, so
+    that a sweep which is cut short has whole seeds.
+
+    >>> shared = {"seed": [0, 1], "grids": [{"recipe": "ce"}, {"recipe": "focal", "gamma": [1.0, 2.0]}]}
+    >>> [(config.seed, config.recipe, config.gamma) for config in grids(shared)][:3]
+    [(0, 'ce', None), (0, 'focal', 1.0), (0, 'focal', 2.0)]
+
+    Raises
+    ------
+    ConfigError
+        As :func:`grid`, or where ``grids`` is no list of mappings.
+    """
+    parts = values.get("grids", [{}])
+    if not isinstance(parts, list) or not all(isinstance(part, Mapping) for part in parts):
+        raise ConfigError(f"Expected `grids` to be a list of `name: value` pairs, got {parts!r}.")
+    shared = {name: value for name, value in values.items() if name != "grids"}
+    configs = {}
+    for part in parts:
+        for config in grid(**{"recipe": None, **shared, **part}):
+            configs[config.run_id] = config
+    return sorted(configs.values(), key=lambda config: config.seed)

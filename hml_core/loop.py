@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from hml_core import devices, feeds, models, post_hoc, sampling, schedule, seeds
 from hml_core.augment import draw_mix
+from hml_core.branches import Point, evaluation
 from hml_core.config import RunConfig
 from hml_core.datasets import Splits
 from hml_core.distributed import ALONE, World
@@ -32,6 +34,16 @@ class NonFiniteLossError(RunError):
     """The loss became NaN or infinite: training stopped."""
 
 
+@dataclass
+class View:
+    """How another run, which is the same so far, evaluates the network."""
+
+    config: RunConfig
+    until: int  # the epoch after which no such run is left
+    evaluator: Evaluator
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
 class Trainer:
     """The state of one run and what advances it by an epoch.
 
@@ -43,6 +55,8 @@ class Trainer:
     world : World
         The processes that train the run together, each on its share of every batch. Methods that say so
         must be called by all of them.
+    points : sequence of Point
+        Where other runs part from this one: until then the network is evaluated as they do, too.
 
     Raises
     ------
@@ -51,7 +65,12 @@ class Trainer:
     """
 
     def __init__(
-        self, config: RunConfig, splits: Splits, device: torch.device, world: World = ALONE
+        self,
+        config: RunConfig,
+        splits: Splits,
+        device: torch.device,
+        world: World = ALONE,
+        points: Sequence[Point] = (),
     ) -> None:
         self.config, self.splits, self.device, self.world = config, splits, device, world
         self.shares = Shares(config, world, len(splits.train))
@@ -69,6 +88,7 @@ class Trainer:
         self.train_targets = torch.from_numpy(splits.train.targets).to(device)
         self.class_counts = torch.from_numpy(splits.class_counts).to(device)
         self.evaluator = Evaluator(config, splits, device, self.autocast_dtype, world)
+        self.views = self._views(points)  # by how they evaluate
 
         self.epoch = 0  # epochs done
         self.stage = -1
@@ -80,17 +100,30 @@ class Trainer:
             Tensor
         ] = []  # per epoch: counts (C, BINS) of the true-class probability
         self.seconds = 0.0
+        # What was taken over from another run: {"epoch", "from", "seconds"}.
+        self.branch: dict[str, Any] | None = None
 
-    def _build_model(self) -> nn.Module:
+    def _views(self, points: Sequence[Point]) -> dict[str, View]:
+        """How the runs evaluate that part from this one, if not in the same way."""
+        views: dict[str, View] = {}
+        for point in points:
+            for config in point.views:
+                if (kind := evaluation(config)) != evaluation(self.config):
+                    evaluator = Evaluator(
+                        config, self.splits, self.device, self.autocast_dtype, self.world
+                    )
+                    views[kind] = View(config, point.epoch, evaluator)
+        return views
+
+    def _build_model(self, stream: str = "initialisation", *counters: int) -> nn.Module:
         config = self.config
-        scales_itself = any(stage.loss == "ldam" for stage in config.stages)
-        with seeds.seeded(config.seed, "initialisation"):
+        with seeds.seeded(config.seed, stream, *counters):
             return models.build(
                 config.model,
                 self.splits.num_classes,
                 config.head,
                 in_channels=self.splits.channels,
-                head_scale=1.0 if scales_itself else COSINE_SCALE,
+                head_scale=1.0 if config.scales_itself else COSINE_SCALE,
             )
 
     # Stages -------------------------------------------------------------------------------------
@@ -150,7 +183,7 @@ class Trainer:
         """Freeze the network; what is trained from now on is a new classifier, or scales of the old."""
         self.model.requires_grad_(False)
         if trains == "classifier":
-            fresh = self._build_model().classifier
+            fresh = self._build_model("classifier", self.stage).classifier
         else:
             fresh = post_hoc.ClassScales(self.model.classifier, self.splits.num_classes)
         self.model.replace_classifier(fresh.to(self.device))
@@ -212,6 +245,9 @@ class Trainer:
                 "waiting_seconds": epoch.waiting,
             }
         )
+        for view in self.views.values():
+            if self.epoch <= view.until:
+                view.history.append(dict(self.history[-1]))
         self.current = None
 
     def _begin_epoch(self) -> tuple[Epoch, Iterator[Batch]]:
@@ -301,9 +337,8 @@ class Trainer:
         started = time.perf_counter()
         row = self.history[-1]
         self._average_buffers()  # at every epoch's end: rounding must not depend on who looks when
-        if self.epoch == self.config.epochs or self.epoch % self.config.evaluate_every == 0:
-            model = self.model if self.averaged is None else self.averaged.module
-            row |= self.evaluator.evaluate(model, self.criterion.logit_scale, self.epoch)
+        if self._is_due(self.config):
+            row |= self._evaluate(self.evaluator)
             if not self.evaluator.is_finite:
                 raise NonFiniteLossError(
                     f"The logits of the run {self.config.run_id} became non-finite by the end of epoch "
@@ -314,6 +349,18 @@ class Trainer:
                 self._switch_on_plateau()
         row["seconds"] += time.perf_counter() - started
         self.seconds += row["seconds"]
+        for view in self.views.values():
+            if self.epoch <= view.until and self._is_due(view.config):
+                started = time.perf_counter()
+                view.history[-1] |= self._evaluate(view.evaluator)
+                view.history[-1]["seconds"] += time.perf_counter() - started
+
+    def _is_due(self, config: RunConfig) -> bool:
+        return self.epoch == config.epochs or self.epoch % config.evaluate_every == 0
+
+    def _evaluate(self, evaluator: Evaluator) -> dict[str, float]:
+        model = self.model if self.averaged is None else self.averaged.module
+        return evaluator.evaluate(model, self.criterion.logit_scale, self.epoch)
 
     def _average_buffers(self) -> None:
         """Running statistics as they are with one process, see :class:`hml_core.steps.Update`."""
@@ -362,8 +409,17 @@ class Trainer:
             "class_groups": list(self.splits.class_groups),
             "synthetic": self.splits.synthetic,
             "initialisation": self.initialisation,
-            "seconds": self.seconds,
             "device": devices.describe(self.device),
+            **self._trained(),
+        }
+
+    def _trained(self) -> dict[str, Any]:
+        """What the run computed itself, in which time, and what it took over."""
+        taken = self.branch or {"epoch": 0, "seconds": 0.0}
+        return {
+            "trained_epochs": self.epoch - taken["epoch"],
+            "seconds": self.seconds - taken["seconds"],
+            "branch": self.branch and {name: self.branch[name] for name in ("epoch", "from")},
         }
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -383,18 +439,65 @@ class Trainer:
         """
         self._average_buffers()
         return {
+            **self._training_state(),
+            "stage_ends": list(self.stage_ends),
+            "current": None if self.current is None else self._progress(self.current),
+            "history": self.history,
+            "evaluator": self.evaluator.state(),
+            "seconds": self.seconds,
+            "branch": self.branch,
+            "views": self._view_states(),
+        }
+
+    def _training_state(self) -> dict[str, Any]:
+        """The part that does not depend on who looks at the network."""
+        return {
             "epoch": self.epoch,
             "stage": self.stage,
-            "stage_ends": list(self.stage_ends),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "averaged": None if self.averaged is None else self.averaged.state_dict(),
-            "current": None if self.current is None else self._progress(self.current),
-            "history": self.history,
             "confidence": self.confidence,
-            "evaluator": self.evaluator.state(),
-            "seconds": self.seconds,
         }
+
+    def _view_states(self) -> dict[str, Any]:
+        return {
+            kind: {"history": view.history, "evaluator": view.evaluator.state()}
+            for kind, view in self.views.items()
+            if self.epoch <= view.until
+        }
+
+    def beginning(self) -> dict[str, Any]:
+        """What runs need that part from this one after the epoch that is over."""
+        own = {"history": self.history, "evaluator": self.evaluator.state()}
+        return {
+            "from": self.config.run_id,
+            "state": self._training_state(),
+            "views": {evaluation(self.config): own, **self._view_states()},
+        }
+
+    def branch_off(self, beginning: dict[str, Any]) -> None:
+        """Go on from another run's :meth:`beginning`.
+
+        Raises
+        ------
+        KeyError
+            Where the network was not evaluated there as this run does.
+        """
+        own = beginning["views"][evaluation(self.config)]
+        seconds = sum(row["seconds"] for row in own["history"])
+        branch = {"epoch": beginning["epoch"], "from": beginning["from"], "seconds": seconds}
+        self.restore(
+            {
+                **beginning["state"],
+                **own,
+                "stage_ends": list(self.stage_ends),
+                "current": None,
+                "seconds": seconds,
+                "branch": branch,
+                "views": beginning["views"],
+            }
+        )
 
     def _progress(self, epoch: Epoch) -> dict[str, Any]:
         """An epoch that is not over, over all processes."""
@@ -421,6 +524,13 @@ class Trainer:
         self.epoch, self.seconds = state["epoch"], state["seconds"]
         self.history, self.confidence = state["history"], state["confidence"]
         self.evaluator.restore(state["evaluator"])
+        self.branch = state.get("branch")
+        known = state.get("views", {})
+        # A run that was begun without those that part from it has not looked for them.
+        self.views = {kind: view for kind, view in self.views.items() if kind in known}
+        for kind, view in self.views.items():
+            view.history = known[kind]["history"]
+            view.evaluator.restore(known[kind]["evaluator"])
         if self.averaged is not None:
             self.averaged.load_state_dict(state["averaged"])
         if (current := state["current"]) is not None:

@@ -24,6 +24,7 @@ from typing import Any
 from hml_core.errors import ConfigError
 from hml_core.schedule import EARLY_DROP
 
+INFLUENCE_DROP = 1e-2  # of IB's second stage, in its authors' code
 TRAINS = ("all", "classifier", "class_scales")
 POST_HOC = ("tau_norm", "ncm")
 
@@ -51,6 +52,9 @@ class Stage:
     learning_rate_scale : float
         The authors' early drop: multiplies the learning rate of this stage where
         ``RunConfig.early_drop`` is on.
+    own_learning_rate_scale : float
+        A drop without which the method does not work: multiplies the learning rate of this stage under
+        every protocol. Such a recipe stands beside others with the mark "own schedule".
     restart : bool
         The stage has a schedule of its own: half a cosine from the base rate to zero.
     """
@@ -63,6 +67,8 @@ class Stage:
     trains: str = "all"
     learning_rate_scale: float = 1.0
     restart: bool = False
+    # Younger than the ids of people's own recipes, which their stages' repr enters: RunConfig.hash.
+    own_learning_rate_scale: float = field(default=1.0, repr=False)
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,11 @@ class Recipe:
         """The classifier that the recipe needs; "cosine" only for margins on cosines (LDAM)."""
         return "cosine" if any(stage.loss == "ldam" for stage in self.stages) else "linear"
 
+    @property
+    def has_own_schedule(self) -> bool:
+        """Whether the method drops its learning rate by itself, under every protocol."""
+        return any(stage.own_learning_rate_scale != 1 for stage in self.stages)
+
 
 @dataclass(frozen=True)
 class _Entry:
@@ -88,12 +99,19 @@ class _Entry:
     title: str
     source: str
     post_hoc: str | None
+    official: Mapping[str, Any]
 
 
 RECIPES: dict[str, _Entry] = {}
 
 
-def register(*, title: str, source: str, post_hoc: str | None = None):
+def register(
+    *,
+    title: str,
+    source: str,
+    post_hoc: str | None = None,
+    official: Mapping[str, Any] | None = None,
+):
     """Decorator: make a function that returns stages available under its own name.
 
     Parameters
@@ -104,10 +122,13 @@ def register(*, title: str, source: str, post_hoc: str | None = None):
         Paper, equation or table that defines the method.
     post_hoc : {"tau_norm", "ncm"}, optional
         A replacement of the classifier after the last epoch, without training.
+    official : mapping, optional
+        Options that the authors' code sets by itself, whatever it is asked for: what they are under the
+        protocol "official".
     """
 
     def decorate(build: Callable[..., tuple[Stage, ...]]):
-        RECIPES[build.__name__] = _Entry(build, title, source, post_hoc)
+        RECIPES[build.__name__] = _Entry(build, title, source, post_hoc, dict(official or {}))
         return build
 
     return decorate
@@ -140,9 +161,17 @@ def is_hard_mining(name: str) -> bool:
     return any(stage.loss == "hard_mining" for stage in get(name).stages)
 
 
+def official_options(name: str) -> Mapping[str, Any]:
+    """Options of the recipe that are fixed under the protocol "official"."""
+    return _entry(name).official
+
+
 def title(name: str) -> str:
     """Label of a recipe for tables and figures; the name itself where it is not registered."""
-    return RECIPES[name].title if name in RECIPES else name
+    if name not in RECIPES:
+        return name
+    mark = " (own schedule)" if get(name).has_own_schedule else ""
+    return f"{RECIPES[name].title}{mark}"
 
 
 def get(name: str, **overrides: Any) -> Recipe:
@@ -177,13 +206,13 @@ def focal(*, gamma: float = 1.0, weighting: str = "none", weight_placement: str 
 
 
 @register(title="CS-CE", source="cost-sensitive cross-entropy, weights ∝ 1/n (a baseline of P1)")
-def cs_ce():
-    return (Stage("cross_entropy", weighting="CS"),)
+def cs_ce(*, mean_over: str = "weights"):
+    return (Stage("cross_entropy", {"mean_over": mean_over}, "CS"),)
 
 
 @register(title="CB-CE", source="Cui et al., CVPR 2019 (class-balanced softmax cross-entropy)")
-def cb_ce():
-    return (Stage("cross_entropy", weighting="CB"),)
+def cb_ce(*, mean_over: str = "weights"):
+    return (Stage("cross_entropy", {"mean_over": mean_over}, "CB"),)
 
 
 @register(title="CB-Focal", source="Cui et al., CVPR 2019 (class-balanced focal loss)")
@@ -192,8 +221,21 @@ def cb_focal(*, gamma: float = 1.0, weight_placement: str = "outer"):
 
 
 @register(title="LDAM", source="Cao et al., NeurIPS 2019 (label-distribution-aware margin)")
-def ldam(*, max_margin: float = 0.5, logit_scale: float = 30.0, weighting: str = "none"):
-    return (Stage("ldam", {"max_margin": max_margin, "scale": logit_scale}, weighting),)
+def ldam(
+    *,
+    max_margin: float = 0.5,
+    logit_scale: float = 30.0,
+    weighting: str = "none",
+    mean_over: str = "weights",
+):
+    return (_ldam(max_margin, logit_scale, weighting=weighting, mean_over=mean_over),)
+
+
+def _ldam(
+    max_margin: float, logit_scale: float, mean_over: str = "weights", **stage: Any
+) -> Stage:
+    loss_options = {"max_margin": max_margin, "scale": logit_scale, "mean_over": mean_over}
+    return Stage("ldam", loss_options, **stage)
 
 
 @register(
@@ -213,14 +255,21 @@ def logit_adjustment(*, tau: float = 1.0):
 
 
 @register(title="LDAM-DRW", source="Cao et al., NeurIPS 2019, algorithm 1")
-def ldam_drw(*, max_margin: float = 0.5, logit_scale: float = 30.0, weighting: str = "CB"):
-    margins = {"max_margin": max_margin, "scale": logit_scale}
-    return (Stage("ldam", margins, until=0.8), Stage("ldam", margins, weighting))
+def ldam_drw(
+    *,
+    max_margin: float = 0.5,
+    logit_scale: float = 30.0,
+    weighting: str = "CB",
+    mean_over: str = "weights",
+):
+    second = _ldam(max_margin, logit_scale, weighting=weighting, mean_over=mean_over)
+    return (_ldam(max_margin, logit_scale, until=0.8), second)
 
 
 @register(title="CE-DRW", source="Cao et al., NeurIPS 2019 (deferred re-weighting)")
-def ce_drw(*, weighting: str = "CB"):
-    return (Stage("cross_entropy", until=0.8), Stage("cross_entropy", weighting=weighting))
+def ce_drw(*, weighting: str = "CB", mean_over: str = "weights"):
+    second = Stage("cross_entropy", {"mean_over": mean_over}, weighting)
+    return (Stage("cross_entropy", until=0.8), second)
 
 
 @register(title="CE-DRS", source="Cao et al., NeurIPS 2019 (deferred re-sampling)")
@@ -228,16 +277,23 @@ def ce_drs():
     return (Stage("cross_entropy", until=0.8), Stage("cross_entropy", sampler="class_balanced"))
 
 
+def _influence_balanced(weighting: str, **loss_options: Any) -> tuple[Stage, Stage]:
+    # Its gradients are large: at the full rate the second stage breaks down, and its authors' trainer
+    # divides the rate by 100 from there on, on top of the milestones that every method has.
+    second = Stage(
+        "influence_balanced", loss_options, weighting, own_learning_rate_scale=INFLUENCE_DROP
+    )
+    return (Stage("cross_entropy", until=0.5), second)
+
+
 @register(title="IB", source="Park et al., ICCV 2021 (influence-balanced loss)")
 def ib(*, influence_alpha: float = 1000.0, weighting: str = "CS"):
-    second = Stage("influence_balanced", {"alpha": influence_alpha}, weighting)
-    return (Stage("cross_entropy", until=0.5), second)
+    return _influence_balanced(weighting, alpha=influence_alpha)
 
 
 @register(title="IB-Focal", source="Park et al., ICCV 2021 (influence-balanced focal loss)")
 def ib_focal(*, influence_alpha: float = 1000.0, gamma: float = 1.0, weighting: str = "CS"):
-    second = Stage("influence_balanced", {"alpha": influence_alpha, "gamma": gamma}, weighting)
-    return (Stage("cross_entropy", until=0.5), second)
+    return _influence_balanced(weighting, alpha=influence_alpha, gamma=gamma)
 
 
 # Hard-mining loss -------------------------------------------------------------------------------
@@ -262,7 +318,11 @@ def hml1(
     return (Stage("cross_entropy", until=0.5), second)
 
 
-@register(title="HML2", source="P1: L_c until epoch 100 of 200, then weighted L_c")
+@register(
+    title="HML2",
+    source="P1: L_c until epoch 100 of 200, then weighted L_c",
+    official={"delta": 1e10},  # the authors' trainer passes its --delta to HML1 alone
+)
 def hml2(
     *,
     delta: float = 1e4,

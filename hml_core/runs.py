@@ -12,25 +12,20 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import shutil
-import socket
 import traceback
 import warnings
-import zipfile
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import filelock
 import numpy as np
 import pandas as pd
-import torch
 
-from hml_core import files
+from hml_core import files, locks, states
 from hml_core.config import RunConfig
-from hml_core.errors import RunBusyError, RunError
+from hml_core.errors import RunError
 
 SELECTIONS = ("last", "best_validation", "best_test")
 EXPORTED = ("config.json", "environment.json", "history.csv", "metrics.json")
@@ -119,6 +114,17 @@ class Run:
     def history(self) -> pd.DataFrame:
         """A row per epoch."""
         return pd.read_csv(self.path / "history.csv")
+
+    @property
+    def branch(self) -> tuple[int, str] | None:
+        """Epochs that the run took over from another one, and that run's id; None where it took none."""
+        found = self.metrics.get("branch")
+        return None if found is None else (found["epoch"], found["from"])
+
+    @property
+    def trained_epochs(self) -> int:
+        """Epochs that the run computed itself."""
+        return self.metrics.get("trained_epochs", self.metrics["selections"]["last"]["epoch"])
 
     @property
     def predictions(self) -> tuple[np.ndarray, np.ndarray]:
@@ -215,6 +221,9 @@ class Run:
         row["path"] = self.path.name
         for name in ("seconds", "device"):
             row[name] = self.metrics[name]
+        row["seconds_alone"] = float(self.history["seconds"].sum())
+        row["trained_epochs"] = self.trained_epochs
+        row["branch_epoch"], row["branch_from"] = self.branch or (0, None)
         row["synthetic"] = self.synthetic
         row["initialised_from"] = self.initialised_from
         row["num_classes"] = len(self.class_names)
@@ -240,7 +249,9 @@ def load(runs_root: str | Path = "results/runs") -> pd.DataFrame:
     """Every finished run under ``runs_root``, a row each, in order of their ids.
 
     Columns: the fields of :class:`~hml_core.config.RunConfig`, ``run_id``, ``status``, ``path``,
-    ``seconds``, ``device``, ``synthetic``, ``initialised_from``, ``num_classes``,
+    ``seconds`` (what the run took itself), ``seconds_alone`` (with the beginning that it took over from
+    another), ``device``, ``trained_epochs`` (by the run itself), ``branch_epoch`` and ``branch_from``
+    (where it took its beginning from), ``synthetic``, ``initialised_from``, ``num_classes``,
     ``last_validation_score`` (balanced accuracy on validation after the last epoch) and, for every
     selection of :data:`SELECTIONS`, ``<selection>_epoch`` and ``<selection>_<metric>`` (test metrics as
     fractions). A damaged run is left out with a warning.
@@ -294,9 +305,6 @@ class RunFolder:
     def locked(self, wait: float | None = None) -> Iterator[None]:
         """Hold the run alone; another process that holds it is waited for ``wait`` seconds (None: on).
 
-        The lock is the kernel's, on an open file: it is gone with the process that held it, however
-        that ended, so that a stale one cannot be. The note beside it only tells people who holds it.
-
         Raises
         ------
         RunBusyError
@@ -304,24 +312,8 @@ class RunFolder:
         RunError
             On a file system that has no locks.
         """
-        locks = files.require_writable(self.root / ".locks")
-        lock = filelock.FileLock(locks / f"{self.config.run_id}.lock")
-        note = locks / f"{self.config.run_id}.json"
-        try:
-            lock.acquire(timeout=-1 if wait is None else wait)
-        except filelock.Timeout as error:
-            raise RunBusyError(f"{_holder(note)} works on the run {self.path.name}.") from error
-        except (OSError, NotImplementedError) as error:
-            raise RunError(
-                f"Cannot lock a file in {str(locks)!r} ({error}): expected a `runs_root` on a file "
-                "system with locks, such as a local disk or NFS 4."
-            ) from error
-        try:
-            files.write_json(note, {"host": socket.gethostname(), "process": os.getpid()})
+        with locks.held(self.root, self.path.name, f"works on the run {self.path.name}", wait):
             yield
-        finally:
-            note.unlink(missing_ok=True)
-            lock.release()
 
     def finished(self) -> Run | None:
         """The run if it is done and undamaged; a damaged one is set aside first."""
@@ -378,29 +370,26 @@ class RunFolder:
         if not path.exists():
             return None
         try:
-            data = io.BytesIO(path.read_bytes())
-        except OSError as error:  # of this machine, now: the file may be sound
-            raise RunError(f"Cannot read the checkpoint {str(path)!r}: {error}") from error
-        try:
-            with zipfile.ZipFile(data) as archive:  # torch.load does not look at the checksums
-                if (broken := archive.testzip()) is not None:
-                    raise RunError(f"{broken} fails its checksum")
-            data.seek(0)
-            checkpoint = torch.load(data, map_location="cpu", weights_only=True)
+            checkpoint = states.read(path)
             if checkpoint["config_hash"] != self.config.hash:
                 raise RunError("it belongs to another config")
             return checkpoint
         except MemoryError:
             raise
+        except OSError as error:
+            raise RunError(f"Cannot read the checkpoint {str(path)!r}: {error}") from error
         except Exception as error:  # whatever a damaged archive makes its readers raise
             self.set_aside(f"The checkpoint of the run {self.path.name} is damaged ({error}).")
             return None
 
     def checkpoint(self, state: dict[str, Any]) -> None:
         """Replace the checkpoint; the previous one stays until the new one is whole."""
-        buffer = io.BytesIO()
-        torch.save({**state, "config_hash": self.config.hash}, buffer)
-        files.write_atomically(self.path / "checkpoint.pt", buffer.getbuffer())
+        states.write(self.path / "checkpoint.pt", {**state, "config_hash": self.config.hash})
+
+    @staticmethod
+    def has_begun(runs_root: str | Path, config: RunConfig) -> bool:
+        """Whether the run has come so far that it has a checkpoint."""
+        return (Path(runs_root) / config.run_id / "checkpoint.pt").exists()
 
     def write_history(self, history: list[dict[str, Any]]) -> None:
         """Write ``history.csv``, a row per epoch."""
@@ -440,15 +429,6 @@ class RunFolder:
         }
         with contextlib.suppress(RunError):
             files.write_json(self.path / "failed.json", record)
-
-
-def _holder(note: Path) -> str:
-    """Who holds a lock, as far as its note tells."""
-    try:
-        record = json.loads(note.read_text())
-        return f"Process {record['process']} on {record['host']}"
-    except UNREADABLE:
-        return "Another process"
 
 
 def failures(runs_root: str | Path = "results/runs") -> pd.DataFrame:

@@ -18,6 +18,7 @@ PROTOCOLS = ("official", "controlled")
 WARM_UP = 0.025
 MILESTONES = ((0.8, 1e-2), (0.9, 1e-4))  # after this fraction of the run, the base rate times this
 LR_SCHEDULES = ("steps", "cosine", "cyclic", "one_cycle")
+ENDING = ("cosine", "one_cycle")  # those that are over only when their last epoch is
 LOWEST = 0.01  # of the largest rate of a cycle
 CYCLE_HALF = (
     2000  # steps from the lowest to the largest rate: the default that P2 and P3 left as it is
@@ -57,22 +58,27 @@ def learning_rates(config: RunConfig, stage_ends: tuple[int, ...] | None = None)
     epoch. In 100 epochs it rises from 0.01 to 0.06 of the base rate and never turns.
 
     Both protocols share warm-up and milestones. They differ in ``config.early_drop``: with
-    ``official`` the second stage of the hard-mining recipes trains at 0.01 of the rate that a baseline
-    has at the same epoch (the authors' schedule); with ``controlled`` no recipe does. Setting
-    ``early_drop`` by hand gives the drop to a baseline, from half of the run on, or takes it from HML.
+    ``official`` the second stage of the hard-mining recipes trains at 0.01 of the rate that other methods
+    but IB have at the same epoch (the authors' schedule, which is IB's); with ``controlled`` it does not.
+    Setting ``early_drop`` by hand gives the drop to a baseline, from half of the run on, or takes it from
+    HML. IB keeps its own drop under both (``Stage.own_learning_rate_scale``), without which it breaks down.
 
     A stage that restarts (classifier re-training) leaves this schedule for half a cosine period from
-    the base rate to zero over its own epochs.
+    the base rate to zero over its own epochs. A "cosine" or "one_cycle" before it ends where it begins;
+    the "steps" stay where they are in a run without such a stage.
     """
     epochs = config.epochs
-    factors = _SHAPES[config.lr_schedule](epochs)
+    stages = config.stages
+    inner = config.stage_ends if stage_ends is None else stage_ends
+    starts, ends = (0, *inner), (*inner, epochs)
+    restarts = [start for stage, start in zip(stages, starts, strict=True) if stage.restart]
+    whole = restarts[0] if restarts and config.lr_schedule in ENDING and restarts[0] else epochs
+    factors = np.zeros(epochs)
+    factors[:whole] = _SHAPES[config.lr_schedule](whole)
     warm_up = min(config.warmup_epochs, epochs)
     # The warm-up of the published code replaces the factor, it does not multiply it.
     factors[:warm_up] = np.arange(1, warm_up + 1) / max(warm_up, 1)
 
-    stages = config.stages
-    inner = config.stage_ends if stage_ends is None else stage_ends
-    starts, ends = (0, *inner), (*inner, epochs)
     if config.early_drop:
         own = [stage.learning_rate_scale for stage in stages]
         if any(scale != 1 for scale in own):
@@ -83,6 +89,7 @@ def learning_rates(config: RunConfig, stage_ends: tuple[int, ...] | None = None)
     for stage, start, end in zip(stages, starts, ends, strict=True):
         if stage.restart:
             factors[start:end] = _cosine(end - start)
+        factors[start:end] *= stage.own_learning_rate_scale
     return config.learning_rate * factors
 
 

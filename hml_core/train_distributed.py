@@ -7,6 +7,7 @@ With ``torchrun --max-restarts 3`` a group that lost a process goes on from the 
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ from typing import Any
 import click
 
 from hml_core import cli, distributed
+from hml_core.branches import Point
 from hml_core.config import RunConfig
 from hml_core.engines.torchrun import BUSY
 from hml_core.errors import ConfigError, HmlError, RunBusyError
-from hml_core.trainer import CHECKPOINT_STEPS, fit
+from hml_core.trainer import CHECKPOINT_STEPS, exhaust, training
 
 WAIT_S = 60.0  # for another group that works on the same run
 
@@ -28,6 +30,12 @@ WAIT_S = 60.0  # for another group that works on the same run
     "file",
     type=click.Path(path_type=Path),
     help="JSON of a RunConfig, such as a record's config.json, in place of its options.",
+)
+@click.option(
+    "--points",
+    "points_file",
+    type=click.Path(path_type=Path),
+    help="JSON of the points where other runs of a sweep part from this one.",
 )
 @click.option(
     "--checkpoint-steps",
@@ -42,7 +50,14 @@ WAIT_S = 60.0  # for another group that works on the same run
     help="Exit with status 0 after an error of the run itself: torchrun would only repeat it.",
 )
 @cli.place_options
-def main(file: Path | None, quiet: bool, device: str, final_errors: bool, **given: Any) -> None:
+def main(
+    file: Path | None,
+    points_file: Path | None,
+    quiet: bool,
+    device: str,
+    final_errors: bool,
+    **given: Any,
+) -> None:
     """Join the group, train, and report on the first process."""
     place = {name: given.pop(name) for name in ("data_root", "runs_root", "checkpoint_steps")}
     fields = {name: value for name, value in given.items() if value not in (None, ())}
@@ -51,9 +66,10 @@ def main(file: Path | None, quiet: bool, device: str, final_errors: bool, **give
         with distributed.group(device) as (world, own_device):
             with world.together():
                 config = _config(file, fields)
-            done = fit(
-                config, device=own_device, progress=not quiet, wait=WAIT_S, world=world, **place
-            )
+                points = _points(points_file)
+            training_options = {"device": own_device, "progress": not quiet, "wait": WAIT_S}
+            steps = training(config, **training_options, world=world, points=points, **place)
+            done = exhaust(steps)
             if world.is_first:
                 click.echo(cli.report_of(done))
     except RunBusyError as error:
@@ -65,6 +81,15 @@ def main(file: Path | None, quiet: bool, device: str, final_errors: bool, **give
     except distributed.Stopped as error:
         click.echo(f"Process {rank} of {size} was {error}.", err=True)
         sys.exit(1)
+
+
+def _points(file: Path | None) -> tuple[Point, ...]:
+    if file is None:
+        return ()
+    try:
+        return tuple(map(Point.from_dict, json.loads(file.read_text(encoding="utf-8"))))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"Cannot read the points {str(file)!r}: {error}") from error
 
 
 def _config(file: Path | None, fields: dict[str, Any]) -> RunConfig:

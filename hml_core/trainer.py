@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
 from hml_core import datasets, devices, environment
+from hml_core.beginnings import Beginnings
+from hml_core.branches import Point
 from hml_core.config import RunConfig
 from hml_core.datasets import LabelledFiles
 from hml_core.distributed import ALONE, World
@@ -111,10 +113,13 @@ def training(
     wait: float | None = None,
     checkpoint_steps: int = CHECKPOINT_STEPS,
     world: World = ALONE,
+    points: Sequence[Point] = (),
 ) -> Generator[None, None, Run]:
     """:func:`fit` step by step: a generator that rests after every step and returns the run.
 
-    It leaves no trace in torch's settings while it rests, so that several can take turns.
+    It leaves no trace in torch's settings while it rests, so that several can take turns. At ``points``
+    (:func:`hml_core.branches.plan`) other runs part from this one: it starts from the beginning that one of
+    them left there, or leaves its own.
     """
     with world.together():
         where = devices.resolve(device)
@@ -123,7 +128,9 @@ def training(
             raise ConfigError(f"Expected `checkpoint_steps` ≥ 1, got {checkpoint_steps!r}.")
     _require_same_options(config, checkpoint_steps, world)
     devices.keep_freed_memory()
-    recorder = _Recorder(config, data_root, runs_root, where, progress, checkpoint_steps, world)
+    recorder = _Recorder(
+        config, data_root, runs_root, where, progress, checkpoint_steps, world, points
+    )
     with contextlib.closing(recorder.training(wait)) as steps:
         while True:
             with devices.current(where), devices.algorithms(config.deterministic):
@@ -146,7 +153,9 @@ class _Recorder:
         progress: bool,
         checkpoint_steps: int,
         world: World,
+        points: Sequence[Point],
     ) -> None:
+        self.points, self.beginnings = points, Beginnings(runs_root, points)
         self.config, self.data_root, self.runs_root = config, data_root, runs_root
         self.device, self.world = device, world
         self.progress = progress and world.is_first
@@ -165,7 +174,10 @@ class _Recorder:
                 with self.world.together():
                     self._require_images(made_from)
                 return done
-            trainer = self._begin(folder)
+            held.callback(self.beginnings.release)
+            beginning = self.world.from_first(lambda: self._take_beginning(folder, wait))
+            trainer = self._begin(folder, beginning)
+            del beginning
             try:
                 return (yield from self._run_to_end(trainer, folder))
             except Exception as error:
@@ -189,13 +201,19 @@ class _Recorder:
                 f"{str(self.data_root)!r}: expected another `runs_root` for other data."
             )
 
-    def _begin(self, folder: RunFolder) -> Trainer:
+    def _take_beginning(self, folder: RunFolder, wait: float | None) -> dict[str, Any] | None:
+        """What another run has trained already of this one, if this one has not begun."""
+        if not self.points or folder.has_begun(self.runs_root, self.config):
+            return None
+        return self.beginnings.take(wait)
+
+    def _begin(self, folder: RunFolder, beginning: dict[str, Any] | None) -> Trainer:
         """A trainer where the run stands."""
         config, world = self.config, self.world
         with world.together():
             splits = datasets.load(config, self.data_root)
             manifest = splits.manifest()
-            trainer = Trainer(config, splits, self.device, world)
+            trainer = Trainer(config, splits, self.device, world, self.points)
         if len(set(world.all(manifest["sha256"]))) > 1:
             raise RunError(
                 f"The processes see different images in {str(self.data_root)!r}: expected the same "
@@ -203,8 +221,9 @@ class _Recorder:
             )
         record = environment.describe(self.device, trainer.autocast_dtype, world.size)
         checkpoint = world.from_first(lambda: folder.begin(record, manifest))
+        self.images = manifest["sha256"]
         if checkpoint is None:
-            return trainer
+            return self._branched_off(trainer, beginning)
         unfit: str | None = None
         with world.together():
             try:
@@ -215,7 +234,7 @@ class _Recorder:
                 unfit = str(error)
         if any(found := world.all(unfit)):
             reason = next(filter(None, found))
-            trainer = Trainer(config, splits, self.device, world)
+            trainer = Trainer(config, splits, self.device, world, self.points)
 
             def anew() -> None:
                 folder.set_aside(
@@ -224,6 +243,24 @@ class _Recorder:
                 folder.begin(record, manifest)
 
             world.from_first(anew)
+        if world.is_first:
+            self.beginnings.continue_after(trainer.epoch)
+        return trainer
+
+    def _branched_off(self, trainer: Trainer, beginning: dict[str, Any] | None) -> Trainer:
+        """The trainer at the end of a beginning, or as it is where that is none of this run's."""
+        if beginning is None or beginning["images"] != self.images:
+            return trainer
+        unfit = False
+        with self.world.together():
+            try:
+                trainer.branch_off(beginning)
+            except torch.OutOfMemoryError:
+                raise
+            except UNFIT:
+                unfit = True
+        if any(self.world.all(unfit)):
+            return Trainer(self.config, trainer.splits, self.device, self.world, self.points)
         return trainer
 
     def _run_to_end(self, trainer: Trainer, folder: RunFolder) -> Generator[None, None, Run]:
@@ -248,6 +285,8 @@ class _Recorder:
                         last = time.monotonic()
                     yield
                 trainer.end_epoch()
+                if self.world.from_first(lambda: trainer.epoch in self.beginnings.promised):
+                    self._leave_beginning(trainer)
                 if not by_step:
                     bar.update(trainer.headline())
                 due = time.monotonic() - last >= CHECKPOINT_INTERVAL_S
@@ -261,6 +300,10 @@ class _Recorder:
             return folder.finish(results, arrays)
 
         return self.world.from_first(finish)
+
+    def _leave_beginning(self, trainer: Trainer) -> None:
+        content = {"images": self.images, **trainer.beginning()}
+        self.world.from_first(lambda: self.beginnings.leave(trainer.epoch, content))
 
     def _checkpoint(self, trainer: Trainer, folder: RunFolder) -> None:
         state = trainer.state()

@@ -8,7 +8,8 @@ import math
 
 import pytest
 
-from hml_core.config import RunConfig, grid
+from hml_core import recipes
+from hml_core.config import RunConfig, grid, grids
 from hml_core.errors import ConfigError
 
 # Another valid value for every field, on a recipe that has it.
@@ -30,6 +31,7 @@ OTHER = {
     "logit_scale": (20.0, "ldam"),
     "tau": (2.0, "logit_adjustment"),
     "influence_alpha": (10.0, "ib"),
+    "mean_over": ("images", "ce_drw"),
     "stage_ends": ((7,), "hml1"),
     "switch_patience": (3, "dhml1"),
     "protocol": ("official", "ce"),
@@ -134,6 +136,13 @@ REFUSED = [
     ({"recipe": "hml1", "stage_ends": (60,)}, "rise strictly between 0 and the 60 epochs"),
     ({"recipe": "hml1", "stage_ends": (2.5,)}, "`stage_ends` to be"),
     ({"recipe": "hml1", "epochs": 1}, "rise strictly between 0 and the 1 epochs"),
+    ({"recipe": "ce", "mean_over": "images"}, "'ce' has no option `mean_over`"),
+    ({"recipe": "cs_ce", "mean_over": "batch"}, "`mean_over` to be one of weights, images"),
+    ({"recipe": "ib", "early_drop": True}, "'ib' has a drop of its own"),
+    (
+        {"recipe": "hml2", "protocol": "official", "delta": 1e4},
+        "runs 'hml2' with `delta` 1e\\+10, whatever it is asked",
+    ),
     ({"recipe": "ldam", "head": "linear"}, "margins on cosines"),
     ({"recipe": "crt", "sampler": "square_root"}, "'crt' samples by itself"),
     ({"recipe": "balanced_softmax", "sampler": "class_balanced"}, "has already changed"),
@@ -198,3 +207,80 @@ def test_a_grid_is_a_product_and_hard_mining_options_reach_hml_alone():
     assert all(c.delta is None for c in configs if c.recipe != "hml1")
     assert {c.weighting for c in configs if c.recipe == "dhml2"} == {"CB"}
     assert len(grid(recipe=["ce", "ce"], seed=[0, 0])) == 1
+
+
+# Ids of the records in results/records and of everything whose meaning has not changed since.
+STORED_IDS = {
+    "ce": "ce33a18833",
+    "focal": "ca48889dbf",
+    "cs_ce": "562e60916f",
+    "cb_ce": "aa687abf9a",
+    "cb_focal": "3bc6c728bc",
+    "balanced_softmax": "72f53c7edb",
+    "logit_adjustment": "69bc0398c7",
+    "ce_drw": "8bb0af5d9a",
+    "ce_drs": "5b2885cf31",
+    "hml1": "9dff5cf257",
+    "hml2": "b36acd78f0",
+    "dhml1": "5716ccaf46",
+    "dhml2": "83de820a09",
+    "chml2": "d7e168280f",
+    "lws": "ccd4fd2b57",
+    "tau_norm": "87cef09728",
+    "ncm": "90614d783a",
+}
+# The same of recipes whose meaning has changed: no old record is taken for a new one.
+FORMER_IDS = {
+    "ldam": "a360655226",
+    "ldam_drw": "3ff70c5cf5",
+    "ib": "da782fdc66",
+    "ib_focal": "5a660e5c19",
+    "crt": "7d72bcf275",
+}
+
+
+def digits(recipe: str) -> RunConfig:
+    stage_ends = {"stage_ends": (1,)} if len(recipes.get(recipe).stages) == 2 else {}
+    return RunConfig(recipe=recipe, epochs=2, batch_size=64, **stage_ends)
+
+
+def test_ids_stay_from_release_to_release_and_change_with_the_meaning():
+    assert set(STORED_IDS) | set(FORMER_IDS) == set(recipes.names())
+    assert {name: digits(name).run_id[-10:] for name in STORED_IDS} == STORED_IDS
+    for name, former in FORMER_IDS.items():
+        assert digits(name).run_id[-10:] != former, name
+
+
+def test_every_stored_record_is_still_the_run_that_its_config_describes(repository):
+    records = sorted((repository / "results" / "records").glob("*/*/config.json"))
+    assert records
+    changed = {"ldam", "ldam_drw", "ib", "ib_focal", "crt"}
+    for path in records:
+        config = RunConfig.from_json(path.read_text())
+        same = config.run_id == path.parent.name
+        assert same == (config.recipe not in changed and config.head == "linear"), path
+
+
+def test_hml2_runs_with_the_delta_of_the_authors_trainer_under_their_protocol():
+    """It hands its --delta to HML1 alone: HML2 keeps 1e10, a loss that is nearly without a cut."""
+    config = RunConfig(recipe="hml2", protocol="official")
+    assert [stage.loss_options["delta"] for stage in config.stages] == [1e10, 1e10]
+    assert RunConfig(recipe="hml2").delta == 1e4
+    found = grid(recipe=["hml1", "hml2"], protocol="official", hard_mining={"delta": 1e3})
+    assert [config.delta for config in found] == [1e3, 1e10]
+
+
+def test_a_subset_may_follow_the_seed_and_grids_share_fields():
+    found = grids(
+        {
+            "seed": [0, 1],
+            "subset_seed": "seed",
+            "epochs": 20,
+            "grids": [{"recipe": ["ce", "focal"]}, {"recipe": "hml1", "early_drop": [False, True]}],
+        }
+    )
+    assert [config.seed for config in found] == [0, 0, 0, 0, 1, 1, 1, 1]
+    assert all(config.subset_seed == config.seed for config in found)
+    assert [config.recipe for config in found[:4]] == ["ce", "focal", "hml1", "hml1"]
+    with pytest.raises(ConfigError, match="`grids` to be a list"):
+        grids({"recipe": "ce", "grids": {"seed": [0]}})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -73,3 +75,49 @@ def test_unknown_names_are_refused():
         models.build("resnet33", 10)
     with pytest.raises(ValueError, match="`head` to be one of linear, cosine"):
         models.build("resnet8", 10, "spherical")
+
+
+def test_class_vectors_of_a_cosine_head_start_at_norm_one():
+    """As in LDAM-DRW: a gradient turns a vector by an angle that falls with the square of its norm."""
+    weight = models.resnet32(100, head="cosine").linear.weight
+    torch.testing.assert_close(weight.norm(dim=1), torch.ones(100))
+
+
+@pytest.mark.parametrize("name", ["resnet8", "resnet32", "resnet18"])
+@pytest.mark.parametrize("classes", [7, 100])
+def test_networks_differ_in_their_head_alone(name, classes):
+    """With one seed every other parameter is the same, so that runs with either head are paired."""
+    states = []
+    for head in models.HEADS:
+        torch.manual_seed(5)
+        states.append(models.build(name, classes, head).state_dict())
+    rest = [key for key in states[0] if not key.startswith("linear.")]
+    assert len(rest) > 20
+    assert all(torch.equal(states[0][key], states[1][key]) for key in rest)
+
+
+@pytest.mark.parametrize("classes", [10, 64, 100])
+def test_published_cosine_heads_load_strictly(classes):
+    """LDAM-DRW's checkpoints hold class vectors in columns, (64, C), and an ordinary state dict's version."""
+
+    class NormedLinear(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.randn(64, classes))
+
+        def forward(self, x):
+            return F.normalize(x, dim=1).mm(F.normalize(self.weight, dim=0))
+
+    torch.manual_seed(3)
+    published = models.resnet32(classes)
+    published.linear = NormedLinear()
+    ours = models.resnet32(classes, head="cosine")
+    buffer = io.BytesIO()
+    torch.save(published.state_dict(), buffer)
+    buffer.seek(0)
+    ours.load_state_dict(torch.load(buffer, weights_only=True), strict=True)
+    images = torch.randn(4, 3, 32, 32)
+    torch.testing.assert_close(ours.eval()(images), published.eval()(images))
+    again = models.resnet32(classes, head="cosine")
+    again.load_state_dict(ours.state_dict())  # ours stay as they are, those of 64 classes, too
+    assert torch.equal(again.linear.weight, ours.linear.weight)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from hml_core import recipes
 from hml_core.config import RunConfig
 from hml_core.schedule import boundary, learning_rates
 
@@ -45,10 +46,34 @@ def test_200_epochs_are_the_published_ones(recipe, protocol, drops):
 
 def test_controlled_is_the_same_for_every_recipe_without_a_restart():
     reference = learning_rates(RunConfig(recipe="ce", epochs=40))
-    for recipe in ("focal", "ldam_drw", "hml1", "hml2", "dhml1", "dhml2", "chml2", "ib"):
+    for recipe in ("focal", "ldam_drw", "hml1", "hml2", "dhml1", "dhml2", "chml2"):
         np.testing.assert_array_equal(
             learning_rates(RunConfig(recipe=recipe, epochs=40)), reference
         )
+
+
+def test_ib_keeps_its_own_drop_under_both_protocols():
+    """Its authors' code: ×0.01 from the IB stage on, on top of the milestones of every method."""
+    expected = [published(epoch, True) for epoch in range(1, 201)]
+    for recipe in ("ib", "ib_focal"):
+        for protocol in ("official", "controlled"):
+            config = RunConfig(recipe=recipe, protocol=protocol, epochs=200)
+            np.testing.assert_allclose(learning_rates(config), expected, rtol=1e-12)
+            assert config.method.has_own_schedule
+            assert recipes.title(recipe).endswith("(own schedule)")
+    others = [name for name in recipes.names() if name not in ("ib", "ib_focal")]
+    assert not any(recipes.get(name).has_own_schedule for name in others)
+
+
+@pytest.mark.parametrize("recipe", ["crt", "lws"])
+def test_a_cosine_is_over_before_the_classifier_is_trained_again(recipe):
+    """As on iNaturalist: stage 1 is a whole run of its own."""
+    config = RunConfig(recipe=recipe, epochs=100, lr_schedule="cosine", warmup_epochs=0)
+    alone = RunConfig(recipe="ce", epochs=90, lr_schedule="cosine", warmup_epochs=0)
+    rates = learning_rates(config)
+    np.testing.assert_array_equal(rates[:90], learning_rates(alone))
+    assert rates[89] < 1e-4 * rates[0] * 10
+    assert rates[90] == pytest.approx(0.1)
 
 
 def test_the_early_drop_can_be_given_to_a_baseline_and_taken_from_hml():

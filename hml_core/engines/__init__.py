@@ -7,18 +7,26 @@ An engine decides where and in which order runs are trained, nothing else: every
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import torch
 
-from hml_core import devices, files
+from hml_core import beginnings, branches, devices, files
 from hml_core.config import RunConfig
 from hml_core.engines import cluster, slurm
 from hml_core.engines.interleave import interleave
-from hml_core.engines.jobs import Outcome, Place, attempt, is_finished, row, stored_row
+from hml_core.engines.jobs import (
+    Outcome,
+    Place,
+    attempt,
+    begun_first,
+    is_finished,
+    row,
+    stored_row,
+)
 from hml_core.engines.serial import serial
 from hml_core.engines.torchrun import torchrun
 from hml_core.errors import ConfigError
@@ -84,6 +92,8 @@ def sweep(
 
     Two sweeps over one ``runs_root`` share the work: neither trains a run that the other is at, nor
     one that is done. After an interruption the same call goes on, each run from its last checkpoint.
+    What runs have in common until some epoch is trained once, with the same bits as in each alone
+    (:mod:`hml_core.branches`); ``trained_epochs`` and ``branch_from`` of a row say by whom.
 
     Parameters
     ----------
@@ -138,7 +148,8 @@ def sweep(
     files.require_writable(runs_root)
     data_root = None if data_root is None else Path(data_root).absolute()
     place = Place(runs_root, data_root, str(device), threads)
-    outcomes = _collect(distinct, chosen, place, progress)
+    with beginnings.kept(runs_root):
+        outcomes = _collect(distinct, chosen, place, progress)
     return pd.DataFrame([row(config, outcomes[config.run_id], runs_root) for config in distinct])
 
 
@@ -156,7 +167,8 @@ def _collect(
         local = Place(place.runs_root, place.data_root, "cpu", place.threads)
         yield from ((config, attempt(config, local)) for config in finished)  # compares the images
         if pending:
-            yield from engine.run(pending, place)
+            shared = replace(place, points=branches.plan(pending))
+            yield from engine.run(begun_first(pending, place.runs_root), shared)
 
     with Progress(len(configs), "runs", enabled=progress, unit="runs") as bar:
         try:

@@ -11,6 +11,7 @@ import contextlib
 import threading
 import uuid
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,7 @@ def submit(
 
     def start(config: RunConfig, wait: float) -> Any:
         return client.submit(
-            work, config, place, additions, wait, resources=resources, pure=False,
+            work, config, place.of(config), additions, wait, resources=resources, pure=False,
             key=f"{config.run_id}-{uuid.uuid4().hex[:8]}", priority=-int(wait > 0),
         )  # fmt: skip
 
@@ -195,7 +196,7 @@ def work(config: RunConfig, place: Place, additions: dict[str, Any], wait: float
     recipes.RECIPES.update(additions["recipes"])
     datasets.DATASETS.update(additions["datasets"])
     with _one_run:
-        where = Place(place.runs_root, place.data_root, _device_here(place.device), place.threads)
+        where = replace(place, device=_device_here(place.device))
         return attempt(config, where, wait=wait)
 
 

@@ -7,6 +7,7 @@ numbers, so each ends as it would alone. On a CPU this works as well, but nothin
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -39,14 +40,23 @@ class _Turn:
 def interleave(
     number: int, configs: Sequence[RunConfig], place: Place
 ) -> Iterator[tuple[RunConfig, Outcome]]:
-    """Train ``number`` runs at a time; one that another process works on comes up again at the end."""
+    """Train ``number`` runs at a time.
+
+    One that has to wait, for another process or for a run whose beginning it shares, comes up again when
+    a run has ended, and every few seconds.
+    """
     device = devices.resolve(place.device)
     pending, busy = deque(configs), deque()
     turns: list[_Turn] = []
+    next_look = 0.0  # at those that have to wait
     try:
         while pending or busy or turns:
-            while len(turns) < number and (pending or (busy and not turns)):
-                config = pending.popleft() if pending else busy.popleft()
+            if busy and (not turns or time.monotonic() >= next_look):
+                pending.extend(busy)
+                busy.clear()
+                next_look = time.monotonic() + BUSY_WAIT_S
+            while len(turns) < number and pending:
+                config = pending.popleft()
                 # Waiting for another process stops all turns: it is for when there is nothing else.
                 wait = 0.0 if turns or pending else BUSY_WAIT_S
                 stream = torch.cuda.Stream(device) if device.type == "cuda" else None
@@ -58,6 +68,7 @@ def interleave(
                 if outcome is not None and outcome.status == "busy":
                     busy.append(turn.config)
                 elif outcome is not None:
+                    next_look = 0.0
                     yield turn.config, outcome
     finally:
         for turn in turns:  # interrupted: let go of the runs' locks at once

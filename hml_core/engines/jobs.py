@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import traceback
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from hml_core.branches import Point
 from hml_core.config import RunConfig
 from hml_core.errors import RunBusyError, RunError
-from hml_core.runs import Run
+from hml_core.runs import Run, RunFolder
 from hml_core.trainer import exhaust, training
 
 BUSY_WAIT_S = 5.0  # how long a run that another process works on is waited for at a time
@@ -32,12 +33,20 @@ class Place:
         As for :func:`hml_core.trainer.fit`.
     threads : int, optional
         CPU threads of a run; None: as many as torch uses now.
+    points : mapping
+        Where runs part from each other, by run_id: see :func:`hml_core.branches.plan`.
     """
 
     runs_root: Path
     data_root: Path | None = None
     device: str = "auto"
     threads: int | None = 1
+    points: Mapping[str, tuple[Point, ...]] = field(default_factory=dict)
+
+    def of(self, config: RunConfig) -> Place:
+        """What one run needs to know, which may travel to another process."""
+        own = {config.run_id: self.points.get(config.run_id, ())}
+        return replace(self, points=own)
 
 
 @dataclass(frozen=True)
@@ -67,6 +76,7 @@ def attempting(
             device=place.device,
             progress=False,
             wait=wait,
+            points=place.points.get(config.run_id, ()),
         )
     except RunBusyError as error:
         return Outcome("busy", str(error))
@@ -109,6 +119,11 @@ def is_finished(config: RunConfig, runs_root: Path) -> bool:
         return Run(runs_root / config.run_id).verify().config == config
     except RunError:
         return False
+
+
+def begun_first(configs: Sequence[RunConfig], runs_root: Path) -> list[RunConfig]:
+    """Runs that have come some way before those that may start where these will pass."""
+    return sorted(configs, key=lambda config: not RunFolder.has_begun(runs_root, config))
 
 
 def row(config: RunConfig, outcome: Outcome, runs_root: Path) -> dict[str, Any]:

@@ -51,7 +51,10 @@ def _train(processes: int, config: RunConfig, place: Place) -> Outcome:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "config.json"
         file.write_text(config.to_json(), encoding="utf-8")
-        said = _run(command(processes, file, place), place)
+        shared = Path(folder) / "points.json"
+        points = [point.to_dict() for point in place.points.get(config.run_id, ())]
+        shared.write_text(json.dumps(points), encoding="utf-8")
+        said = _run([*command(processes, file, place), "--points", str(shared)], place)
     if is_finished(config, place.runs_root):
         return Outcome("done")
     if busy := [line for line in said if line.startswith(BUSY)]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 REDUCTIONS = ("mean", "sum", "none")
 WEIGHTINGS = ("outer", "inner")
+MEANS = ("weights", "images")  # what the mean of a weighted cross-entropy divides by
 
 
 class ClassificationLoss(nn.Module):

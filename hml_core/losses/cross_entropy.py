@@ -8,7 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hml_core.losses.base import ClassificationLoss, _vector, full_precision, true_class
+from hml_core.losses.base import (
+    MEANS,
+    ClassificationLoss,
+    _vector,
+    full_precision,
+    require_choice,
+    true_class,
+)
 
 
 class AdjustedCrossEntropy(ClassificationLoss):
@@ -17,15 +24,21 @@ class AdjustedCrossEntropy(ClassificationLoss):
     Parameters
     ----------
     weight : (C,), optional
-        Class weights, positive; the mean is PyTorch's weighted mean (Σ w·L / Σ w).
+        Class weights w, positive.
     label_smoothing : float or (C,)
         Probability mass spread evenly over all classes, in [0, 1) (Szegedy et al., CVPR 2016): the same
         for every image, or one value for each true class.
+    mean_over : {"weights", "images"}
+        The mean over a batch is PyTorch's weighted mean, Σ w·L / Σ w, or Σ w·L / N. The mean weight of an
+        image of a long-tailed set is far from 1 (0.2 for CIFAR-100-LT, ratio 100, weights ∝ 1/n): that
+        much smaller is the second, and with it the step. Losses that divide by the number of images, as
+        the hard-mining loss does, are compared with the second.
     """
 
-    def __init__(self, weight=None, label_smoothing=0.0) -> None:
+    def __init__(self, weight=None, label_smoothing=0.0, mean_over="weights") -> None:
         super().__init__()
         self._set_weight(weight)
+        self.mean_over = require_choice("mean_over", mean_over, MEANS)
         scalar = not hasattr(label_smoothing, "__len__") or isinstance(label_smoothing, str)
         values = _vector("label_smoothing", [label_smoothing] if scalar else label_smoothing)
         if not bool(((values >= 0) & (values < 1)).all()):
@@ -41,9 +54,14 @@ class AdjustedCrossEntropy(ClassificationLoss):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """(N, C), (N,) → scalar."""
-        if self.smoothing_by_class is not None:
-            return self._weighted_mean(self.per_sample(logits, target), target)
+        if self.smoothing_by_class is not None or self._weighs_images:
+            return self._mean(self.per_sample(logits, target), target)
         return self._cross_entropy(logits, target, "mean")
+
+    @property
+    def _weighs_images(self) -> bool:
+        """Whether class weights change how much a batch counts, rather than its parts alone."""
+        return self.weight is not None and self.mean_over == "images"
 
     def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
         """(N, C), (N,) → (N,), each times the weight of its class."""
@@ -61,15 +79,15 @@ class AdjustedCrossEntropy(ClassificationLoss):
     def total_weight(
         self, first: Tensor, second: Tensor | None = None, share: Tensor | None = None
     ) -> Tensor | None:
-        """See :meth:`ClassificationLoss.total_weight`: Σ w, where there are class weights."""
-        if self.weight is None:
+        """See :meth:`ClassificationLoss.total_weight`: Σ w, where the mean divides by it."""
+        if self.weight is None or self.mean_over == "images":
             return None
         if second is None:
             return self.weight[first].sum()
         return (share * self.weight[first] + (1 - share) * self.weight[second]).sum()
 
     def mixed(self, logits: Tensor, first: Tensor, second: Tensor, share: Tensor) -> Tensor:
-        """See :meth:`ClassificationLoss.mixed`; with class weights a weighted mean, too."""
+        """See :meth:`ClassificationLoss.mixed`; divided by what :meth:`forward` divides by."""
         losses = super().mixed(logits, first, second, share)
         total = self.total_weight(first, second, share)
         return losses if total is None else losses * (len(first) / total).to(losses.dtype)
@@ -85,13 +103,13 @@ class AdjustedCrossEntropy(ClassificationLoss):
                 reduction=reduction,
             )
 
-    def _weighted_mean(self, losses: Tensor, target: Tensor) -> Tensor:
+    def _mean(self, losses: Tensor, target: Tensor) -> Tensor:
         total = self.total_weight(target)
         return losses.mean() if total is None else losses.sum() / total.to(losses.dtype)
 
 
 class CrossEntropyLoss(AdjustedCrossEntropy):
-    """L = −log p of the true class; with class weights, PyTorch's weighted mean (Σ w·L / Σ w).
+    """L = −log p of the true class, times the weight of that class.
 
     Parameters
     ----------
@@ -100,11 +118,13 @@ class CrossEntropyLoss(AdjustedCrossEntropy):
     label_smoothing : float or (C,)
         See :class:`AdjustedCrossEntropy`; one value for each class is label-aware smoothing
         (:func:`label_aware_smoothing`).
+    mean_over : {"weights", "images"}
+        See :class:`AdjustedCrossEntropy`.
 
     Raises
     ------
     ValueError
-        For weights that are not positive or a smoothing outside [0, 1).
+        For weights that are not positive, a smoothing outside [0, 1) or another ``mean_over``.
     """
 
 

@@ -12,7 +12,7 @@ class LDAMLoss(AdjustedCrossEntropy):
     """Cross-entropy of s·(cos θ − m·[true class]) with margins m_c ∝ n_c^(−1/4).
 
     The logits must be cosines, from a cosine head of scale 1. The largest margin, that of the rarest
-    class, is ``max_margin``. With class weights the mean is PyTorch's weighted mean.
+    class, is ``max_margin``.
 
     Parameters
     ----------
@@ -25,6 +25,7 @@ class LDAMLoss(AdjustedCrossEntropy):
     weight : (C,), optional
         Class weights, positive.
     label_smoothing : float or (C,)
+    mean_over : {"weights", "images"}
         See :class:`AdjustedCrossEntropy`.
 
     Raises
@@ -40,8 +41,9 @@ class LDAMLoss(AdjustedCrossEntropy):
         scale: float = 30.0,
         weight=None,
         label_smoothing=0.0,
+        mean_over="weights",
     ) -> None:
-        super().__init__(weight, label_smoothing)
+        super().__init__(weight, label_smoothing, mean_over)
         self._set_counts(class_counts)
         self.max_margin = require_number("max_margin", max_margin, least=0)
         self.scale = self.logit_scale = require_number("scale", scale, above=0)

@@ -85,10 +85,12 @@ class CifarResNet(heads.Headed):
         self.layer1 = self._group(16, 16, blocks, stride=1)
         self.layer2 = self._group(16, 32, blocks, stride=2)
         self.layer3 = self._group(32, FEATURES, blocks, stride=2)
-        self.linear = heads.build(head, FEATURES, num_classes, head_scale)
+        self.linear = heads.build("linear", FEATURES, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight)
+        if head != "linear":  # drawn last: the convolutions are the same whatever the head
+            self.linear = heads.build(head, FEATURES, num_classes, head_scale)
 
     @staticmethod
     def _group(in_channels: int, channels: int, blocks: int, stride: int) -> nn.Sequential:

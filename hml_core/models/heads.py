@@ -56,6 +56,10 @@ class CosineLinear(nn.Module):
     class vector, which grows with the class's frequency, cannot favour the head classes. Source: the
     ``NormedLinear`` of Cao et al., LDAM (NeurIPS 2019); Gidaris and Komodakis (CVPR 2018).
 
+    Class vectors start at norm 1, as there: a gradient turns a vector by an angle that falls with the
+    square of its norm. ``weight`` is (out_features, in_features), as that of a linear layer; a state dict
+    that holds it the other way round, as published ones of LDAM-DRW do, is loaded as well.
+
     Parameters
     ----------
     in_features, out_features : int
@@ -67,8 +71,22 @@ class CosineLinear(nn.Module):
     def __init__(self, in_features: int, out_features: int, scale: float = 1.0) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(out_features, in_features))
-        nn.init.uniform_(self.weight, -1, 1)
+        with torch.no_grad():
+            self.weight.uniform_(-1, 1)
+            self.weight.copy_(F.normalize(self.weight, dim=1))
         self.scale = float(scale)
+
+    # Of a state dict: 1, as torch writes it for any other layer, is a published one's.
+    _version = 2
+
+    def _load_from_state_dict(self, state, prefix, metadata, *rest) -> None:
+        """Turn class vectors that lie in columns; of a square matrix only the version can tell."""
+        given, wanted = state.get(f"{prefix}weight"), self.weight.shape
+        if given is not None and given.shape == wanted[::-1]:
+            is_square = wanted[0] == wanted[1]
+            if not is_square or metadata.get("version") == 1:
+                state[f"{prefix}weight"] = given.t()
+        super()._load_from_state_dict(state, prefix, metadata, *rest)
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, in_features) → (N, out_features)."""

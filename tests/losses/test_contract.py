@@ -16,10 +16,11 @@ from tests.losses.test_common import CLASSES, batch, call, every_loss, make
 
 WEIGHT = [0.1, 0.5, 1.0, 2.0, 4.0]
 SIGNATURES = {
-    "cross_entropy": "(weight=None, label_smoothing=0.0)",
+    "cross_entropy": "(weight=None, label_smoothing=0.0, mean_over='weights')",
     "focal": "(gamma=1.0, weight=None, weighting='outer', reduction='mean')",
     "hard_mining": "(delta=10000.0, weight=None, weighting='outer', scale=1.0, reduction='mean')",
-    "ldam": "(class_counts, max_margin=0.5, scale=30.0, weight=None, label_smoothing=0.0)",
+    "ldam": "(class_counts, max_margin=0.5, scale=30.0, weight=None, label_smoothing=0.0, "
+    "mean_over='weights')",
     "balanced_softmax": "(class_counts, label_smoothing=0.0)",
     "logit_adjusted": "(class_counts, tau=1.0, label_smoothing=0.0)",
     "influence_balanced": "(alpha=1000.0, epsilon=0.001, gamma=None, weight=None)",
@@ -34,6 +35,8 @@ VARIANTS = [
     ),
     *(("influence_balanced", {"gamma": gamma}) for gamma in (0.0, 0.01, 2.0)),
     ("cross_entropy", {"label_smoothing": 0.1}),
+    ("cross_entropy", {"mean_over": "images"}),
+    ("ldam", {"mean_over": "images", "label_smoothing": 0.1}),
 ]
 
 
@@ -183,6 +186,7 @@ def call_compiled(compiled, loss, data):
         ("logit_adjusted", {"counts": [3, 0]}, "`class_counts` ≥ 1"),
         ("logit_adjusted", {"tau": math.inf}, "`tau` ≥ 0 to be finite"),
         ("influence_balanced", {"gamma": -1.0}, "`gamma` ≥ 0"),
+        ("ldam", {"mean_over": "batch"}, "`mean_over` to be one of weights, images, got 'batch'"),
         ("cross_entropy", {"label_smoothing": math.nan}, "`label_smoothing` ≥ 0 .* got nan"),
     ],
 )
