@@ -27,6 +27,18 @@ FACTORIAL: dict[str, dict[str, Any]] = {
         "weighting": "CS",
         "early_drop": True,
     },
+    "CE re-weighted like HML1, over images": {
+        "recipe": "ce_drw",
+        "weighting": "CS",
+        "mean_over": "images",
+        "early_drop": False,
+    },
+    "CE re-weighted like HML1, over images + early drop": {
+        "recipe": "ce_drw",
+        "weighting": "CS",
+        "mean_over": "images",
+        "early_drop": True,
+    },
     "HML1": {"recipe": "hml1", "early_drop": False},
     "HML1 + early drop": {"recipe": "hml1", "early_drop": True},
 }
@@ -40,8 +52,9 @@ SWITCHES: dict[str, dict[str, Any]] = {
     },
     "Focal, γ = 0": {"recipe": "focal", "early_drop": False, "gamma": 0.0},
 }
-# Plain cross-entropy with the class weights and the switch of HML1: what differs is the loss alone.
-LIKE_HML1 = ("CE re-weighted like HML1", "CE re-weighted like HML1 + early drop")
+# Plain cross-entropy with the class weights and the switch of HML1. Over images, as HML1 divides: what
+# differs is the loss alone. Over the sum of weights, as PyTorch does: the step is five times as large, too.
+LIKE_HML1 = tuple(cell for cell in FACTORIAL if cell.startswith("CE re-weighted like HML1"))
 # (question, cell with the switch, cell without it)
 QUESTIONS = (
     ("HML1 with its early drop, against CE without: what a table shows", "HML1 + early drop", "CE"),
@@ -52,14 +65,24 @@ QUESTIONS = (
     ("HML1 against CE, both with the drop", "HML1 + early drop", "CE + early drop"),
     ("CE re-weighted like HML1 against CE, without the drop", "CE re-weighted like HML1", "CE"),
     (
-        "The loss alone: HML1 against CE re-weighted like it, without the drop",
+        "The loss alone: HML1 against CE re-weighted like it, both over images, without the drop",
         "HML1",
+        "CE re-weighted like HML1, over images",
+    ),
+    (
+        "The loss alone: HML1 against CE re-weighted like it, both over images, with the drop",
+        "HML1 + early drop",
+        "CE re-weighted like HML1, over images + early drop",
+    ),
+    (
+        "The divisor alone: re-weighted CE over images against over weights, without the drop",
+        "CE re-weighted like HML1, over images",
         "CE re-weighted like HML1",
     ),
     (
-        "The loss alone: HML1 against CE re-weighted like it, with the drop",
-        "HML1 + early drop",
-        "CE re-weighted like HML1 + early drop",
+        "Loss and divisor: HML1 against CE re-weighted over weights, without the drop",
+        "HML1",
+        "CE re-weighted like HML1",
     ),
     ("CE-DRW (from 80 % of the run, CB weights) against CE, without the drop", "CE-DRW", "CE"),
     ("Inner instead of outer weighting", "HML1, inner", "HML1"),
@@ -152,9 +175,12 @@ def answer(frame: pd.DataFrame) -> str:
         "schedule": ("CE + early drop", "CE"),
         "same": ("HML1 + early drop", "CE + early drop"),
         "plain": ("HML1", "CE"),
-        "weights": ("CE re-weighted like HML1", "CE"),
-        "loss": ("HML1", "CE re-weighted like HML1"),
-        "loss with drop": ("HML1 + early drop", "CE re-weighted like HML1 + early drop"),
+        "weights": ("CE re-weighted like HML1, over images", "CE"),
+        "loss": ("HML1", "CE re-weighted like HML1, over images"),
+        "loss with drop": (
+            "HML1 + early drop",
+            "CE re-weighted like HML1, over images + early drop",
+        ),
     }
     found = {name: effect(frame, *pair) for name, pair in needed.items()}
     lacking = [" − ".join(needed[name]) for name, value in found.items() if value is None]
@@ -167,7 +193,7 @@ def answer(frame: pd.DataFrame) -> str:
         f"{said['total']} points. The drop alone gives plain CE {said['schedule']}. With the same "
         f"schedule on both sides, HML1 differs from CE by {said['same']} (both with the drop) and "
         f"{said['plain']} (both without). HML1 also re-weights its second stage: plain CE with the same "
-        f"class weights from the same epoch on gains {said['weights']} over CE, and what the loss itself "
+        f"class weights from the same epoch on, divided by the number of images as in HML1, gains {said['weights']} over CE, and what the loss itself "
         f"adds to that is {said['loss']} (without the drop) or {said['loss with drop']} (with it). "
         f"Brackets are 95 % intervals paired by seed, n = {found['total'].n}, not corrected for their "
         f"number."

@@ -99,7 +99,7 @@ class _Entry:
     title: str
     source: str
     post_hoc: str | None
-    official: Mapping[str, Any]
+    official: Mapping[str, Any] = field(default_factory=dict)
 
 
 RECIPES: dict[str, _Entry] = {}

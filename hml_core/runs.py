@@ -221,9 +221,6 @@ class Run:
         row["path"] = self.path.name
         for name in ("seconds", "device"):
             row[name] = self.metrics[name]
-        row["seconds_alone"] = float(self.history["seconds"].sum())
-        row["trained_epochs"] = self.trained_epochs
-        row["branch_epoch"], row["branch_from"] = self.branch or (0, None)
         row["synthetic"] = self.synthetic
         row["initialised_from"] = self.initialised_from
         row["num_classes"] = len(self.class_names)
@@ -249,9 +246,7 @@ def load(runs_root: str | Path = "results/runs") -> pd.DataFrame:
     """Every finished run under ``runs_root``, a row each, in order of their ids.
 
     Columns: the fields of :class:`~hml_core.config.RunConfig`, ``run_id``, ``status``, ``path``,
-    ``seconds`` (what the run took itself), ``seconds_alone`` (with the beginning that it took over from
-    another), ``device``, ``trained_epochs`` (by the run itself), ``branch_epoch`` and ``branch_from``
-    (where it took its beginning from), ``synthetic``, ``initialised_from``, ``num_classes``,
+    ``seconds`` (what the run took itself), ``device``, ``synthetic``, ``initialised_from``, ``num_classes``,
     ``last_validation_score`` (balanced accuracy on validation after the last epoch) and, for every
     selection of :data:`SELECTIONS`, ``<selection>_epoch`` and ``<selection>_<metric>`` (test metrics as
     fractions). A damaged run is left out with a warning.

@@ -8,6 +8,7 @@ import pytest
 import scipy.stats
 
 from hml_core import audit, published
+from hml_core.branches import epochs_to_train
 
 BASE = {"dataset": "digits", "epochs": 4, "batch_size": 64, "protocol": "controlled"}
 
@@ -21,11 +22,10 @@ def test_cells_differ_from_their_neighbour_in_the_switch_alone():
 
     assert changed("CE", "CE + early drop") == {"early_drop"}
     assert changed("HML1", "HML1 + early drop") == {"early_drop"}
-    assert changed("CE re-weighted like HML1", "HML1") == {
-        "recipe",
-        "delta",
-        "weight_placement",
-        "loss_scale",
+    options = {"recipe", "delta", "weight_placement", "loss_scale", "mean_over"}
+    assert changed("CE re-weighted like HML1, over images", "HML1") == options
+    assert changed("CE re-weighted like HML1, over images", "CE re-weighted like HML1") == {
+        "mean_over"
     }
     assert changed("HML1", "HML1, inner") == {"weight_placement"}
     assert changed("HML1", "HML1, δ = 1e+02") == {"delta"}
@@ -71,8 +71,8 @@ def test_the_answer_names_numbers_or_what_is_missing():
             "CE + early drop": [0.73, 0.74],
             "HML1": [0.71, 0.75],
             "HML1 + early drop": [0.76, 0.77],
-            "CE re-weighted like HML1": [0.72, 0.73],
-            "CE re-weighted like HML1 + early drop": [0.74, 0.76],
+            "CE re-weighted like HML1, over images": [0.72, 0.73],
+            "CE re-weighted like HML1, over images + early drop": [0.74, 0.76],
         }
     )
     text = audit.answer(frame)
@@ -81,8 +81,22 @@ def test_the_answer_names_numbers_or_what_is_missing():
     assert "adds to that is +0.5 [" in text
     assert "or +1.5 [" in text
     assert "n = 2" in text
-    partial = audit.answer(frame[frame["cell"] != "CE re-weighted like HML1"])
-    assert "not there: CE re-weighted like HML1 − CE" in partial
+    partial = audit.answer(frame[frame["cell"] != "CE re-weighted like HML1, over images"])
+    assert "not there: CE re-weighted like HML1, over images − CE" in partial
+
+
+def test_the_loss_alone_keeps_what_the_mean_divides_by():
+    """HML divides by the number of images; so does every cross-entropy that its loss is set against."""
+    cells = audit.cells(BASE, [0])
+    for question, _, without in audit.QUESTIONS:
+        if question.startswith("The loss alone"):
+            assert cells[without][0].mean_over == "images"
+
+
+def test_the_audits_grid_costs_at_most_six_tenths_of_its_runs_alone():
+    cells = audit.cells({**BASE, "epochs": 200}, [0, 1], [1e2, 1e3, 1e6])
+    configs = list({c.run_id: c for members in cells.values() for c in members}.values())
+    assert epochs_to_train(configs) <= 0.6 * 200 * len(configs)
 
 
 def test_focal_with_gamma_zero_is_cross_entropy_to_the_bit(tmp_path):

@@ -93,7 +93,7 @@ def sweep(
     Two sweeps over one ``runs_root`` share the work: neither trains a run that the other is at, nor
     one that is done. After an interruption the same call goes on, each run from its last checkpoint.
     What runs have in common until some epoch is trained once, with the same bits as in each alone
-    (:mod:`hml_core.branches`); ``trained_epochs`` and ``branch_from`` of a row say by whom.
+    (:mod:`hml_core.branches`); ``trained_epochs`` and ``branch`` among a run's metrics say by whom.
 
     Parameters
     ----------

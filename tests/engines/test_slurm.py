@@ -55,7 +55,10 @@ def test_a_dry_run_prints_runs_and_script_and_submits_nothing(tmp_path, monkeypa
     result = CliRunner().invoke(main, [str(a) for a in [*arguments, "--dry-run"]])
     assert result.exit_code == 0, result.output
     runs, _, script = result.output.partition("\n\n")
-    assert [line.split()[:2] for line in runs.splitlines()] == 4 * [["to", "do"]]
+    *planned, cost = runs.splitlines()
+    assert [line.split()[:2] for line in planned] == 4 * [["to", "do"]]
+    assert cost.startswith("To train: 6 epochs for 4 runs"), cost  # HML1 takes its first from CE
+    assert "(8 if each run were trained alone)" in cost
     assert normalised(script) == GOLDEN
     assert not (tmp_path / "runs").exists()
 

@@ -1,0 +1,116 @@
+"""Common beginnings: trained once, with the bits of each run alone, and nothing left behind."""
+
+from __future__ import annotations
+
+import pytest
+
+from hml_core import branches, engines, recipes, runs, trainer
+from hml_core.config import RunConfig
+from hml_core.trainer import Trainer, fit
+
+# Of metrics.json: what depends on the clock, and what says who trained which epochs.
+APART = ("seconds", "files", "checksum", "trained_epochs", "branch")
+
+
+def outcome(run: runs.Run) -> tuple:
+    metrics = {name: value for name, value in run.metrics.items() if name not in APART}
+    history = run.history.drop(columns=[*runs.CLOCK]).to_csv()
+    return metrics, history, {name: array.tobytes() for name, array in run._arrays.items()}
+
+
+def swept(configs, root) -> dict[str, runs.Run]:
+    frame = engines.sweep(configs, runs_root=root, progress=False)
+    assert (frame["status"] == "done").all(), frame["error"].tolist()
+    return {config.run_id: runs.Run(root / config.run_id).verify() for config in configs}
+
+
+def test_every_recipe_has_the_bits_of_a_run_alone(tmp_path):
+    configs = [RunConfig(recipe=name, epochs=10, batch_size=64) for name in recipes.names()]
+    shared = swept(configs, tmp_path / "shared")
+    for config in configs:
+        alone = fit(config, runs_root=tmp_path / "alone", progress=False)
+        assert outcome(shared[config.run_id]) == outcome(alone), config.recipe
+    trained = sum(run.metrics["trained_epochs"] for run in shared.values())
+    assert trained == branches.epochs_to_train(configs) <= 0.65 * 10 * len(configs)
+    by_recipe = {run.config.recipe: run.metrics for run in shared.values()}
+    ce = next(config.run_id for config in configs if config.recipe == "ce")
+    assert by_recipe["ce"]["branch"] is None
+    assert by_recipe["hml1"]["branch"] == {"epoch": 5, "from": ce}
+    for name in ("tau_norm", "ncm"):  # classifiers of CE's network cost no training
+        assert by_recipe[name]["trained_epochs"] == 0
+    assert not (tmp_path / "shared" / ".beginnings").exists()
+
+
+@pytest.mark.parametrize(
+    "trick",
+    [
+        {"mix": "remix", "ema_decay": 0.9},
+        {"label_aware_smoothing": 0.3, "sampler": "progressive"},
+        {"post_hoc_tau": 1.0, "evaluate_every": 3},
+        {"head": "cosine", "micro_batch_size": 16},
+    ],
+)
+def test_tricks_are_shared_to_the_bit(trick, tmp_path):
+    configs = [
+        RunConfig(recipe=name, epochs=6, batch_size=64, **trick)
+        for name in ("ce", "ce_drw", "hml1", "crt")
+    ]
+    configs += [RunConfig(recipe="ce", epochs=6, batch_size=64)]  # evaluated in another way
+    shared = swept(configs, tmp_path / "shared")
+    for config in configs:
+        alone = fit(config, runs_root=tmp_path / "alone", progress=False)
+        assert outcome(shared[config.run_id]) == outcome(alone), config.recipe
+    assert sum(run.metrics["trained_epochs"] for run in shared.values()) < 6 * len(configs)
+
+
+@pytest.mark.parametrize("killed_at", [("ce", 3), ("ce", 7), ("hml1", 7)])
+def test_a_sweep_that_was_cut_off_goes_on_in_stem_and_branch(killed_at, tmp_path, monkeypatch):
+    configs = [RunConfig(recipe=n, epochs=10, batch_size=64) for n in ("ce", "hml1", "tau_norm")]
+    plain = Trainer.train_epoch
+
+    def cut_off(self):
+        if (self.config.recipe, self.epoch) == killed_at:
+            raise KeyboardInterrupt
+        return plain(self)
+
+    monkeypatch.setattr(trainer, "CHECKPOINT_INTERVAL_S", 0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train_epoch", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            engines.sweep(configs, runs_root=tmp_path / "shared", progress=False)
+    shared = swept(configs, tmp_path / "shared")
+    for config in configs:
+        alone = fit(config, runs_root=tmp_path / "alone", progress=False)
+        assert outcome(shared[config.run_id]) == outcome(alone)
+    assert not (tmp_path / "shared" / ".beginnings").exists()
+
+
+def test_runs_part_where_stage_or_rate_differ():
+    def common(a: RunConfig, b: RunConfig) -> int:
+        pairs = zip(branches.prefixes(a), branches.prefixes(b), strict=True)
+        return sum(first == second for first, second in pairs)
+
+    ce = RunConfig(recipe="ce", epochs=200)
+    for recipe, epochs in {"hml1": 100, "ce_drw": 160, "crt": 180, "ncm": 200, "focal": 0}.items():
+        assert common(ce, RunConfig(recipe=recipe, epochs=200)) == epochs
+    assert common(ce, RunConfig(recipe="ce", epochs=200, early_drop=True)) == 100
+    assert common(ce, RunConfig(recipe="ce", epochs=200, seed=1)) == 0
+    patient = {"epochs": 200, "switch_patience": 3}
+    assert common(RunConfig(recipe="hml1", **patient), RunConfig(recipe="chml2", **patient)) == 0
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_pairs_start_from_the_same_network_but_for_the_classifier(name):
+    """With one seed, whatever the recipe and its head."""
+    import torch
+
+    from hml_core import datasets
+
+    def backbone(recipe: str) -> dict:
+        config = RunConfig(recipe=recipe, epochs=10)
+        made = Trainer(config, datasets.load(config), torch.device("cpu")).model.state_dict()
+        return {key: value for key, value in made.items() if not key.startswith("linear.")}
+
+    reference, own = backbone("ce"), backbone(name)
+    assert reference.keys() == own.keys()
+    assert all(torch.equal(reference[key], own[key]) for key in reference)
