@@ -11,7 +11,7 @@ from hml_core import datasets, recipes
 from hml_core.config import RunConfig
 from hml_core.trainer import Trainer
 
-TOLERANCE = 2e-3  # what another processor or number of threads may change
+TOLERANCE = 1e-2  # another number of threads changes LDAM by 2e-3, the others by less than 1e-4
 
 
 def losses(recipe: str) -> list[float]:
