@@ -105,6 +105,9 @@ REFUSED = {
 )
 def test_every_trick_trains_or_is_refused_with_a_reason(trick, recipe, tmp_path):
     fields = {"recipe": recipe, "epochs": 10, "batch_size": 128, **tricks.TRICKS[trick]}
+    if (recipe, trick) == ("hml2", "cosine classifier"):
+        # From unit class vectors the first epochs at the full rate make outliers, which L_c leaves alone.
+        fields["epochs"] = 40
     if (recipe, trick) in REFUSED or ((recipe, "any sampler") in REFUSED and "sampler" in trick):
         with pytest.raises(ConfigError, match=r"[Ee]xpected `"):
             RunConfig(**fields)
