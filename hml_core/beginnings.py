@@ -62,7 +62,8 @@ class Beginnings:
             if not any(self._path(point).exists() for point in self.promised.values()):
                 return found
             # Another process has ended between the look and the lock, or what it wrote does not hold.
-            if self._longest() is None or self._longest()["epoch"] == done:
+            again = self._longest()
+            if again is None or again["epoch"] == done:
                 return found
             self.release()
 
@@ -125,8 +126,6 @@ def _others(folder: Path, own: str) -> bool:
         try:
             with locks.held(folder, path.stem, "sweeps", 0):
                 pass
-        except RunBusyError:
+        except RunError:  # busy, or no lock to be had: when in doubt, nothing is removed
             return True
-        except RunError:
-            return True  # when in doubt, nothing is removed
     return False

@@ -13,7 +13,7 @@ import dataclasses
 import hashlib
 import inspect
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -94,7 +94,9 @@ def prefixes(config: RunConfig) -> list[str]:
 
 def _content(stage: Stage) -> str:
     """What a stage does in every epoch; options that are left out are those of the loss."""
-    parameters = inspect.signature(LOSSES[stage.loss]).parameters
+    # A loss that is not there is that run's error when it is trained, not the sweep's.
+    known = stage.loss in LOSSES
+    parameters = inspect.signature(LOSSES[stage.loss]).parameters if known else {}
     options = {
         name: parameter.default
         for name, parameter in parameters.items()
@@ -140,4 +142,4 @@ def plan(configs: Iterable[RunConfig]) -> dict[str, tuple[Point, ...]]:
 
 def epochs_to_train(configs: Sequence[RunConfig]) -> int:
     """Epochs that a sweep over unfinished runs trains, where each beginning is trained once."""
-    return len(Counter(key for config in configs for key in prefixes(config)))
+    return len({key for config in configs for key in prefixes(config)})
