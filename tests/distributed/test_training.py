@@ -54,7 +54,10 @@ def test_two_processes_train_as_one_does(name, two_processes, miniature, tmp_pat
     config = configs()[name]
     one = fit(config, data_root=miniature, runs_root=tmp_path, progress=False)
     two = Run(two_processes / config.run_id).verify()
-    np.testing.assert_allclose(two.history["train_loss"], one.history["train_loss"], rtol=1e-4)
+    # The first epoch's sums differ in the last digit; steps multiply that, by how much the processor says.
+    # A mean taken over each process by itself would differ by some per cent.
+    np.testing.assert_allclose(two.history["train_loss"], one.history["train_loss"], rtol=2e-3)
+    assert two.history["train_loss"][0] == pytest.approx(one.history["train_loss"][0], rel=1e-5)
     np.testing.assert_allclose(two.predictions[0], one.predictions[0], rtol=5e-2, atol=5e-2)
     assert np.array_equal(two.test_targets, one.test_targets)
     assert two.confidence.sum() == one.confidence.sum(), "every image of a batch is counted once"
