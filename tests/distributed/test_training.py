@@ -24,7 +24,8 @@ CONFIGS = {
     "class-balanced, mixup": {"recipe": "ce", "sampler": "class_balanced", "mix": "mixup"},
     "crt": {"recipe": "crt", "epochs": 3, "stage_ends": [2]},
     "average": {"recipe": "balanced_softmax", "ema_decay": 0.9},
-    "ldam_drw": {"recipe": "ldam_drw", "epochs": 3, "stage_ends": [2]},
+    # At the rate of the others, LDAM's cosines of scale 30 multiply a last digit by thousands.
+    "ldam_drw": {"recipe": "ldam_drw", "epochs": 3, "stage_ends": [2], "learning_rate": 5e-4},
     "tau_norm": {"recipe": "tau_norm"},
 }
 
