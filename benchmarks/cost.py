@@ -18,9 +18,9 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks import report
-from hml_core import devices
 from hml_core.datasets import DATASETS
-from hml_core.tables import to_markdown
+from hml_core.system import devices
+from hml_lab.tables import to_markdown
 
 TRAIN, TEST = 437_513, 24_426  # images of the official splits
 FORWARD = 1 / 3  # of the work of a training step

@@ -11,7 +11,8 @@ import torch
 
 from benchmarks import images, plain, report
 from benchmarks.train_step import CONFIG
-from hml_core import feeds, seeds
+from hml_core.system import seeds
+from hml_core.trainer import feeds
 
 IMAGES = 4096
 REPETITIONS = 7

@@ -9,9 +9,9 @@ import torch
 from benchmarks import floor, images, report
 from benchmarks.plain import PlainTrainer
 from benchmarks.train_step import CONFIG, FLOOR
-from hml_core import devices, feeds
 from hml_core.models import inference
-from hml_core.trainer import Trainer
+from hml_core.system import devices
+from hml_core.trainer import Trainer, feeds
 
 REPETITIONS = 7
 SIZES = (100, 500, 1000)  # batches that were tried beside the one in use

@@ -21,13 +21,14 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from benchmarks import report
-from hml_core import devices, feeds, steps
 from hml_core.config import RunConfig
 from hml_core.datasets import LabelledFiles, Splits
 from hml_core.datasets.prepared import IMAGENET
-from hml_core.devices import autocast
-from hml_core.loop import Trainer
 from hml_core.recipes import Stage
+from hml_core.system import devices
+from hml_core.system.devices import autocast
+from hml_core.trainer import feeds, update
+from hml_core.trainer.loop import Trainer
 
 CLASSES = 8142
 IMAGES = 240
@@ -223,7 +224,7 @@ def _losses(trainer: Trainer, step_s: float) -> list[dict[str, Any]]:
         torch.autograd.grad(criterion(logits, target, *extra), logits)
 
     calls = {
-        name: functools.partial(once, steps.build_loss(Stage(name, {}, "none"), counts).to(device))
+        name: functools.partial(once, update.build_loss(Stage(name, {}, "none"), counts).to(device))
         for name in LOSSES
     }
     seconds = report.alternate(calls, 15, device, warm_up=True)

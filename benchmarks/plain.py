@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from hml_core import models, schedule, seeds
+from hml_core import models, schedule
 from hml_core.augment import AUGMENTATIONS
 from hml_core.config import RunConfig
 from hml_core.datasets import LabelledImages, Splits
+from hml_core.system import seeds
 
 
 class PilImages(Dataset):

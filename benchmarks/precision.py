@@ -6,8 +6,9 @@ import argparse
 import tempfile
 
 from benchmarks import report
-from hml_core import engines, stats
+from hml_core import engines
 from hml_core.config import grid
+from hml_lab import stats
 
 METRICS = {"top1": "top-1", "balanced_accuracy": "balanced accuracy", "ece": "ECE"}
 

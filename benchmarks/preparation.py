@@ -23,7 +23,7 @@ from PIL import Image
 from benchmarks import report
 from data_prep import color_constancy
 from data_prep.isic import images, synthetic
-from hml_core import devices
+from hml_core.system import devices
 
 SIDE = 1024
 IMAGES = 40

@@ -14,7 +14,8 @@ from typing import Any
 import pandas as pd
 import torch
 
-from hml_core import devices, environment, files
+from hml_core.runs import environment
+from hml_core.system import devices, files
 
 FOLDER = Path("results/benchmarks")
 CPU = torch.device("cpu")

@@ -19,7 +19,7 @@ from distributed import Client, LocalCluster
 from benchmarks import report
 from hml_core import engines
 from hml_core.config import RunConfig, grid
-from hml_core.engines import cluster
+from hml_core.engines import dask
 from hml_core.engines.jobs import Place
 
 RUNS = 8
@@ -65,7 +65,7 @@ def main() -> None:
         place = Place(done, device="cpu")
         again = list(itertools.islice(itertools.cycle(configs()), SCHEDULED))
         scheduling = report.alternate(
-            {"scheduling": lambda: list(cluster.submit(client, again, place, None))}, REPETITIONS
+            {"scheduling": lambda: list(dask.submit(client, again, place, None))}, REPETITIONS
         )["scheduling"]
     rows = report.compare(seconds, floor=FLOOR)
     per_run = [value * WORKERS / SCHEDULED for value in scheduling]

@@ -14,8 +14,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import floor, images, report
 from benchmarks.plain import PlainTrainer
-from hml_core import devices
 from hml_core.config import RunConfig
+from hml_core.system import devices
 from hml_core.trainer import Trainer
 
 STEPS = 8

@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from hml_core.errors import RunError
-from hml_core.images import UNREADABLE
+from hml_core.system.images import UNREADABLE
 
 LARGEST_SIDE = 20_000  # pixels
 LARGEST_ENCODED_SIDE = 65_500  # pixels; what a JPEG can hold

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from hml_core import files
 from hml_core.errors import ConfigError, DataError, RunError
+from hml_core.system import files
 
 
 def make_folder(

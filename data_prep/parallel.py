@@ -14,9 +14,9 @@ import pandas as pd
 
 from data_prep import worker
 from data_prep.image_files import cannot_write
-from hml_core import devices, files
 from hml_core.errors import ConfigError, DataError, RunError
-from hml_core.progress import Progress
+from hml_core.system import devices, files
+from hml_core.system.progress import Progress
 
 Process = Callable[[Path | bytes, Path, Any], dict[str, Any]]
 

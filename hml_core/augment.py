@@ -29,7 +29,7 @@ class Augmentation:
     flip: bool = False
 
 
-# Of small images; those of image files are torchvision's, see :mod:`hml_core.feeds`.
+# Of small images; those of image files are torchvision's, see :mod:`hml_core.trainer.feeds`.
 FILE_AUGMENTATIONS = ("none", "dermoscopy", "resized_crop")
 AUGMENTATIONS = {
     "none": Augmentation(),

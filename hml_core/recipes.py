@@ -231,9 +231,7 @@ def ldam(
     return (_ldam(max_margin, logit_scale, weighting=weighting, mean_over=mean_over),)
 
 
-def _ldam(
-    max_margin: float, logit_scale: float, mean_over: str = "weights", **stage: Any
-) -> Stage:
+def _ldam(max_margin: float, logit_scale: float, mean_over: str = "weights", **stage: Any) -> Stage:
     loss_options = {"max_margin": max_margin, "scale": logit_scale, "mean_over": mean_over}
     return Stage("ldam", loss_options, **stage)
 

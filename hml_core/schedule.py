@@ -60,8 +60,9 @@ def learning_rates(config: RunConfig, stage_ends: tuple[int, ...] | None = None)
     Both protocols share warm-up and milestones. They differ in ``config.early_drop``: with
     ``official`` the second stage of the hard-mining recipes trains at 0.01 of the rate that other methods
     but IB have at the same epoch (the authors' schedule, which is IB's); with ``controlled`` it does not.
-    Setting ``early_drop`` by hand gives the drop to a baseline, from half of the run on, or takes it from
-    HML. IB keeps its own drop under both (``Stage.own_learning_rate_scale``), without which it breaks down.
+    Setting ``early_drop`` by hand gives the drop to a baseline, from half of the run on, or takes it
+    from HML. IB keeps its own drop under both (``Stage.own_learning_rate_scale``), without which it
+    breaks down.
 
     A stage that restarts (classifier re-training) leaves this schedule for half a cosine period from
     the base rate to zero over its own epochs. A "cosine" or "one_cycle" before it ends where it begins;

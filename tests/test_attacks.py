@@ -11,14 +11,15 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from hml_core import engines, recipes, runs, trainer, yaml_files
-from hml_core.cli import main
+from hml_core import engines, recipes, runs, trainer
 from hml_core.config import RunConfig, grid
 from hml_core.datasets import imagefolder
 from hml_core.errors import ConfigError, DataError, RunError
 from hml_core.recipes import Stage
 from hml_core.runs import Run, RunFolder
+from hml_core.system import yaml_files
 from hml_core.trainer import NonFiniteLossError, fit
+from hml_lab.cli import main
 
 
 @pytest.fixture

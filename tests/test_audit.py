@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from hml_core import audit, published
-from hml_core.branches import epochs_to_train
+from hml_core.trainer.branches import epochs_to_train
+from hml_lab import published
+from hml_lab.studies import audit
 
 BASE = {"dataset": "digits", "epochs": 4, "batch_size": 64, "protocol": "controlled"}
 

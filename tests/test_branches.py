@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from hml_core import branches, engines, recipes, runs, trainer
+from hml_core import engines, recipes, runs, trainer
 from hml_core.config import RunConfig
-from hml_core.trainer import Trainer, fit
+from hml_core.trainer import Trainer, branches, fit
 
 # Of metrics.json: what depends on the clock, and what says who trained which epochs.
 APART = ("seconds", "files", "checksum", "trained_epochs", "branch")

@@ -15,10 +15,10 @@ from click.testing import CliRunner
 
 from data_prep import cifar as archive
 from hml_core import datasets
-from hml_core.cli import main
 from hml_core.config import RunConfig
 from hml_core.datasets import cifar
 from hml_core.errors import ConfigError, DataError
+from hml_lab.cli import main
 
 PER_BATCH = 1000  # images in each of the five stand-in training batches
 

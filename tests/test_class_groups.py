@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from hml_core import class_groups, plots
 from hml_core.config import RunConfig
+from hml_lab import plots
+from hml_lab.tables import class_groups
 
 COUNTS = np.array([600, 200, 100, 30, 8, 7, 2])
 GROUPS = ("Aves", "Aves", "Fungi", "Aves", "Fungi", "Mollusca", "Fungi")

@@ -8,7 +8,7 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from hml_core.cli import main
+from hml_lab.cli import main
 
 TRAIN = [
     "train",
@@ -91,7 +91,7 @@ def test_run_refuses_unknown_parameters(tmp_path):
 
 
 def test_run_reads_values_as_yaml(tmp_path, monkeypatch):
-    from hml_core import notebooks
+    from hml_lab import notebooks
 
     seen = {}
 
@@ -134,7 +134,7 @@ def test_doctor_says_what_works(tmp_path):
 def test_commands_that_train_nothing_do_not_wait_for_torch():
     """Importing it takes seconds."""
     code = (
-        "import sys; from click.testing import CliRunner; from hml_core.cli import main; "
+        "import sys; from click.testing import CliRunner; from hml_lab.cli import main; "
         "assert all(CliRunner().invoke(main, [c, '--help']).exit_code == 0 for c in ('run', 'sweep')); "
         "assert 'torch' not in sys.modules"
     )

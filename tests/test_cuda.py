@@ -8,9 +8,9 @@ import torch
 
 from hml_core import datasets, engines
 from hml_core.config import RunConfig, grid
-from hml_core.graphs import WARM_UP_STEPS, GraphedStep
 from hml_core.runs import Run
 from hml_core.trainer import Trainer, fit
+from hml_core.trainer.cuda_graphs import WARM_UP_STEPS, GraphedStep
 from tests.distributed.jobs import SMALL
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -39,7 +39,7 @@ def test_a_captured_run_goes_as_an_eager_one(recipe, optimizer, monkeypatch):
     assert isinstance(captured.step, GraphedStep)
     assert captured.step.failure is None
     assert captured.step.captured, "nothing was captured"
-    monkeypatch.setattr("hml_core.loop.GraphedStep", lambda step: step)
+    monkeypatch.setattr("hml_core.trainer.loop.GraphedStep", lambda step: step)
     eager = whole(Trainer(given, splits, device))
     losses = [[row["train_loss"] for row in one.history] for one in (captured, eager)]
     np.testing.assert_allclose(losses[0][:3], losses[1][:3], rtol=0.02)
@@ -109,7 +109,7 @@ def test_captured_micro_batches_go_as_eager_ones(monkeypatch):
     splits, device = datasets.load(given), torch.device("cuda", 0)
     captured = whole(Trainer(given, splits, device))
     assert captured.step.captured, "nothing was captured"
-    monkeypatch.setattr("hml_core.loop.GraphedStep", lambda step: step)
+    monkeypatch.setattr("hml_core.trainer.loop.GraphedStep", lambda step: step)
     eager = whole(Trainer(given, splits, device))
     losses = [[row["train_loss"] for row in one.history] for one in (captured, eager)]
     np.testing.assert_allclose(losses[0][:3], losses[1][:3], rtol=0.02)

@@ -7,9 +7,9 @@ import torch
 
 from hml_core import sampling
 from hml_core.config import RunConfig
-from hml_core.distributed import World
-from hml_core.epochs import Shares, micro_batches
 from hml_core.errors import ConfigError, DataError
+from hml_core.trainer.epochs import Shares, micro_batches
+from hml_core.trainer.world import World
 
 IMAGES = 101  # three batches of 32 and five more
 

@@ -12,13 +12,14 @@ import scipy.stats
 import torch
 
 from benchmarks import data, gpu, images, plain, report, train_step
-from hml_core import datasets, devices, feeds, models, sampling, seeds
+from hml_core import datasets, models, sampling
 from hml_core.config import RunConfig
 from hml_core.datasets import LabelledImages, Splits
-from hml_core.graphs import GraphedStep, tensors_of
 from hml_core.models import inference
-from hml_core.steps import MicroBatch, Update
-from hml_core.trainer import Trainer, fit
+from hml_core.system import devices, seeds
+from hml_core.trainer import Trainer, feeds, fit
+from hml_core.trainer.cuda_graphs import GraphedStep, tensors_of
+from hml_core.trainer.update import MicroBatch, Update
 
 CPU = torch.device("cpu")
 

@@ -9,16 +9,16 @@ import pytest
 import torch
 from PIL import Image
 
-from hml_core import datasets, distributed, feeds, metrics, models, recipes, steps
+from hml_core import datasets, metrics, models, recipes
 from hml_core.config import RunConfig
 from hml_core.datasets import LabelledFiles, Splits, inaturalist
-from hml_core.distributed import ALONE
 from hml_core.errors import ConfigError, DataError
-from hml_core.evaluation import MOST_LOGITS, Evaluator
-from hml_core.loop import Trainer
 from hml_core.recipes import Stage
 from hml_core.runs import Run
-from hml_core.trainer import fit
+from hml_core.trainer import feeds, fit, update
+from hml_core.trainer.evaluation import MOST_LOGITS, Evaluator
+from hml_core.trainer.loop import Trainer
+from hml_core.trainer.world import ALONE, Stopped
 from tests.distributed.jobs import SMALL
 
 CPU = torch.device("cpu")
@@ -129,7 +129,7 @@ def one_image(tmp_path):
     pixels = np.zeros((60, 90, 3), dtype=np.uint8)
     pixels[..., 0] = 2 * np.arange(90)
     Image.fromarray(pixels).save(tmp_path / "one.jpg", quality=100, subsampling=0)
-    from hml_core import files
+    from hml_core.system import files
 
     sums = (files.sha256(tmp_path / "one.jpg"),)
     return LabelledFiles(tmp_path, ("one.jpg",), sums, np.zeros(1, dtype=np.int64), crops=True)
@@ -201,7 +201,7 @@ def test_a_run_resumes_in_the_middle_of_an_epoch_to_the_same_bits(
     config = small(recipe=recipe, epochs=4, stage_ends=(2,), ema_decay=0.9)
     where = {"data_root": miniature, "progress": False, "checkpoint_steps": 5}
     whole = fit(config, runs_root=tmp_path / "whole", **where)
-    plain, done = steps.Update.__call__, []
+    plain, done = update.Update.__call__, []
 
     def interrupted(self, batch):
         if len(done) == 12 * 2 + 7:  # an epoch has 12 steps
@@ -209,7 +209,7 @@ def test_a_run_resumes_in_the_middle_of_an_epoch_to_the_same_bits(
         done.append(batch)
         return plain(self, batch)
 
-    monkeypatch.setattr(steps.Update, "__call__", interrupted)
+    monkeypatch.setattr(update.Update, "__call__", interrupted)
     with pytest.raises(KeyboardInterrupt):
         fit(config, runs_root=tmp_path / "runs", **where)
     done.clear()
@@ -223,8 +223,8 @@ def test_a_run_resumes_in_the_middle_of_an_epoch_to_the_same_bits(
 
 def test_the_previous_checkpoint_stays_until_the_new_one_is_whole(miniature, tmp_path, monkeypatch):
     """The disk fills up in the middle of writing: the run goes on from the one before."""
-    from hml_core import files
     from hml_core.errors import RunError
+    from hml_core.system import files
 
     config = small()
     where = {"data_root": miniature, "progress": False, "checkpoint_steps": 4}
@@ -248,7 +248,7 @@ def test_the_previous_checkpoint_stays_until_the_new_one_is_whole(miniature, tmp
 @pytest.mark.parametrize(
     ("raised", "expected", "kept"),
     [
-        (distributed.Stopped("SIGTERM"), distributed.Stopped, True),
+        (Stopped("SIGTERM"), Stopped, True),
         (torch.OutOfMemoryError("no room"), torch.OutOfMemoryError, True),
         (IndexError("no such stage"), None, False),
     ],
@@ -260,7 +260,7 @@ def test_only_a_checkpoint_that_does_not_fit_is_set_aside(
     config = small(epochs=1, subset_images=200)
     where = {"data_root": miniature, "runs_root": tmp_path, "progress": False}
     plain = Trainer.restore
-    monkeypatch.setattr(steps.Update, "__call__", fails_at_step(2))
+    monkeypatch.setattr(update.Update, "__call__", fails_at_step(2))
     with pytest.raises(KeyboardInterrupt):
         fit(config, checkpoint_steps=1, **where)
     monkeypatch.undo()
@@ -285,7 +285,7 @@ def test_only_a_checkpoint_that_does_not_fit_is_set_aside(
 
 def fails_at_step(number: int):
     """In place of an update: the plain one, and Ctrl-C at that step."""
-    plain, done = steps.Update.__call__, []
+    plain, done = update.Update.__call__, []
 
     def counted(self, batch):
         if len(done) == number - 1:
@@ -416,8 +416,8 @@ def test_where_logits_are_too_many_predictions_are_kept(miniature, tmp_path, mon
     config = small(epochs=2, recipe="hml1")
     where = {"data_root": miniature, "progress": False}
     kept = fit(config, runs_root=tmp_path / "kept", **where)
-    monkeypatch.setattr("hml_core.evaluation.MOST_LOGITS", 0)
-    monkeypatch.setattr("hml_core.evaluation.ROWS", 7)
+    monkeypatch.setattr("hml_core.trainer.evaluation.MOST_LOGITS", 0)
+    monkeypatch.setattr("hml_core.trainer.evaluation.ROWS", 7)
     reduced = fit(config, runs_root=tmp_path / "reduced", **where)
     ours, theirs = (run.selection("last") for run in (reduced, kept))
     assert np.isnan(ours.pop("macro_auc"))
@@ -451,7 +451,7 @@ def test_losses_of_8142_classes_take_less_than_3_percent_of_a_step():
     logits = torch.randn(8, CLASSES, requires_grad=True)
     for name in ("ldam", "balanced_softmax", "hard_mining", "cross_entropy"):
         weighting = "CS" if name == "hard_mining" else "none"
-        criterion = steps.build_loss(Stage(name, {}, weighting), counts)
+        criterion = update.build_loss(Stage(name, {}, weighting), counts)
         extra = (features,) if criterion.needs_features else ()
         loss_s = best_of(
             lambda c=criterion, e=extra: torch.autograd.grad(c(logits, target, *e), logits), 5

@@ -16,10 +16,11 @@ from sklearn.metrics import roc_auc_score
 
 from data_prep.isic import archive, images, splits, synthetic
 from data_prep.isic.prepare import prepare
-from hml_core import datasets, feeds, metrics, models, plots, runs, schedule, stats, tables
+from hml_core import datasets, metrics, models, runs, schedule
 from hml_core.config import RunConfig, grid
 from hml_core.errors import ConfigError, DataError
-from hml_core.trainer import Trainer, fit
+from hml_core.trainer import Trainer, feeds, fit
+from hml_lab import plots, stats, tables
 
 CPU = torch.device("cpu")
 SIDE = 32

@@ -98,7 +98,7 @@ def test_networks_differ_in_their_head_alone(name, classes):
 
 @pytest.mark.parametrize("classes", [10, 64, 100])
 def test_published_cosine_heads_load_strictly(classes):
-    """LDAM-DRW's checkpoints hold class vectors in columns, (64, C), and an ordinary state dict's version."""
+    """LDAM-DRW's checkpoints hold class vectors in columns, (64, C)."""
 
     class NormedLinear(torch.nn.Module):
         def __init__(self):

@@ -7,10 +7,11 @@ import itertools
 import numpy as np
 import pytest
 
-from hml_core import plots, recipes, stats
+from hml_core import recipes
 from hml_core.config import RunConfig
-from hml_core.plots.style import look
 from hml_core.trainer import fit
+from hml_lab import plots, stats
+from hml_lab.plots.style import look
 
 
 @pytest.fixture(scope="module")

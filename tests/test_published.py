@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hml_core import published
 from hml_core.errors import DataError
+from hml_lab import published
 
 
 @pytest.mark.parametrize("name", ["cifar_lt", "inaturalist2018"])

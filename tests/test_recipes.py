@@ -11,7 +11,7 @@ from hml_core.config import RunConfig
 from hml_core.errors import ConfigError
 from hml_core.losses import LOSSES
 from hml_core.recipes import Stage
-from hml_core.steps import build_loss
+from hml_core.trainer.update import build_loss
 
 # recipe → ((loss, weighting, sampler), …), stage ends at 200 epochs
 TABLE = {

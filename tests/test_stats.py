@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from hml_core import stats
+from hml_lab import stats
 
 A = np.array([75.1, 74.2, 76.0, 75.5, 74.9])
 B = np.array([73.0, 74.0, 74.5, 74.1, 73.9])

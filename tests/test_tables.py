@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from hml_core import stats, tables
+from hml_lab import stats, tables
 
 CE = [0.70, 0.72, 0.71, 0.69, 0.73]
 HML = [0.75, 0.76, 0.77, 0.74, 0.76]

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 import torch
 
-from hml_core import datasets, devices, recipes, runs, steps, trainer
+from hml_core import datasets, recipes, runs, trainer
 from hml_core.config import RunConfig
 from hml_core.errors import DeviceError, RunError
 from hml_core.recipes import Stage
-from hml_core.trainer import NonFiniteLossError, Trainer, fit
+from hml_core.system import devices
+from hml_core.trainer import NonFiniteLossError, Trainer, fit, update
 
 # Everything of a record that does not depend on the clock.
 TIMED = ("seconds", "files", "checksum")
@@ -279,11 +280,11 @@ def test_a_device_that_is_not_there_is_named_and_nothing_is_written(tiny, tmp_pa
 
 def test_loss_arguments_come_from_the_training_set():
     counts = np.array([30, 10])
-    weighted = steps.build_loss(Stage("hard_mining", {"delta": 9.0}, "CS"), counts)
+    weighted = update.build_loss(Stage("hard_mining", {"delta": 9.0}, "CS"), counts)
     assert weighted.weight.tolist() == [0.5, 1.5]
     assert weighted.delta == 9.0
-    assert steps.build_loss(Stage("hard_mining"), counts).weight is None
-    assert steps.build_loss(Stage("ldam"), counts).margins.max().item() == pytest.approx(0.5)
+    assert update.build_loss(Stage("hard_mining"), counts).weight is None
+    assert update.build_loss(Stage("ldam"), counts).margins.max().item() == pytest.approx(0.5)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="an option of glibc's allocator")

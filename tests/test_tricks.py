@@ -7,13 +7,14 @@ import pandas as pd
 import pytest
 import torch
 
-from hml_core import recipes, tricks
+from hml_core import recipes
 from hml_core.augment import draw_mix, remix_share
 from hml_core.config import RunConfig
 from hml_core.errors import ConfigError
 from hml_core.losses import LOSSES
 from hml_core.losses.cross_entropy import CrossEntropyLoss, label_aware_smoothing
 from hml_core.trainer import fit
+from hml_lab.studies import tricks
 from tests.losses.test_common import CLASSES, COUNTS, batch, every_loss, make
 
 
@@ -186,7 +187,7 @@ def test_the_greedy_choice_follows_validation_not_the_test_set(monkeypatch):
             )
         return pd.DataFrame(rows)
 
-    monkeypatch.setattr("hml_core.tricks.engines.sweep", fake)
+    monkeypatch.setattr("hml_lab.studies.tricks.engines.sweep", fake)
     chosen, steps = tricks.greedy({"recipe": "ce"}, [0, 1], ["mixup", "square-root sampler"])
     assert chosen == ("square-root sampler",)
     assert steps["validation"].tolist() == [50.0, 70.0]

@@ -22,8 +22,8 @@ from data_prep.inaturalist.archive import ANNOTATIONS, FOLDERS, NAME, Archive
 from data_prep.inaturalist.images import Options, process
 from data_prep.parallel import Journal, checked_workers, work_through
 from data_prep.parallel import rejected as rejected_images
-from hml_core import files
 from hml_core.errors import DataError
+from hml_core.system import files
 
 MANIFEST = ("id", "split", "category", "supercategory", "file", "output_sha256")
 NEEDED = {"output_sha256": str, "bytes": int}  # of each prepared image

@@ -14,7 +14,7 @@ from typing import IO, Any
 import pandas as pd
 
 from hml_core.errors import DataError
-from hml_core.progress import Progress
+from hml_core.system.progress import Progress
 
 # What a cut-off or damaged (gzip) stream makes its readers raise.
 _DAMAGED = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError)

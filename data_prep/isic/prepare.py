@@ -20,8 +20,8 @@ from data_prep.isic.archive import ARCHIVES, Archive
 from data_prep.isic.images import FORMATS, Options, process
 from data_prep.parallel import Journal, checked_workers, work_through
 from data_prep.parallel import rejected as rejected_images
-from hml_core import files
 from hml_core.errors import DataError
+from hml_core.system import files
 
 MANIFEST = ("id", "class", "lesion_id", "split", "file", "source_sha256", "output_sha256")
 

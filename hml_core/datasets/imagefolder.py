@@ -18,11 +18,11 @@ import numpy as np
 from PIL import Image
 
 from hml_core.datasets.base import LabelledImages, Splits, make_long_tailed
-from hml_core.devices import usable_cores
 from hml_core.errors import DataError
-from hml_core.files import sha256
-from hml_core.images import UNREADABLE
-from hml_core.progress import Progress
+from hml_core.system.devices import usable_cores
+from hml_core.system.files import sha256
+from hml_core.system.images import UNREADABLE
+from hml_core.system.progress import Progress
 
 SPLITS = ("train", "test")
 SUFFIXES = (".png", ".jpg", ".jpeg")

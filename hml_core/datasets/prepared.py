@@ -12,8 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from hml_core import files
 from hml_core.errors import ConfigError, DataError
+from hml_core.system import files
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and standard deviation
 

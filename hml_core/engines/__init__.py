@@ -14,9 +14,8 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from hml_core import beginnings, branches, devices, files
 from hml_core.config import RunConfig
-from hml_core.engines import cluster, slurm
+from hml_core.engines import dask, slurm
 from hml_core.engines.interleave import interleave
 from hml_core.engines.jobs import (
     Outcome,
@@ -30,7 +29,9 @@ from hml_core.engines.jobs import (
 from hml_core.engines.serial import serial
 from hml_core.engines.torchrun import torchrun
 from hml_core.errors import ConfigError
-from hml_core.progress import Progress
+from hml_core.system import devices, files
+from hml_core.system.progress import Progress
+from hml_core.trainer import beginnings, branches
 
 __all__ = ["ENGINES", "Engine", "check", "sweep"]
 
@@ -69,9 +70,9 @@ def check(engine: str) -> Engine:
     if name == "torchrun" and rest.isdecimal() and int(rest) >= 1:
         return Engine(partial(torchrun, int(rest)))
     if engine == "dask":
-        return Engine(cluster.local)
+        return Engine(dask.local)
     if name == "dask" and "://" in rest:
-        return Engine(partial(cluster.remote, rest), is_here=False)
+        return Engine(partial(dask.remote, rest), is_here=False)
     if name == "slurm":
         return Engine(partial(slurm.run, slurm.options_of(engine)), is_here=False)
     raise ConfigError(f"Expected `engine` to be one of {', '.join(ENGINES)}, got {engine!r}.")
@@ -93,7 +94,8 @@ def sweep(
     Two sweeps over one ``runs_root`` share the work: neither trains a run that the other is at, nor
     one that is done. After an interruption the same call goes on, each run from its last checkpoint.
     What runs have in common until some epoch is trained once, with the same bits as in each alone
-    (:mod:`hml_core.branches`); ``trained_epochs`` and ``branch`` among a run's metrics say by whom.
+    (:mod:`hml_core.trainer.branches`); ``trained_epochs`` and ``branch`` among a run's metrics say by
+    whom.
 
     Parameters
     ----------

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import torch
 
-from hml_core import devices
 from hml_core.config import RunConfig
 from hml_core.engines.jobs import BUSY_WAIT_S, Outcome, Place, attempting, cpu_threads
+from hml_core.system import devices
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
-from hml_core.branches import Point
 from hml_core.config import RunConfig
 from hml_core.errors import RunBusyError, RunError
 from hml_core.runs import Run, RunFolder
 from hml_core.trainer import exhaust, training
+from hml_core.trainer.branches import Point
 
 BUSY_WAIT_S = 5.0  # how long a run that another process works on is waited for at a time
 
@@ -34,7 +34,7 @@ class Place:
     threads : int, optional
         CPU threads of a run; None: as many as torch uses now.
     points : mapping
-        Where runs part from each other, by run_id: see :func:`hml_core.branches.plan`.
+        Where runs part from each other, by run_id: see :func:`hml_core.trainer.branches.plan`.
     """
 
     runs_root: Path

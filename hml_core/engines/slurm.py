@@ -23,11 +23,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hml_core import yaml_files
 from hml_core.config import RunConfig
-from hml_core.engines import cluster
+from hml_core.engines.dask import GPU, SETTINGS, submit
 from hml_core.engines.jobs import Outcome, Place
 from hml_core.errors import ConfigError
+from hml_core.system import yaml_files
 
 DEFAULT_FILE = "slurm.yaml"
 REQUIRED = ("cores", "memory", "walltime")
@@ -137,11 +137,9 @@ def run(
 
     jobs = min(options.get("jobs", 1), len(configs))
     with (
-        dask.config.set(cluster.SETTINGS),
+        dask.config.set(SETTINGS),
         make_cluster(options) as made,
         Client(made, set_as_default=False) as client,
     ):
         made.adapt(minimum_jobs=jobs, maximum_jobs=jobs)
-        yield from cluster.submit(
-            client, configs, place, cluster.GPU if options.get("gpus") else None
-        )
+        yield from submit(client, configs, place, GPU if options.get("gpus") else None)

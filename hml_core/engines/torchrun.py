@@ -13,10 +13,10 @@ from pathlib import Path
 
 from hml_core import datasets, recipes
 from hml_core.config import RunConfig
-from hml_core.distributed import World
 from hml_core.engines.jobs import Outcome, Place, in_turn, is_finished
-from hml_core.epochs import micro_batches
 from hml_core.errors import ConfigError
+from hml_core.trainer.epochs import micro_batches
+from hml_core.trainer.world import World
 
 MAX_RESTARTS = 3  # after a process died
 KEPT_LINES = 40  # of what a failed group said
@@ -76,7 +76,7 @@ def command(processes: int, config: Path, place: Place) -> list[str]:
     return [
         *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
         *("--nproc-per-node", str(processes), "--max-restarts", str(MAX_RESTARTS)),
-        *("-m", "hml_core.train_distributed", "--final-errors", "--config", str(config)),
+        *("-m", "hml_lab.train_distributed", "--final-errors", "--config", str(config)),
         *(text for name, value in options.items() for text in (f"--{name}", str(value))),
     ]
 

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hml_core import files
 from hml_core.errors import DataError
 from hml_core.models import heads
+from hml_core.system import files
 
 WEIGHTS = ("none", "imagenet")
 _UNREACHABLE = (urllib.error.URLError, http.client.HTTPException, OSError)

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from hml_core.devices import autocast
 from hml_core.models.cifar import CifarResNet
+from hml_core.system.devices import autocast
 
 PROBE = 8  # images that show whether a network has diverged
 Features = Callable[[Tensor], Tensor]
@@ -30,7 +30,7 @@ def features_of(model: nn.Module, device: torch.device, dtype: torch.dtype | Non
         Its weights are copied where they are folded: ask again after a training step.
     device : torch.device
     dtype : torch.dtype or None
-        bfloat16 to compute in it, None for float32; see :func:`hml_core.devices.autocast_dtype`.
+        bfloat16 to compute in it, None for float32; see :func:`hml_core.system.devices.autocast_dtype`.
     """
     if isinstance(model, CifarResNet) and device.type == "cpu":
         return _Folded(model, dtype or torch.float32)

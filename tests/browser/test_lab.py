@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from hml_core.notebooks import gallery
+from hml_lab.notebooks import gallery
 
 pytestmark = pytest.mark.browser
 

@@ -24,9 +24,11 @@ from random import Random
 from click.testing import CliRunner
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-from hml_core import cli, engines, files
+from hml_core import engines
 from hml_core.errors import RunError
 from hml_core.runs import Run
+from hml_core.system import files
+from hml_lab import cli
 from tests.chaos import fuzz, tools
 from tests.engines import helpers
 

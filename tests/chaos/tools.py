@@ -18,9 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from hml_core import files, runs, trainer
+from hml_core import runs, trainer
 from hml_core.config import RunConfig
-from hml_core.runs import RECORDED, Run
+from hml_core.runs import Run
+from hml_core.runs.record import RECORDED
+from hml_core.system import files
 
 # A process is forked from one that has torch loaded already, which saves seconds for each case.
 PROCESSES = multiprocessing.get_context("forkserver")

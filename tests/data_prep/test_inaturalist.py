@@ -17,8 +17,8 @@ from PIL import Image
 from data_prep.inaturalist import archive, synthetic
 from data_prep.inaturalist.images import Options, process
 from data_prep.inaturalist.prepare import prepare
-from hml_core.cli import main
 from hml_core.errors import ConfigError, DataError
+from hml_lab.cli import main
 
 SMALL = Options(size=48)
 

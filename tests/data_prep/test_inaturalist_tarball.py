@@ -19,8 +19,8 @@ from click.testing import CliRunner
 from data_prep.inaturalist import archive, tarball
 from data_prep.inaturalist.images import Options
 from data_prep.inaturalist.prepare import prepare
-from hml_core.cli import main
 from hml_core.errors import DataError
+from hml_lab.cli import main
 
 SMALL = Options(size=48)
 

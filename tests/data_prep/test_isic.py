@@ -18,8 +18,8 @@ from PIL import Image
 from data_prep import synthetic as made_up
 from data_prep.isic import archive, images, splits, synthetic
 from data_prep.isic.prepare import prepare
-from hml_core.cli import main
 from hml_core.errors import ConfigError, DataError
+from hml_lab.cli import main
 
 IMAGES = 120
 SMALL = images.Options(size=24, format="png")

@@ -28,8 +28,8 @@ from data_prep.isic import images as isic_images
 from data_prep.isic import prepare as isic_prepare
 from data_prep.isic import synthetic as isic_synthetic
 from data_prep.parallel import Journal
-from hml_core.cli import main
 from hml_core.errors import ConfigError, DataError, RunError
+from hml_lab.cli import main
 
 SMALL = Options(size=16)
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from hml_core import datasets, files
+from hml_core import datasets
 from hml_core.config import RunConfig
 from hml_core.datasets import isic, prepared
 from hml_core.errors import DataError
+from hml_core.system import files
 from tests.distributed.jobs import SMALL
 
 GOOD = {

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 
-from hml_core import distributed, steps
 from hml_core.config import RunConfig
 from hml_core.errors import HmlError
-from hml_core.trainer import fit
+from hml_core.trainer import fit, update
+from hml_core.trainer.world import group
 
 SMALL = {
     "dataset": "inat2018",
@@ -33,7 +33,7 @@ class Interrupted(Exception):
 
 def train(data_root: str, runs_root: str, file: str) -> None:
     """Train the configs of a file, one after the other, in one group."""
-    with distributed.group("cpu") as (world, device):
+    with group("cpu") as (world, device):
         for fields in json.loads(Path(file).read_text()):
             config = RunConfig(**fields)
             where = {"data_root": data_root, "runs_root": runs_root, "device": device}
@@ -42,7 +42,7 @@ def train(data_root: str, runs_root: str, file: str) -> None:
 
 def interrupt(data_root: str, runs_root: str, file: str, number: str) -> None:
     """Train a config with a checkpoint every other step, and stop after so many steps."""
-    plain, done = steps.Update.__call__, []
+    plain, done = update.Update.__call__, []
 
     def counted(self, batch):
         if len(done) == int(number):
@@ -50,8 +50,8 @@ def interrupt(data_root: str, runs_root: str, file: str, number: str) -> None:
         done.append(1)
         return plain(self, batch)
 
-    steps.Update.__call__ = counted
-    with distributed.group("cpu") as (world, device):
+    update.Update.__call__ = counted
+    with group("cpu") as (world, device):
         config = RunConfig(**json.loads(Path(file).read_text())[0])
         where = {"data_root": data_root, "runs_root": runs_root, "device": device}
         fit(config, world=world, progress=False, checkpoint_steps=2, **where)
@@ -59,7 +59,7 @@ def interrupt(data_root: str, runs_root: str, file: str, number: str) -> None:
 
 def refuse(file: str) -> None:
     """Try what cannot be trained, in one group; each process tells what it was told."""
-    with distributed.group("cpu") as (world, device):
+    with group("cpu") as (world, device):
         for name, (fields, data_root, runs_root) in json.loads(Path(file).read_text()).items():
             try:
                 with world.together():
@@ -78,16 +78,16 @@ def refuse(file: str) -> None:
 
 def logged(log: str) -> None:
     """The real command; every step leaves a line "<pid> <rank> <time>"."""
-    from hml_core import train_distributed
+    from hml_lab import train_distributed
 
-    plain = steps.Update.__call__
+    plain = update.Update.__call__
 
     def write(self, batch):
         with open(log, "a") as stream:
             stream.write(f"{os.getpid()} {self.world.rank} {time.time()}\n")
         return plain(self, batch)
 
-    steps.Update.__call__ = write
+    update.Update.__call__ = write
     train_distributed.main()
 
 

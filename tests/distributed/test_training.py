@@ -10,10 +10,10 @@ import time
 import numpy as np
 import pytest
 
-from hml_core import notebooks
 from hml_core.config import RunConfig
 from hml_core.runs import CLOCK, Run
 from hml_core.trainer import fit
+from hml_lab import notebooks
 from tests.distributed.helpers import REPOSITORY, run, start, start_on_hosts
 from tests.distributed.jobs import SMALL
 from tests.engines.helpers import wait_for
@@ -217,7 +217,7 @@ def copy_of(root, target):
 
 def spoil_category(folder) -> None:
     """A manifest that names a category that does not exist, and whose sum holds."""
-    from hml_core import files
+    from hml_core.system import files
 
     path = folder / "manifest.csv"
     header, first, *rest = path.read_text().splitlines()
@@ -242,7 +242,7 @@ def test_an_image_that_is_damaged_stops_all_processes_with_its_name(miniature, t
     file.write_text(config.to_json())
     where = ("--data-root", damaged, "--runs-root", tmp_path / "runs", "--device", "cpu")
     began = time.monotonic()
-    status, said = run("-m", "hml_core.train_distributed", "--config", file, *where)
+    status, said = run("-m", "hml_lab.train_distributed", "--config", file, *where)
     assert status != 0
     assert time.monotonic() - began < 60
     for rank in (0, 1):

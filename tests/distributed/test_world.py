@@ -11,9 +11,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from hml_core import distributed
-from hml_core.distributed import ALONE, ProcessError, World
 from hml_core.errors import DataError, DeviceError, HmlError, RunError
+from hml_core.trainer.world import ALONE, ProcessError, World, _own_device, group, meet
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
@@ -32,7 +31,7 @@ def test_alone_every_exchange_is_the_identity():
     assert torch.equal(ALONE.total(torch.ones(2)), torch.ones(2))
     with pytest.raises(DataError, match="mine"), ALONE.together():
         raise DataError("mine")
-    with distributed.group("cpu") as (world, device):
+    with group("cpu") as (world, device):
         assert world is ALONE
         assert device.type == "cpu"
 
@@ -69,7 +68,7 @@ def of_all(size: int, call: Callable[[int], Any]) -> list[Any]:
 
 def meet_all(store, size: int) -> list[str]:
     """The names that so many processes agree on."""
-    return of_all(size, lambda rank: distributed.meet(store, rank, size))
+    return of_all(size, lambda rank: meet(store, rank, size))
 
 
 def test_a_new_group_does_not_take_up_what_an_old_one_left():
@@ -89,11 +88,11 @@ def test_a_process_without_a_device_stops_all_before_they_connect(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "99")
     wanted = ["cpu", "cuda:99"]
     store = dist.HashStore()
-    lost, own = of_all(2, lambda rank: distributed._own_device(wanted[rank], store, rank, 2))
+    lost, own = of_all(2, lambda rank: _own_device(wanted[rank], store, rank, 2))
     assert isinstance(own, DeviceError)
     assert isinstance(lost, ProcessError)
     assert str(lost) == f"Process 1: {own}"
-    both = of_all(2, lambda rank: distributed._own_device("cpu", dist.HashStore(), 0, 1))
+    both = of_all(2, lambda rank: _own_device("cpu", dist.HashStore(), 0, 1))
     assert both == [torch.device("cpu")] * 2
 
 
@@ -101,5 +100,5 @@ def test_a_process_without_a_device_stops_all_before_they_connect(monkeypatch):
 def test_an_environment_of_something_else_is_named(name, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv(name, "x")
-    with pytest.raises(RunError, match="as torchrun sets them"), distributed.group("cpu"):
+    with pytest.raises(RunError, match="as torchrun sets them"), group("cpu"):
         pass

@@ -11,12 +11,13 @@ import pandas as pd
 import pytest
 from distributed import LocalCluster
 
-from hml_core import devices, engines, recipes, trainer
+from hml_core import engines, recipes, trainer
 from hml_core.config import grid
-from hml_core.engines import cluster
+from hml_core.engines import dask
 from hml_core.engines.jobs import Place
 from hml_core.errors import ConfigError, DeviceError, RunError
 from hml_core.runs import CLOCK, Run
+from hml_core.system import devices
 from tests.engines import helpers
 from tests.engines.helpers import configs, wait_for
 
@@ -51,7 +52,7 @@ def test_processes_of_this_machine_give_the_serial_frame_to_the_bit(tmp_path, se
 
 
 def test_what_is_finished_starts_no_cluster(tmp_path, serial, monkeypatch):
-    monkeypatch.setattr(cluster, "submit", lambda *a: pytest.fail("a cluster was started"))
+    monkeypatch.setattr(dask, "submit", lambda *a: pytest.fail("a cluster was started"))
     again = engines.sweep(configs(), engine="dask", runs_root=tmp_path / "serial", progress=False)
     pd.testing.assert_frame_equal(serial, again)
 
@@ -106,7 +107,7 @@ def test_clusters_that_cannot_do_the_work_are_refused_before_it_begins(
     tmp_path, running, monkeypatch
 ):
     address = running.scheduler_address
-    monkeypatch.setattr(cluster, "CONNECT_TIMEOUT_S", 1)
+    monkeypatch.setattr(dask, "CONNECT_TIMEOUT_S", 1)
     with pytest.raises(RunError, match=r"No Dask scheduler answers at 'tcp://127.0.0.1:9'"):
         engines.sweep(configs(), engine="dask:tcp://127.0.0.1:9", runs_root=tmp_path)
     with pytest.raises(RunError, match=r"No Dask scheduler answers at 'nonsense://x'"):
@@ -115,7 +116,7 @@ def test_clusters_that_cannot_do_the_work_are_refused_before_it_begins(
         engines.sweep(configs(), engine="dask:8786", runs_root=tmp_path)
     with pytest.raises(DeviceError, match=r"no worker offers a GPU.*--resources GPU=1"):
         engines.sweep(configs(), engine=f"dask:{address}", device="cuda", runs_root=tmp_path)
-    monkeypatch.setattr(cluster, "introduce", _blind)
+    monkeypatch.setattr(dask, "introduce", _blind)
     with pytest.raises(RunError, match=r"does not see the results folder .* that all hosts share"):
         engines.sweep(configs(), engine=f"dask:{address}", runs_root=tmp_path)
     with (
@@ -133,7 +134,7 @@ def _blind(token):
 
 def test_the_cores_are_shared_out_not_oversubscribed(monkeypatch):
     monkeypatch.setattr(devices, "usable_cores", lambda: 8)
-    assert [cluster.room(threads) for threads in (1, 3, 8, 16)] == [8, 2, 1, 1]
+    assert [dask.room(threads) for threads in (1, 3, 8, 16)] == [8, 2, 1, 1]
     with pytest.raises(ConfigError, match="`threads` to be a whole number ≥ 1"):
         engines.sweep(configs(), threads=0)
 
@@ -152,15 +153,15 @@ def test_the_cores_are_shared_out_not_oversubscribed(monkeypatch):
 def test_every_local_worker_has_a_gpu_of_its_own(asked, name, found, expected, monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: found)
     monkeypatch.setattr("distributed.get_worker", lambda: type("Worker", (), {"name": name}))
-    assert cluster._device_here(asked) == expected
+    assert dask._device_here(asked) == expected
 
 
 def test_a_run_that_kills_its_workers_is_given_up(tmp_path, running, monkeypatch):
     """It becomes a failed row; the others are done."""
-    monkeypatch.setattr(cluster, "work", _deadly)
+    monkeypatch.setattr(dask, "work", _deadly)
     place = Place(tmp_path, None, "cpu", 1)
     with running.get_client() as client:
-        ended = dict(cluster.submit(client, configs()[:2], place, None))
+        ended = dict(dask.submit(client, configs()[:2], place, None))
     outcomes = {config.seed: outcome for config, outcome in ended.items()}
     assert outcomes[0].status == "failed"
     assert "workers died with this run" in outcomes[0].error

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hml_core import engines, steps, trainer
+from hml_core import engines, trainer
 from hml_core.config import grid
 from hml_core.errors import ConfigError
 from hml_core.runs import Run, RunFolder
+from hml_core.trainer import update
 from tests.engines.helpers import configs, start
 from tests.engines.test_dask import same
 from tests.engines.test_sharing import HOLD
@@ -35,13 +36,13 @@ def test_the_frame_is_the_serial_one_to_the_bit(number, serial, tmp_path):
 
 def test_they_really_take_turns(tmp_path, monkeypatch):
     order = []
-    plain = steps.Update.__call__
+    plain = update.Update.__call__
 
     def logged(self, batch):
         order.append(self.config.seed)
         return plain(self, batch)
 
-    monkeypatch.setattr(steps.Update, "__call__", logged)
+    monkeypatch.setattr(update.Update, "__call__", logged)
     runs = grid(recipe="ce", seed=[0, 1], epochs=1, batch_size=64, dataset="digits")
     engines.sweep(runs, engine="interleave:2", runs_root=tmp_path, progress=False)
     assert order[:6] == [0, 1, 0, 1, 0, 1]

@@ -7,7 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from hml_core import notebooks
+from hml_lab import notebooks
 from tests.engines import helpers
 
 SMALL = {"recipes": ["ce", "hml1"], "seeds": [0, 1], "epochs": 4}

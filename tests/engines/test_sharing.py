@@ -9,10 +9,10 @@ from collections import Counter
 import pytest
 
 from hml_core import engines, runs
-from hml_core.branches import epochs_to_train
 from hml_core.errors import RunBusyError
 from hml_core.runs import RunFolder
 from hml_core.trainer import fit
+from hml_core.trainer.branches import epochs_to_train
 from tests.engines.helpers import LOGGED, configs, start, wait_for
 
 HOLD = """

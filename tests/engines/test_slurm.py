@@ -10,11 +10,13 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from hml_core import engines, notebooks, yaml_files
-from hml_core.cli import main
+from hml_core import engines
 from hml_core.config import grid
 from hml_core.engines import slurm
 from hml_core.errors import ConfigError
+from hml_core.system import yaml_files
+from hml_lab import notebooks
+from hml_lab.cli import main
 from tests.engines import helpers
 from tests.engines.helpers import REPOSITORY, configs
 

@@ -56,7 +56,7 @@ def test_what_cannot_work_is_refused_at_once(tmp_path):
 
 def test_progress_is_plain_lines_when_headless(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HML_HEADLESS", "1")
-    monkeypatch.setattr("hml_core.progress.PLAIN_INTERVAL_S", 0.0)
+    monkeypatch.setattr("hml_core.system.progress.PLAIN_INTERVAL_S", 0.0)
     engines.sweep(configs(), runs_root=tmp_path)
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith("runs: 4/4 runs after") for line in lines)

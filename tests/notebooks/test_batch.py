@@ -15,9 +15,9 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from hml_core.cli import main
 from hml_core.errors import ConfigError
-from hml_core.notebooks import batch
+from hml_lab.cli import main
+from hml_lab.notebooks import batch
 from tests.notebooks.helpers import make
 
 SOURCES = (

@@ -11,8 +11,8 @@ import nbformat
 import pytest
 
 from hml_core.errors import ConfigError, RunError
-from hml_core.notebooks import execution
-from hml_core.notebooks.execution import execute, is_done, record_of
+from hml_lab.notebooks import execution
+from hml_lab.notebooks.execution import execute, is_done, record_of
 from tests.notebooks.helpers import make
 
 

@@ -20,10 +20,10 @@ from nbformat.v4 import (
 )
 from PIL import Image
 
-from hml_core import notebooks
-from hml_core.cli import main
 from hml_core.errors import ConfigError
-from hml_core.notebooks import gallery
+from hml_lab import notebooks
+from hml_lab.cli import main
+from hml_lab.notebooks import gallery
 
 
 def png(width: int = 1000) -> str:

@@ -11,8 +11,8 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from data_prep.isic import archive, images, synthetic
 from data_prep.isic.prepare import prepare
-from hml_core import notebooks
-from hml_core.notebooks import ParameterError
+from hml_lab import notebooks
+from hml_lab.notebooks import ParameterError
 from tests.notebooks.helpers import make
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
@@ -215,7 +215,7 @@ def test_the_slider_moves_the_curve(monkeypatch):
 
     monkeypatch.setenv("HML_HEADLESS", "1")
     assert isinstance(notebooks.delta_slider(1e4), Image)
-    monkeypatch.setattr("hml_core.progress.is_headless", lambda: False)
+    monkeypatch.setattr("hml_core.system.progress.is_headless", lambda: False)
     slider, image = notebooks.delta_slider(1e4).children
     before = image.value
     slider.value = 1e2

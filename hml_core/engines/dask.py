@@ -1,0 +1,217 @@
+"""Dask: one run at a time on each worker, on this machine or on any running cluster.
+
+A worker needs this package, the folders of the runs and of the images under the same paths, and, for
+GPUs, the resource ``GPU=1``. What it yields travels through the run records; Dask only carries the
+configurations there and the outcomes back. A worker that dies has its run continued by another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hml_core import datasets, recipes
+from hml_core.config import RunConfig
+from hml_core.engines.jobs import BUSY_WAIT_S, Outcome, Place, attempt
+from hml_core.errors import DeviceError, RunError
+from hml_core.runs import environment
+from hml_core.system import devices
+
+CONNECT_TIMEOUT_S = 10
+GPU = {"GPU": 1}
+# A run that brings down this many workers is given up.
+DEATHS = 3
+
+SETTINGS = {
+    "distributed.scheduler.allowed-failures": DEATHS - 1,
+    "distributed.worker.daemon": False,  # a run may start DataLoader workers of its own
+}
+_one_run = threading.Lock()  # torch's global generator and thread count belong to one run at a time
+
+
+def local(configs: Sequence[RunConfig], place: Place) -> Iterator[tuple[RunConfig, Outcome]]:
+    """Train in processes of this machine: one for each GPU, or as many as the cores have room for."""
+    import dask
+    from distributed import Client, LocalCluster
+
+    with_gpu = devices.resolve(place.device).type == "cuda"
+    workers = room(place.threads)
+    if with_gpu:
+        workers = 1 if _is_pinned(place.device) else torch.cuda.device_count()
+    with (
+        dask.config.set(SETTINGS),
+        LocalCluster(
+            n_workers=min(workers, len(configs)),
+            threads_per_worker=1,
+            memory_limit=0,  # a run is never killed for its memory; the system would
+            resources=GPU if with_gpu else None,
+            dashboard_address="127.0.0.1:0",
+            silence_logs="CRITICAL",
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield from submit(client, configs, place, GPU if with_gpu else None)
+
+
+def room(threads: int | None) -> int:
+    """Runs of so many threads that the cores have room for, at least one."""
+    return max(devices.usable_cores() // (threads or torch.get_num_threads()), 1)
+
+
+def remote(
+    address: str, configs: Sequence[RunConfig], place: Place
+) -> Iterator[tuple[RunConfig, Outcome]]:
+    """Train on the workers of the cluster whose scheduler listens at ``address``.
+
+    Raises
+    ------
+    RunError
+        Where nobody answers, there is no worker, or a worker does not see the results folder.
+    """
+    from distributed import Client
+
+    try:
+        client = Client(address, timeout=CONNECT_TIMEOUT_S, set_as_default=False)
+    except (OSError, ValueError) as error:  # no answer, or not an address
+        raise RunError(f"No Dask scheduler answers at {address!r}: {error}") from error
+    with client:
+        resources = _examine(client, place)
+        yield from submit(client, configs, place, resources)
+
+
+def _examine(client: Any, place: Place) -> dict[str, int] | None:
+    """Refuse workers that cannot do the work before it begins; returns what a run asks for."""
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    if not workers:
+        raise RunError(
+            f"The Dask cluster at {client.scheduler.address} has no worker: start some with "
+            f"`dask worker {client.scheduler.address} --nthreads 1` (with `--resources GPU=1`, one "
+            "for each GPU)."
+        )
+    with_gpu = any(worker["resources"].get("GPU") for worker in workers.values())
+    if place.device.startswith("cuda") and not with_gpu:
+        raise DeviceError(
+            f"The device {place.device!r} is asked for, but no worker offers a GPU: start one worker "
+            "for each with `--resources GPU=1`."
+        )
+    token = place.runs_root / f".seen-{uuid.uuid4().hex}"
+    token.touch()
+    try:
+        seen = client.run(introduce, token, on_error="return")
+    finally:
+        token.unlink(missing_ok=True)
+    for worker, answer in seen.items():
+        if isinstance(answer, Exception):
+            raise RunError(f"The worker {worker} cannot run this package: {answer!r}")
+        if not answer["sees"]:
+            raise RunError(
+                f"The worker {worker} does not see the results folder {str(place.runs_root)!r}: "
+                "expected a `runs_root` on a file system that all hosts share."
+            )
+        if answer["versions"]["hml-core"] != environment.versions()["hml-core"]:
+            raise RunError(
+                f"The worker {worker} has hml-core {answer['versions']['hml-core']}, this process "
+                f"{environment.versions()['hml-core']}: expected the same."
+            )
+    wants_gpu = with_gpu and not place.device.startswith("cpu")
+    return GPU if wants_gpu else None
+
+
+def introduce(token: Path) -> dict[str, Any]:
+    """What a worker says of itself: whether it sees a file of ours, and its versions."""
+    return {"sees": token.exists(), "versions": environment.versions()}
+
+
+def submit(
+    client: Any, configs: Sequence[RunConfig], place: Place, resources: dict[str, int] | None
+) -> Iterator[tuple[RunConfig, Outcome]]:
+    """Hand the runs to the workers of ``client`` in the order given; yields them as they end."""
+    from distributed import as_completed
+    from distributed.client import FutureCancelledError
+
+    additions = _additions(configs)
+
+    def start(config: RunConfig, wait: float) -> Any:
+        return client.submit(
+            work, config, place.of(config), additions, wait, resources=resources, pure=False,
+            key=f"{config.run_id}-{uuid.uuid4().hex[:8]}", priority=-int(wait > 0),
+        )  # fmt: skip
+
+    running = {(future := start(config, 0.0)).key: (future, config) for config in configs}
+    ended = as_completed([future for future, _ in running.values()], loop=client.loop)
+    try:
+        for future in ended:
+            _, config = running.pop(future.key)
+            outcome = _outcome_of(future)
+            if outcome.status == "busy":  # another sweep is at it: look again later
+                again = start(config, BUSY_WAIT_S)
+                running[again.key] = (again, config)
+                ended.add(again)
+            else:
+                yield config, outcome
+    except (FutureCancelledError, OSError) as error:
+        raise RunError(
+            f"The Dask scheduler is gone ({error}); what was finished is on disk, and the same call "
+            "goes on from there."
+        ) from error
+    finally:
+        if running:  # interrupted
+            with contextlib.suppress(Exception):
+                client.cancel([future for future, _ in running.values()], force=True)
+
+
+def _outcome_of(future: Any) -> Outcome:
+    from distributed.client import FutureCancelledError
+    from distributed.scheduler import KilledWorker
+
+    try:
+        return future.result()
+    except FutureCancelledError:
+        raise
+    except KilledWorker as error:
+        return Outcome(
+            "failed", f"{DEATHS} workers died with this run; the last: {error.last_worker}"
+        )
+    except Exception as error:  # the worker could not even begin
+        return Outcome("failed", f"The worker could not take the run: {error!r}")
+
+
+def _additions(configs: Sequence[RunConfig]) -> dict[str, Any]:
+    """Recipes and data sets of the user's own that the workers would not know."""
+    own_recipes = {c.recipe for c in configs if not recipes.is_built_in(c.recipe)}
+    own_datasets = {c.dataset for c in configs if not datasets.is_built_in(c.dataset)}
+    return {
+        "recipes": {name: recipes.RECIPES[name] for name in own_recipes},
+        "datasets": {name: datasets.DATASETS[name] for name in own_datasets},
+    }
+
+
+def work(config: RunConfig, place: Place, additions: dict[str, Any], wait: float) -> Outcome:
+    """On a worker: train one run; its only trace is the record."""
+    recipes.RECIPES.update(additions["recipes"])
+    datasets.DATASETS.update(additions["datasets"])
+    with _one_run:
+        where = replace(place, device=_device_here(place.device))
+        return attempt(config, where, wait=wait)
+
+
+def _device_here(device: str) -> str:
+    """This worker's GPU: the workers of a local cluster have numbers and share the visible ones."""
+    from distributed import get_worker
+
+    number, found = get_worker().name, torch.cuda.device_count()
+    if _is_pinned(device) or device == "cpu" or found < 2 or not isinstance(number, int):
+        return device
+    return f"cuda:{number % found}"
+
+
+def _is_pinned(device: str) -> bool:
+    """Whether the user named one GPU, as in "cuda:1"."""
+    return device.startswith("cuda:")

@@ -1,0 +1,6 @@
+"""Run records: ``record`` reads them, ``folder`` writes them, ``environment`` says what made them."""
+
+from hml_core.runs.folder import RunFolder
+from hml_core.runs.record import CLOCK, SELECTIONS, Run, export, failures, load
+
+__all__ = ["CLOCK", "SELECTIONS", "Run", "RunFolder", "export", "failures", "load"]

@@ -1,0 +1,170 @@
+"""The folder of a run while it is being made: begun, checkpointed, finished, failed, set aside."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import shutil
+import traceback
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hml_core.config import RunConfig
+from hml_core.errors import RunError
+from hml_core.runs.record import RECORDED, UNREADABLE, Run
+from hml_core.system import files, locks, states
+
+
+class RunFolder:
+    """The folder of one run while it is being made.
+
+    Parameters
+    ----------
+    runs_root : str or Path
+    config : RunConfig
+
+    Raises
+    ------
+    RunError
+        Where ``runs_root`` cannot be written to.
+    """
+
+    def __init__(self, runs_root: str | Path, config: RunConfig) -> None:
+        self.root = files.require_writable(Path(runs_root))
+        self.config = config
+        self.path = self.root / config.run_id
+
+    @contextlib.contextmanager
+    def locked(self, wait: float | None = None) -> Iterator[None]:
+        """Hold the run alone; another process that holds it is waited for ``wait`` seconds (None: on).
+
+        Raises
+        ------
+        RunBusyError
+            Where the other process still works after ``wait`` seconds.
+        RunError
+            On a file system that has no locks.
+        """
+        with locks.held(self.root, self.path.name, f"works on the run {self.path.name}", wait):
+            yield
+
+    def finished(self) -> Run | None:
+        """The run if it is done and undamaged; a damaged one is set aside first."""
+        if not (self.path / "metrics.json").exists():
+            return None
+        try:
+            run = Run(self.path).verify()
+            if run.config != self.config:
+                raise RunError(f"The run {self.path.name} is damaged: it has another config.")
+        except RunError as error:
+            self.set_aside(str(error))
+            return None
+        return run
+
+    def set_aside(self, reason: str) -> Path:
+        """Move the folder to ``<runs_root>/.damaged/`` and warn, so that nothing is lost."""
+        shelf = self.root / ".damaged"
+        shelf.mkdir(exist_ok=True)
+        number = 0
+        while (target := shelf / f"{self.path.name}.{number}").exists():
+            number += 1
+        shutil.move(self.path, target)
+        warnings.warn(f"{reason} It was set aside in {target} and is trained again.", stacklevel=3)
+        return target
+
+    def begin(self, environment: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any] | None:
+        """Write what is known before training; returns the checkpoint to go on from, if any."""
+        checkpoint = self._read_checkpoint()
+        if checkpoint is not None and not self._is_same(manifest):
+            self.set_aside(f"The run {self.path.name} was begun with other images.")
+            checkpoint = None
+        try:
+            self.path.mkdir(exist_ok=True)
+        except OSError as error:
+            raise RunError(f"Cannot make the folder {str(self.path)!r}: {error}") from error
+        for half_written in self.path.glob(".*"):  # of a process that was killed while it wrote
+            half_written.unlink()
+        # A file system that fills up must be noticed here rather than in the last epoch.
+        for name, value in (("environment.json", environment), ("manifest.json", manifest)):
+            files.write_json(self.path / name, value)
+        files.write_atomically(self.path / "config.json", self.config.to_json() + "\n")
+        (self.path / "failed.json").unlink(missing_ok=True)
+        return checkpoint
+
+    def _is_same(self, manifest: dict[str, Any]) -> bool:
+        try:
+            begun = json.loads((self.path / "manifest.json").read_text())
+            return begun["sha256"] == manifest["sha256"]
+        except UNREADABLE:
+            return False
+
+    def _read_checkpoint(self) -> dict[str, Any] | None:
+        path = self.path / "checkpoint.pt"
+        if not path.exists():
+            return None
+        try:
+            checkpoint = states.read(path)
+            if checkpoint["config_hash"] != self.config.hash:
+                raise RunError("it belongs to another config")
+            return checkpoint
+        except MemoryError:
+            raise
+        except OSError as error:
+            raise RunError(f"Cannot read the checkpoint {str(path)!r}: {error}") from error
+        except Exception as error:  # whatever a damaged archive makes its readers raise
+            self.set_aside(f"The checkpoint of the run {self.path.name} is damaged ({error}).")
+            return None
+
+    def checkpoint(self, state: dict[str, Any]) -> None:
+        """Replace the checkpoint; the previous one stays until the new one is whole."""
+        states.write(self.path / "checkpoint.pt", {**state, "config_hash": self.config.hash})
+
+    @staticmethod
+    def has_begun(runs_root: str | Path, config: RunConfig) -> bool:
+        """Whether the run has come so far that it has a checkpoint."""
+        return (Path(runs_root) / config.run_id / "checkpoint.pt").exists()
+
+    def write_history(self, history: list[dict[str, Any]]) -> None:
+        """Write ``history.csv``, a row per epoch."""
+        text = pd.DataFrame(history).to_csv(index=False)
+        files.write_atomically(self.path / "history.csv", text)
+
+    def finish(self, metrics: dict[str, Any], arrays: dict[str, np.ndarray]) -> Run:
+        """Write the arrays and, last, the metrics; the checkpoint is then removed."""
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **arrays)
+        files.write_atomically(self.path / "predictions.npz", buffer.getvalue())
+        metrics = {
+            "run_id": self.config.run_id,
+            "config_hash": self.config.hash,
+            **metrics,
+            "files": {name: files.sha256(self.path / name) for name in RECORDED},
+        }
+        metrics = json.loads(json.dumps(metrics))  # floats as a reader will see them
+        files.write_json(
+            self.path / "metrics.json", {**metrics, "checksum": files.checksum(metrics)}
+        )
+        (self.path / "checkpoint.pt").unlink(missing_ok=True)
+        return Run(self.path)
+
+    def fail(self, error: BaseException, *, resumable: bool = True) -> None:
+        """Record why the run stopped, if the disk still takes it.
+
+        ``resumable``: the cause may be gone next time (a full disk), so that the checkpoint is kept.
+        """
+        if not resumable:
+            (self.path / "checkpoint.pt").unlink(missing_ok=True)
+        record = {
+            "error": str(error),
+            "type": type(error).__name__,
+            "traceback": "".join(traceback.format_exception(error)),
+            "config": self.config.to_dict(),
+        }
+        with contextlib.suppress(RunError):
+            files.write_json(self.path / "failed.json", record)

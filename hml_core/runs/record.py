@@ -1,0 +1,284 @@
+"""Run records: one folder a run, done if and only if its ``metrics.json`` is there and holds.
+
+``<runs_root>/<run_id>/`` has ``config.json``, ``environment.json``, ``manifest.json`` (which images
+were trained on), ``history.csv`` (a row per epoch), ``predictions.npz`` (test logits and targets, and how
+sure the network was of its training images), ``checkpoint.pt`` while the run is going, ``failed.json``
+after a failure and ``metrics.json`` last. The latter carries the SHA-256 of every other file and of
+itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import warnings
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hml_core.config import RunConfig
+from hml_core.errors import RunError
+from hml_core.system import files
+
+SELECTIONS = ("last", "best_validation", "best_test")
+EXPORTED = ("config.json", "environment.json", "history.csv", "metrics.json")
+REQUIRED = {"selections", "class_counts", "class_names", "seconds", "device", "files"}
+# What a file of the right name and the wrong content makes its readers raise.
+UNREADABLE = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError,
+)  # fmt: skip
+CLOCK = ("seconds", "waiting_seconds")  # columns of the history that differ from repeat to repeat
+RECORDED = ("config.json", "environment.json", "manifest.json", "history.csv", "predictions.npz")
+
+
+class Run:
+    """A finished run, read from its folder.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+    config : RunConfig
+    metrics : dict
+        ``metrics["selections"][selection]`` holds the test metrics of that epoch.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            text = (self.path / "metrics.json").read_text()
+            self.metrics = json.loads(text)
+            damaged = text != files.json_text(self.metrics)
+            claimed = self.metrics.pop("checksum")
+            self.config = RunConfig.from_json((self.path / "config.json").read_text())
+            damaged |= claimed != files.checksum(self.metrics)
+            damaged |= self.metrics["config_hash"] != self.config.hash
+            damaged |= self.path.name != self.metrics["run_id"]
+            damaged |= not set(self.metrics) >= REQUIRED
+            damaged |= set(self.metrics["files"]) != set(RECORDED)
+        except UNREADABLE as error:
+            raise RunError(f"The run {self.path.name} is damaged: {error!r}") from error
+        if damaged:
+            raise RunError(f"The run {self.path.name} is damaged: its metrics.json does not hold.")
+
+    def verify(self, *, published: bool = False) -> Run:
+        """Check every file against its recorded SHA-256; raises RunError naming the damaged one.
+
+        ``published`` records (:func:`export`) may lack predictions and manifest.
+        """
+        for name, recorded in self.metrics["files"].items():
+            path = self.path / name
+            if published and name not in EXPORTED and not path.exists():
+                continue
+            if not path.is_file() or files.sha256(path) != recorded:
+                raise RunError(
+                    f"The run {self.path.name} is damaged: {name} is not what was written."
+                )
+        return self
+
+    @property
+    def run_id(self) -> str:
+        return self.path.name
+
+    @property
+    def class_counts(self) -> np.ndarray:
+        """Training images of each class, int64 (C,)."""
+        return np.asarray(self.metrics["class_counts"], dtype=np.int64)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(self.metrics["class_names"])
+
+    @property
+    def class_groups(self) -> tuple[str, ...]:
+        """What each class belongs to (a supercategory); empty where classes are not grouped."""
+        return tuple(self.metrics.get("class_groups", ()))
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the images were made up."""
+        return bool(self.metrics.get("synthetic", False))
+
+    @property
+    def initialised_from(self) -> str:
+        """What the network started from: "random", "imagenet" or the name of a file."""
+        return self.metrics.get("initialisation", {}).get("weights", "random")
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        """A row per epoch."""
+        return pd.read_csv(self.path / "history.csv")
+
+    @property
+    def branch(self) -> tuple[int, str] | None:
+        """Epochs that the run took over from another one, and that run's id; None where it took none."""
+        found = self.metrics.get("branch")
+        return None if found is None else (found["epoch"], found["from"])
+
+    @property
+    def trained_epochs(self) -> int:
+        """Epochs that the run computed itself."""
+        return self.metrics.get("trained_epochs", self.metrics["selections"]["last"]["epoch"])
+
+    @property
+    def predictions(self) -> tuple[np.ndarray, np.ndarray]:
+        """Test logits float32 (N, C) after the last epoch and targets int64 (N,)."""
+        return self.test_logits("last"), self._arrays["targets"]
+
+    def test_logits(self, selection: str = "last") -> np.ndarray:
+        """float32 (N, C) after the last epoch, or at the best one on validation.
+
+        Raises
+        ------
+        ValueError
+            For another selection, where the run had no validation split, or where test images times
+            classes are so many that only predictions are kept.
+        """
+        return self._of_selection("logits", selection)
+
+    def test_classes(self, selection: str = "last") -> np.ndarray:
+        """Predicted classes of the test images, int64 (N,).
+
+        Raises
+        ------
+        ValueError
+            For another selection, or where the run had no validation split.
+        """
+        if "predictions" in self._arrays:
+            return self._of_selection("predictions", selection)
+        return self.test_logits(selection).argmax(axis=1)
+
+    @property
+    def test_targets(self) -> np.ndarray:
+        """Classes of the test images, int64 (N,)."""
+        return self._arrays["targets"]
+
+    def _of_selection(self, what: str, selection: str) -> np.ndarray:
+        names = {"last": what, "best_validation": f"best_validation_{what}"}
+        if names.get(selection) not in self._arrays:
+            raise ValueError(f"The run {self.run_id} holds no test {what} of {selection!r}.")
+        return self._arrays[names[selection]]
+
+    @property
+    def features(self) -> np.ndarray:
+        """Test features float32 (N, d) at the best epoch on validation; of image files only."""
+        if "best_validation_features" not in self._arrays:
+            raise ValueError(f"The run {self.run_id} holds no features.")
+        return self._arrays["best_validation_features"].astype(np.float32)
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """Training images of each epoch, class and bin of their class's probability, (E, C, BINS).
+
+        As the training step saw them: augmented, and before it changed the network.
+        """
+        if "confidence" not in self._arrays:
+            raise ValueError(f"The run {self.run_id} is too old to hold confidences.")
+        return self._arrays["confidence"]
+
+    @cached_property
+    def _arrays(self) -> dict[str, np.ndarray]:
+        path = self.path / "predictions.npz"
+        if not path.exists():
+            raise RunError(f"The run {self.run_id} was exported without its predictions.")
+        with np.load(path, allow_pickle=False) as stored:
+            return dict(stored)
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """Which images were trained on."""
+        return json.loads((self.path / "manifest.json").read_text())
+
+    def selection(self, name: str = "last") -> dict[str, Any]:
+        """Test metrics after the last epoch, or at the best epoch on validation or on the test set.
+
+        Raises
+        ------
+        ValueError
+            For an unknown selection, or best-on-validation of a run without a validation split.
+        """
+        if name not in SELECTIONS:
+            raise ValueError(f"Expected `selection` to be one of {SELECTIONS}, got {name!r}.")
+        chosen = self.metrics["selections"][name]
+        if chosen is None:
+            raise ValueError(f"The run {self.run_id} had no validation split to select on.")
+        return _with_nan(chosen)
+
+    def per_class_accuracy(self, selection: str = "last") -> np.ndarray:
+        """Test accuracy of each class, (C,)."""
+        return np.asarray(self.selection(selection)["per_class_accuracy"], dtype=float)
+
+    def row(self) -> dict[str, Any]:
+        """This run as a row of :func:`load`'s frame."""
+        row: dict[str, Any] = {"run_id": self.run_id, "status": "done", "error": None}
+        row.update({name: getattr(self.config, name) for name in self.config.to_dict()})
+        row["path"] = self.path.name
+        for name in ("seconds", "device"):
+            row[name] = self.metrics[name]
+        row["synthetic"] = self.synthetic
+        row["initialised_from"] = self.initialised_from
+        row["num_classes"] = len(self.class_names)
+        row["last_validation_score"] = self.history["validation_balanced_accuracy"].iloc[-1]
+        for name in SELECTIONS:
+            chosen = _with_nan(self.metrics["selections"][name] or {})
+            row.update(
+                {
+                    f"{name}_{key}": value
+                    for key, value in chosen.items()
+                    if not isinstance(value, list)
+                }
+            )
+        return row
+
+
+def _with_nan(metrics: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN: a metric that is not defined (an empty shot group) is stored as null."""
+    return {key: float("nan") if value is None else value for key, value in metrics.items()}
+
+
+def load(runs_root: str | Path = "results/runs") -> pd.DataFrame:
+    """Every finished run under ``runs_root``, a row each, in order of their ids.
+
+    Columns: the fields of :class:`~hml_core.config.RunConfig`, ``run_id``, ``status``, ``path``,
+    ``seconds`` (what the run took itself), ``device``, ``synthetic``, ``initialised_from``,
+    ``num_classes``, ``last_validation_score`` (balanced accuracy on validation after the last epoch) and,
+    for every selection of :data:`SELECTIONS`, ``<selection>_epoch`` and ``<selection>_<metric>`` (test
+    metrics as fractions). A damaged run is left out with a warning.
+    """
+    rows = []
+    for path in sorted(Path(runs_root).glob("*/metrics.json")):
+        try:
+            rows.append(Run(path.parent).verify(published=True).row())
+        except RunError as error:
+            warnings.warn(f"{error} It is left out.", stacklevel=2)
+    return pd.DataFrame(rows)
+
+
+def export(runs_root: str | Path, target: str | Path) -> list[Path]:
+    """Copy finished records without predictions and manifest, small enough to publish.
+
+    Tables, learning curves and per-class accuracies can be drawn from such a copy (a notebook's
+    ``train=False`` with ``runs_root`` there); confusion matrices need the whole record.
+    """
+    copied = []
+    for path in sorted(Path(runs_root).glob("*/metrics.json")):
+        run = Run(path.parent).verify()
+        folder = Path(target) / run.run_id
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in EXPORTED:
+            shutil.copyfile(run.path / name, folder / name)
+        copied.append(folder)
+    return copied
+
+
+def failures(runs_root: str | Path = "results/runs") -> pd.DataFrame:
+    """Runs that stopped with an error, a row each: run_id, error and the fields of the config."""
+    rows = []
+    for path in sorted(Path(runs_root).glob("*/failed.json")):
+        with contextlib.suppress(*UNREADABLE):
+            record = json.loads(path.read_text())
+            rows.append({"run_id": path.parent.name, "error": record["error"], **record["config"]})
+    return pd.DataFrame(rows)

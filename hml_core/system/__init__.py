@@ -1,0 +1,1 @@
+"""What stands between the package and the machine: devices, files, locks, progress."""

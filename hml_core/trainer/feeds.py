@@ -1,0 +1,375 @@
+"""Where batches come from: images that lie on the device, or files that worker processes read.
+
+A feed turns an order of images into batches, in two steps: :meth:`batches` yields what a batch is made
+of (a *payload*), :meth:`images` makes the normalised images of it, on the device. The same order and
+stream give the same images whatever the number of workers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import io
+import math
+import mmap
+import multiprocessing
+import os
+import signal
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from hml_core.augment import AUGMENTATIONS, Augmentation, Draws, ImageBank, draw
+from hml_core.config import RunConfig
+from hml_core.datasets import DataError, LabelledFiles, LabelledImages, Splits
+from hml_core.datasets.inaturalist import SEEN
+from hml_core.system import devices
+from hml_core.system.images import UNREADABLE
+
+# Images of an evaluation at a time: on a CPU the activations stay in the cache (benchmarks/evaluation.py),
+# on a GPU fewer batches are fewer launches.
+JPEG = b"\xff\xd8"  # how such a file begins
+CPU_BATCH, CUDA_BATCH = 250, 2500
+MOST_WORKERS = 8
+IMAGES_PER_WORKER = 500  # starting a process is not worth it for fewer
+PREFETCHED = 4  # batches that each worker makes ahead
+CACHE_SHARE = 0.25  # of the free memory
+
+
+class Feed(Protocol):
+    """What the trainer and the evaluator ask for."""
+
+    def batches(
+        self,
+        order: Tensor,
+        batch_size: int,
+        stream: torch.Generator | None = None,
+        places: Tensor | None = None,
+    ) -> Iterator[Any]:
+        """Payloads of the images ``order`` (N,), int64 on the CPU; augmented where a stream is given.
+
+        ``places`` (M,), int64, are those of the order that are wanted, one after the other; default: all.
+        What is drawn for a place does not depend on which others are wanted. A payload is a tensor on
+        the device, or several in a tuple or dataclass.
+        """
+
+    def images(self, payload: Any) -> Tensor:
+        """float32 (B, C, H, W), channels-last, normalised."""
+
+
+def bank_batch(device: torch.device) -> int:
+    """How many small images are evaluated at a time."""
+    return CUDA_BATCH if device.type == "cuda" else CPU_BATCH
+
+
+def make(
+    part: LabelledImages | LabelledFiles,
+    splits: Splits,
+    config: RunConfig,
+    device: torch.device,
+    *,
+    augmented: bool = False,
+) -> Feed:
+    """A feed for a split, with the run's augmentation or without."""
+    augmentation = config.augmentation if augmented else "none"
+    if isinstance(part, LabelledFiles):
+        return FileFeed(part, splits, config.image_size, augmentation, device)
+    return BankFeed(part, splits, AUGMENTATIONS[augmentation], device)
+
+
+class BankFeed:
+    """Small images, all on the device: a batch is a gather."""
+
+    def __init__(
+        self,
+        part: LabelledImages,
+        splits: Splits,
+        augmentation: Augmentation,
+        device: torch.device,
+    ) -> None:
+        self.device, self.augmentation = device, augmentation
+        self.bank = ImageBank(part.images, splits.mean, splits.std, device, augmentation.pad)
+
+    def batches(
+        self,
+        order: Tensor,
+        batch_size: int,
+        stream: torch.Generator | None = None,
+        places: Tensor | None = None,
+    ) -> Iterator[tuple[Tensor, Draws | None]]:
+        """See :class:`Feed`."""
+        draws = None
+        if stream is not None:
+            draws = draw(len(order), self.augmentation, stream)
+            draws = (draws if places is None else draws[places]).to(self.device)
+        order = (order if places is None else order[places]).to(self.device)
+        for start in range(0, len(order), batch_size):
+            part = slice(start, start + batch_size)
+            yield order[part], None if draws is None else draws[part]
+
+    def images(self, payload: tuple[Tensor, Draws | None]) -> Tensor:
+        """See :class:`Feed`."""
+        return self.bank.batch(*payload)
+
+
+class FileFeed:
+    """Image files, read and augmented by worker processes, normalised on the device.
+
+    ``HML_LOADER_WORKERS`` replaces the number of workers, ``HML_IMAGE_CACHE_GB`` the memory that decoded
+    images may take (by default a quarter of what is free; a data set that does not fit is read from its
+    files in every epoch). Neither changes a result.
+    """
+
+    def __init__(
+        self,
+        part: LabelledFiles,
+        splits: Splits,
+        size: int,
+        augmentation: str,
+        device: torch.device,
+    ) -> None:
+        self.device = device
+        workers = loader_workers(len(part))
+        self.files = _Files(part, size, augmentation)
+        self.keys = _Keys()
+        self.loader = DataLoader(
+            self.files,
+            batch_sampler=self.keys,
+            num_workers=workers,
+            persistent_workers=workers > 0 and augmentation != "none",
+            prefetch_factor=PREFETCHED if workers > 0 else None,
+            pin_memory=device.type == "cuda",
+            worker_init_fn=_in_worker,
+        )
+        self.mean, self.std = (
+            255 * torch.tensor(values, device=device)[:, None, None]
+            for values in (splits.mean, splits.std)
+        )
+
+    def batches(
+        self,
+        order: Tensor,
+        batch_size: int,
+        stream: torch.Generator | None = None,
+        places: Tensor | None = None,
+    ) -> Iterator[Tensor]:
+        """See :class:`Feed`."""
+        places = torch.arange(len(order)) if places is None else places
+        seeds: Sequence[int | None] = [None] * len(places)
+        if stream is not None:
+            seeds = torch.randint(2**62, (len(order),), generator=stream)[places].tolist()
+        keys = list(zip(order[places].tolist(), seeds, strict=True))
+        self.keys.batches = [
+            keys[start : start + batch_size] for start in range(0, len(keys), batch_size)
+        ]
+        try:
+            for images in self.loader:
+                yield images.to(self.device, non_blocking=True)
+        except DataError as error:  # a worker's comes with its traceback
+            raise DataError(str(error).rpartition("DataError: ")[2].strip()) from None
+
+    def images(self, payload: Tensor) -> Tensor:
+        """See :class:`Feed`."""
+        images = payload.to(torch.float32, memory_format=torch.channels_last)
+        return (images - self.mean) / self.std
+
+
+def _in_worker(number: int) -> None:
+    """A worker ends when it is told to, whatever its parent does then (hml_core.trainer.world)."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+class _Keys:
+    """A batch sampler whose batches are set before every epoch: lists of (index, seed or None)."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[tuple[int, int | None]]] = []
+
+    def __iter__(self) -> Iterator[list[tuple[int, int | None]]]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+class _Files(Dataset):
+    """uint8 (3, S, S) of the image at an index, augmented by the stream of a seed."""
+
+    def __init__(self, part: LabelledFiles, size: int, augmentation: str) -> None:
+        self.part, self.size = part, size
+        self.transform = None if augmentation == "none" else transform(augmentation, size)
+        self.cuts_itself = augmentation == "resized_crop"
+        # An image that is cut out differs from epoch to epoch.
+        self.cache = _Cache(0 if part.crops else len(part), (3, size, size))
+
+    def __len__(self) -> int:
+        return len(self.part)
+
+    def __getitem__(self, key: tuple[int, int | None]) -> Tensor:
+        index, seed = key
+        is_plain = seed is None or self.transform is None
+        image = self._cropped(index, is_plain) if self.part.crops else self._whole(index)
+        if is_plain:
+            return image
+        with torch.random.fork_rng(devices=[]):  # torchvision's transforms take no generator
+            torch.default_generator.manual_seed(
+                seed
+            )  # torch.manual_seed looks for GPUs, too: 0.3 ms
+            return self.transform(image)
+
+    def _whole(self, index: int) -> Tensor:
+        """The image, made square, from the cache where it has been before."""
+        pixels = self.cache.get(index)
+        if pixels is None:
+            with self._opened(index) as data, Image.open(io.BytesIO(data)) as opened:
+                image = opened.convert("RGB")
+            if image.size != (self.size, self.size):
+                image = image.resize((self.size, self.size), Image.Resampling.BILINEAR)
+            pixels = np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+            self.cache.put(index, pixels)
+        return torch.from_numpy(pixels)
+
+    def _cropped(self, index: int, is_plain: bool) -> Tensor:
+        """The square in the middle that networks are tested on, or all of the image."""
+        from torchvision.transforms.v2 import functional
+
+        with self._opened(index) as data:
+            image = decode(data)
+        if is_plain or not self.cuts_itself:
+            shorter = round(self.size / SEEN)
+            image = functional.resize(image, [shorter], antialias=True)
+            image = functional.center_crop(image, [self.size])
+        return image
+
+    @contextlib.contextmanager
+    def _opened(self, index: int) -> Iterator[bytes]:
+        """The file's content, which is what was prepared; decoding it in the block may fail, too."""
+        path = self.part.folder / self.part.names[index]
+        try:
+            data = path.read_bytes()
+            if hashlib.sha256(data).hexdigest() != self.part.sha256[index]:
+                raise DataError(f"{str(path)!r} is not the file that was prepared.")
+            yield data
+        except DataError:
+            raise
+        except UNREADABLE as error:
+            raise DataError(f"Cannot read {str(path)!r}: {error}") from error
+
+
+def decode(data: bytes) -> Tensor:
+    """uint8 (3, H, W) of an encoded image.
+
+    torchvision's reader of JPEG makes a third more training images a second than Pillow
+    (benchmarks/inat.py). It is deprecated: where it is gone, and for what it does not read, Pillow
+    does it.
+    """
+    read = _jpeg_reader()
+    if read is not None and data[:2] == JPEG:
+        with contextlib.suppress(RuntimeError):  # such as CMYK
+            return read(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+    with Image.open(io.BytesIO(data)) as opened:
+        pixels = np.asarray(opened.convert("RGB"))
+    return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+
+
+@functools.cache
+def _jpeg_reader() -> Callable[[Tensor], Tensor] | None:
+    """torchvision's, which gives RGB."""
+    try:
+        from torchvision.io import ImageReadMode, decode_jpeg
+    except ImportError:
+        return None
+    warnings.filterwarnings("ignore", "The image decoding and encoding", DeprecationWarning)
+    return functools.partial(decode_jpeg, mode=ImageReadMode.RGB)
+
+
+class _Cache:
+    """Decoded images in memory that forked workers share; of no size where they do not fit."""
+
+    def __init__(self, number: int, shape: tuple[int, ...]) -> None:
+        size = math.prod(shape)
+        self.images: np.ndarray | None = None
+        if 0 < number * size <= cache_bytes() and multiprocessing.get_start_method() == "fork":
+            # Anonymous and shared: not bound by the size of /dev/shm, and taken page by page.
+            pixels, known = mmap.mmap(-1, number * size), mmap.mmap(-1, number)
+            self.images = np.frombuffer(pixels, dtype=np.uint8).reshape(number, *shape)
+            self.known = np.frombuffer(known, dtype=np.uint8)
+
+    def get(self, index: int) -> np.ndarray | None:
+        """A copy of the image, or None where it has not been put."""
+        if self.images is None or not self.known[index]:
+            return None
+        return self.images[index].copy()
+
+    def put(self, index: int, pixels: np.ndarray) -> None:
+        """Keep an image, where there is room; the mark comes after the pixels."""
+        if self.images is not None:
+            self.images[index] = pixels
+            self.known[index] = 1
+
+
+def transform(name: str, size: int) -> Callable[[Tensor], Tensor]:
+    """torchvision's transforms of an augmentation of files, for uint8 (3, H, W)."""
+    from torchvision.transforms import v2
+
+    if name == "dermoscopy":
+        return v2.Compose(
+            [
+                v2.RandomHorizontalFlip(),
+                v2.RandomVerticalFlip(),
+                v2.RandomRotation(20),
+                v2.ColorJitter(brightness=0.1, contrast=0.1, hue=0.1),
+            ]
+        )
+    if name == "resized_crop":
+        return v2.Compose(
+            [
+                v2.RandomResizedCrop(size, antialias=True),
+                v2.RandomHorizontalFlip(),
+                v2.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4),
+            ]
+        )
+    raise ValueError(f"Expected `name` to be a file augmentation, got {name!r}.")
+
+
+def loader_workers(images: int) -> int:
+    """Processes that read images: as many as there are other cores, none for a small data set."""
+    if (given := _number("HML_LOADER_WORKERS")) is not None:
+        return int(given)
+    if multiprocessing.current_process().daemon:  # such as a Dask worker: it may have no children
+        return 0
+    cores = devices.usable_cores() // _processes_here()
+    return max(0, min(MOST_WORKERS, cores - 1, images // IMAGES_PER_WORKER))
+
+
+def _processes_here() -> int:
+    """How many processes of the run share this machine (torchrun tells)."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def cache_bytes() -> float:
+    """Memory that the decoded images of one split may take."""
+    if (given := _number("HML_IMAGE_CACHE_GB")) is not None:
+        return given * 1e9
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return CACHE_SHARE * free / _processes_here()
+
+
+def _number(variable: str) -> float | None:
+    text = os.environ.get(variable)
+    if text is None:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1e6:
+        raise DataError(f"Expected {variable} to be a number ≥ 0, got {text!r}.")
+    return value

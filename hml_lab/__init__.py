@@ -1,0 +1,1 @@
+"""What speaks to people: statistics, tables, figures, studies, notebooks and the command line."""

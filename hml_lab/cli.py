@@ -1,0 +1,303 @@
+"""The ``hml`` command: run notebooks, train single runs, examine the machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from data_prep.cli import prepare
+from hml_core import __version__
+from hml_core.errors import HmlError
+from hml_core.system import yaml_files
+
+SELECTION_ORDER = ("last", "best_validation", "best_test")
+
+
+class _Group(click.Group):
+    """Shows an error of ours as one message instead of a traceback."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except HmlError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="hml")
+def main() -> None:
+    """Hard-mining loss and decoupled training for long-tailed image classification."""
+
+
+# hml run ------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("notebook", type=click.Path(path_type=Path))
+@click.option(
+    "-p",
+    "--parameter",
+    "pairs",
+    type=(str, str),
+    multiple=True,
+    metavar="NAME VALUE",
+    help="A parameter; the value is read as YAML: 3, 1e4, true, [ce, hml1].",
+)
+@click.option(
+    "-f",
+    "--file",
+    "file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="YAML file of parameters; -p wins over it.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Executed notebook [default: results/notebooks/NOTEBOOK].",
+)
+@click.option("--timeout", type=float, metavar="SECONDS", help="Stop it after this time.")
+def run(
+    notebook: Path, pairs: tuple, file: Path | None, output: Path | None, timeout: float | None
+) -> None:
+    """Execute NOTEBOOK headlessly; an unknown or ill-typed parameter is an error."""
+    from hml_lab import notebooks
+
+    given: dict[str, Any] = {} if file is None else yaml_files.read(file)
+    given |= {name: yaml_files.value(text, f"parameter {name!r}") for name, text in pairs}
+    written = notebooks.execute(notebook, given, output, timeout=timeout)
+    click.echo(f"Executed notebook: {written}")
+
+
+# hml batch ----------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("-j", "--jobs", type=int, default=1, show_default=True, help="Notebooks at a time.")
+@click.option("--resume", is_flag=True, help="Leave out what is done with the same parameters.")
+@click.option("--dry-run", is_flag=True, help="Check the file and list the jobs; execute nothing.")
+def batch(file: Path, jobs: int, resume: bool, dry_run: bool) -> None:
+    """Execute the notebooks of FILE (YAML), each in its own process, and sum up how they went.
+
+    The exit status is 1 if any failed. The summary also lies beside the executed notebooks.
+    """
+    from hml_lab.notebooks import batch as batches
+
+    planned = batches.read(file)
+    if dry_run:
+        for job in planned:
+            given = ", ".join(f"{name}={value!r}" for name, value in job.parameters.items())
+            click.echo(f"{job.output}  ←  {job.notebook}  {given}")
+        return
+    frame = batches.run(planned, parallel=jobs, resume=resume)
+    width = max(map(len, frame["output"]))
+    for row in frame.itertuples():
+        click.echo(f"{row.status:<12}{row.seconds:>9.1f} s  {row.output:<{width}}  {row.message}")
+    summary = planned[0].output.parent / f"{file.stem}_summary.csv"
+    frame.to_csv(summary, index=False)
+    click.echo(f"Summary: {summary}")
+    if not frame["status"].isin(["done", "done before"]).all():
+        raise SystemExit(1)
+
+
+# hml report ---------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("notebooks", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("results/gallery"),
+    show_default=True,
+    help="Folder of the gallery.",
+)
+@click.option("--title", default="Results", show_default=True, help="Heading of the index.")
+def report(notebooks: tuple[Path, ...], output: Path, title: str) -> None:
+    """Make a static HTML gallery of executed NOTEBOOKS [default: all in results/notebooks]."""
+    from hml_lab.notebooks import gallery
+
+    chosen = notebooks or sorted(Path("results/notebooks").glob("*.ipynb"))
+    click.echo(f"Gallery: {gallery.build(chosen, output, title)}")
+
+
+# hml train ----------------------------------------------------------------------------------------
+
+
+class ConfigCommand(click.Command):
+    """A command with one option for every field of RunConfig, so that the two cannot drift apart.
+
+    They are made when the command is used: importing RunConfig imports torch, which takes seconds that
+    no other command should wait.
+    """
+
+    def get_params(self, context: click.Context) -> list[click.Parameter]:
+        return [*_config_options(), *super().get_params(context)]
+
+
+@functools.cache
+def _config_options() -> tuple[click.Option, ...]:
+    from hml_core import config as config_module
+    from hml_core.config import RunConfig
+
+    kinds = config_module.field_kinds()
+    options = []
+    for field in dataclasses.fields(RunConfig):
+        flag = f"--{field.name.replace('_', '-')}"
+        if bool in kinds[field.name]:
+            option = click.Option([f"{flag}/--no-{flag[2:]}", field.name], default=None)
+        elif tuple in kinds[field.name]:
+            option = click.Option([flag, field.name], type=int, multiple=True, metavar="EPOCH")
+        else:
+            kind = next(k for k in kinds[field.name] if k in (int, float, str))
+            default = "" if field.default is None else f" [default: {field.default}]"
+            option = click.Option(
+                [flag, field.name], type=kind, help=f"RunConfig.{field.name}{default}"
+            )
+        options.append(option)
+    return tuple(options)
+
+
+def place_options(command: Callable) -> Callable:
+    """Options of where a run reads, writes and computes."""
+    path = click.Path(path_type=Path)
+    for option in (
+        click.option("--quiet", is_flag=True, help="No progress."),
+        click.option("--runs-root", type=path, default=Path("results/runs"), show_default=True,
+                     help="Where run records lie."),
+        click.option("--data-root", type=path, help="Folder of the data set's files."),
+        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+@main.command(cls=ConfigCommand)
+@place_options
+def train(device: str, data_root: Path | None, runs_root: Path, quiet: bool, **fields: Any) -> None:
+    """Train one run (or find it finished, or resume it) and print its test metrics.
+
+    An option that is left out takes the default of the data set or of the recipe.
+    """
+    from hml_core.config import RunConfig
+    from hml_core.trainer import fit
+
+    given = {name: value for name, value in fields.items() if value not in (None, ())}
+    config = RunConfig(**given)
+    done = fit(config, data_root=data_root, runs_root=runs_root, device=device, progress=not quiet)
+    click.echo(report_of(done))
+
+
+def report_of(done: Any) -> str:
+    """Test metrics of a finished run, as ``hml train`` prints them."""
+    import pandas as pd
+
+    from hml_lab.tables import DERMOSCOPY_METRICS, LABELS, METRICS, SELECTION_LABELS, to_markdown
+
+    rows = {}
+    for name in SELECTION_ORDER:
+        if done.metrics["selections"][name] is None:
+            continue
+        chosen = done.selection(name)
+        cells = {"epoch": str(chosen["epoch"])}
+        for metric in DERMOSCOPY_METRICS if "sensitivity" in chosen else METRICS:
+            value = chosen[metric]
+            cells[LABELS[metric]] = "–" if value != value else f"{100 * value:.1f}"
+        rows[SELECTION_LABELS[name]] = cells
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    table.index.name = "Test metrics in % at"
+    return f"{to_markdown(table)}\nRun record: {done.path}"
+
+
+# hml sweep ----------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "-e",
+    "--engine",
+    default="serial",
+    show_default=True,
+    help="serial, interleave:K, torchrun:N, dask, dask:tcp://HOST:PORT or slurm:FILE.",
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--threads", type=int, default=1, show_default=True, help="CPU threads of a run.")
+@click.option(
+    "--data-root", type=click.Path(path_type=Path), help="Folder of the data set's files."
+)
+@click.option(
+    "--runs-root",
+    type=click.Path(path_type=Path),
+    default=Path("results/runs"),
+    show_default=True,
+    help="Where run records lie.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be trained, and how; train nothing.")
+def sweep(file: Path, engine: str, runs_root: Path, dry_run: bool, **options: Any) -> None:
+    """Train the grid of runs in FILE: YAML with fields of RunConfig; a list is a dimension of the grid.
+
+    Several grids stand in a list under `grids`, each with what differs from the fields above it. What runs
+    have in common until some epoch is trained once. The exit status is 1 if a run failed; the same command
+    trains what is not done yet.
+    """
+    from hml_core import engines
+    from hml_core.config import grids
+
+    configs = grids(yaml_files.read(file))
+    if dry_run:
+        engines.check(engine)
+        frame = engines.sweep(configs, runs_root=runs_root, train=False)
+        for run in frame.itertuples():
+            click.echo(f"{'done' if run.status == 'done' else 'to do':<8}{run.run_id}")
+        click.echo(_cost(configs, frame))
+        if engine.startswith("slurm"):
+            click.echo(f"\n{engines.slurm.job_script(engines.slurm.options_of(engine))}")
+        return
+    frame = engines.sweep(configs, engine=engine, runs_root=runs_root, **options)
+    counts = frame["status"].value_counts()
+    click.echo(", ".join(f"{number} {status}" for status, number in counts.items()))
+    click.echo(f"Run records: {runs_root}")
+    if counts.get("failed"):
+        raise SystemExit(1)
+
+
+def _cost(configs: list[Any], frame: Any) -> str:
+    """What is left to train, in epochs."""
+    from hml_core.trainer import branches
+
+    left = set(frame["run_id"][frame["status"] != "done"])
+    pending = [config for config in configs if config.run_id in left]
+    alone, shared = sum(config.epochs for config in pending), branches.epochs_to_train(pending)
+    return (
+        f"To train: {shared} epochs for {len(pending)} runs, where common beginnings are trained once "
+        f"({alone} if each run were trained alone)."
+    )
+
+
+main.add_command(prepare)
+
+
+# hml doctor ---------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.option("--runs-root", type=click.Path(path_type=Path), default=Path("results/runs"))
+def doctor(runs_root: Path) -> None:
+    """Say what works on this machine, what is missing and how to get it."""
+    from hml_lab.doctor import examine
+
+    findings = examine(runs_root)
+    for finding in findings:
+        click.echo(f"{finding.mark:<8}{finding.what}")
+        if finding.remedy:
+            click.echo(f"{'':<8}→ {finding.remedy}")
+    if any(finding.mark == "MISSING" for finding in findings):
+        raise SystemExit(1)

@@ -1,0 +1,279 @@
+"""Batches: many notebooks, or one with many parameter sets, each in a process of its own.
+
+A batch is a YAML file::
+
+    output: results/notebooks           # folder of the executed notebooks
+    timeout: 7200                       # seconds for each, unless a job says otherwise
+    jobs:
+      - notebook: notebooks/00_quickstart.ipynb
+      - notebook: notebooks/02_cifar_lt.ipynb
+        parameters: {epochs: 200, name: "{dataset}_lt_{protocol}"}
+        grid:                           # one executed notebook for every combination
+          dataset: [cifar10, cifar100]
+          protocol: [controlled, official]
+        output: "02_{dataset}_lt_{protocol}.ipynb"
+
+Paths are relative to the folder in which the batch is started. Text in ``parameters`` and ``output`` may
+name the dimensions of the grid in braces.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from hml_core.errors import ConfigError
+from hml_core.system import devices, files, yaml_files
+from hml_core.system.progress import Progress
+from hml_lab.notebooks.execution import is_done, record_of
+from hml_lab.notebooks.interface import check_parameters
+
+JOB_KEYS = {"notebook", "parameters", "grid", "output", "timeout"}
+# After its time limit a notebook's process may take this long to write down what it has.
+GRACE_S = 30.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """One notebook to execute.
+
+    Parameters
+    ----------
+    notebook, output : Path
+    parameters : mapping
+    timeout : float, optional
+        Seconds.
+    """
+
+    notebook: Path
+    output: Path
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    timeout: float | None = None
+
+    @property
+    def log(self) -> Path:
+        """What the job's process prints."""
+        return self.output.with_suffix(".log")
+
+
+def read(path: str | Path) -> list[Job]:
+    """The jobs of a batch file; every notebook, parameter and output is checked.
+
+    Raises
+    ------
+    ConfigError
+        For a file that is not as above, unknown keys or parameters, two jobs with one output.
+    """
+    content = yaml_files.read(path)
+    if unknown := sorted(set(content) - {"output", "timeout", "jobs"}):
+        raise ConfigError(f"{str(path)!r} has unknown keys: {', '.join(unknown)}.")
+    entries = content.get("jobs")
+    if not isinstance(entries, list) or not entries:
+        raise ConfigError(f"Expected {str(path)!r} to hold a list `jobs`.")
+    folder = Path(_text(content.get("output", "results/notebooks"), "`output`"))
+    jobs = []
+    for number, entry in enumerate(entries, 1):
+        with _named(f"Job {number} of {str(path)!r}"):
+            jobs += _jobs_of(entry, folder, content.get("timeout"))
+    outputs = [job.output.resolve() for job in jobs]
+    if twice := sorted({output.name for output in outputs if outputs.count(output) > 1}):
+        raise ConfigError(
+            f"Several jobs of {str(path)!r} write {', '.join(twice)}: give each an `output` of its own, "
+            'e.g. "{dataset}.ipynb" with a dimension of the grid in braces.'
+        )
+    return jobs
+
+
+@contextlib.contextmanager
+def _named(what: str) -> Iterator[None]:
+    """Say in an error which job it is about."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{what}: {error}") from error
+
+
+def _jobs_of(entry: Any, folder: Path, timeout: Any) -> Iterator[Job]:
+    if not isinstance(entry, dict) or "notebook" not in entry:
+        raise ConfigError(f"expected `name: value` lines with a `notebook`, got {entry!r}.")
+    if unknown := sorted(str(key) for key in set(entry) - JOB_KEYS):
+        raise ConfigError(
+            f"unknown keys {', '.join(unknown)}: expected {', '.join(sorted(JOB_KEYS))}."
+        )
+    notebook = Path(_text(entry["notebook"], "`notebook`"))
+    fixed, grid = entry.get("parameters") or {}, entry.get("grid") or {}
+    for name, given in {"parameters": fixed, "grid": grid}.items():
+        if not isinstance(given, dict) or not all(isinstance(key, str) for key in given):
+            raise ConfigError(f"expected `{name}` to hold `name: value` lines, got {given!r}.")
+    for name, values in grid.items():
+        if not isinstance(values, list) or not values:
+            raise ConfigError(
+                f"expected the dimension {name!r} of `grid` to be a list, got {values!r}."
+            )
+    if both := sorted(set(fixed) & set(grid)):
+        raise ConfigError(f"{', '.join(both)} stand in `parameters` and in `grid`.")
+    timeout = entry.get("timeout", timeout)
+    if timeout is not None and (isinstance(timeout, bool) or not _is_positive(timeout)):
+        raise ConfigError(f"expected `timeout` to be a number of seconds > 0, got {timeout!r}.")
+    pattern = entry.get("output") or _default_output(notebook, grid)
+    for values in itertools.product(*grid.values()):
+        point = dict(zip(grid, values, strict=True))
+        parameters = {name: _filled(value, point) for name, value in fixed.items()} | point
+        check_parameters(notebook, parameters)
+        output = folder / _filled(_text(pattern, "`output`"), point)
+        if output.suffix != ".ipynb":
+            raise ConfigError(f"expected `output` to end in .ipynb, got {str(output)!r}.")
+        if output.resolve() == notebook.resolve():
+            raise ConfigError(f"its output would overwrite the notebook {str(notebook)!r} itself.")
+        yield Job(notebook, output, parameters, timeout)
+
+
+def _default_output(notebook: Path, grid: Mapping[str, Any]) -> str:
+    return "_".join([notebook.stem, *(f"{{{name}}}" for name in grid)]) + ".ipynb"
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, int | float) and value > 0
+
+
+def _text(value: Any, what: str) -> str:
+    if not isinstance(value, str) or not value:
+        raise ConfigError(f"expected {what} to be a text, got {value!r}.")
+    return value
+
+
+def _filled(value: Any, point: Mapping[str, Any]) -> Any:
+    """Text with the dimensions of the grid filled in; anything else as it is."""
+    if not isinstance(value, str) or not point:
+        return value
+    try:
+        return value.format(**point)
+    except (KeyError, IndexError, ValueError, AttributeError) as error:
+        raise ConfigError(
+            f"{value!r} names what is not in the grid ({', '.join(point)})."
+        ) from error
+
+
+def run(
+    jobs: Sequence[Job], *, parallel: int = 1, resume: bool = False, progress: bool = True
+) -> pd.DataFrame:
+    """Execute the jobs, ``parallel`` at a time; one that fails does not stop the others.
+
+    Parameters
+    ----------
+    jobs : sequence of Job
+    parallel : int
+    resume : bool
+        Leave out a job whose output is whole and was made from the same notebook and parameters.
+    progress : bool
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for every job: ``output``, ``status`` ("done", "done before", "failed", "timed out"),
+        ``seconds``, ``message``.
+    """
+    if parallel < 1:
+        raise ConfigError(f"Expected at least one job at a time, got {parallel}.")
+    for folder in {job.output.parent for job in jobs}:
+        files.require_writable(folder)
+    rows: dict[int, dict[str, Any]] = {}
+    processes: dict[int, subprocess.Popen] = {}
+    cores = max(devices.usable_cores() // parallel, 1)
+    with (
+        Progress(len(jobs), "notebooks", enabled=progress, unit="notebooks") as bar,
+        ThreadPoolExecutor(parallel) as pool,
+    ):
+        started = {
+            pool.submit(_one, number, job, resume, cores, processes): number
+            for number, job in enumerate(jobs)
+        }
+        try:
+            for future in as_completed(started):
+                row = rows[started[future]] = future.result()
+                if row["status"] in ("failed", "timed out"):
+                    bar.message(f"{row['output']} {row['status']}: {row['message']}")
+                bar.update(Path(row["output"]).name)
+        except KeyboardInterrupt:
+            for future in started:
+                future.cancel()
+            for process in list(processes.values()):
+                process.send_signal(signal.SIGINT)
+            bar.message("Interrupted: the same command with --resume goes on from there.")
+            raise
+    return pd.DataFrame([rows[number] for number in sorted(rows)])
+
+
+def _one(
+    number: int, job: Job, resume: bool, cores: int, processes: dict[int, subprocess.Popen]
+) -> dict[str, Any]:
+    row = {"output": str(job.output), "status": "done before", "seconds": 0.0, "message": ""}
+    if resume and is_done(job.notebook, job.parameters, job.output):
+        return row
+    began = time.perf_counter()
+    environment = {**os.environ, "HML_HEADLESS": "1"}
+    environment.setdefault("OMP_NUM_THREADS", str(cores))
+    with tempfile.TemporaryDirectory() as folder, job.log.open("wb") as log:
+        given = Path(folder) / "parameters.yaml"
+        given.write_text(yaml.safe_dump(dict(job.parameters)), encoding="utf-8")
+        command = [
+            sys.executable,
+            "-m",
+            "hml_core",
+            "run",
+            job.notebook,
+            "-f",
+            given,
+            "-o",
+            job.output,
+        ]
+        if job.timeout is not None:
+            command += ["--timeout", job.timeout]
+        process = processes[number] = subprocess.Popen(
+            [str(part) for part in command],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,  # Ctrl-C reaches it through us, once
+        )
+        try:
+            process.wait(None if job.timeout is None else job.timeout + GRACE_S)
+        except subprocess.TimeoutExpired:  # it does not even die by itself
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        finally:
+            processes.pop(number)
+    row["seconds"] = round(time.perf_counter() - began, 1)
+    record = record_of(job.output) or {"status": "failed"}
+    row["status"] = record["status"]
+    if process.returncode != 0:
+        row["status"] = "failed" if record["status"] == "done" else record["status"]
+        row["message"] = _message(job.log, process.returncode)
+    return row
+
+
+def _message(log: Path, code: int) -> str:
+    """The first line of the error that the job's process ended with; the log has the rest."""
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    last = next(
+        (n for n, line in reversed(list(enumerate(lines))) if line.startswith("Error: ")), None
+    )
+    if last is None:
+        return " ".join(lines[-1:]) or f"its process ended with status {code}"
+    return lines[last].removeprefix("Error: ")

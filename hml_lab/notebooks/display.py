@@ -1,0 +1,112 @@
+"""What the cells of a notebook call: figures and tables, shown inline and written below results/."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pandas as pd
+from IPython.display import Image, display
+from matplotlib.figure import Figure
+
+from hml_core.errors import ConfigError
+from hml_core.runs import environment
+from hml_core.system import progress
+
+
+def versions() -> pd.DataFrame:
+    """What the results below depend on, as a table of one row."""
+    return pd.DataFrame([environment.versions()], index=["version"])
+
+
+def show(figure: Figure) -> Image:
+    """The figure as a cell's output: a PNG, whatever plotting backend the kernel has."""
+    return Image(data=_png(figure, 110), format="png", width=int(96 * figure.get_figwidth()))
+
+
+def save(figure: Figure, name: str, folder: str | Path) -> Image:
+    """Write a figure as ``<folder>/<name>.png`` and return it as the cell's output."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.png").write_bytes(_png(figure, 130))
+    return show(figure)
+
+
+def _png(figure: Figure, dpi: int) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def show_table(table: pd.DataFrame, best: str) -> None:
+    """Show a table; its row with the highest ``best`` stands for it in the gallery's index.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Cells may be text that begins with a number, such as "95.7 ± 1.0 *".
+    best : str
+        A column. It comes right after the row's name in the index.
+
+    Raises
+    ------
+    ConfigError
+        For a column that the table does not have.
+    """
+    if best not in table.columns:
+        raise ConfigError(f"The table has no column {best!r}: it has {', '.join(table.columns)}.")
+    numbers = pd.to_numeric(
+        table[best].astype(str).str.extract(r"^\s*([-+]?[\d.]+)")[0], errors="coerce"
+    )
+    key_row = {}
+    if numbers.notna().any():
+        position = numbers.reset_index(drop=True).idxmax()
+        row = table.iloc[position]
+        texts = [name for name in table.columns if name != best]
+        named = (
+            {}
+            if isinstance(table.index, pd.RangeIndex)
+            else {table.index.name: table.index[position]}
+        )
+        key_row = {**named, **{name: row[name] for name in [best, *texts]}}
+    # Pairs, for a notebook's file sorts the keys of a mapping.
+    cells = [[str(name or ""), str(value)] for name, value in key_row.items()]
+    display(table, metadata={"hml_core": {"key_row": cells}})
+
+
+def save_text(text: str, name: str, folder: str | Path) -> None:
+    """Write a table's text as ``<folder>/<name>``."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(text, encoding="utf-8")
+
+
+def save_frame(frame: pd.DataFrame, name: str, folder: str | Path) -> None:
+    """Write a frame as ``<folder>/<name>.csv``."""
+    save_text(frame.to_csv(index=False), f"{name}.csv", folder)
+
+
+def delta_slider(delta: float):
+    """The hard-mining loss with a slider for δ; the figure alone where nobody could move it.
+
+    Returns
+    -------
+    ipywidgets.VBox or IPython.display.Image
+    """
+    from hml_lab.plots import loss_curves
+
+    if progress.is_headless():
+        return show(loss_curves(delta))
+    import ipywidgets
+
+    slider = ipywidgets.FloatLogSlider(
+        value=delta, min=1, max=8, step=0.1, base=10, description="δ", readout_format=".1e"
+    )
+    image = ipywidgets.Image(format="png", layout=ipywidgets.Layout(max_width="900px"))
+
+    def draw(change=None) -> None:
+        image.value = _png(loss_curves(slider.value), 100)
+
+    slider.observe(draw, names="value")
+    draw()
+    return ipywidgets.VBox([slider, image])

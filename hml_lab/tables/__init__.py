@@ -1,0 +1,40 @@
+"""Tables of results: mean ± sd over seeds, and the paired difference to a baseline with its test."""
+
+from hml_lab.tables.cells import (
+    DERMOSCOPY_METRICS,
+    LABELS,
+    LOWER_IS_BETTER,
+    METRICS,
+    SELECTION_LABELS,
+    to_markdown,
+)
+from hml_lab.tables.literature import beside_author_runs, beside_published
+from hml_lab.tables.methods import (
+    bootstrap_intervals,
+    comparison,
+    differences,
+    export_runs,
+    selections,
+    summary,
+)
+from hml_lab.tables.statements import conclusion, missing, protocol
+
+__all__ = [
+    "DERMOSCOPY_METRICS",
+    "LABELS",
+    "LOWER_IS_BETTER",
+    "METRICS",
+    "SELECTION_LABELS",
+    "beside_author_runs",
+    "beside_published",
+    "bootstrap_intervals",
+    "comparison",
+    "conclusion",
+    "differences",
+    "export_runs",
+    "missing",
+    "protocol",
+    "selections",
+    "summary",
+    "to_markdown",
+]

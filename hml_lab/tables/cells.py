@@ -1,0 +1,89 @@
+"""What tables share: the names of metrics, and how numbers are written."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from hml_core import recipes
+from hml_core.runs import SELECTIONS
+
+METRICS = {
+    "top1": "Top-1",
+    "balanced_accuracy": "Balanced acc.",
+    "many": "Many",
+    "medium": "Medium",
+    "few": "Few",
+    "macro_f1": "Macro-F1",
+    "g_mean": "G-mean",
+    "ece": "ECE",
+}
+DERMOSCOPY_METRICS = (
+    "balanced_accuracy", "macro_auc", "sensitivity", "specificity", "top1", "macro_f1", "ece",
+)  # fmt: skip
+LABELS = {
+    **METRICS,
+    "macro_auc": "AUC",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+}
+LOWER_IS_BETTER = ("ece", "nll")
+SELECTION_LABELS = {
+    "last": "last epoch",
+    "best_validation": "best epoch on validation",
+    "best_test": "best epoch on the test set (optimistic: selected on the test set)",
+}
+
+
+def finished(frame: pd.DataFrame, selection: str) -> pd.DataFrame:
+    """The rows of finished runs; a ValueError where there are none, or for an unknown selection."""
+    if selection not in SELECTIONS:
+        raise ValueError(f"Expected `selection` to be one of {SELECTIONS}, got {selection!r}.")
+    done = frame[frame["status"] == "done"] if len(frame) else frame
+    if done.empty:
+        raise ValueError("Expected at least one finished run to make a table of, got none.")
+    return done
+
+
+def group_name(by: str, group: object) -> str:
+    """How a group is called: a recipe by its title."""
+    return recipes.title(str(group)) if by == "recipe" else str(group)
+
+
+def plus_minus(mean: float, sd: float, best: bool) -> str:
+    """ "mean ± sd", with a star for the best of its column."""
+    if np.isnan(mean):
+        return "–"
+    spread = "" if np.isnan(sd) else f" ± {sd:.1f}"
+    return f"{mean:.1f}{spread}{' *' if best else ''}"
+
+
+def interval(row: pd.Series) -> str:
+    """ "difference [low, high]" of a row of :func:`hml_lab.tables.differences`."""
+    if np.isnan(row["difference"]):
+        return "–"
+    if np.isnan(row["low"]):
+        return f"{row['difference']:+.1f}"
+    return f"{row['difference']:+.1f} [{row['low']:+.1f}, {row['high']:+.1f}]"
+
+
+def p_value(p: float) -> str:
+    """Three digits, or that it is smaller."""
+    if np.isnan(p):
+        return "–"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def to_markdown(table: pd.DataFrame) -> str:
+    """A table of text cells as GitHub-flavoured Markdown, columns aligned for a terminal."""
+    header = [table.index.name or "", *map(str, table.columns)]
+    body = [
+        [str(index), *map(str, row)] for index, row in zip(table.index, table.values, strict=True)
+    ]
+    widths = [max(len(row[i]) for row in [header, *body]) for i in range(len(header))]
+
+    def line(cells: list[str]) -> str:
+        return "| " + " | ".join(c.ljust(w) for c, w in zip(cells, widths, strict=True)) + " |"
+
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    return "\n".join([line(header), rule, *map(line, body)]) + "\n"
