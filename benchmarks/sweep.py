@@ -91,7 +91,7 @@ def _train(engine: str, root: Path) -> None:
 TURNS = """
 import torch
 from benchmarks import images
-from hml_core import devices
+from hml_core.system import devices
 from hml_core.config import RunConfig
 from hml_core.trainer import Trainer
 devices.keep_freed_memory()

@@ -87,7 +87,7 @@ def _profile(epoch: Callable[[], None], device: torch.device) -> list[dict[str, 
 WHOLE_CIFAR = """
 import torch
 from benchmarks import images
-from hml_core import devices
+from hml_core.system import devices
 from hml_core.config import RunConfig
 from hml_core.trainer import Trainer
 devices.keep_freed_memory()

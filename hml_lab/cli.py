@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +11,7 @@ from data_prep.cli import prepare
 from hml_core import __version__
 from hml_core.errors import HmlError
 from hml_core.system import yaml_files
-
-SELECTION_ORDER = ("last", "best_validation", "best_test")
+from hml_lab.train import train
 
 
 class _Group(click.Group):
@@ -128,94 +124,6 @@ def report(notebooks: tuple[Path, ...], output: Path, title: str) -> None:
     click.echo(f"Gallery: {gallery.build(chosen, output, title)}")
 
 
-# hml train ----------------------------------------------------------------------------------------
-
-
-class ConfigCommand(click.Command):
-    """A command with one option for every field of RunConfig, so that the two cannot drift apart.
-
-    They are made when the command is used: importing RunConfig imports torch, which takes seconds that
-    no other command should wait.
-    """
-
-    def get_params(self, context: click.Context) -> list[click.Parameter]:
-        return [*_config_options(), *super().get_params(context)]
-
-
-@functools.cache
-def _config_options() -> tuple[click.Option, ...]:
-    from hml_core import config as config_module
-    from hml_core.config import RunConfig
-
-    kinds = config_module.field_kinds()
-    options = []
-    for field in dataclasses.fields(RunConfig):
-        flag = f"--{field.name.replace('_', '-')}"
-        if bool in kinds[field.name]:
-            option = click.Option([f"{flag}/--no-{flag[2:]}", field.name], default=None)
-        elif tuple in kinds[field.name]:
-            option = click.Option([flag, field.name], type=int, multiple=True, metavar="EPOCH")
-        else:
-            kind = next(k for k in kinds[field.name] if k in (int, float, str))
-            default = "" if field.default is None else f" [default: {field.default}]"
-            option = click.Option(
-                [flag, field.name], type=kind, help=f"RunConfig.{field.name}{default}"
-            )
-        options.append(option)
-    return tuple(options)
-
-
-def place_options(command: Callable) -> Callable:
-    """Options of where a run reads, writes and computes."""
-    path = click.Path(path_type=Path)
-    for option in (
-        click.option("--quiet", is_flag=True, help="No progress."),
-        click.option("--runs-root", type=path, default=Path("results/runs"), show_default=True,
-                     help="Where run records lie."),
-        click.option("--data-root", type=path, help="Folder of the data set's files."),
-        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
-    ):  # fmt: skip
-        command = option(command)
-    return command
-
-
-@main.command(cls=ConfigCommand)
-@place_options
-def train(device: str, data_root: Path | None, runs_root: Path, quiet: bool, **fields: Any) -> None:
-    """Train one run (or find it finished, or resume it) and print its test metrics.
-
-    An option that is left out takes the default of the data set or of the recipe.
-    """
-    from hml_core.config import RunConfig
-    from hml_core.trainer import fit
-
-    given = {name: value for name, value in fields.items() if value not in (None, ())}
-    config = RunConfig(**given)
-    done = fit(config, data_root=data_root, runs_root=runs_root, device=device, progress=not quiet)
-    click.echo(report_of(done))
-
-
-def report_of(done: Any) -> str:
-    """Test metrics of a finished run, as ``hml train`` prints them."""
-    import pandas as pd
-
-    from hml_lab.tables import DERMOSCOPY_METRICS, LABELS, METRICS, SELECTION_LABELS, to_markdown
-
-    rows = {}
-    for name in SELECTION_ORDER:
-        if done.metrics["selections"][name] is None:
-            continue
-        chosen = done.selection(name)
-        cells = {"epoch": str(chosen["epoch"])}
-        for metric in DERMOSCOPY_METRICS if "sensitivity" in chosen else METRICS:
-            value = chosen[metric]
-            cells[LABELS[metric]] = "–" if value != value else f"{100 * value:.1f}"
-        rows[SELECTION_LABELS[name]] = cells
-    table = pd.DataFrame.from_dict(rows, orient="index")
-    table.index.name = "Test metrics in % at"
-    return f"{to_markdown(table)}\nRun record: {done.path}"
-
-
 # hml sweep ----------------------------------------------------------------------------------------
 
 
@@ -283,6 +191,7 @@ def _cost(configs: list[Any], frame: Any) -> str:
 
 
 main.add_command(prepare)
+main.add_command(train)
 
 
 # hml doctor ---------------------------------------------------------------------------------------

@@ -11,14 +11,14 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from hml_core import engines, recipes, runs, trainer
+from hml_core import engines, recipes, runs
 from hml_core.config import RunConfig, grid
 from hml_core.datasets import imagefolder
 from hml_core.errors import ConfigError, DataError, RunError
 from hml_core.recipes import Stage
 from hml_core.runs import Run, RunFolder
 from hml_core.system import yaml_files
-from hml_core.trainer import NonFiniteLossError, fit
+from hml_core.trainer import NonFiniteLossError, fit, fitting
 from hml_lab.cli import main
 
 
@@ -73,7 +73,7 @@ def test_any_change_of_the_data_is_noticed(change, tree, tmp_path):
 
 def test_a_run_does_not_resume_on_other_images(tree, tmp_path, monkeypatch):
     config = folder_config(epochs=3)
-    monkeypatch.setattr(trainer, "CHECKPOINT_INTERVAL_S", 0.0)
+    monkeypatch.setattr(fitting, "CHECKPOINT_INTERVAL_S", 0.0)
     original = RunFolder.checkpoint
 
     def checkpoint_and_die(self, state):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from hml_core import engines, recipes, runs, trainer
+from hml_core import engines, recipes, runs
 from hml_core.config import RunConfig
-from hml_core.trainer import Trainer, branches, fit
+from hml_core.trainer import Trainer, branches, fit, fitting
 
 # Of metrics.json: what depends on the clock, and what says who trained which epochs.
 APART = ("seconds", "files", "checksum", "trained_epochs", "branch")
@@ -73,7 +73,7 @@ def test_a_sweep_that_was_cut_off_goes_on_in_stem_and_branch(killed_at, tmp_path
             raise KeyboardInterrupt
         return plain(self)
 
-    monkeypatch.setattr(trainer, "CHECKPOINT_INTERVAL_S", 0.0)
+    monkeypatch.setattr(fitting, "CHECKPOINT_INTERVAL_S", 0.0)
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "train_epoch", cut_off)
         with pytest.raises(KeyboardInterrupt):

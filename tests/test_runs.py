@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 import torch
 
-from hml_core import runs
 from hml_core.config import RunConfig
 from hml_core.errors import RunError
 from hml_core.runs import Run, RunFolder
+from hml_core.runs import record as runs
 from hml_core.trainer import fit
 
 

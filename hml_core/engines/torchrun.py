@@ -76,7 +76,7 @@ def command(processes: int, config: Path, place: Place) -> list[str]:
     return [
         *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
         *("--nproc-per-node", str(processes), "--max-restarts", str(MAX_RESTARTS)),
-        *("-m", "hml_lab.train_distributed", "--final-errors", "--config", str(config)),
+        *("-m", "hml_core", "train", "--final-errors", "--config", str(config)),
         *(text for name, value in options.items() for text in (f"--{name}", str(value))),
     ]
 

@@ -63,7 +63,7 @@ def fit(
     checkpoint_steps : int
         Steps after which a checkpoint is written within an epoch, besides the one at its end.
     world : World
-        The processes that train the run together (see :mod:`hml_lab.train_distributed`); each of them
+        The processes that train the run together (see :mod:`hml_core.trainer.world`); each of them
         calls this function.
 
     Returns

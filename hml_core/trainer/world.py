@@ -154,6 +154,11 @@ def _named(error: BaseException, rank: int) -> str:
     return f"Process {rank}: {text}"
 
 
+def is_in_group() -> bool:
+    """Whether torchrun started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
 def place_in_group() -> tuple[int, int]:
     """Rank and number of processes, as ``torchrun`` tells them; (0, 1) without it.
 

@@ -78,7 +78,7 @@ def refuse(file: str) -> None:
 
 def logged(log: str) -> None:
     """The real command; every step leaves a line "<pid> <rank> <time>"."""
-    from hml_lab import train_distributed
+    from hml_lab.train import train as command
 
     plain = update.Update.__call__
 
@@ -88,7 +88,7 @@ def logged(log: str) -> None:
         return plain(self, batch)
 
     update.Update.__call__ = write
-    train_distributed.main()
+    command()
 
 
 if __name__ == "__main__":

@@ -242,7 +242,7 @@ def test_an_image_that_is_damaged_stops_all_processes_with_its_name(miniature, t
     file.write_text(config.to_json())
     where = ("--data-root", damaged, "--runs-root", tmp_path / "runs", "--device", "cpu")
     began = time.monotonic()
-    status, said = run("-m", "hml_lab.train_distributed", "--config", file, *where)
+    status, said = run("-m", "hml_core", "train", "--config", file, *where)
     assert status != 0
     assert time.monotonic() - began < 60
     for rank in (0, 1):

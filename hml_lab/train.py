@@ -1,0 +1,212 @@
+"""``hml train``: one run, on this machine or, started by torchrun, on several GPUs or hosts.
+
+``torchrun --nproc-per-node 8 -m hml_core train …`` takes the same options;
+:mod:`hml_core.trainer.world` says how the processes work together. Their number does not change the run:
+the micro-batches of a batch are shared out, the record is the same. With ``torchrun --max-restarts 3`` a
+group that lost a process goes on from the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from hml_core.config import RunConfig
+    from hml_core.runs import Run
+    from hml_core.trainer.branches import Point
+
+WAIT_S = 60.0  # for another group that works on the same run
+SELECTION_ORDER = ("last", "best_validation", "best_test")
+
+
+class ConfigCommand(click.Command):
+    """A command with one option for every field of RunConfig, so that the two cannot drift apart.
+
+    They are made when the command is used: importing RunConfig imports torch, which takes seconds that
+    no other command should wait.
+    """
+
+    def get_params(self, context: click.Context) -> list[click.Parameter]:
+        return [*_config_options(), *super().get_params(context)]
+
+
+@functools.cache
+def _config_options() -> tuple[click.Option, ...]:
+    from hml_core import config as config_module
+    from hml_core.config import RunConfig
+
+    kinds = config_module.field_kinds()
+    options = []
+    for field in dataclasses.fields(RunConfig):
+        flag = f"--{field.name.replace('_', '-')}"
+        if bool in kinds[field.name]:
+            option = click.Option([f"{flag}/--no-{flag[2:]}", field.name], default=None)
+        elif tuple in kinds[field.name]:
+            option = click.Option([flag, field.name], type=int, multiple=True, metavar="EPOCH")
+        else:
+            kind = next(k for k in kinds[field.name] if k in (int, float, str))
+            default = "" if field.default is None else f" [default: {field.default}]"
+            option = click.Option(
+                [flag, field.name], type=kind, help=f"RunConfig.{field.name}{default}"
+            )
+        options.append(option)
+    return tuple(options)
+
+
+@click.command(cls=ConfigCommand)
+@click.option(
+    "--config",
+    "file",
+    type=click.Path(path_type=Path),
+    help="JSON of a RunConfig, such as a record's config.json, in place of its options.",
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option(
+    "--data-root", type=click.Path(path_type=Path), help="Folder of the data set's files."
+)
+@click.option(
+    "--runs-root",
+    type=click.Path(path_type=Path),
+    default=Path("results/runs"),
+    show_default=True,
+    help="Where run records lie.",
+)
+@click.option(
+    "--checkpoint-steps",
+    type=int,
+    metavar="STEPS",
+    help="Steps between checkpoints within an epoch [default: 1000].",
+)
+@click.option("--quiet", is_flag=True, help="No progress.")
+# What the engine "torchrun" says to the processes of a group:
+@click.option("--points", "points_file", type=click.Path(path_type=Path), hidden=True)
+@click.option("--final-errors", is_flag=True, hidden=True)
+def train(
+    file: Path | None,
+    device: str,
+    data_root: Path | None,
+    runs_root: Path,
+    checkpoint_steps: int | None,
+    quiet: bool,
+    points_file: Path | None,
+    final_errors: bool,
+    **fields: Any,
+) -> None:
+    """Train one run (or find it finished, or resume it) and print its test metrics.
+
+    An option that is left out takes the default of the data set or of the recipe. On several GPUs or
+    hosts: torchrun --nproc-per-node 8 -m hml_core train …
+    """
+    from hml_core.trainer import CHECKPOINT_STEPS, world
+
+    place = {
+        "data_root": data_root,
+        "runs_root": runs_root,
+        "progress": not quiet,
+        "checkpoint_steps": CHECKPOINT_STEPS if checkpoint_steps is None else checkpoint_steps,
+    }
+    given = {name: value for name, value in fields.items() if value not in (None, ())}
+    if world.is_in_group():
+        _train_in_group(file, given, points_file, device, place, final_errors)
+    else:
+        _report(_train(file, given, points_file, device=device, **place))
+
+
+def _train(
+    file: Path | None, fields: dict[str, Any], points_file: Path | None, **options: Any
+) -> Run:
+    from hml_core.trainer import exhaust, training
+
+    config, points = _config(file, fields), _points(points_file)
+    return exhaust(training(config, points=points, **options))
+
+
+def _train_in_group(
+    file: Path | None,
+    fields: dict[str, Any],
+    points_file: Path | None,
+    device: str,
+    place: dict[str, Any],
+    final_errors: bool,
+) -> None:
+    """Join the group that torchrun started, train, and report on the first process.
+
+    ``final_errors``: exit with status 0 after an error of the run itself: torchrun would only repeat it.
+    """
+    from hml_core.engines.torchrun import BUSY
+    from hml_core.errors import HmlError, RunBusyError
+    from hml_core.trainer import exhaust, training, world
+
+    rank, size = world.place_in_group()
+    try:
+        with world.group(device) as (processes, own_device):
+            with processes.together():
+                config, points = _config(file, fields), _points(points_file)
+            options = {"device": own_device, "wait": WAIT_S, "world": processes}
+            done = exhaust(training(config, points=points, **options, **place))
+            if processes.is_first:
+                _report(done)
+    except RunBusyError as error:
+        click.echo(f"{BUSY}{error}", err=True)
+        sys.exit(0 if final_errors else 1)
+    except HmlError as error:
+        click.echo(f"Error in process {rank} of {size}: {error}", err=True)
+        sys.exit(0 if final_errors else 1)
+    except world.Stopped as error:
+        click.echo(f"Process {rank} of {size} was {error}.", err=True)
+        sys.exit(1)
+
+
+def _points(file: Path | None) -> tuple[Point, ...]:
+    """Where other runs of a sweep part from this one."""
+    from hml_core.errors import ConfigError
+    from hml_core.trainer.branches import Point
+
+    if file is None:
+        return ()
+    try:
+        return tuple(map(Point.from_dict, json.loads(file.read_text(encoding="utf-8"))))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"Cannot read the points {str(file)!r}: {error}") from error
+
+
+def _config(file: Path | None, fields: dict[str, Any]) -> RunConfig:
+    from hml_core.config import RunConfig
+    from hml_core.errors import ConfigError
+
+    if file is None:
+        return RunConfig(**fields)
+    if fields:
+        raise ConfigError(f"Expected either --config or {', '.join(fields)}, got both.")
+    try:
+        return RunConfig.from_json(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"Cannot read the config {str(file)!r}: {error}") from error
+
+
+def _report(done: Run) -> None:
+    """Print the test metrics of a finished run."""
+    import pandas as pd
+
+    from hml_lab.tables import DERMOSCOPY_METRICS, LABELS, METRICS, SELECTION_LABELS, to_markdown
+
+    rows = {}
+    for name in SELECTION_ORDER:
+        if done.metrics["selections"][name] is None:
+            continue
+        chosen = done.selection(name)
+        cells = {"epoch": str(chosen["epoch"])}
+        for metric in DERMOSCOPY_METRICS if "sensitivity" in chosen else METRICS:
+            value = chosen[metric]
+            cells[LABELS[metric]] = "–" if value != value else f"{100 * value:.1f}"
+        rows[SELECTION_LABELS[name]] = cells
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    table.index.name = "Test metrics in % at"
+    click.echo(f"{to_markdown(table)}\nRun record: {done.path}")
