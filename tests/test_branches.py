@@ -91,9 +91,17 @@ def test_runs_part_where_stage_or_rate_differ():
         return sum(first == second for first, second in pairs)
 
     ce = RunConfig(recipe="ce", epochs=200)
-    for recipe, epochs in {"hml1": 100, "ce_drw": 160, "crt": 180, "ncm": 200, "focal": 0}.items():
+    for recipe, epochs in {
+        "hml1": 100,
+        "ce_drw": 160,
+        "crt": 180,
+        "ncm": 200,
+        "focal": 0,
+        "deferred_focal": 100,
+    }.items():
         assert common(ce, RunConfig(recipe=recipe, epochs=200)) == epochs
     assert common(ce, RunConfig(recipe="ce", epochs=200, early_drop=True)) == 100
+    assert common(ce, RunConfig(recipe="hml1", epochs=200, second_stage_rate=0.3)) == 100
     assert common(ce, RunConfig(recipe="ce", epochs=200, seed=1)) == 0
     patient = {"epochs": 200, "switch_patience": 3}
     assert common(RunConfig(recipe="hml1", **patient), RunConfig(recipe="chml2", **patient)) == 0
