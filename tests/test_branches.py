@@ -6,6 +6,7 @@ import pytest
 
 from hml_core import branches, engines, recipes, runs, trainer
 from hml_core.config import RunConfig
+from hml_core.recipes import Stage
 from hml_core.trainer import Trainer, fit
 
 # Of metrics.json: what depends on the clock, and what says who trained which epochs.
@@ -82,6 +83,30 @@ def test_a_sweep_that_was_cut_off_goes_on_in_stem_and_branch(killed_at, tmp_path
     for config in configs:
         alone = fit(config, runs_root=tmp_path / "alone", progress=False)
         assert outcome(shared[config.run_id]) == outcome(alone)
+    assert not (tmp_path / "shared" / ".beginnings").exists()
+
+
+def test_a_loss_that_is_not_registered_fails_its_own_run(tmp_path):
+    """It is in the plan of every run beside it, which goes on as if it were not there."""
+
+    @recipes.register(title="CE, then what?", source="this test")
+    def lost():
+        return (Stage("cross_entropy", until=0.5), Stage("no_such_loss"))
+
+    try:
+        own, *others = (
+            RunConfig(recipe=name, epochs=4, batch_size=64) for name in ("lost", "ce", "hml1")
+        )
+        assert branches.epochs_to_train([own, *others]) == 4 + 2 + 2
+        frame = engines.sweep([own, *others], runs_root=tmp_path / "shared", progress=False)
+    finally:
+        del recipes.RECIPES["lost"]
+    assert frame["status"].tolist() == ["failed", "done", "done"]
+    assert "no_such_loss" in frame["error"][0]
+    for config in others:
+        alone = fit(config, runs_root=tmp_path / "alone", progress=False)
+        shared = runs.Run(tmp_path / "shared" / config.run_id).verify()
+        assert outcome(shared) == outcome(alone)
     assert not (tmp_path / "shared" / ".beginnings").exists()
 
 
