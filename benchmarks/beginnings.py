@@ -18,7 +18,7 @@ from hml_core import audit, branches, engines, recipes
 from hml_core.config import RunConfig, grid
 from hml_core.runs import Run
 
-EPOCHS = 40
+EPOCHS = 30
 EVALUATE_EVERY = 10  # evaluations of such small networks would take as long as their training
 REPETITIONS = 2
 DELTAS = (1e2, 1e4, 1e6, 1e8, 1e10)  # notebook 07's
