@@ -60,12 +60,12 @@ def pack(arrays: Mapping[str, np.ndarray]) -> bytes:
     """The content of ``predictions_compact.npz``."""
     kept = {"targets": _small(arrays["targets"])}
     for selection, prefix in PREFIXES.items():
-        found = of_arrays(arrays, selection)
-        if found is not None:
-            log_probability = np.maximum(found.log_probability, -LARGEST)
+        predictions = of_arrays(arrays, selection)
+        if predictions is not None:
+            log_probability = np.maximum(predictions.log_probability, -LARGEST)
             kept |= {
-                f"{prefix}predictions": _small(found.classes),
-                f"{prefix}prediction_confidence": found.confidence.astype(np.float16),
+                f"{prefix}predictions": _small(predictions.classes),
+                f"{prefix}prediction_confidence": predictions.confidence.astype(np.float16),
                 f"{prefix}log_probability": log_probability.astype(np.float16),
             }
     buffer = io.BytesIO()

@@ -68,8 +68,8 @@ def _write(run: Run, folder: Path) -> None:
 
 def _check(run: Run) -> None:
     """A record must say what the run has measured."""
-    found = metrics.quick(run.test_classes(), run.test_targets, len(run.class_names))
-    for name, value in found.items():
+    measured = metrics.quick(run.test_classes(), run.test_targets, len(run.class_names))
+    for name, value in measured.items():
         if not math.isclose(value, run.selection()[name], abs_tol=1e-12):
             raise RunError(
                 f"The predictions of the run {run.run_id} give a {name} of {value:.6f}, its metrics "

@@ -180,10 +180,10 @@ class Run:
             For another selection, or where the run had no validation split.
         """
         known = selection in compact_predictions.PREFIXES
-        found = compact_predictions.of_arrays(self._arrays, selection) if known else None
-        if found is None:
+        predictions = compact_predictions.of_arrays(self._arrays, selection) if known else None
+        if predictions is None:
             raise ValueError(f"The run {self.run_id} holds no test predictions of {selection!r}.")
-        return found
+        return predictions
 
     def _of_selection(self, what: str, selection: str) -> np.ndarray:
         names = {"last": what, "best_validation": f"best_validation_{what}"}

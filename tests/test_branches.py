@@ -94,11 +94,11 @@ def test_a_loss_that_is_not_registered_fails_its_own_run(tmp_path):
         return (Stage("cross_entropy", until=0.5), Stage("no_such_loss"))
 
     try:
-        own, *others = (
+        failing, *others = (
             RunConfig(recipe=name, epochs=4, batch_size=64) for name in ("lost", "ce", "hml1")
         )
-        assert branches.epochs_to_train([own, *others]) == 4 + 2 + 2
-        frame = engines.sweep([own, *others], runs_root=tmp_path / "shared", progress=False)
+        assert branches.epochs_to_train([failing, *others]) == 4 + 2 + 2
+        frame = engines.sweep([failing, *others], runs_root=tmp_path / "shared", progress=False)
     finally:
         del recipes.RECIPES["lost"]
     assert frame["status"].tolist() == ["failed", "done", "done"]

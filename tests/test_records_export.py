@@ -54,9 +54,9 @@ def test_metrics_without_logits_can_be_computed_again(whole, records):
     run, record = whole[1], records[1]
     for selection in ("last", "best_validation"):
         kept = record.test_predictions(selection)
-        found = metrics.summary_of(kept, record.test_targets, record.class_counts)
+        again = metrics.summary_of(kept, record.test_targets, record.class_counts)
         measured = run.selection(selection)
-        for name, value in found.items():
+        for name, value in again.items():
             exact = name not in ("ece", "nll")
             assert value == pytest.approx(measured[name], abs=0 if exact else 2e-3, nan_ok=True)
         accuracy = metrics.per_class_accuracy(kept.classes, record.test_targets, 10)
@@ -165,7 +165,7 @@ def test_what_does_not_hold_is_not_published(whole, tmp_path):
 
 
 def test_a_record_of_cifar_100_stays_below_the_limit(records):
-    """Predictions of CIFAR-100 without any order in them, at two epochs; beside them lie less than 45 kB."""
+    """Predictions of CIFAR-100 without any order in them, at two epochs; beside them lie 45 kB."""
     random = np.random.default_rng(0)
     arrays = {
         "logits": 3 * random.standard_normal((10_000, 100)).astype(np.float32),

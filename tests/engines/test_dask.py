@@ -86,11 +86,11 @@ def test_every_recipe_that_switches_shares_its_beginning_to_the_bit(tmp_path, ru
     switching = [name for name in recipes.names() if len(recipes.get(name).stages) > 1]
     late = {"ldam_drw", "ce_drw", "ce_drs", "crt", "lws"}
     shared = {"epochs": 3, "batch_size": 64, "evaluate_every": 3}
-    own = [
+    parting = [
         RunConfig(recipe=name, stage_ends=(2 if name in late else 1,), **shared)
         for name in switching
     ]
-    every = [RunConfig(recipe="ce", **shared), *own]
+    every = [RunConfig(recipe="ce", **shared), *parting]
     frame = engines.sweep(
         every, engine=f"dask:{running.scheduler_address}", runs_root=tmp_path / "dask",
         progress=False,
