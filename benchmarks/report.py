@@ -93,10 +93,18 @@ print(int(dict(line.split(":", 1) for line in lines)["VmHWM"].split()[0]) / 1024
     return float(done.stdout)
 
 
-def write(name: str, rows: list[dict[str, Any]], device: torch.device = CPU, **more: str) -> Path:
+def write(
+    name: str,
+    rows: list[dict[str, Any]],
+    device: torch.device = CPU,
+    *,
+    keeps: bool = False,
+    **more: str,
+) -> Path:
     """Print the rows and write them, each with hardware and versions, below ``results/benchmarks``.
 
-    Those of a GPU go into a file of their own.
+    Those of a GPU go into a file of their own. ``keeps`` leaves what else the file holds as it is: another
+    part of the benchmark, with its own hardware and versions.
     """
     frame = pd.DataFrame(rows)
     print(frame.to_string(index=False, float_format=lambda value: f"{value:.3g}", na_rep=""))
@@ -109,6 +117,14 @@ def write(name: str, rows: list[dict[str, Any]], device: torch.device = CPU, **m
     }
     FOLDER.mkdir(parents=True, exist_ok=True)
     path = FOLDER / (f"{name}.csv" if device.type == "cpu" else f"{name}_{device.type}.csv")
-    files.write_atomically(path, frame.assign(**where).to_csv(index=False, float_format="%.6g"))
+    frame = frame.assign(**where)
+    if keeps and path.exists():
+        before = pd.read_csv(path)
+        columns = list(
+            dict.fromkeys([*before.columns.difference(where, sort=False), *frame.columns])
+        )
+        others = before[~before["what"].isin(frame["what"])]
+        frame = pd.concat([others, frame], ignore_index=True)[columns]
+    files.write_atomically(path, frame.to_csv(index=False, float_format="%.6g"))
     print(f"Written: {path}")
     return path

@@ -1,22 +1,26 @@
 """A grid of equal runs by each engine, against one after the other; and what an engine costs.
 
 Two one-thread Dask workers, and runs that take turns in one process. The floor is what the machine allows:
-two processes that know nothing of each other share the runs. All on a CPU: for a GPU there is
-:mod:`benchmarks.gpu`.
+two processes that know nothing of each other share the runs. Then what common beginnings save
+(:mod:`benchmarks.beginnings`). All on a CPU: for a GPU there is :mod:`benchmarks.gpu`.
+
+``--only beginnings`` measures the last part again and keeps the other rows.
 """
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import multiprocessing
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from distributed import Client, LocalCluster
 
-from benchmarks import report
+from benchmarks import beginnings, report
 from hml_core import engines
 from hml_core.config import RunConfig, grid
 from hml_core.engines import dask
@@ -35,7 +39,16 @@ def configs() -> list[RunConfig]:
 
 
 def main() -> None:
-    report.arguments(__doc__)
+    only = report.arguments(__doc__, _add_part).only
+    rows = [] if only else _engines()
+    report.write("sweep", [*rows, *beginnings.rows()], keeps=bool(only))
+
+
+def _add_part(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--only", choices=["beginnings"], help="measure this part alone")
+
+
+def _engines() -> list[dict[str, Any]]:
     started = time.perf_counter()
     with (
         tempfile.TemporaryDirectory(prefix="hml-bench-") as folder,
@@ -72,7 +85,7 @@ def main() -> None:
     rows.append({"what": "scheduling a run", "n": REPETITIONS, **report.spread(per_run)})
     rows.append({"what": "start of the workers, once", "n": 1, "median_s": ready})
     rows.append({"what": "memory of each further interleaved run", "n": 1, "mib": _memory()})
-    report.write("sweep", rows)
+    return rows
 
 
 def _side_by_side(pool: ProcessPoolExecutor, root: Path) -> None:

@@ -27,6 +27,7 @@ from hml_core.schedule import EARLY_DROP
 INFLUENCE_DROP = 1e-2  # of IB's second stage, in its authors' code
 TRAINS = ("all", "classifier", "class_scales")
 POST_HOC = ("tau_norm", "ncm")
+HARD_MINING = ("hard_mining", "balanced_hard_mining")  # losses with its factor
 
 
 @dataclass(frozen=True)
@@ -157,8 +158,8 @@ def is_built_in(name: str) -> bool:
 
 
 def is_hard_mining(name: str) -> bool:
-    """Whether a stage of the recipe uses the hard-mining loss."""
-    return any(stage.loss == "hard_mining" for stage in get(name).stages)
+    """Whether a stage of the recipe uses the hard-mining loss, on adjusted logits or not."""
+    return any(stage.loss in HARD_MINING for stage in get(name).stages)
 
 
 def official_options(name: str) -> Mapping[str, Any]:
@@ -270,6 +271,15 @@ def ce_drw(*, weighting: str = "CB", mean_over: str = "weights"):
     return (Stage("cross_entropy", until=0.8), second)
 
 
+@register(
+    title="CE, then CS-Focal",
+    source="the control of HML1 with focal loss: its switch and class weights, over images as well",
+)
+def deferred_focal(*, gamma: float = 1.0, weighting: str = "CS", weight_placement: str = "outer"):
+    second = Stage("focal", {"gamma": gamma, "weighting": weight_placement}, weighting)
+    return (Stage("cross_entropy", until=0.5), second)
+
+
 @register(title="CE-DRS", source="Cao et al., NeurIPS 2019 (deferred re-sampling)")
 def ce_drs():
     return (Stage("cross_entropy", until=0.8), Stage("cross_entropy", sampler="class_balanced"))
@@ -357,6 +367,14 @@ def dhml2(*, weighting: str = "CS", weight_placement: str = "outer", loss_scale:
 def chml2(*, weighting: str = "CS", weight_placement: str = "outer", loss_scale: float = 1.0):
     second = _hard_mining(float("inf"), weight_placement, loss_scale, weighting=weighting)
     return (Stage("cross_entropy", until=0.5), second)
+
+
+@register(
+    title="Balanced Softmax × sinc(p)",
+    source="a variant of this package: L_f (P3) on the logits of balanced softmax (Ren et al.)",
+)
+def balanced_hml():
+    return (Stage("balanced_hard_mining"),)
 
 
 # Decoupled training: a plain representation, then another classifier -------------------------------

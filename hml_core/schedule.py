@@ -67,6 +67,8 @@ def learning_rates(config: RunConfig, stage_ends: tuple[int, ...] | None = None)
     A stage that restarts (classifier re-training) leaves this schedule for half a cosine period from
     the base rate to zero over its own epochs. A "cosine" or "one_cycle" before it ends where it begins;
     the "steps" stay where they are in a run without such a stage.
+
+    ``config.second_stage_rate`` multiplies all rates from the second stage on, whatever they are.
     """
     epochs = config.epochs
     stages = config.stages
@@ -87,9 +89,11 @@ def learning_rates(config: RunConfig, stage_ends: tuple[int, ...] | None = None)
                 factors[start:end] *= scale
         else:
             factors[boundary(EARLY_DROP_AT, epochs) :] *= EARLY_DROP
-    for stage, start, end in zip(stages, starts, ends, strict=True):
+    for index, (stage, start, end) in enumerate(zip(stages, starts, ends, strict=True)):
         if stage.restart:
             factors[start:end] = _cosine(end - start)
+        if index:
+            factors[start:end] *= config.second_stage_rate
         factors[start:end] *= stage.own_learning_rate_scale
     return config.learning_rate * factors
 

@@ -34,6 +34,10 @@ def test_cells_differ_from_their_neighbour_in_the_switch_alone():
         "weight_placement",
         "loss_scale",
     }
+    official = "HML2 as in the authors' code (official, δ = 1e10)"
+    assert changed("HML2 + early drop", official) == {"delta", "protocol"}
+    assert changed("HML2", "HML2 + early drop") == {"early_drop"}
+    assert [stage.loss_options["delta"] for stage in cells[official][0].stages] == [1e10, 1e10]
     for _, with_switch, without in audit.QUESTIONS:
         assert {with_switch, without} <= set(cells)
 
@@ -63,6 +67,20 @@ def test_an_effect_is_the_paired_difference_in_points():
     assert found.p_value == pytest.approx(reference.pvalue)
     assert audit.effect(frame, "HML1", "CE") is None
     assert audit.effects(frame)["label"].tolist() == ["The early drop alone, given to CE"]
+
+
+def test_what_is_not_there_is_no_line_and_changes_no_other():
+    """Stored results of before a cell was added."""
+    there = {"CE": [0.70, 0.72, 0.71], "CE + early drop": [0.71, 0.74, 0.72]}
+    official = "HML2 as in the authors' code (official, δ = 1e10)"
+    without = audit.effects(made_up(**there, **{"HML2 + early drop": [0.6, 0.7, 0.6]}))
+    pd.testing.assert_frame_equal(without, audit.effects(made_up(**there)))
+    hml2 = {"HML2 + early drop": [0.6, 0.7, 0.6], official: [0.62, 0.71, 0.63]}
+    both = audit.effects(made_up(**there, **hml2)).set_index("label")
+    assert both.loc[audit.QUESTIONS[-1][0], "difference"] == pytest.approx(2.0)
+    lacking = made_up(**there, **hml2)
+    lacking.loc[lacking["cell"] == official, "status"] = "missing"
+    assert len(audit.effects(lacking)) == 1
 
 
 def test_the_answer_names_numbers_or_what_is_missing():

@@ -6,6 +6,7 @@ import pytest
 
 from hml_core import engines, recipes, runs
 from hml_core.config import RunConfig
+from hml_core.recipes import Stage
 from hml_core.trainer import Trainer, branches, fit, fitting
 
 # Of metrics.json: what depends on the clock, and what says who trained which epochs.
@@ -85,15 +86,47 @@ def test_a_sweep_that_was_cut_off_goes_on_in_stem_and_branch(killed_at, tmp_path
     assert not (tmp_path / "shared" / ".beginnings").exists()
 
 
+def test_a_loss_that_is_not_registered_fails_its_own_run(tmp_path):
+    """It is in the plan of every run beside it, which goes on as if it were not there."""
+
+    @recipes.register(title="CE, then what?", source="this test")
+    def lost():
+        return (Stage("cross_entropy", until=0.5), Stage("no_such_loss"))
+
+    try:
+        failing, *others = (
+            RunConfig(recipe=name, epochs=4, batch_size=64) for name in ("lost", "ce", "hml1")
+        )
+        assert branches.epochs_to_train([failing, *others]) == 4 + 2 + 2
+        frame = engines.sweep([failing, *others], runs_root=tmp_path / "shared", progress=False)
+    finally:
+        del recipes.RECIPES["lost"]
+    assert frame["status"].tolist() == ["failed", "done", "done"]
+    assert "no_such_loss" in frame["error"][0]
+    for config in others:
+        alone = fit(config, runs_root=tmp_path / "alone", progress=False)
+        shared = runs.Run(tmp_path / "shared" / config.run_id).verify()
+        assert outcome(shared) == outcome(alone)
+    assert not (tmp_path / "shared" / ".beginnings").exists()
+
+
 def test_runs_part_where_stage_or_rate_differ():
     def common(a: RunConfig, b: RunConfig) -> int:
         pairs = zip(branches.prefixes(a), branches.prefixes(b), strict=True)
         return sum(first == second for first, second in pairs)
 
     ce = RunConfig(recipe="ce", epochs=200)
-    for recipe, epochs in {"hml1": 100, "ce_drw": 160, "crt": 180, "ncm": 200, "focal": 0}.items():
+    for recipe, epochs in {
+        "hml1": 100,
+        "ce_drw": 160,
+        "crt": 180,
+        "ncm": 200,
+        "focal": 0,
+        "deferred_focal": 100,
+    }.items():
         assert common(ce, RunConfig(recipe=recipe, epochs=200)) == epochs
     assert common(ce, RunConfig(recipe="ce", epochs=200, early_drop=True)) == 100
+    assert common(ce, RunConfig(recipe="hml1", epochs=200, second_stage_rate=0.3)) == 100
     assert common(ce, RunConfig(recipe="ce", epochs=200, seed=1)) == 0
     patient = {"epochs": 200, "switch_patience": 3}
     assert common(RunConfig(recipe="hml1", **patient), RunConfig(recipe="chml2", **patient)) == 0

@@ -52,6 +52,7 @@ OTHER = {
     "frozen": (0.5, "ce"),
     "early_stopping": (5, "ce"),
     "learning_rate": (0.05, "ce"),
+    "second_stage_rate": (0.3, "hml1"),
     "momentum": (0.8, "ce"),
     "weight_decay": (1e-3, "ce"),
     "augmentation": ("none", "ce"),
@@ -147,11 +148,18 @@ REFUSED = [
     ({"recipe": "crt", "sampler": "square_root"}, "'crt' samples by itself"),
     ({"recipe": "balanced_softmax", "sampler": "class_balanced"}, "has already changed"),
     ({"recipe": "logit_adjustment", "post_hoc_tau": 1.0}, "correct twice"),
+    ({"recipe": "balanced_hml", "post_hoc_tau": 1.0}, "correct twice"),
+    ({"recipe": "balanced_hml", "sampler": "class_balanced"}, "has already changed"),
     ({"recipe": "ncm", "post_hoc_tau": 1.0}, "no class priors"),
     ({"recipe": "tau_norm", "head": "cosine"}, "has normalised its class vectors"),
     ({"label_smoothing": 0.1, "label_aware_smoothing": 0.1}, "got both"),
     ({"recipe": "hml2", "label_smoothing": 0.1}, "No stage of 'hml2' has a cross-entropy"),
     ({"recipe": "ce", "switch_patience": 3}, "has one stage: expected `switch_patience` 0"),
+    (
+        {"recipe": "ce", "second_stage_rate": 0.3},
+        "has one stage: expected `second_stage_rate` 1, got 0.3",
+    ),
+    ({"recipe": "hml1", "second_stage_rate": 0.0}, "`second_stage_rate` > 0"),
     ({"recipe": "hml1", "switch_patience": -1}, "`switch_patience` ≥ 0"),
     (
         {"recipe": "dhml1", "dataset": "cifar10", "switch_patience": 3},
@@ -228,6 +236,8 @@ STORED_IDS = {
     "lws": "ccd4fd2b57",
     "tau_norm": "87cef09728",
     "ncm": "90614d783a",
+    "deferred_focal": "e4590eb14a",
+    "balanced_hml": "1e82c41f5d",
 }
 # The same of recipes whose meaning has changed: no old record is taken for a new one.
 FORMER_IDS = {

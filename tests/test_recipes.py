@@ -36,6 +36,11 @@ TABLE = {
         (("cross_entropy", "none", "instance"), ("influence_balanced", "CS", "instance")),
         (100,),
     ),
+    "deferred_focal": (
+        (("cross_entropy", "none", "instance"), ("focal", "CS", "instance")),
+        (100,),
+    ),
+    "balanced_hml": ((("balanced_hard_mining", "none", "instance"),), ()),
     "hml1": ((("cross_entropy", "none", "instance"), ("hard_mining", "CS", "instance")), (100,)),
     "hml2": ((("hard_mining", "none", "instance"), ("hard_mining", "CS", "instance")), (100,)),
     "dhml1": ((("hard_mining", "none", "instance"), ("hard_mining", "CS", "instance")), (100,)),

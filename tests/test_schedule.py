@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -92,6 +94,15 @@ def test_the_drop_of_hml_moves_with_its_switch():
     )
     assert rates[149] == pytest.approx(0.1)
     assert rates[150] == pytest.approx(0.001)
+
+
+@pytest.mark.parametrize("fields", [{}, {"early_drop": True}, {"stage_ends": (150,)}])
+def test_the_second_stage_can_have_another_rate(fields):
+    plain = RunConfig(recipe="ce_drw", epochs=200, **fields)
+    slower = dataclasses.replace(plain, second_stage_rate=0.3)
+    end = plain.stage_ends[0]
+    expected = learning_rates(plain) * np.where(np.arange(200) < end, 1, 0.3)
+    np.testing.assert_allclose(learning_rates(slower), expected, rtol=1e-15)
 
 
 def test_a_shorter_run_keeps_the_shape():

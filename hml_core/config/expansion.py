@@ -53,7 +53,8 @@ def grid(
     for one in [recipe] if isinstance(recipe, str) else recipe:
         own = dict(fields)
         if recipes.is_hard_mining(one):
-            has = {*recipes.options(one), "switch_patience"}
+            has = {*recipes.options(one)}
+            has |= {"switch_patience"} if len(recipes.get(one).stages) > 1 else set()
             own |= {name: value for name, value in (hard_mining or {}).items() if name in has}
         axes = [value if isinstance(value, list) else [value] for value in own.values()]
         for point in itertools.product(*axes):

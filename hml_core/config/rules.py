@@ -48,6 +48,7 @@ POSITIVE = (
     "logit_scale",
     "influence_alpha",
     "learning_rate",
+    "second_stage_rate",
     "mix_alpha",
 )
 NOT_NEGATIVE = ("gamma", "max_margin", "tau", "post_hoc_tau", "weight_decay", "momentum")
@@ -136,7 +137,11 @@ def combination(config: RunConfig) -> None:
             f"The recipe {recipe!r} samples by itself ({', '.join(sorted(own))}): "
             f"expected `sampler` 'instance', got {config.sampler!r}."
         )
-    adjusted = {stage.loss for stage in stages} & {"balanced_softmax", "logit_adjusted"}
+    adjusted = {stage.loss for stage in stages} & {
+        "balanced_softmax",
+        "logit_adjusted",
+        "balanced_hard_mining",
+    }
     if adjusted and config.sampler != "instance":
         raise ConfigError(
             f"The loss of {recipe!r} corrects for class frequencies that the sampler "
@@ -162,8 +167,9 @@ def combination(config: RunConfig) -> None:
             f"The recipe {recipe!r} has a drop of its own under every protocol: "
             "expected `early_drop` false."
         )
-    if config.switch_patience:
-        _plateau(config)
+    for name, off in {"switch_patience": 0, "second_stage_rate": 1}.items():
+        if getattr(config, name) != off:
+            _needs_a_switch(config, name, off)
     for name in ("switch_patience", "early_stopping"):
         if getattr(config, name):
             _watches_validation(config, name)
@@ -214,12 +220,12 @@ def _images(config: RunConfig) -> None:
         )
 
 
-def _plateau(config: RunConfig) -> None:
-    """Switching on a plateau needs a switch."""
+def _needs_a_switch(config: RunConfig, name: str, off: int) -> None:
+    """When a stage ends, or what comes after it, is of recipes that have a second one."""
     if len(config.stages) < 2:
         raise ConfigError(
-            f"The recipe {config.recipe!r} has one stage: expected `switch_patience` 0, "
-            f"got {config.switch_patience}."
+            f"The recipe {config.recipe!r} has one stage: expected `{name}` {off}, "
+            f"got {getattr(config, name)}."
         )
 
 

@@ -129,6 +129,9 @@ class RunConfig:
     optimizer : {"sgd", "adam"}
     learning_rate, momentum, weight_decay : float
         Momentum is that of SGD.
+    second_stage_rate : float
+        Factor on the learning rate from the second stage on, under every protocol and beside every drop: a
+        trial of whether it is the loss of that stage or its step that matters; > 0.
     lr_schedule : {"steps", "cosine", "cyclic", "one_cycle"}
         See :func:`hml_core.schedule.learning_rates`.
     image_size : int or None
@@ -207,6 +210,7 @@ class RunConfig:
     warmup_epochs: int | None = None
     optimizer: str | None = _off("sgd", default=None)
     learning_rate: float | None = None
+    second_stage_rate: float = _off(1.0)
     lr_schedule: str | None = _off("steps", default=None)
     momentum: float = 0.9
     weight_decay: float | None = None

@@ -1,9 +1,10 @@
 """The losses of the three papers and of the methods they compare with, one file each.
 
 >>> sorted(LOSSES)[:3]
-['balanced_softmax', 'cross_entropy', 'focal']
+['balanced_hard_mining', 'balanced_softmax', 'cross_entropy']
 """
 
+from hml_core.losses.balanced_hard_mining import BalancedHardMiningLoss
 from hml_core.losses.balanced_softmax import BalancedSoftmaxLoss
 from hml_core.losses.base import ClassificationLoss
 from hml_core.losses.cross_entropy import CrossEntropyLoss
@@ -20,6 +21,7 @@ from hml_core.losses.logit_adjusted import LogitAdjustedLoss
 
 __all__ = [
     "LOSSES",
+    "BalancedHardMiningLoss",
     "BalancedSoftmaxLoss",
     "ClassificationLoss",
     "CrossEntropyLoss",
@@ -41,4 +43,5 @@ LOSSES: dict[str, type[ClassificationLoss]] = {
     "balanced_softmax": BalancedSoftmaxLoss,
     "logit_adjusted": LogitAdjustedLoss,
     "influence_balanced": InfluenceBalancedLoss,
+    "balanced_hard_mining": BalancedHardMiningLoss,
 }

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import warnings
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +21,8 @@ import pandas as pd
 
 from hml_core.config import RunConfig
 from hml_core.errors import RunError
+from hml_core.metrics import Predictions
+from hml_core.runs import compact_predictions
 from hml_core.system import files
 
 SELECTIONS = ("last", "best_validation", "best_test")
@@ -67,11 +68,14 @@ class Run:
     def verify(self, *, published: bool = False) -> Run:
         """Check every file against its recorded SHA-256; raises RunError naming the damaged one.
 
-        ``published`` records (:func:`export`) may lack predictions and manifest.
+        ``published`` records (:func:`export`) may lack predictions and manifest. Those in compact form
+        have others in their place (:mod:`hml_core.runs.compact_predictions`).
         """
+        if self.is_compact:
+            compact_predictions.verify(self.path, self.metrics["files"]["manifest.json"])
         for name, recorded in self.metrics["files"].items():
             path = self.path / name
-            if published and name not in EXPORTED and not path.exists():
+            if (published or self.is_compact) and name not in EXPORTED and not path.exists():
                 continue
             if not path.is_file() or files.sha256(path) != recorded:
                 raise RunError(
@@ -82,6 +86,11 @@ class Run:
     @property
     def run_id(self) -> str:
         return self.path.name
+
+    @property
+    def is_compact(self) -> bool:
+        """Whether this is a record that keeps of its predictions what most metrics need."""
+        return compact_predictions.is_there(self.path)
 
     @property
     def class_counts(self) -> np.ndarray:
@@ -156,8 +165,27 @@ class Run:
         """Classes of the test images, int64 (N,)."""
         return self._arrays["targets"]
 
+    def test_predictions(self, selection: str = "last") -> Predictions:
+        """Predicted class, its probability and the true class's log-probability of each test image.
+
+        Enough for every metric but the areas under curves (:func:`hml_core.metrics.summary_of`). In a
+        compact record probabilities are rounded to float16.
+
+        Raises
+        ------
+        ValueError
+            For another selection, or where the run had no validation split.
+        """
+        known = selection in compact_predictions.PREFIXES
+        predictions = compact_predictions.of_arrays(self._arrays, selection) if known else None
+        if predictions is None:
+            raise ValueError(f"The run {self.run_id} holds no test predictions of {selection!r}.")
+        return predictions
+
     def _of_selection(self, what: str, selection: str) -> np.ndarray:
         names = {"last": what, "best_validation": f"best_validation_{what}"}
+        if what == "logits" and selection in names:
+            self._require_whole("test logits")
         if names.get(selection) not in self._arrays:
             raise ValueError(f"The run {self.run_id} holds no test {what} of {selection!r}.")
         return self._arrays[names[selection]]
@@ -165,6 +193,7 @@ class Run:
     @property
     def features(self) -> np.ndarray:
         """Test features float32 (N, d) at the best epoch on validation; of image files only."""
+        self._require_whole("features")
         if "best_validation_features" not in self._arrays:
             raise ValueError(f"The run {self.run_id} holds no features.")
         return self._arrays["best_validation_features"].astype(np.float32)
@@ -175,12 +204,22 @@ class Run:
 
         As the training step saw them: augmented, and before it changed the network.
         """
+        self._require_whole("the confidence of training images")
         if "confidence" not in self._arrays:
             raise ValueError(f"The run {self.run_id} is too old to hold confidences.")
         return self._arrays["confidence"]
 
+    def _require_whole(self, what: str) -> None:
+        if self.is_compact:
+            raise RunError(
+                f"The record {self.run_id} is in compact form, without {what}: expected the folder of "
+                "the run itself (its classes and probabilities are `test_predictions`)."
+            )
+
     @cached_property
     def _arrays(self) -> dict[str, np.ndarray]:
+        if self.is_compact:
+            return compact_predictions.read(self.path)
         path = self.path / "predictions.npz"
         if not path.exists():
             raise RunError(f"The run {self.run_id} was exported without its predictions.")
@@ -190,7 +229,15 @@ class Run:
     @cached_property
     def manifest(self) -> dict[str, Any]:
         """Which images were trained on."""
-        return json.loads((self.path / "manifest.json").read_text())
+        return json.loads(self.manifest_content)
+
+    @property
+    def manifest_content(self) -> bytes:
+        """What ``manifest.json`` holds, or held where records share it."""
+        path = self.path / "manifest.json"
+        if self.is_compact and not path.exists():
+            return compact_predictions.manifest(self.path, self.metrics["files"][path.name])
+        return path.read_bytes()
 
     def selection(self, name: str = "last") -> dict[str, Any]:
         """Test metrics after the last epoch, or at the best epoch on validation or on the test set.
@@ -255,23 +302,6 @@ def load(runs_root: str | Path = "results/runs") -> pd.DataFrame:
         except RunError as error:
             warnings.warn(f"{error} It is left out.", stacklevel=2)
     return pd.DataFrame(rows)
-
-
-def export(runs_root: str | Path, target: str | Path) -> list[Path]:
-    """Copy finished records without predictions and manifest, small enough to publish.
-
-    Tables, learning curves and per-class accuracies can be drawn from such a copy (a notebook's
-    ``train=False`` with ``runs_root`` there); confusion matrices need the whole record.
-    """
-    copied = []
-    for path in sorted(Path(runs_root).glob("*/metrics.json")):
-        run = Run(path.parent).verify()
-        folder = Path(target) / run.run_id
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in EXPORTED:
-            shutil.copyfile(run.path / name, folder / name)
-        copied.append(folder)
-    return copied
 
 
 def failures(runs_root: str | Path = "results/runs") -> pd.DataFrame:

@@ -64,6 +64,11 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def sha256_of(content: bytes) -> str:
+    """Hexadecimal SHA-256 of what a file holds."""
+    return hashlib.sha256(content).hexdigest()
+
+
 def checksum(value: Any) -> str:
     """Hexadecimal SHA-256 of a JSON value, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -31,6 +31,7 @@ _BY_EPOCH = (
     "protocol",
     "early_drop",
     "learning_rate",
+    "second_stage_rate",
     "lr_schedule",
     "warmup_epochs",
 )

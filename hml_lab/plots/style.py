@@ -35,6 +35,8 @@ _LOOKS = {  # colour, marker, line: the methods of one table differ in all three
     "dhml1": ("#a63603", "d", "-"),
     "dhml2": ("#fd8d3c", "H", "--"),
     "chml2": ("#7f0000", "d", ":"),
+    "balanced_hml": ("#f0027f", "v", "-."),
+    "deferred_focal": ("#386cb0", "D", ":"),
     "crt": ("#6a51a3", "<", "-"),
     "lws": ("#9e9ac8", ">", "-."),
     "tau_norm": ("#3f007d", "P", "--"),

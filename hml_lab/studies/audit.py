@@ -52,6 +52,10 @@ SWITCHES: dict[str, dict[str, Any]] = {
         "loss_scale": 10.0,
     },
     "Focal, γ = 0": {"recipe": "focal", "early_drop": False, "gamma": 0.0},
+    "HML2": {"recipe": "hml2", "early_drop": False},
+    "HML2 + early drop": {"recipe": "hml2", "early_drop": True},
+    # The trainer hands its --delta to HML1 alone. Weights and factor are those of the cells above it.
+    "HML2 as in the authors' code (official, δ = 1e10)": {"recipe": "hml2", "protocol": "official"},
 }
 # Plain cross-entropy with the class weights and the switch of HML1. Over images, as HML1 divides: what
 # differs is the loss alone. Over the sum of weights, as PyTorch does: the step is five times as large.
@@ -93,6 +97,11 @@ QUESTIONS = (
         "HML1 + early drop",
     ),
     ("Focal with γ = 0, as the authors ran it, against CE", "Focal, γ = 0", "CE"),
+    (
+        "HML2 with δ = 1e10, as the authors ran it, instead of 1e4, with the drop",
+        "HML2 as in the authors' code (official, δ = 1e10)",
+        "HML2 + early drop",
+    ),
 )
 
 

@@ -12,14 +12,16 @@ import pytest
 from distributed import LocalCluster
 
 from hml_core import engines, recipes, trainer
-from hml_core.config import grid
+from hml_core.config import RunConfig, grid
 from hml_core.engines import dask
 from hml_core.engines.jobs import Place
 from hml_core.errors import ConfigError, DeviceError, RunError
 from hml_core.runs import CLOCK, Run
 from hml_core.system import devices
+from hml_core.trainer.branches import epochs_to_train
 from tests.engines import helpers
 from tests.engines.helpers import configs, wait_for
+from tests.test_branches import outcome
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +80,32 @@ def test_a_running_cluster_trains_ours_and_reports_what_fails(
     assert "NonFiniteLossError" in frame["traceback"][0]
     columns = ["run_id", *(name for name in serial if name.startswith("last_"))]
     same(serial[columns], frame[columns][2:].reset_index(drop=True), check_dtype=False)
+
+
+def test_every_recipe_that_switches_shares_its_beginning_to_the_bit(tmp_path, running):
+    """What one worker has trained, another goes on from."""
+    switching = [name for name in recipes.names() if len(recipes.get(name).stages) > 1]
+    late = {"ldam_drw", "ce_drw", "ce_drs", "crt", "lws"}
+    shared = {"epochs": 3, "batch_size": 64, "evaluate_every": 3}
+    parting = [
+        RunConfig(recipe=name, stage_ends=(2 if name in late else 1,), **shared)
+        for name in switching
+    ]
+    every = [RunConfig(recipe="ce", **shared), *parting]
+    frame = engines.sweep(
+        every, engine=f"dask:{running.scheduler_address}", runs_root=tmp_path / "dask",
+        progress=False,
+    )  # fmt: skip
+    assert (frame["status"] == "done").all(), frame["error"].tolist()
+    trained = 0
+    for config in every:
+        together = Run(tmp_path / "dask" / config.run_id).verify()
+        alone = trainer.fit(config, runs_root=tmp_path / "alone", progress=False)
+        assert outcome(together) == outcome(alone), config.recipe
+        trained += together.trained_epochs
+    assert trained == epochs_to_train(every) < 0.8 * 3 * len(every)
+    assert not (tmp_path / "dask" / ".beginnings").exists()
+    assert not list((tmp_path / "dask").rglob("*.pt"))
 
 
 def test_a_run_survives_the_death_of_its_worker(tmp_path, running):

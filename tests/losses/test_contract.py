@@ -24,6 +24,7 @@ SIGNATURES = {
     "balanced_softmax": "(class_counts, label_smoothing=0.0)",
     "logit_adjusted": "(class_counts, tau=1.0, label_smoothing=0.0)",
     "influence_balanced": "(alpha=1000.0, epsilon=0.001, gamma=None, weight=None)",
+    "balanced_hard_mining": "(class_counts, delta=inf, scale=1.0, reduction='mean')",
 }
 VARIANTS = [
     *((name, {}) for name in LOSSES),
@@ -33,6 +34,7 @@ VARIANTS = [
         for delta in (1e-3, 1.0, 1e10, 1e30, math.inf)
         for weighting in ("outer", "inner")
     ),
+    *(("balanced_hard_mining", {"delta": delta, "scale": 10.0}) for delta in (1e-3, 1e4, 1e30)),
     *(("influence_balanced", {"gamma": gamma}) for gamma in (0.0, 0.01, 2.0)),
     ("cross_entropy", {"label_smoothing": 0.1}),
     ("cross_entropy", {"mean_over": "images"}),

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from hml_core.losses import (
+    BalancedHardMiningLoss,
     BalancedSoftmaxLoss,
     CrossEntropyLoss,
     FocalLoss,
@@ -127,6 +128,19 @@ def test_softmax_priors_shift_the_softmax(size):
     close(batch.gradient(BalancedSoftmaxLoss(batch.counts)), residual / batch.n)
     _, residual = batch.residual(batch.logits + 0.6 * np.log(batch.counts))
     close(batch.gradient(LogitAdjustedLoss(batch.counts, tau=0.6)), residual / batch.n)
+
+
+@every_size
+def test_balanced_hard_mining(size):
+    """d/dcost of sinc(q)·cost with dq/dcost = −q, on the softmax of logits + log π."""
+    batch = Batch(*size, spread=6)
+    cost, residual = batch.residual(batch.logits + np.log(batch.counts))
+    q = np.exp(-cost)
+    expected = np.sinc(q) - sinc_slope(q) * q * cost
+    close(
+        batch.gradient(BalancedHardMiningLoss(batch.counts)),
+        expected[:, None] * residual / batch.n,
+    )
 
 
 @every_size

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from hml_core.losses import (
+    BalancedHardMiningLoss,
     BalancedSoftmaxLoss,
     CrossEntropyLoss,
     FocalLoss,
@@ -123,6 +124,17 @@ def test_softmax_priors_are_added_to_the_logits(size):
     expected = -log_probability(logits + 1.7 * np.log(counts / counts.sum()), target).mean()
     found = evaluate(LogitAdjustedLoss(counts, tau=1.7), logits, target)
     np.testing.assert_allclose(found, expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("delta", [1e4, math.inf])
+def test_balanced_hard_mining_is_its_formula(size, delta):
+    """L_f, or L_c, of the softmax of logits + log π."""
+    logits, target, _, counts = batch(*size, spread=6)
+    adjusted = logits + np.log(counts / counts.sum())
+    expected = numpy_hard_mining(adjusted, target, delta, None, "outer", 2.0)
+    loss = BalancedHardMiningLoss(counts, delta, scale=2.0, reduction="none")
+    np.testing.assert_allclose(evaluate(loss, logits, target), expected, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("size", SIZES)

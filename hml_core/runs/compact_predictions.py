@@ -1,0 +1,170 @@
+"""Predictions of a run in a form small enough to publish, beside its metrics and sealed to them.
+
+A record in compact form has, in place of ``predictions.npz``, the files
+
+- ``predictions_compact.npz``: of every test image its class, the predicted class, the probability of that
+  one and the log-probability of the true class (:class:`hml_core.metrics.Predictions`), the latter two as
+  float16;
+- ``compact.json``: the SHA-256 of that file and of the ``metrics.json`` that it belongs to, and its own.
+
+and in place of ``manifest.json`` one copy for all records beside it that were trained on the same images,
+``../manifests/<SHA-256>.json.xz``, named by what it holds.
+
+Confusion, accuracies of classes and shot groups, calibration, and a bootstrap over images can be
+computed from it. What needs the probabilities of all classes (areas under curves), features or the
+confidence of the training images cannot: it is in the run itself.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import lzma
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hml_core.errors import RunError
+from hml_core.metrics import Predictions
+from hml_core.system import files
+
+ARRAYS = "predictions_compact.npz"
+SEAL = "compact.json"
+MANIFESTS = "manifests"
+PREFIXES = {"last": "", "best_validation": "best_validation_"}  # as in predictions.npz
+LARGEST = float(np.finfo(np.float16).max)
+
+
+def is_there(folder: Path) -> bool:
+    """Whether the record keeps its predictions in compact form, and only so."""
+    return (folder / SEAL).exists() and not (folder / "predictions.npz").exists()
+
+
+def of_arrays(arrays: Mapping[str, np.ndarray], selection: str) -> Predictions | None:
+    """What the arrays of a record, compact or not, say of its test images; None: not of that epoch."""
+    prefix = PREFIXES[selection]
+    if f"{prefix}logits" in arrays:
+        return Predictions.of(arrays[f"{prefix}logits"], arrays["targets"])
+    if f"{prefix}predictions" not in arrays:
+        return None
+    return Predictions(
+        arrays[f"{prefix}predictions"].astype(np.int64),
+        arrays[f"{prefix}prediction_confidence"].astype(np.float64),
+        arrays[f"{prefix}log_probability"].astype(np.float64),
+    )
+
+
+def pack(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """The content of ``predictions_compact.npz``."""
+    kept = {"targets": _small(arrays["targets"])}
+    for selection, prefix in PREFIXES.items():
+        predictions = of_arrays(arrays, selection)
+        if predictions is not None:
+            log_probability = np.maximum(predictions.log_probability, -LARGEST)
+            kept |= {
+                f"{prefix}predictions": _small(predictions.classes),
+                f"{prefix}prediction_confidence": predictions.confidence.astype(np.float16),
+                f"{prefix}log_probability": log_probability.astype(np.float16),
+            }
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **kept)
+    return buffer.getvalue()
+
+
+def _small(classes: np.ndarray) -> np.ndarray:
+    return classes.astype(np.min_scalar_type(int(classes.max())))
+
+
+def read(folder: Path) -> dict[str, np.ndarray]:
+    """The arrays of a compact record, classes as int64."""
+    with np.load(folder / ARRAYS, allow_pickle=False) as stored:
+        return {
+            name: array if array.dtype == np.float16 else array.astype(np.int64)
+            for name, array in stored.items()
+        }
+
+
+def write(folder: Path, arrays: Mapping[str, np.ndarray], metrics: bytes) -> None:
+    """Write predictions and seal; ``metrics`` is the content of the record's ``metrics.json``."""
+    files.write_atomically(folder / ARRAYS, pack(arrays))
+    seal = {
+        "run_id": folder.name,
+        "metrics": files.checksum(json.loads(metrics)),
+        "files": {ARRAYS: files.sha256(folder / ARRAYS)},
+    }
+    files.write_json(folder / SEAL, {**seal, "checksum": files.checksum(seal)})
+
+
+def verify(folder: Path, manifest_sha256: str) -> None:
+    """Check a compact record against its seal, and the manifest that it shares.
+
+    Raises
+    ------
+    RunError
+        Naming what is damaged.
+    """
+    _require(_is_sealed(folder), folder, SEAL)
+    seal = json.loads((folder / SEAL).read_text())
+    for name, recorded in seal["files"].items():
+        path = folder / name
+        _require(path.is_file() and files.sha256(path) == recorded, folder, name)
+    if not (folder / "manifest.json").exists():
+        manifest(folder, manifest_sha256)
+
+
+def _is_sealed(folder: Path) -> bool:
+    try:
+        text = (folder / SEAL).read_text()
+        seal: dict[str, Any] = json.loads(text)
+        is_whole = text == files.json_text(seal)
+        claimed = seal.pop("checksum")
+        metrics = files.checksum(json.loads((folder / "metrics.json").read_text()))
+        return (
+            is_whole
+            and claimed == files.checksum(seal)
+            and seal["metrics"] == metrics
+            and seal["run_id"] == folder.name
+            and set(seal["files"]) == {ARRAYS}
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def manifest_path(folder: Path, sha256: str) -> Path:
+    """Where the records beside ``folder`` keep the manifest with that SHA-256."""
+    return folder.parent / MANIFESTS / f"{sha256}.json.xz"
+
+
+def manifest(folder: Path, sha256: str) -> bytes:
+    """The content of the ``manifest.json`` that the record shares.
+
+    Raises
+    ------
+    RunError
+        Where it is not there, or not what was written.
+    """
+    path = manifest_path(folder, sha256)
+    try:
+        content = lzma.decompress(path.read_bytes())
+    except (OSError, lzma.LZMAError, EOFError):
+        content = None
+    _require(
+        content is not None and files.sha256_of(content) == sha256,
+        folder,
+        f"../{MANIFESTS}/{path.name}",
+    )
+    return content
+
+
+def write_manifest(folder: Path, content: bytes) -> None:
+    """Keep the content of a ``manifest.json`` for the record in ``folder`` and those beside it."""
+    path = manifest_path(folder, files.sha256_of(content))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.write_atomically(path, lzma.compress(content, preset=9))
+
+
+def _require(holds: bool, folder: Path, name: str) -> None:
+    if not holds:
+        raise RunError(f"The run {folder.name} is damaged: {name} is not what was written.")

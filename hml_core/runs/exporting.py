@@ -1,0 +1,79 @@
+"""Finished runs as small records: all that tables and figures need, at most 150 kB each.
+
+The metrics of a record are those of the run, byte for byte, and it is read like one:
+:func:`hml_core.runs.load`, :class:`hml_core.runs.Run`, a sweep or a notebook over its folder. Predictions
+and manifest are in the form of :mod:`hml_core.runs.compact_predictions`.
+
+>>> import tempfile
+>>> export(tempfile.mkdtemp(), tempfile.mkdtemp())  # no finished run, no record
+[]
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from pathlib import Path
+
+from hml_core import metrics
+from hml_core.errors import RunError
+from hml_core.runs import compact_predictions
+from hml_core.runs.record import EXPORTED, Run
+from hml_core.system import files
+
+
+def export(runs_root: str | Path, destination: str | Path) -> list[Path]:
+    """Write every finished run below ``runs_root`` as a record below ``destination``; their folders.
+
+    A record that is there and holds is left as it is, so that the same call adds what has been finished
+    since. A run that is damaged is left out with a warning; nothing below ``runs_root`` is changed.
+
+    Raises
+    ------
+    RunError
+        Where ``destination`` cannot be written to, or the predictions of a run do not give the balanced
+        accuracy that its metrics hold.
+    """
+    destination = files.require_writable(Path(destination))
+    records = []
+    for path in sorted(Path(runs_root).glob("*/metrics.json")):
+        try:
+            run = Run(path.parent).verify()
+        except RunError as error:
+            warnings.warn(f"{error} It is left out.", stacklevel=2)
+            continue
+        folder = destination / run.run_id
+        if not _holds(folder, run):
+            _write(run, folder)
+        records.append(folder)
+    return records
+
+
+def _holds(folder: Path, run: Run) -> bool:
+    try:
+        there = Run(folder).verify()
+    except RunError:
+        return False
+    return there.metrics == run.metrics
+
+
+def _write(run: Run, folder: Path) -> None:
+    _check(run)
+    folder.mkdir(exist_ok=True)
+    content = {name: (run.path / name).read_bytes() for name in EXPORTED}
+    # Last of all comes metrics.json, which makes the folder a record.
+    compact_predictions.write_manifest(folder, run.manifest_content)
+    compact_predictions.write(folder, run._arrays, content["metrics.json"])
+    for name in (*(set(EXPORTED) - {"metrics.json"}), "metrics.json"):
+        files.write_atomically(folder / name, content[name])
+
+
+def _check(run: Run) -> None:
+    """A record must say what the run has measured."""
+    measured = metrics.quick(run.test_classes(), run.test_targets, len(run.class_names))
+    for name, value in measured.items():
+        if not math.isclose(value, run.selection()[name], abs_tol=1e-12):
+            raise RunError(
+                f"The predictions of the run {run.run_id} give a {name} of {value:.6f}, its metrics "
+                f"say {run.selection()[name]:.6f}: expected the same. It was not exported."
+            )

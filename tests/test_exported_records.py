@@ -1,0 +1,181 @@
+"""Records of runs: small, read and verified like the run, with every metric that needs no logits."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from hml_core import metrics
+from hml_core.config import RunConfig
+from hml_core.errors import RunError
+from hml_core.runs import Run, compact_predictions, exporting
+from hml_core.runs import record as runs
+from hml_core.trainer import fit
+from hml_lab import plots, stats
+
+MOST_BYTES = 150_000  # of a record
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> list[Run]:
+    root = tmp_path_factory.mktemp("runs")
+    configs = [RunConfig(recipe=name, epochs=2, batch_size=64) for name in ("ce", "hml1")]
+    return [fit(config, runs_root=root, progress=False) for config in configs]
+
+
+@pytest.fixture
+def records(whole, tmp_path) -> list[Run]:
+    made = exporting.export(whole[0].path.parent, tmp_path / "records")
+    return sorted((Run(path).verify() for path in made), key=lambda run: run.config.recipe)
+
+
+def test_a_record_is_read_like_the_run(whole, records):
+    for run, record in zip(whole, records, strict=True):
+        assert record.is_compact
+        assert not run.is_compact
+        assert record.metrics == run.metrics
+        assert record.config == run.config
+        assert record.manifest == run.manifest
+        assert record.history.equals(run.history)
+        for selection in ("last", "best_validation"):
+            kept, there = record.test_classes(selection), run.test_classes(selection)
+            np.testing.assert_array_equal(kept, there)
+            assert kept.dtype == there.dtype
+        np.testing.assert_array_equal(record.test_targets, run.test_targets)
+    frames = [runs.load(one[0].path.parent) for one in (whole, records)]
+    assert frames[0].equals(frames[1])
+    assert fit(records[0].config, runs_root=records[0].path.parent, progress=False).is_compact
+    assert not (records[0].path.parent / ".damaged").exists()
+
+
+def test_metrics_without_logits_can_be_computed_again(whole, records):
+    """Accuracies and confusion to the bit; calibration as far as float16 goes."""
+    run, record = whole[1], records[1]
+    for selection in ("last", "best_validation"):
+        kept = record.test_predictions(selection)
+        again = metrics.summary_of(kept, record.test_targets, record.class_counts)
+        measured = run.selection(selection)
+        for name, value in again.items():
+            exact = name not in ("ece", "nll")
+            assert value == pytest.approx(measured[name], abs=0 if exact else 2e-3, nan_ok=True)
+        accuracy = metrics.per_class_accuracy(kept.classes, record.test_targets, 10)
+        np.testing.assert_array_equal(accuracy, run.per_class_accuracy(selection))
+        there = run.test_predictions(selection)
+        np.testing.assert_allclose(kept.confidence, there.confidence, atol=5e-4)
+        np.testing.assert_allclose(kept.log_probability, there.log_probability, rtol=5e-4)
+    drawn = [plots.confusion_matrix(both, ["ce", "hml1"]) for both in (whole, records)]
+    values = [figure.axes[0].collections[0].get_array() for figure in drawn]
+    np.testing.assert_array_equal(*values)
+
+
+def test_a_bootstrap_over_images_gives_the_interval_of_the_run(whole, records):
+    intervals = []
+    for run in (whole[0], records[0]):
+        classes, targets = run.test_classes(), run.test_targets
+
+        def measure(chosen, classes=classes, targets=targets):
+            return [metrics.quick(classes[chosen], targets[chosen], 10)["balanced_accuracy"]]
+
+        intervals.append(stats.stratified_bootstrap(targets, measure, n_resamples=20))
+    np.testing.assert_array_equal(*intervals)
+
+
+@pytest.mark.parametrize(
+    ("read", "what"),
+    [
+        (lambda run: run.predictions, "test logits"),
+        (lambda run: run.test_logits("best_validation"), "test logits"),
+        (lambda run: run.confidence, "the confidence of training images"),
+        (lambda run: run.features, "features"),
+    ],
+)
+def test_what_was_left_out_is_said(records, read, what):
+    with pytest.raises(RunError, match=rf"is in compact form, without {what}: expected the folder"):
+        read(records[0])
+    with pytest.raises(ValueError, match="holds no test predictions of 'best_test'"):
+        records[0].test_predictions("best_test")
+
+
+COMPACT = (*runs.EXPORTED, compact_predictions.ARRAYS, compact_predictions.SEAL, "manifest")
+
+
+@pytest.mark.parametrize("name", COMPACT)
+@pytest.mark.parametrize("damage", ["flipped", "gone", "cut off"])
+def test_damage_is_noticed(records, name, damage):
+    record, other = records
+    path = record.path / name
+    if name == "manifest":  # which both share
+        (path,) = (record.path.parent / compact_predictions.MANIFESTS).iterdir()
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x15
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(content if damage == "flipped" else content[:-7])
+    with pytest.raises(RunError, match=f"{record.run_id} is damaged"):
+        Run(record.path).verify()
+    if name == "manifest":
+        with pytest.raises(RunError, match="is damaged"):
+            Run(other.path).verify()
+    else:
+        Run(other.path).verify()
+
+
+def test_a_seal_belongs_to_its_own_metrics(records):
+    first, second = (record.path for record in records)
+    for name in (compact_predictions.ARRAYS, compact_predictions.SEAL):
+        shutil.copyfile(first / name, second / name)
+    with pytest.raises(RunError, match=r"compact\.json is not what was written"):
+        Run(second).verify()
+
+
+def test_the_same_call_adds_what_is_new_and_repairs_what_is_damaged(whole, tmp_path):
+    root, target = tmp_path / "runs", tmp_path / "records"
+    shutil.copytree(whole[0].path, root / whole[0].run_id)
+    (first,) = exporting.export(root, target)
+    written = (first / "metrics.json").stat().st_mtime_ns
+    before = {path.name: path.read_bytes() for path in first.iterdir()}
+    shutil.copytree(whole[1].path, root / whole[1].run_id)
+    assert len(exporting.export(root, target)) == 2
+    assert (first / "metrics.json").stat().st_mtime_ns == written
+    assert len(list((target / compact_predictions.MANIFESTS).iterdir())) == 1
+    (first / "history.csv").write_text("epoch\n")
+    exporting.export(root, target)
+    Run(first).verify()
+    assert {path.name: path.read_bytes() for path in first.iterdir()} == before
+    # A record can be made of records.
+    (again, _) = exporting.export(target, tmp_path / "again")
+    assert {path.name: path.read_bytes() for path in again.iterdir()} == before
+
+
+def test_what_does_not_hold_is_not_published(whole, tmp_path):
+    root = tmp_path / "runs"
+    folder = shutil.copytree(whole[0].path, root / whole[0].run_id)
+    (folder / "manifest.json").write_text("{}")
+    (root / "going").mkdir()
+    (root / "going" / "checkpoint.pt").write_bytes(b"of a run that is not finished")
+    with pytest.warns(UserWarning, match=r"is damaged: manifest.json.* It is left out"):
+        assert exporting.export(root, tmp_path / "records") == []
+    shutil.copyfile(whole[0].path / "manifest.json", folder / "manifest.json")
+    run = Run(folder)
+    run.__dict__["_arrays"] = {"logits": np.eye(10), "targets": np.arange(10)}
+    with pytest.raises(RunError, match=r"expected the same\. It was not exported"):
+        exporting._check(run)
+
+
+def test_a_record_of_cifar_100_stays_below_the_limit(records):
+    """Predictions of CIFAR-100 without any order in them, at two epochs; beside them lie 45 kB."""
+    random = np.random.default_rng(0)
+    arrays = {
+        "logits": 3 * random.standard_normal((10_000, 100)).astype(np.float32),
+        "best_validation_logits": random.standard_normal((10_000, 100)).astype(np.float32),
+        "targets": random.integers(0, 100, 10_000),
+        "confidence": np.zeros((200, 100, 20), np.int32),
+    }
+    assert len(compact_predictions.pack(arrays)) < 105_000
+    sealed = json.loads((records[0].path / compact_predictions.SEAL).read_text())
+    assert set(sealed) == {"run_id", "metrics", "files", "checksum"}
+    assert sum(path.stat().st_size for path in records[0].path.iterdir()) < MOST_BYTES
