@@ -22,12 +22,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hml_core.errors import ConfigError
-from hml_core.schedule import EARLY_DROP
 
+EARLY_DROP = 1e-2  # of the hard-mining recipes, in their authors' code
 INFLUENCE_DROP = 1e-2  # of IB's second stage, in its authors' code
 TRAINS = ("all", "classifier", "class_scales")
 POST_HOC = ("tau_norm", "ncm")
 HARD_MINING = ("hard_mining", "balanced_hard_mining")  # losses with its factor
+
+
+def boundary(fraction: float, epochs: int) -> int:
+    """The number of epochs that make up ``fraction`` of a run, rounded half up.
+
+    >>> boundary(0.5, 200), boundary(0.8, 200), boundary(0.5, 5)
+    (100, 160, 3)
+    """
+    # The tiny offset keeps 0.15 · 10 = 1.4999999999999998 on the side where a person expects it.
+    return int(fraction * epochs + 0.5 + 1e-9)
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ of linear warm-up, ×0.01 after epoch 160 and ×0.0001 after epoch 180.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from hml_core.config import RunConfig
+from hml_core.recipes import EARLY_DROP, Stage, boundary
 
 PROTOCOLS = ("official", "controlled")
 WARM_UP = 0.025
@@ -24,17 +24,19 @@ CYCLE_HALF = (
     2000  # steps from the lowest to the largest rate: the default that P2 and P3 left as it is
 )
 EARLY_DROP_AT = 0.5
-EARLY_DROP = 1e-2
 
 
-def boundary(fraction: float, epochs: int) -> int:
-    """The number of epochs that make up ``fraction`` of a run, rounded half up.
+class Scheduled(Protocol):
+    """What the learning rates of a run depend on, such as a :class:`hml_core.config.RunConfig`."""
 
-    >>> boundary(0.5, 200), boundary(0.8, 200), boundary(0.5, 5)
-    (100, 160, 3)
-    """
-    # The tiny offset keeps 0.15 · 10 = 1.4999999999999998 on the side where a person expects it.
-    return int(fraction * epochs + 0.5 + 1e-9)
+    epochs: int
+    stages: Sequence[Stage]
+    stage_ends: tuple[int, ...]
+    learning_rate: float
+    second_stage_rate: float
+    lr_schedule: str
+    warmup_epochs: int
+    early_drop: bool
 
 
 def stage_of_epoch(stage_ends: tuple[int, ...], epoch: int) -> int:
@@ -46,7 +48,7 @@ def stage_of_epoch(stage_ends: tuple[int, ...], epoch: int) -> int:
     return sum(epoch >= end for end in stage_ends)
 
 
-def learning_rates(config: RunConfig, stage_ends: tuple[int, ...] | None = None) -> np.ndarray:
+def learning_rates(config: Scheduled, stage_ends: tuple[int, ...] | None = None) -> np.ndarray:
     """Learning rate of every epoch, float64 (epochs,).
 
     ``stage_ends`` replaces that of the config where a stage has ended early (a plateau).

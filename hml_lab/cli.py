@@ -22,6 +22,12 @@ class _Group(click.Group):
             return super().invoke(context)
         except HmlError as error:
             raise click.ClickException(str(error)) from error
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.startswith(("hml_core", "hml_lab", "data_prep")):
+                raise
+            raise click.ClickException(
+                f"This command needs {error.name!r}, which is not installed: pip install 'hml-core[lab]'."
+            ) from error
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 import scipy.optimize
 import scipy.stats
-from statsmodels.stats.multitest import multipletests
 
 QUANTILES = 2000  # of a distribution that is averaged over
 ROUNDING = 1e-12  # a spread below this part of the values comes from floating point
@@ -130,6 +129,8 @@ def holm(p_values) -> np.ndarray:
     corrected = np.full(raw.shape, np.nan)
     tested = ~np.isnan(raw)
     if tested.any():
+        from statsmodels.stats.multitest import multipletests  # of the extra [lab]
+
         corrected[tested] = multipletests(raw[tested], method="holm")[1]
     return corrected
 

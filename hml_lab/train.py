@@ -8,7 +8,6 @@ group that lost a process goes on from the last checkpoint.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
 import sys
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from hml_core.system import yaml_files
 
 if TYPE_CHECKING:
     from hml_core.config import RunConfig
@@ -39,23 +40,20 @@ class ConfigCommand(click.Command):
 
 @functools.cache
 def _config_options() -> tuple[click.Option, ...]:
-    from hml_core import config as config_module
-    from hml_core.config import RunConfig
+    from hml_core.config import SETTINGS
 
-    kinds = config_module.field_kinds()
     options = []
-    for field in dataclasses.fields(RunConfig):
-        flag = f"--{field.name.replace('_', '-')}"
-        if bool in kinds[field.name]:
-            option = click.Option([f"{flag}/--no-{flag[2:]}", field.name], default=None)
-        elif tuple in kinds[field.name]:
-            option = click.Option([flag, field.name], type=int, multiple=True, metavar="EPOCH")
+    for name, known in SETTINGS.items():
+        flag, told = f"--{name.replace('_', '-')}", {"help": known.help}
+        if known.kind is bool:
+            option = click.Option([f"{flag}/--no-{flag[2:]}", name], default=None, **told)
+        elif known.kind is tuple:
+            option = click.Option([flag, name], type=int, multiple=True, metavar="EPOCH", **told)
+        elif issubclass(known.kind, dict):
+            pair = {"type": (str, str), "multiple": True, "metavar": "NAME VALUE"}
+            option = click.Option([flag, name], **pair, **told)
         else:
-            kind = next(k for k in kinds[field.name] if k in (int, float, str))
-            default = "" if field.default is None else f" [default: {field.default}]"
-            option = click.Option(
-                [flag, field.name], type=kind, help=f"RunConfig.{field.name}{default}"
-            )
+            option = click.Option([flag, name], type=known.kind, **told)
         options.append(option)
     return tuple(options)
 
@@ -113,6 +111,10 @@ def train(
         "checkpoint_steps": CHECKPOINT_STEPS if checkpoint_steps is None else checkpoint_steps,
     }
     given = {name: value for name, value in fields.items() if value not in (None, ())}
+    if pairs := given.pop("options", ()):
+        given["options"] = {
+            name: yaml_files.value(text, f"option {name!r}") for name, text in pairs
+        }
     if world.is_in_group():
         _train_in_group(file, given, points_file, device, place, final_errors)
     else:

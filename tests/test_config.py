@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import pickle
 
 import pytest
 
 from hml_core import recipes
-from hml_core.config import RunConfig, grid, grids
+from hml_core.config import SETTINGS, RunConfig, grid, grids
 from hml_core.errors import ConfigError
 
 # Another valid value for every field, on a recipe that has it.
@@ -32,6 +33,7 @@ OTHER = {
     "tau": (2.0, "logit_adjustment"),
     "influence_alpha": (10.0, "ib"),
     "mean_over": ("images", "ce_drw"),
+    "options": None,  # of recipes of one's own: see test_options_of_ones_own_recipe
     "stage_ends": ((7,), "hml1"),
     "switch_patience": (3, "dhml1"),
     "protocol": ("official", "ce"),
@@ -294,3 +296,81 @@ def test_a_subset_may_follow_the_seed_and_grids_share_fields():
     assert [config.recipe for config in found[:4]] == ["ce", "focal", "hml1", "hml1"]
     with pytest.raises(ConfigError, match="`grids` to be a list"):
         grids({"recipe": "ce", "grids": {"seed": [0]}})
+
+
+# Options of one's own ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own_recipe(monkeypatch):
+    """A recipe with an option that is no setting of this package, for the time of a test."""
+    monkeypatch.setattr(recipes, "RECIPES", dict(recipes.RECIPES))
+
+    @recipes.register(title="Mine", source="this test")
+    def mine(*, gamma: float = 1.0, epsilon: float = 1.0, layers: tuple = (1, 2)):
+        return (recipes.Stage("focal", {"gamma": gamma + epsilon}),)
+
+    return "mine"
+
+
+def test_options_of_ones_own_recipe(own_recipe):
+    config = RunConfig(recipe=own_recipe, options={"epsilon": 2.0})
+    assert config.options == {"epsilon": 2.0, "layers": [1, 2]}
+    assert config.stages[0].loss_options == {"gamma": 3.0}
+    assert config.run_id != RunConfig(recipe=own_recipe).run_id
+    assert RunConfig.from_json(config.to_json()) == config
+    assert pickle.loads(pickle.dumps(config)) == config
+    assert {config: 1}[RunConfig.from_json(config.to_json())] == 1
+    with pytest.raises(TypeError, match="do not change"):
+        config.options["epsilon"] = 3.0
+
+
+def test_options_are_dimensions_of_a_grid(own_recipe):
+    epsilons = {"options": {"epsilon": [0.5, 2.0], "layers": [[3, 4]]}}
+    made = grid(recipe=own_recipe, seed=[0, 1], **epsilons)
+    assert [(c.seed, c.options["epsilon"], c.options["layers"]) for c in made] == [
+        (0, 0.5, [3, 4]), (0, 2.0, [3, 4]), (1, 0.5, [3, 4]), (1, 2.0, [3, 4]),
+    ]  # fmt: skip
+    whole = grid(recipe=own_recipe, options=[{}, {"epsilon": 3.0}])
+    assert [config.options["epsilon"] for config in whole] == [1.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (
+            {"epsilom": 1.0},
+            "'mine' has no option `epsilom`: its options are gamma, epsilon, layers",
+        ),
+        ({"gamma": 1.0}, "`gamma` is a setting of its own: expected it beside `options`"),
+        ({"epsilon": max}, "option `epsilon` to be a plain value .* got <built-in function max>"),
+        ({"epsilon": math.inf}, "option `epsilon` to be finite"),
+        ({"epsilon": {"deep": [object()]}}, "option `epsilon` to be a plain value"),
+        ({3: 1.0}, "name of an option in `options`, got 3"),
+        ([("epsilon", 1.0)], "`options` to be `name: value` pairs, got"),
+    ],
+)
+def test_options_without_an_identity_or_a_place_are_refused(own_recipe, given, told):
+    with pytest.raises(ConfigError, match=told):
+        RunConfig(recipe=own_recipe, options=given)
+
+
+def test_recipes_of_the_package_have_no_other_options():
+    for name in recipes.names():
+        assert RunConfig(recipe=name).options == {}
+
+
+# Declarations -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_setting_tells_its_meaning_wherever_it_is_asked_for(name):
+    known = SETTINGS[name]
+    assert known.meaning
+    assert known.meaning.split()[0] in known.help
+    assert f"    {name} : " in RunConfig.__doc__
+    if known.choices is not None:
+        assert all(choice in known.help for choice in known.choices)
+        other = dataclasses.replace(known).check_choice
+        with pytest.raises(ConfigError, match=f"`{name}` to be one of"):
+            other("nothing of that name")

@@ -25,8 +25,10 @@ def project() -> dict:
 
 
 def requirements() -> list[Requirement]:
+    """What `make` and conda install: the extras of people who develop apart, everything."""
     extras = project()["optional-dependencies"]
-    return [Requirement(text) for text in [*project()["dependencies"], *extras["test"]]]
+    parts = [project()["dependencies"], *(extras[name] for name in ("cluster", "lab", "test"))]
+    return [Requirement(text) for part in parts for text in part]
 
 
 def lock() -> dict[str, Requirement]:

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hml_core import recipes
-from hml_core.config.run_config import RunConfig, field_kinds
+from hml_core.config.run_config import RunConfig
+from hml_core.config.settings import SETTINGS
 from hml_core.errors import ConfigError
 
 FOLLOWS_SEED = "seed"  # in place of a subset's seed
@@ -25,6 +26,7 @@ def grid(
     ``hard_mining`` holds options (and ``switch_patience``) that reach the recipes of the hard-mining loss
     alone, each where the recipe leaves it open (``dhml2`` has no δ, that of ``hml2`` is fixed under the
     protocol "official"), so that one call describes them beside their baselines.
+    A list among ``options`` is a dimension, too, and so is a list of whole ``options``.
     ``subset_seed="seed"`` draws another subset for each seed (0 has the standard one). Duplicates are
     dropped.
 
@@ -37,13 +39,12 @@ def grid(
     ConfigError
         For an unknown field, or a value that cannot be trained with.
     """
-    known = field_kinds()
     if not isinstance(recipe, str | list | tuple) or not all(isinstance(r, str) for r in recipe):
         raise ConfigError(f"Expected `recipe` to be a name or a list of names, got {recipe!r}.")
     if not isinstance(hard_mining, Mapping | None):
         raise ConfigError(f"Expected `hard_mining` to be `name: value` pairs, got {hard_mining!r}.")
     for name in (*fields, *(hard_mining or {})):
-        if name not in known:
+        if name not in SETTINGS:
             raise ConfigError(f"RunConfig has no field {name!r}.")
     if wrong := [name for name in hard_mining or {} if name not in HARD_MINING_OPTIONS]:
         raise ConfigError(
@@ -56,7 +57,7 @@ def grid(
             has = {*recipes.options(one)}
             has |= {"switch_patience"} if len(recipes.get(one).stages) > 1 else set()
             own |= {name: value for name, value in (hard_mining or {}).items() if name in has}
-        axes = [value if isinstance(value, list) else [value] for value in own.values()]
+        axes = [_axis(name, value) for name, value in own.items()]
         for point in itertools.product(*axes):
             values = dict(zip(own, point, strict=True))
             if values.get("protocol") == "official":
@@ -67,6 +68,14 @@ def grid(
             config = RunConfig(recipe=one, **values)
             configs[config.run_id] = config
     return list(configs.values())
+
+
+def _axis(name: str, value: Any) -> list[Any]:
+    """The values of a field in a grid."""
+    if name == "options" and isinstance(value, Mapping):
+        axes = [_axis(option, given) for option, given in value.items()]
+        return [dict(zip(value, point, strict=True)) for point in itertools.product(*axes)]
+    return value if isinstance(value, list) else [value]
 
 
 def grids(values: Mapping[str, Any]) -> list[RunConfig]:

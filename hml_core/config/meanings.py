@@ -8,38 +8,36 @@ Everything that is not named here keeps its id from release to release.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from hml_core.config.settings import Settings
 from hml_core.schedule import ENDING
 
-if TYPE_CHECKING:
-    from hml_core.config import RunConfig
 
-
-def _unit_class_vectors(config: RunConfig) -> bool:
+def _unit_class_vectors(config: Settings) -> bool:
     """Class vectors of a cosine head start at norm 1, and the network draws its convolutions as with a
     linear head. Before, at norms about √(d/3), and from other draws."""
     return config.head == "cosine"
 
 
-def _own_rate(config: RunConfig) -> list[float] | None:
+def _own_rate(config: Settings) -> list[float] | None:
     """IB trains its second stage at 0.01 of the rate. Before, at the rate of every other recipe."""
     scales = [stage.own_learning_rate_scale for stage in config.stages]
     return scales if config.method.has_own_schedule else None
 
 
-def _new_classifier(config: RunConfig) -> bool:
+def _new_classifier(config: Settings) -> bool:
     """cRT draws its second classifier anew. Before, it was the first one's initial state."""
     return any(stage.trains == "classifier" for stage in config.stages[1:])
 
 
-def _ended_schedule(config: RunConfig) -> bool:
+def _ended_schedule(config: Settings) -> bool:
     """A cosine or a cycle is over before the classifier is re-trained. Before, it was cut off."""
     restarts = any(stage.restart for stage in config.stages[1:])
     return restarts and config.lr_schedule in ENDING
 
 
-CHANGES: dict[str, Callable[[RunConfig], Any]] = {
+CHANGES: dict[str, Callable[[Settings], Any]] = {
     "unit class vectors": _unit_class_vectors,
     "own rate": _own_rate,
     "new classifier": _new_classifier,
@@ -47,7 +45,7 @@ CHANGES: dict[str, Callable[[RunConfig], Any]] = {
 }
 
 
-def changes(config: RunConfig) -> dict[str, Any]:
+def changes(config: Settings) -> dict[str, Any]:
     """The changes that concern a config; a new one may be added, none may be taken away."""
     found = {name: concerns(config) for name, concerns in CHANGES.items()}
     return {name: value for name, value in found.items() if value}

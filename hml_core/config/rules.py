@@ -1,181 +1,105 @@
-"""What a run's configuration must satisfy before anything is read or trained."""
+"""What settings must satisfy together, before anything is read or trained.
+
+What concerns one of them alone stands where it is declared (:mod:`hml_core.config.settings`).
+"""
 
 from __future__ import annotations
 
 import inspect
 import math
-from typing import TYPE_CHECKING
+from typing import Any
 
-from hml_core import datasets, imbalance, models, sampling
-from hml_core.augment import AUGMENTATIONS, FILE_AUGMENTATIONS, MIXES
+from hml_core import datasets, imbalance, models
+from hml_core.augment import AUGMENTATIONS, FILE_AUGMENTATIONS
+from hml_core.config.settings import Settings
 from hml_core.errors import ConfigError
 from hml_core.losses import LOSSES
-from hml_core.losses.base import MEANS
+from hml_core.losses.base import WEIGHTINGS
 from hml_core.losses.hard_mining import LARGEST_DELTA
-from hml_core.schedule import LR_SCHEDULES, PROTOCOLS
 
-if TYPE_CHECKING:
-    from hml_core.config import RunConfig
-
-WEIGHT_PLACEMENTS = ("outer", "inner")
-CHOICES = {
-    "imbalance_type": ("exp", "step", "none", "natural"),
-    "weighting": ("none", "CS", "CB"),
-    "weight_placement": WEIGHT_PLACEMENTS,
-    "mean_over": MEANS,
-    "protocol": PROTOCOLS,
-    "model": tuple(models.MODELS),
-    "head": models.HEADS,
-    "optimizer": ("sgd", "adam"),
-    "lr_schedule": LR_SCHEDULES,
-    "normalisation": ("dataset", "imagenet", "authors"),
-    "sampler": tuple(sampling.SAMPLERS),
-    "precision": ("auto", "float32", "bf16"),
-    "mix": MIXES,
-}
-AT_LEAST_ONE = ("epochs", "batch_size", "evaluate_every")
-NO_LESS_THAN_ZERO = (
-    "switch_patience",
-    "early_stopping",
-    "micro_batch_size",
-    "subset_classes",
-    "subset_images",
-)
-LARGEST_COUNT = 10**7
-POSITIVE = (
-    "delta",
-    "loss_scale",
-    "logit_scale",
-    "influence_alpha",
-    "learning_rate",
-    "second_stage_rate",
-    "mix_alpha",
-)
-NOT_NEGATIVE = ("gamma", "max_margin", "tau", "post_hoc_tau", "weight_decay", "momentum")
-BELOW_ONE = (
-    "momentum",
-    "validation_fraction",
-    "label_smoothing",
-    "label_aware_smoothing",
-    "frozen",
-    "ema_decay",
-)
 LARGEST_IMAGE = 4096
 
 
-def numbers(config: RunConfig) -> None:
-    """Every number in its range; ConfigError otherwise."""
-    ratio = config.imbalance_ratio
+def numbers(values: Settings) -> None:
+    """Numbers whose range needs more than two bounds; ConfigError otherwise."""
+    ratio = values.imbalance_ratio
     if not math.isfinite(ratio) or ratio < 1:
-        hint = ""
+        meant = ""
         if 0 < ratio < 1:
-            hint = f"; {ratio:g} is n_min / n_max: did you mean {1 / ratio:g}?"
-        raise ConfigError(f"Expected `imbalance_ratio` n_max / n_min ≥ 1, got {ratio:g}{hint}")
-    for name in AT_LEAST_ONE:
-        if getattr(config, name) > LARGEST_COUNT:
-            raise ConfigError(
-                f"Expected `{name}` ≤ {LARGEST_COUNT:,}, got {getattr(config, name)}."
-            )
-        if getattr(config, name) < 1:
-            raise ConfigError(f"Expected `{name}` ≥ 1, got {getattr(config, name)}.")
-    for name in NO_LESS_THAN_ZERO:
-        if getattr(config, name) < 0:
-            raise ConfigError(f"Expected `{name}` ≥ 0, got {getattr(config, name)}.")
-    if config.micro_batch_size and config.batch_size % config.micro_batch_size:
+            meant = f"; {ratio:g} is n_min / n_max: did you mean {1 / ratio:g}?"
+        raise ConfigError(f"Expected `imbalance_ratio` n_max / n_min ≥ 1, got {ratio:g}{meant}")
+    if values.micro_batch_size and values.batch_size % values.micro_batch_size:
         raise ConfigError(
-            f"Expected `micro_batch_size` to divide the `batch_size` {config.batch_size}, "
-            f"got {config.micro_batch_size}."
+            f"Expected `micro_batch_size` to divide the `batch_size` {values.batch_size}, "
+            f"got {values.micro_batch_size}."
         )
-    for name in ("seed", "subset_seed"):
-        if not 0 <= getattr(config, name) < 2**32:
-            raise ConfigError(f"Expected 0 ≤ `{name}` < 2³², got {getattr(config, name)}.")
-    for name in POSITIVE:
-        value = getattr(config, name)
-        if value is not None and not value > 0:
-            raise ConfigError(f"Expected `{name}` > 0, got {value}.")
-    for name in NOT_NEGATIVE:
-        value = getattr(config, name)
-        if value is not None and not value >= 0:
-            raise ConfigError(f"Expected `{name}` ≥ 0, got {value}.")
-    for name in BELOW_ONE:
-        if not 0 <= getattr(config, name) < 1:
-            raise ConfigError(f"Expected 0 ≤ `{name}` < 1, got {getattr(config, name)}.")
-    for name, value in vars(config).items():
-        if name != "delta" and isinstance(value, float) and math.isinf(value):
-            raise ConfigError(f"Expected `{name}` to be finite, got {value}.")
-    if config.delta is not None and LARGEST_DELTA < config.delta < math.inf:
+    if values.delta is not None and LARGEST_DELTA < values.delta < math.inf:
         raise ConfigError(
-            f"Expected `delta` ≤ {LARGEST_DELTA:g} or infinite (L_f), got {config.delta}."
+            f"Expected `delta` ≤ {LARGEST_DELTA:g} or infinite (L_f), got {values.delta}."
         )
 
 
-def choices(config: RunConfig) -> None:
-    """Every name one of those that exist; ConfigError otherwise."""
-    for name, allowed in CHOICES.items():
-        value = getattr(config, name)
-        if value is None or value in allowed:
-            continue
-        hint = ""
-        if name == "weighting" and value in WEIGHT_PLACEMENTS:
-            hint = " (where the weight enters the loss is `weight_placement`)"
-        raise ConfigError(
-            f"Expected `{name}` to be one of {', '.join(allowed)}, got {value!r}{hint}."
-        )
-    if not 0 <= config.warmup_epochs <= config.epochs:
-        raise ConfigError(
-            f"Expected 0 ≤ `warmup_epochs` ≤ {config.epochs} epochs, got {config.warmup_epochs}."
-        )
+def hint(name: str, value: Any) -> str:
+    """What may have been meant by a name that is none of the choices."""
+    if name == "weighting" and value in WEIGHTINGS:
+        return " (where the weight enters the loss is `weight_placement`)"
+    return ""
 
 
-def combination(config: RunConfig) -> None:
-    """Recipe and tricks that make sense together; ConfigError with the reason otherwise."""
-    recipe, stages = config.recipe, config.stages
-    _images(config)
+def combination(values: Settings) -> None:
+    """Settings that make sense together; ConfigError with the reason otherwise."""
+    recipe, stages = values.recipe, values.stages
+    if not 0 <= values.warmup_epochs <= values.epochs:
+        raise ConfigError(
+            f"Expected 0 ≤ `warmup_epochs` ≤ {values.epochs} epochs, got {values.warmup_epochs}."
+        )
+    _images(values)
+    _class_counts(values)
     own = {stage.sampler for stage in stages} - {"instance"}
-    if own and config.sampler != "instance":
+    if own and values.sampler != "instance":
         raise ConfigError(
             f"The recipe {recipe!r} samples by itself ({', '.join(sorted(own))}): "
-            f"expected `sampler` 'instance', got {config.sampler!r}."
+            f"expected `sampler` 'instance', got {values.sampler!r}."
         )
     adjusted = {stage.loss for stage in stages} & {
         "balanced_softmax",
         "logit_adjusted",
         "balanced_hard_mining",
     }
-    if adjusted and config.sampler != "instance":
+    if adjusted and values.sampler != "instance":
         raise ConfigError(
             f"The loss of {recipe!r} corrects for class frequencies that the sampler "
-            f"{config.sampler!r} has already changed: expected `sampler` 'instance'."
+            f"{values.sampler!r} has already changed: expected `sampler` 'instance'."
         )
-    if config.post_hoc_tau and adjusted:
+    if values.post_hoc_tau and adjusted:
         raise ConfigError(
             f"The recipe {recipe!r} adjusts its logits in training: post-hoc adjustment would "
             "correct twice. Expected `post_hoc_tau` 0."
         )
-    if config.post_hoc_tau and config.method.post_hoc == "ncm":
+    if values.post_hoc_tau and values.method.post_hoc == "ncm":
         raise ConfigError(
             "The recipe 'ncm' has cosines to class means for logits, which hold no class priors: "
             "expected `post_hoc_tau` 0."
         )
-    if config.method.post_hoc == "tau_norm" and config.head == "cosine":
+    if values.method.post_hoc == "tau_norm" and values.head == "cosine":
         raise ConfigError(
             "A cosine head has normalised its class vectors already: expected `head` 'linear' for "
             "the recipe 'tau_norm'."
         )
-    if config.early_drop and config.method.has_own_schedule:
+    if values.early_drop and values.method.has_own_schedule:
         raise ConfigError(
             f"The recipe {recipe!r} has a drop of its own under every protocol: "
             "expected `early_drop` false."
         )
     for name, off in {"switch_patience": 0, "second_stage_rate": 1}.items():
-        if getattr(config, name) != off:
-            _needs_a_switch(config, name, off)
+        if getattr(values, name) != off:
+            _needs_a_switch(values, name, off)
     for name in ("switch_patience", "early_stopping"):
-        if getattr(config, name):
-            _watches_validation(config, name)
-    if config.label_smoothing and config.label_aware_smoothing:
+        if getattr(values, name):
+            _watches_validation(values, name)
+    if values.label_smoothing and values.label_aware_smoothing:
         raise ConfigError("Expected `label_smoothing` or `label_aware_smoothing`, got both.")
-    smoothed = config.label_smoothing or config.label_aware_smoothing
+    smoothed = values.label_smoothing or values.label_aware_smoothing
     if smoothed and not any(takes_smoothing(stage.loss) for stage in stages):
         raise ConfigError(
             f"No stage of {recipe!r} has a cross-entropy whose labels could be smoothed: expected "
@@ -183,56 +107,56 @@ def combination(config: RunConfig) -> None:
         )
 
 
-def _images(config: RunConfig) -> None:
+def _images(values: Settings) -> None:
     """Settings of image files for image files only, and the other way round."""
-    streamed = datasets.info(config.dataset).streamed
+    streamed = datasets.info(values.dataset).streamed
     allowed = FILE_AUGMENTATIONS if streamed else tuple(AUGMENTATIONS)
-    if config.augmentation not in allowed:
+    if values.augmentation not in allowed:
         raise ConfigError(
-            f"Expected `augmentation` of {config.dataset!r} to be one of {', '.join(allowed)}, "
-            f"got {config.augmentation!r}."
+            f"Expected `augmentation` of {values.dataset!r} to be one of {', '.join(allowed)}, "
+            f"got {values.augmentation!r}."
         )
-    if streamed and config.imbalance_type != "natural":
+    if streamed and values.imbalance_type != "natural":
         raise ConfigError(
-            f"The data set {config.dataset!r} is long-tailed by itself: expected `imbalance_type` "
-            f"'natural', got {config.imbalance_type!r}."
+            f"The data set {values.dataset!r} is long-tailed by itself: expected `imbalance_type` "
+            f"'natural', got {values.imbalance_type!r}."
         )
-    if streamed and not 1 <= config.image_size <= LARGEST_IMAGE:
-        raise ConfigError(f"Expected 1 ≤ `image_size` ≤ {LARGEST_IMAGE}, got {config.image_size}.")
-    if not streamed and config.image_size is not None:
+    if streamed and not 1 <= values.image_size <= LARGEST_IMAGE:
+        raise ConfigError(f"Expected 1 ≤ `image_size` ≤ {LARGEST_IMAGE}, got {values.image_size}.")
+    if not streamed and values.image_size is not None:
         raise ConfigError(
-            f"The images of {config.dataset!r} keep their size: expected no `image_size`, "
-            f"got {config.image_size}."
+            f"The images of {values.dataset!r} keep their size: expected no `image_size`, "
+            f"got {values.image_size}."
         )
-    if not streamed and (config.subset_classes or config.subset_images):
+    if not streamed and (values.subset_classes or values.subset_images):
         raise ConfigError(
-            f"Expected `subset_classes` and `subset_images` 0 for {config.dataset!r}: they are for image "
+            f"Expected `subset_classes` and `subset_images` 0 for {values.dataset!r}: they are for image "
             "files. Its size is set by `imbalance_ratio`."
         )
-    if not streamed and config.normalisation != "dataset":
+    if not streamed and values.normalisation != "dataset":
         raise ConfigError(
-            f"Expected `normalisation` 'dataset' for {config.dataset!r}, got {config.normalisation!r}."
+            f"Expected `normalisation` 'dataset' for {values.dataset!r}, got {values.normalisation!r}."
         )
-    if config.weights != "none" and config.model not in models.IMAGENET_MODELS:
+    if values.weights != "none" and values.model not in models.IMAGENET_MODELS:
         raise ConfigError(
-            f"There are no `weights` for {config.model!r}: expected 'none', or `model` to be one of "
+            f"There are no `weights` for {values.model!r}: expected 'none', or `model` to be one of "
             f"{', '.join(models.IMAGENET_MODELS)}."
         )
 
 
-def _needs_a_switch(config: RunConfig, name: str, off: int) -> None:
+def _needs_a_switch(values: Settings, name: str, off: int) -> None:
     """When a stage ends, or what comes after it, is of recipes that have a second one."""
-    if len(config.stages) < 2:
+    if len(values.stages) < 2:
         raise ConfigError(
-            f"The recipe {config.recipe!r} has one stage: expected `{name}` {off}, "
-            f"got {getattr(config, name)}."
+            f"The recipe {values.recipe!r} has one stage: expected `{name}` {off}, "
+            f"got {getattr(values, name)}."
         )
 
 
-def _watches_validation(config: RunConfig, name: str) -> None:
-    if not (datasets.info(config.dataset).has_validation or config.validation_fraction):
+def _watches_validation(values: Settings, name: str) -> None:
+    if not (datasets.info(values.dataset).has_validation or values.validation_fraction):
         raise ConfigError(
-            f"`{name}` watches a validation split, which {config.dataset!r} does not have: "
+            f"`{name}` watches a validation split, which {values.dataset!r} does not have: "
             "expected `validation_fraction` > 0."
         )
 
@@ -242,19 +166,19 @@ def takes_smoothing(loss: str) -> bool:
     return "label_smoothing" in inspect.signature(LOSSES[loss]).parameters
 
 
-def class_counts(config: RunConfig) -> None:
+def _class_counts(values: Settings) -> None:
     """No class without training images, as far as the data set's size is known beforehand."""
-    info = datasets.info(config.dataset)
-    if info.has_validation and config.validation_fraction:
+    info = datasets.info(values.dataset)
+    if info.has_validation and values.validation_fraction:
         raise ConfigError(
-            f"The data set {config.dataset!r} has a validation split: expected "
-            f"`validation_fraction` 0, got {config.validation_fraction}."
+            f"The data set {values.dataset!r} has a validation split: expected "
+            f"`validation_fraction` 0, got {values.validation_fraction}."
         )
-    if None in (info.images_per_class, info.num_classes) or config.imbalance_type == "natural":
+    if None in (info.images_per_class, info.num_classes) or values.imbalance_type == "natural":
         return
     try:
         imbalance.class_counts(
-            info.images_per_class, info.num_classes, config.imbalance_type, config.imbalance_ratio
+            info.images_per_class, info.num_classes, values.imbalance_type, values.imbalance_ratio
         )
     except ValueError as error:
-        raise ConfigError(f"The data set {config.dataset!r}: {error}") from error
+        raise ConfigError(f"The data set {values.dataset!r}: {error}") from error

@@ -6,6 +6,7 @@ An engine decides where and in which order runs are trained, nothing else: every
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -69,6 +70,8 @@ def check(engine: str) -> Engine:
         return Engine(partial(interleave, int(rest)))
     if name == "torchrun" and rest.isdecimal() and int(rest) >= 1:
         return Engine(partial(torchrun, int(rest)))
+    if name in ("dask", "slurm"):
+        _require_cluster(engine)
     if engine == "dask":
         return Engine(dask.local)
     if name == "dask" and "://" in rest:
@@ -76,6 +79,14 @@ def check(engine: str) -> Engine:
     if name == "slurm":
         return Engine(partial(slurm.run, slurm.options_of(engine)), is_here=False)
     raise ConfigError(f"Expected `engine` to be one of {', '.join(ENGINES)}, got {engine!r}.")
+
+
+def _require_cluster(engine: str) -> None:
+    if importlib.util.find_spec("distributed") is None:
+        raise ConfigError(
+            f"The engine {engine!r} needs Dask, which is not installed: pip install 'hml-core[cluster]'. "
+            "Expected that, or another `engine`."
+        )
 
 
 def sweep(

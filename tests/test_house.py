@@ -1,0 +1,85 @@
+"""The house: three storeys, no arrow back up, no circle, and a loss without the rest of it."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+STOREYS = ("hml_core", "data_prep", "hml_lab")  # from the ground up
+ABOVE = {"tests", "benchmarks"}
+# ``python -m hml_core`` is the command line, which speaks to people: the only one to call upstairs.
+CALLS_UP = {"hml_core.__main__": "hml_lab.cli"}
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the three storeys with its file."""
+    found = {}
+    for storey in STOREYS:
+        for path in sorted((ROOT / storey).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imports(path: Path, known: dict[str, Path]) -> set[str]:
+    """What a file imports anywhere in it: modules of ours by their own names, others by their first."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            named = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in known else node.module for name in named}
+    return {name if name in known else name.partition(".")[0] for name in found}
+
+
+def graph() -> dict[str, set[str]]:
+    known = modules()
+    return {name: imports(path, known) for name, path in known.items()}
+
+
+def test_imports_point_one_way():
+    for name, imported in graph().items():
+        height = STOREYS.index(name.partition(".")[0])
+        for other in imported - {CALLS_UP.get(name)}:
+            top = other.partition(".")[0]
+            assert top not in ABOVE, f"{name} imports {other}"
+            assert top not in STOREYS[height + 1 :], f"{name} imports {other}, a storey above it"
+
+
+def test_imports_have_no_circle():
+    """Not even inside functions and for type checkers."""
+    known = modules()
+    edges = {name: imported & set(known) for name, imported in graph().items()}
+    for name in CALLS_UP:
+        edges[name].clear()
+    graphlib.TopologicalSorter(edges).prepare()  # raises CycleError, which names the modules
+
+
+def test_the_ground_floor_is_seen_at_a_glance():
+    entries = [path for path in (ROOT / "hml_core").iterdir() if path.name != "__pycache__"]
+    assert len(entries) <= 18, sorted(path.name for path in entries)
+
+
+@pytest.mark.parametrize(
+    ("statement", "without"),
+    [
+        ("from hml_core.losses import HardMiningLoss", ("torchvision", "pandas", "scipy", "click")),
+        ("import hml_core.trainer, hml_core.engines", ("matplotlib", "distributed", "papermill")),
+        ("import hml_lab.train, hml_lab.tables", ("matplotlib", "statsmodels", "IPython")),
+        ("import hml_lab.cli", ("torch", "pandas", "papermill")),
+    ],
+)
+def test_what_is_wanted_brings_nothing_else(statement, without):
+    listed = f"{statement}\nimport sys\nprint([name for name in {without} if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", listed], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
