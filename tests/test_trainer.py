@@ -101,11 +101,11 @@ def test_a_checkpoint_continues_to_bit_identical_weights(recipe, resume_at, tiny
 
 KILLED = """
 import torch, sys
-from hml_core import trainer
+from hml_core.trainer import fitting
 from hml_core.config import RunConfig
 torch.set_num_threads(1)
-trainer.CHECKPOINT_INTERVAL_S = 0.0
-trainer.fit(RunConfig.from_json(sys.argv[1]), runs_root=sys.argv[2], progress=False)
+fitting.CHECKPOINT_INTERVAL_S = 0.0
+fitting.fit(RunConfig.from_json(sys.argv[1]), runs_root=sys.argv[2], progress=False)
 """
 
 

@@ -23,6 +23,7 @@ from hml_core.config import RunConfig
 from hml_core.runs import Run
 from hml_core.runs.record import RECORDED
 from hml_core.system import files
+from hml_core.trainer import fitting
 
 # A process is forked from one that has torch loaded already, which saves seconds for each case.
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -39,7 +40,7 @@ def config(seed: int = 0, **fields: Any) -> RunConfig:
 def train(runs_root: Path, made: RunConfig, change: Callable[[], None] | None = None) -> Run:
     """Train with one thread, silently, with a checkpoint after every epoch."""
     torch.set_num_threads(1)
-    trainer.CHECKPOINT_INTERVAL_S = 0.0
+    fitting.CHECKPOINT_INTERVAL_S = 0.0
     if change is not None:
         change()
     with warnings.catch_warnings():

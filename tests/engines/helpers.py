@@ -22,6 +22,7 @@ LOGGED = """
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
 from hml_core import engines, trainer
+from hml_core.trainer import fitting
 from tests.engines.helpers import configs
 plain = trainer.Trainer.train_epoch
 def logged(self):
@@ -29,7 +30,7 @@ def logged(self):
         log.write(f"{os.getpid()} {self.config.run_id} {self.epoch}\\n")
     return plain(self)
 trainer.Trainer.train_epoch = logged
-trainer.CHECKPOINT_INTERVAL_S = 0.0
+fitting.CHECKPOINT_INTERVAL_S = 0.0
 frame = engines.sweep(configs(epochs=int(sys.argv[3])), runs_root=sys.argv[1])
 sys.exit(not (frame["status"] == "done").all())
 """
