@@ -19,6 +19,7 @@ network between the nodes), ``job_script_prologue`` (a list of lines, e.g. ``mod
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,18 @@ DEFAULT_FILE = "slurm.yaml"
 REQUIRED = ("cores", "memory", "walltime")
 # Ours to set: one run at a time on each worker, in this environment.
 RESERVED = ("job_cpu", "n_workers", "processes", "nanny", "job_cls", "asynchronous", "loop")
+
+
+# Text that Slurm or Dask would take for something else: 4096 is bytes to the one and MB to the other.
+TEXTS = {
+    "memory": (r"\d+(\.\d+)? ?[KMGT]i?B", "an amount with its unit, such as 32GB"),
+    "walltime": (r"(\d+-)?\d+:\d\d(:\d\d)?", "a time such as 04:00:00 or 2-00:00:00"),
+    "queue": (r"\S+", "the name of a partition"),
+    "account": (r"\S+", "the name of an account"),
+    "interface": (r"\S+", "the name of a network interface"),
+    "log_directory": (r".+", "a folder"),
+}
+LISTS = ("job_script_prologue", "job_extra_directives", "job_directives_skip", "worker_extra_args")
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -63,6 +76,16 @@ def read(path: str | Path) -> dict[str, Any]:
     _require_whole(path, options, "jobs", 1, None)
     _require_whole(path, options, "gpus", 0, 1)
     _require_whole(path, options, "cores", 1, None)
+    for name, (pattern, meant) in TEXTS.items():
+        value = options.get(name)
+        if value is not None and not (isinstance(value, str) and re.fullmatch(pattern, value)):
+            raise ConfigError(f"Expected `{name}` in {str(path)!r} to be {meant}, got {value!r}.")
+    for name in LISTS:
+        value = options.get(name, [])
+        if not isinstance(value, list) or not all(isinstance(line, str) for line in value):
+            raise ConfigError(
+                f"Expected `{name}` in {str(path)!r} to be a list of lines, [...], got {value!r}."
+            )
     return options
 
 

@@ -34,7 +34,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from hml_core.errors import ConfigError
 from hml_core.system import devices, files, yaml_files
@@ -229,7 +228,7 @@ def _one(
     environment.setdefault("OMP_NUM_THREADS", str(cores))
     with tempfile.TemporaryDirectory() as folder, job.log.open("wb") as log:
         given = Path(folder) / "parameters.yaml"
-        given.write_text(yaml.safe_dump(dict(job.parameters)), encoding="utf-8")
+        given.write_text(yaml_files.text(job.parameters), encoding="utf-8")
         command = [
             sys.executable,
             "-m",

@@ -1,0 +1,82 @@
+"""YAML as people mean it, in files and for -p alike; what explodes or stands twice is refused at once."""
+
+from __future__ import annotations
+
+import pytest
+
+from hml_core.errors import ConfigError
+from hml_core.system import yaml_files
+
+MEANT = {
+    "010": 10,
+    "[08]": [8],
+    "10:00:00": "10:00:00",
+    "2020-01-01": "2020-01-01",
+    "yes": "yes",
+    "on": "on",
+    "true": True,
+    "1e4": 1e4,
+    "1E-3": 1e-3,
+    "32GB": "32GB",
+    "[ce, hml1]": ["ce", "hml1"],
+    "~": None,
+    "0x10": 16,
+    ".inf": float("inf"),
+}
+LAUGHS = "a0: &a0 [x, x]\n" + "".join(
+    f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}, *a{n - 1}]\n" for n in range(1, 40)
+)
+REFUSED = {
+    "an alias": ("a: &x [1]\nb: *x\n", "line 2 holds the alias '\\*x'"),
+    "a list that holds itself": ("a: &x [*x]\n", "the alias '\\*x'"),
+    "a billion laughs": (LAUGHS, "the alias"),
+    "a key twice": ("epochs: 3\nepochs: 4\n", 'found duplicate key "epochs"'),
+    "a number for a name": ("3: 4\n", "got 3 \\(int\\) for a name"),
+    "nothing for a name": ("~: 4\n", "got None"),
+    "a list for a name": ("? [1]\n: 4\n", "for a name"),
+    "a list": ("- 1\n", "`name: value` lines"),
+    "an object": (
+        "a: !!python/object/apply:os.system [true]\n",
+        "could not determine a constructor",
+    ),
+    "a merge": ("base: &b {x: 1}\nother:\n  <<: *b\n", "the alias"),
+    "a hundred levels": ("a: " + "[" * 100 + "]" * 100 + "\n", "more than 50 levels"),
+    "a tab": ("a:\n\tb: 1\n", "line 2"),
+    "a number beyond all": ("a: " + "9" * 5000 + "\n", "Cannot read"),
+    "too much": ("a: " + "x" * 2**20, "at most 1,048,576 characters"),
+}
+
+
+@pytest.mark.parametrize("text", MEANT)
+def test_values_are_what_people_mean(text, tmp_path):
+    (tmp_path / "file.yaml").write_text(f"name: {text}\n")
+    assert yaml_files.value(text, "it") == MEANT[text]
+    assert yaml_files.read(tmp_path / "file.yaml") == {"name": MEANT[text]}
+    assert yaml_files.value(yaml_files.text({"name": MEANT[text]}), "it") == {"name": MEANT[text]}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_nobody_means_is_refused(case, tmp_path):
+    content, told = REFUSED[case]
+    (tmp_path / "file.yaml").write_text(content)
+    with pytest.raises(ConfigError, match=told):
+        yaml_files.read(tmp_path / "file.yaml")
+
+
+@pytest.mark.parametrize(
+    "text", ["010", "yes", "1e4", "null", "10:00", "a: b", "- x", "2020-01-01", ""]
+)
+def test_text_comes_back_as_text(text):
+    assert yaml_files.value(yaml_files.text({"a": text}), "it") == {"a": text}
+
+
+def test_what_is_no_plain_file_is_refused(tmp_path):
+    import os
+
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match="Expected a file"):
+        yaml_files.read(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match="Expected a file"):
+        yaml_files.read(tmp_path)
+    (tmp_path / "marked").write_bytes(b"\xef\xbb\xbfa: 1\n")
+    assert yaml_files.read(tmp_path / "marked") == {"a": 1}
