@@ -75,6 +75,15 @@ def test_a_dry_run_prints_runs_and_script_and_submits_nothing(tmp_path, monkeypa
         ({"jobs": 0}, "`jobs` in .* to be a whole number ≥ 1, got 0"),
         ({"jobs": "many"}, "`jobs` in .* got 'many'"),
         ({"gpus": 2}, "`gpus` in .* to be 0 or 1, got 2"),
+        ({"memory": 4096}, "`memory` in .* to be an amount with its unit, such as 32GB, got 4096"),
+        ({"memory": "4096"}, "`memory` in .* with its unit"),
+        ({"walltime": 36000}, "`walltime` in .* to be a time such as 04:00:00 .* got 36000"),
+        ({"queue": ["gpu"]}, "`queue` in .* to be the name of a partition"),
+        (
+            {"job_script_prologue": "module load x"},
+            "`job_script_prologue` in .* to be a list of lines",
+        ),
+        ({"job_extra_directives": [1]}, "`job_extra_directives` in .* to be a list of lines"),
     ],
 )
 def test_a_wrong_file_is_refused_with_what_is_wrong(change, message, tmp_path):
