@@ -11,6 +11,7 @@ from data_prep.cli import prepare
 from hml_core import __version__
 from hml_core.errors import HmlError
 from hml_core.system import yaml_files
+from hml_lab.run_records import runs
 from hml_lab.train import train
 
 
@@ -198,6 +199,7 @@ def _cost(configs: list[Any], frame: Any) -> str:
 
 main.add_command(prepare)
 main.add_command(train)
+main.add_command(runs)
 
 
 # hml doctor ---------------------------------------------------------------------------------------

@@ -1,0 +1,146 @@
+"""``hml runs``: what lies in a folder of run records, whether it holds, and small copies of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from hml_core.runs import Run
+
+_ROOT = click.option(
+    "--runs-root",
+    type=click.Path(path_type=Path),
+    default=Path("results/runs"),
+    show_default=True,
+    help="Where run records lie.",
+)
+
+
+@click.group()
+def runs() -> None:
+    """List, show, verify and export run records."""
+
+
+@runs.command(name="list")
+@_ROOT
+@click.option(
+    "-w",
+    "--where",
+    "wanted",
+    type=(str, str),
+    multiple=True,
+    metavar="FIELD VALUE",
+    help="Only runs whose field has this value (read as YAML); repeatable.",
+)
+@click.option("--csv", "as_csv", is_flag=True, help="Every column, as CSV.")
+def list_runs(runs_root: Path, wanted: tuple[tuple[str, str], ...], as_csv: bool) -> None:
+    """A line for every finished run: its id, what it trained, its balanced accuracy."""
+    frame = _finished(runs_root, wanted)
+    if as_csv:
+        click.echo(frame.to_csv(index=False), nl=False)
+        return
+    for row in frame.to_dict("records"):
+        score = 100 * row["last_balanced_accuracy"]
+        click.echo(f"{score:6.2f} %  epoch {row['last_epoch']:<4} {row['run_id']}")
+    click.echo(f"{len(frame)} finished runs in {runs_root}; balanced accuracy on test, last epoch.")
+
+
+def _finished(runs_root: Path, wanted: tuple[tuple[str, str], ...]) -> pd.DataFrame:
+    from hml_core import runs as records
+    from hml_core.errors import ConfigError, RunError
+    from hml_core.system import yaml_files
+
+    if not runs_root.is_dir():
+        raise RunError(f"There is no folder {str(runs_root)!r} with run records.")
+    frame = records.load(runs_root)
+    for name, text in wanted:
+        value = yaml_files.value(text, f"field {name!r}")
+        if len(frame) and name not in frame:
+            raise ConfigError(f"Runs have no field {name!r}: expected one of {', '.join(frame)}.")
+        frame = frame[frame[name] == value] if len(frame) else frame
+    return frame
+
+
+@runs.command()
+@click.argument("run_id")
+@_ROOT
+def show(run_id: str, runs_root: Path) -> None:
+    """Config, environment and metrics of the run RUN_ID; the beginning or end of an id is enough."""
+    import json
+
+    run = find(run_id, runs_root)
+    environment = json.loads((run.path / "environment.json").read_text())
+    metrics = {key: value for key, value in run.selection().items() if not isinstance(value, list)}
+    told = {"run_id": run.run_id, "record": str(run.path), "config": run.config.to_dict()}
+    told |= {"environment": environment, "last epoch": metrics, "branch": run.metrics.get("branch")}
+    told["trained_epochs"] = run.trained_epochs
+    click.echo(json.dumps(_without_nan(told), indent=2, ensure_ascii=False))
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    return None if value != value else value
+
+
+def find(run_id: str, runs_root: Path) -> Run:
+    """The run of that id, or the only one whose id begins or ends so; RunError otherwise."""
+    from hml_core.errors import RunError
+    from hml_core.runs import Run
+
+    ids = [path.parent.name for path in sorted(runs_root.glob("*/metrics.json"))]
+    fitting = [name for name in ids if name == run_id]
+    fitting = fitting or [name for name in ids if name.startswith(run_id) or name.endswith(run_id)]
+    if len(fitting) == 1:
+        return Run(runs_root / fitting[0]).verify(published=True)
+    if not fitting:
+        raise RunError(f"No finished run in {str(runs_root)!r} is called {run_id!r}.")
+    raise RunError(f"{len(fitting)} runs fit {run_id!r}: {', '.join(fitting[:5])}, …")
+
+
+@runs.command()
+@_ROOT
+def verify(runs_root: Path) -> None:
+    """Check every file of every finished run against its checksum.
+
+    The exit status is 1 if one does not hold.
+    """
+    from hml_core.errors import RunError
+    from hml_core.runs import Run
+
+    checked = broken = 0
+    for path in sorted(runs_root.glob("*/metrics.json")):
+        checked += 1
+        try:
+            Run(path.parent).verify(published=True)
+        except RunError as error:
+            broken += 1
+            click.echo(str(error), err=True)
+    if not checked:
+        raise RunError(f"There is no finished run in {str(runs_root)!r}.")
+    click.echo(f"{checked} finished runs in {runs_root}, {checked - broken} hold.")
+    if broken:
+        raise SystemExit(1)
+
+
+@runs.command()
+@click.argument("destination", type=click.Path(path_type=Path))
+@_ROOT
+def export(destination: Path, runs_root: Path) -> None:
+    """Copy finished runs to DESTINATION in a compact form, which is read like a record.
+
+    It holds the class that was predicted for each test image and how sure the network was, no logits: at
+    most 150 kB for 10,000 images.
+    """
+    from hml_core import runs as records
+    from hml_core.errors import RunError
+
+    written = records.export(runs_root, destination)
+    if not written:
+        raise RunError(f"There is no finished run in {str(runs_root)!r} to export.")
+    click.echo(f"{len(written)} records in {destination}")
