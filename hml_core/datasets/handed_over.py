@@ -46,6 +46,11 @@ def check(config: RunConfig, splits: Splits) -> None:
             f"Expected `train_indices` of shape {splits.train.targets.shape}, one for each training image "
             f"of {config.dataset!r}, got {splits.train_indices.shape}."
         )
+    if splits.class_groups and len(splits.class_groups) != splits.num_classes:
+        raise DataError(
+            f"Expected `class_groups` of {config.dataset!r} to be empty or one for each of "
+            f"{splits.num_classes} classes, got {len(splits.class_groups)}."
+        )
     _require_channels(config, splits)
 
 

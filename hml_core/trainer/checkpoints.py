@@ -55,6 +55,13 @@ def restore(trainer: Trainer, state: dict[str, Any]) -> None:
     phase = trainer.phase
     trainer.model.load_state_dict(state["model"])
     groups = phase.optimizer.state_dict()["param_groups"]  # of this device, not of the checkpoint's
+    given, wanted = (
+        [group["params"] for group in some] for some in (state["optimizer"]["param_groups"], groups)
+    )
+    if given != wanted:
+        raise ValueError(
+            f"its optimiser moves {sum(map(len, given))} tensors, the stage {sum(map(len, wanted))}"
+        )
     phase.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
     if phase.averaged is not None:
         phase.averaged.load_state_dict(state["averaged"])
