@@ -36,10 +36,10 @@ def test_a_captured_run_goes_as_an_eager_one(recipe, optimizer, monkeypatch):
     given = config(recipe=recipe, optimizer=optimizer, precision="float32", **rate)
     splits, device = datasets.load(given), torch.device("cuda", 0)
     captured = whole(Trainer(given, splits, device))
-    assert isinstance(captured.step, GraphedStep)
-    assert captured.step.failure is None
-    assert captured.step.captured, "nothing was captured"
-    monkeypatch.setattr("hml_core.trainer.loop.GraphedStep", lambda step: step)
+    assert isinstance(captured.phase.step, GraphedStep)
+    assert captured.phase.step.failure is None
+    assert captured.phase.step.captured, "nothing was captured"
+    monkeypatch.setattr("hml_core.trainer.phase.GraphedStep", lambda step: step)
     eager = whole(Trainer(given, splits, device))
     losses = [[row["train_loss"] for row in one.history] for one in (captured, eager)]
     np.testing.assert_allclose(losses[0][:3], losses[1][:3], rtol=0.02)
@@ -58,7 +58,7 @@ def test_nothing_in_a_step_waits_for_the_device():
                 next(steps)
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    assert one.step.captured
+    assert one.phase.step.captured
 
 
 def test_runs_that_take_turns_end_as_alone(tmp_path):
@@ -108,8 +108,8 @@ def test_captured_micro_batches_go_as_eager_ones(monkeypatch):
     given = config(recipe="hml1", precision="float32", micro_batch_size=8, ema_decay=0.9)
     splits, device = datasets.load(given), torch.device("cuda", 0)
     captured = whole(Trainer(given, splits, device))
-    assert captured.step.captured, "nothing was captured"
-    monkeypatch.setattr("hml_core.trainer.loop.GraphedStep", lambda step: step)
+    assert captured.phase.step.captured, "nothing was captured"
+    monkeypatch.setattr("hml_core.trainer.phase.GraphedStep", lambda step: step)
     eager = whole(Trainer(given, splits, device))
     losses = [[row["train_loss"] for row in one.history] for one in (captured, eager)]
     np.testing.assert_allclose(losses[0][:3], losses[1][:3], rtol=0.02)

@@ -77,13 +77,13 @@ def test_a_step_takes_all_that_changes_from_its_batch(fields, tiny, monkeypatch)
     splits = datasets.load(config)
     expected = end(config, splits)
     captures = PretendCapture()
-    build = Trainer._build_step
+    build = Trainer.build_step
 
     def graphed(self):
         build(self)
-        self.step = GraphedStep(self.update, captures)
+        self.phase.step = GraphedStep(self.phase.update, captures)
 
-    monkeypatch.setattr(Trainer, "_build_step", graphed)
+    monkeypatch.setattr(Trainer, "build_step", graphed)
     weights, losses, confidence = end(config, splits)
     assert captures.captures >= len(config.stages), "captured anew in every stage"
     assert torch.equal(weights, expected[0])

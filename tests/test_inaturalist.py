@@ -305,12 +305,12 @@ def test_gradients_and_statistics_of_micro_batches_are_those_of_their_mean(minia
 
     def kept(batch):
         batches.append(batch)
-        return one.update(batch)
+        return one.phase.update(batch)
 
     running = one.train_epoch()
-    one._enter_stage(0)
-    one._build_step()
-    one.step = kept
+    one.enter_stage(0)
+    one.build_step()
+    one.phase.step = kept
     next(running)
     running.close()
     (batch,) = batches
@@ -331,7 +331,7 @@ def test_gradients_and_statistics_of_micro_batches_are_those_of_their_mean(minia
     torch.testing.assert_close(one.model.conv1.weight, expected, rtol=1e-4, atol=1e-6)
     mean = 0.9 * before["bn1.running_mean"] + 0.1 * torch.stack(means).mean(dim=0)
     torch.testing.assert_close(one.model.bn1.running_mean, mean, rtol=1e-4, atol=1e-6)
-    assert {layer.momentum for layer, _ in one.update.norms} == {0.1}
+    assert {layer.momentum for layer, _ in one.phase.update.norms} == {0.1}
 
 
 @pytest.mark.parametrize("mix", ["none", "remix"])
@@ -340,10 +340,10 @@ def test_micro_batches_add_up_to_the_mean_of_the_batch(recipe, mix, miniature):
     """PyTorch's weighted mean divides by the weights of the whole batch, not of each part of it."""
     config = small(recipe=recipe, mix=mix)
     trainer = Trainer(config, datasets.load(config, miniature), CPU)
-    trainer._enter_stage(0)
-    trainer._build_step()
-    _, batches = trainer._begin_epoch()
-    batch, update = next(batches), trainer.update
+    trainer.enter_stage(0)
+    trainer.build_step()
+    _, batches = trainer.batches.of_epoch(0, "instance")
+    batch, update = next(batches), trainer.phase.update
     assert len(batch) == 4
     logits = [torch.randn(len(part.target), 24, requires_grad=True) for part in batch]
     parts = zip(logits, batch, update._shares(batch), strict=True)
@@ -368,11 +368,11 @@ def test_the_average_of_the_weights_is_what_is_evaluated(miniature):
     average = seen[0]
     for weight in seen[1:]:
         average = 0.5 * average + 0.5 * weight
-    torch.testing.assert_close(trainer.averaged.module.linear.weight, average)
+    torch.testing.assert_close(trainer.phase.averaged.module.linear.weight, average)
     evaluated = []
     trainer.evaluator.evaluate = lambda model, *_: evaluated.append(model) or {}
     trainer.end_epoch()
-    assert evaluated == [trainer.averaged.module]
+    assert evaluated == [trainer.phase.averaged.module]
 
 
 def test_a_compiled_network_trains_as_a_plain_one(miniature, tmp_path, monkeypatch):

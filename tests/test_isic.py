@@ -249,7 +249,7 @@ def test_the_first_tensors_are_frozen(root):
     changed = [not old.equal(new) for old, new in zip(before, tensors, strict=True)]
     assert not any(c for c, f in zip(changed, frozen, strict=True) if f)
     assert all(c for c, f in zip(changed, frozen, strict=True) if not f)
-    assert isinstance(trainer.optimizer, torch.optim.Adam)
+    assert isinstance(trainer.phase.optimizer, torch.optim.Adam)
 
 
 @pytest.mark.parametrize("name", ["efficientnet_b3", "resnet18"])

@@ -156,8 +156,8 @@ def test_stages_switch_where_the_recipe_says(tiny, tmp_path, monkeypatch):
     original = Trainer.end_epoch
 
     def spy(self):
-        weight = getattr(self.criterion, "weight", None)
-        seen.append((type(self.criterion).__name__, weight is not None, self.sampler))
+        weight = getattr(self.phase.criterion, "weight", None)
+        seen.append((type(self.phase.criterion).__name__, weight is not None, self.phase.sampler))
         original(self)
 
     monkeypatch.setattr(Trainer, "end_epoch", spy)

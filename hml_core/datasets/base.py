@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from hml_core import imbalance
+from hml_core.datasets.targets import check_targets
 from hml_core.errors import DataError
 
 
@@ -190,9 +191,11 @@ def make_long_tailed(
     Raises
     ------
     DataError
-        For a class that has fewer images than the subset asks for, or too few for a validation image.
+        For targets that are no classes, and for a class that has fewer images than the subset asks for, or
+        too few for a validation image.
     """
     num_classes = len(class_names)
+    check_targets(f"the train split of {name!r}", train.targets, num_classes)
     available = np.bincount(train.targets, minlength=num_classes)
     try:
         if imbalance_type == "natural":

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hml_core.config import RunConfig
+from hml_core.datasets import LabelledImages, Splits
 from hml_core.errors import ConfigError, DataError
 from hml_core.trainer.world import World
 
 CONFIDENCE_BINS = 20  # of the true-class probability, equally wide
+
+Item = TypeVar("Item")
 
 
 def micro_batches(config: RunConfig, world: World) -> tuple[int, int]:
@@ -87,6 +93,13 @@ class Shares:
             return self.images // self.config.batch_size
         return -(-self.images // self.config.batch_size)
 
+    @property
+    def smallest(self) -> int:
+        """Images that pass the network together, at the least."""
+        if self.is_split:
+            return self.micro_batch
+        return self.images % self.micro_batch or self.micro_batch
+
     def places(self, first_step: int) -> Tensor:
         """Places in an epoch's order that this process works on, from a step on; int64 on the CPU."""
         size = self.config.batch_size
@@ -101,28 +114,138 @@ class Shares:
             yield slice(start, min(start + self.micro_batch, number))
 
 
-@dataclass
+def require_batch_statistics(
+    model: nn.Module, shares: Shares, splits: Splits, device: torch.device
+) -> None:
+    """No batch norm that gets one value of a channel: from that it cannot take a deviation.
+
+    Raises
+    ------
+    ConfigError
+        Where a batch of one image meets a layer whose maps are single points.
+    """
+    if shares.smallest > 1 or not any(stage.trains == "all" for stage in shares.config.stages):
+        return
+    side = (shares.config.image_size,) * 2
+    if isinstance(splits.train, LabelledImages):
+        side = splits.train.images.shape[1:3]
+    single: list[nn.Module] = []
+    watched = [
+        layer.register_forward_pre_hook(
+            lambda layer, given: single.append(layer) if given[0][:, 0].numel() == 1 else None
+        )
+        for layer in model.modules()
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm)
+    ]
+    model.eval()  # where one image is enough, and nothing is drawn
+    try:
+        with torch.inference_mode():
+            model(torch.zeros(1, splits.channels, *side, device=device))
+    finally:
+        model.train()
+        for hook in watched:
+            hook.remove()
+    if single:
+        name, given = "batch_size", shares.config.batch_size
+        if shares.is_split:
+            name, given = "micro_batch_size", shares.micro_batch
+        other = next(number for number in itertools.count(given + 1) if shares.images % number != 1)
+        raise ConfigError(
+            f"Of {shares.images:,} training images some would pass the network alone, and batch norm "
+            f"takes no statistics of one value: expected another `{name}`, such as {other}, got {given}."
+        )
+
+
+@dataclass(frozen=True)
+class Sums:
+    """What an epoch has come to so far, over all processes, on the CPU.
+
+    Parameters
+    ----------
+    losses : Tensor
+        float32 (steps,), the mean loss of every step that is done.
+    correct : Tensor
+        int64 (), images whose class had the largest logit.
+    counts : Tensor
+        int32 (C, BINS), see :func:`histogram`.
+    """
+
+    losses: Tensor
+    correct: Tensor
+    counts: Tensor
+
+
 class Epoch:
     """How far the epoch is that is being trained.
 
-    ``losses`` float32 (steps,), ``correct`` () and what :meth:`confidence_counts` counts are this
-    process's part of sums over all processes; what was done before a restart belongs to the first one's.
+    Sums are this process's part of those over all processes; what was done before a restart belongs to
+    the first one's.
+
+    Parameters
+    ----------
+    shares : Shares
+    num_classes : int
+    device : torch.device
+    state : mapping, optional
+        Of an epoch that was begun before a restart, see :meth:`state`.
     """
 
-    step: int
-    losses: Tensor
-    correct: Tensor
-    counts: Tensor  # int32 (C, BINS) on the CPU, from before a restart
-    confidence: Tensor  # of the true class, of this process's images since the restart
-    targets: Tensor  # of the same images
-    seen: int = 0  # of them
-    seconds: float = 0.0
-    waiting: float = 0.0  # seconds for images
+    def __init__(
+        self,
+        shares: Shares,
+        num_classes: int,
+        device: torch.device,
+        state: dict[str, Any] | None = None,
+    ) -> None:
+        self.shares, self.world = shares, shares.world
+        self.step = 0  # steps done
+        self.seconds = self.waiting = 0.0  # in all, and for images
+        self.losses = torch.zeros(shares.steps, device=device)
+        self.correct = torch.zeros((), dtype=torch.int64, device=device)
+        self.counts = torch.zeros(  # from before a restart
+            (num_classes, CONFIDENCE_BINS), dtype=torch.int32
+        )
+        if state is not None:
+            self.step, self.seconds, self.waiting = (
+                state[name] for name in ("step", "seconds", "waiting")
+            )
+            if self.world.is_first:
+                self.losses = state["losses"].to(device)
+                self.correct = state["correct"].to(device)
+                self.counts = state["counts"]
+        self.expect(torch.empty(0, dtype=torch.int64, device=device))
 
-    def confidence_counts(self) -> Tensor:
-        """int32 (C, BINS): how many images of each class have had which probability of it."""
+    def expect(self, targets: Tensor) -> None:
+        """The classes (M,) of this process's images from here on."""
+        self.targets, self.seen = targets, 0
+        self.confidence = torch.empty(len(targets), device=targets.device)  # of the true class
+
+    def await_next(self, batches: Iterator[Item]) -> Item:
+        """The next batch; the wait for it is counted. One that a process cannot read stops all."""
+        asked = time.perf_counter()
+        with self.world.together():
+            batch = next(batches)
+        self.waiting += time.perf_counter() - asked
+        return batch
+
+    def add(self, loss: Tensor, confidence: Tensor, hits: Tensor) -> None:
+        """What a step gave: mean loss (), probability of the true class (B,), hits ()."""
+        self.losses[self.step] = loss / self.world.size
+        self.confidence[self.seen : self.seen + len(confidence)] = confidence
+        self.correct += hits
+        self.seen += len(confidence)
+        self.step += 1
+
+    def sums(self) -> Sums:
+        """All processes must call it."""
         known = histogram(self.confidence[: self.seen], self.targets[: self.seen], len(self.counts))
-        return self.counts + known
+        parts = (self.losses, self.correct, self.counts + known)
+        return Sums(*(self.world.total(part) for part in parts))
+
+    def state(self, sums: Sums) -> dict[str, Any]:
+        """What a checkpoint holds of it."""
+        times = {"step": self.step, "seconds": self.seconds, "waiting": self.waiting}
+        return {**times, **vars(sums)}
 
 
 def histogram(confidence: Tensor, targets: Tensor, num_classes: int) -> Tensor:

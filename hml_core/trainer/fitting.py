@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,15 +11,15 @@ import torch
 
 from hml_core import datasets
 from hml_core.config import RunConfig
-from hml_core.datasets import LabelledFiles
+from hml_core.datasets import handed_over
 from hml_core.errors import ConfigError, DataError, RunError
-from hml_core.runs import Run, RunFolder, environment
+from hml_core.runs import Run
 from hml_core.system import devices
-from hml_core.system.progress import Progress
-from hml_core.trainer.beginnings import Beginnings
 from hml_core.trainer.branches import Point
 from hml_core.trainer.epochs import micro_batches
-from hml_core.trainer.loop import NonFiniteLossError, Trainer
+from hml_core.trainer.loop import NonFiniteLossError, Trainer, train
+from hml_core.trainer.recorder import Recorder
+from hml_core.trainer.views import branch_off
 from hml_core.trainer.world import ALONE, World
 
 __all__ = ["NonFiniteLossError", "Trainer", "exhaust", "fit", "training"]
@@ -127,202 +126,116 @@ def training(
         micro_batches(config, world)
         if isinstance(checkpoint_steps, bool) or checkpoint_steps < 1:
             raise ConfigError(f"Expected `checkpoint_steps` ≥ 1, got {checkpoint_steps!r}.")
-    _require_same_options(config, checkpoint_steps, world)
+    world.require_same({**config.to_dict(), "checkpoint_steps": checkpoint_steps})
     devices.keep_freed_memory()
-    recorder = _Recorder(
-        config, data_root, runs_root, where, progress, checkpoint_steps, world, points
-    )
-    with contextlib.closing(recorder.training(wait)) as steps:
-        while True:
-            with devices.current(where), devices.algorithms(config.deterministic):
-                try:
-                    next(steps)
-                except StopIteration as stop:
-                    return stop.value
-            yield
-
-
-class _Recorder:
-    """A run between its record and its trainer. Only the first process reads and writes the record."""
-
-    def __init__(
-        self,
-        config: RunConfig,
-        data_root: str | Path | None,
-        runs_root: str | Path,
-        device: torch.device,
-        progress: bool,
-        checkpoint_steps: int,
-        world: World,
-        points: Sequence[Point],
-    ) -> None:
-        self.points, self.beginnings = points, Beginnings(runs_root, points)
-        self.config, self.data_root, self.runs_root = config, data_root, runs_root
-        self.device, self.world = device, world
-        self.progress = progress and world.is_first
-        self.checkpoint_steps = checkpoint_steps
-
-    def training(self, wait: float | None) -> Generator[None, None, Run]:
-        """The whole way, resting after every step."""
-        folder = self.world.from_first(lambda: RunFolder(self.runs_root, self.config))
-        with contextlib.ExitStack() as held:
-            with self.world.together():
-                if self.world.is_first:
-                    held.enter_context(folder.locked(wait))
-            done = self.world.from_first(folder.finished)
-            if done is not None:
-                made_from = self.world.from_first(lambda: done.manifest["sha256"])
-                with self.world.together():
-                    self._require_images(made_from)
-                return done
-            held.callback(self.beginnings.release)
-            beginning = self.world.from_first(lambda: self._take_beginning(folder, wait))
-            trainer = self._begin(folder, beginning)
-            del beginning
-            try:
-                return (yield from self._run_to_end(trainer, folder))
-            except Exception as error:
-                if self.world.is_first:
-                    cause = self.world.cause(error)
-                    folder.fail(cause, resumable=not isinstance(cause, NonFiniteLossError))
-                raise
-
-    def _require_images(self, made_from: str) -> None:
-        """A config names a data set, not its files: refuse a record made from other images.
-
-        Without the files there is nothing to compare, and the record stands.
-        """
-        try:
-            splits = datasets.load(self.config, self.data_root)
-        except DataError:
-            return
-        if splits.manifest()["sha256"] != made_from:
-            raise RunError(
-                f"The run {self.config.run_id} was made from other images than those in "
-                f"{str(self.data_root)!r}: expected another `runs_root` for other data."
-            )
-
-    def _take_beginning(self, folder: RunFolder, wait: float | None) -> dict[str, Any] | None:
-        """What another run has trained already of this one, if this one has not begun."""
-        if not self.points or folder.has_begun(self.runs_root, self.config):
-            return None
-        return self.beginnings.take(wait)
-
-    def _begin(self, folder: RunFolder, beginning: dict[str, Any] | None) -> Trainer:
-        """A trainer where the run stands."""
-        config, world = self.config, self.world
-        with world.together():
-            splits = datasets.load(config, self.data_root)
-            manifest = splits.manifest()
-            trainer = Trainer(config, splits, self.device, world, self.points)
-        if len(set(world.all(manifest["sha256"]))) > 1:
-            raise RunError(
-                f"The processes see different images in {str(self.data_root)!r}: expected the same "
-                "`data_root` on every host."
-            )
-        record = environment.describe(self.device, trainer.autocast_dtype, world.size)
-        checkpoint = world.from_first(lambda: folder.begin(record, manifest))
-        self.images = manifest["sha256"]
-        if checkpoint is None:
-            return self._branched_off(trainer, beginning)
-        unfit: str | None = None
-        with world.together():
-            try:
-                trainer.restore(checkpoint)
-            except torch.OutOfMemoryError:
-                raise
-            except UNFIT as error:
-                unfit = str(error)
-        if any(found := world.all(unfit)):
-            reason = next(filter(None, found))
-            trainer = Trainer(config, splits, self.device, world, self.points)
-
-            def anew() -> None:
-                folder.set_aside(
-                    f"The checkpoint of the run {config.run_id} is unusable ({reason})."
-                )
-                folder.begin(record, manifest)
-
-            world.from_first(anew)
-        if world.is_first:
-            self.beginnings.continue_after(trainer.epoch)
-        return trainer
-
-    def _branched_off(self, trainer: Trainer, beginning: dict[str, Any] | None) -> Trainer:
-        """The trainer at the end of a beginning, or as it is where that is none of this run's."""
-        if beginning is None or beginning["images"] != self.images:
-            return trainer
-        unfit = False
-        with self.world.together():
-            try:
-                trainer.branch_off(beginning)
-            except torch.OutOfMemoryError:
-                raise
-            except UNFIT:
-                unfit = True
-        if any(self.world.all(unfit)):
-            return Trainer(self.config, trainer.splits, self.device, self.world, self.points)
-        return trainer
-
-    def _run_to_end(self, trainer: Trainer, folder: RunFolder) -> Generator[None, None, Run]:
-        last = time.monotonic()
-        # Epochs of small images are short, those of files may take an hour.
-        by_step = isinstance(trainer.splits.train, LabelledFiles)
-        number, unit = (trainer.steps, "steps") if by_step else (1, "epochs")
-        bar = Progress(
-            self.config.epochs * number,
-            self.config.run_id,
-            enabled=self.progress,
-            initial=trainer.epoch * number + (trainer.step_of_epoch if by_step else 0),
-            unit=unit,
+    with _Settings(where, config.deterministic) as settings:
+        recorder = Recorder(
+            config,
+            runs_root,
+            world,
+            points,
+            checkpoint_steps=checkpoint_steps,
+            interval=CHECKPOINT_INTERVAL_S,
+            progress=progress,
         )
-        with bar:
-            while not trainer.done:
-                for _ in trainer.train_epoch():
-                    if by_step:
-                        bar.update(trainer.headline())
-                    if trainer.step_of_epoch % self.checkpoint_steps == 0:
-                        self._checkpoint(trainer, folder)
-                        last = time.monotonic()
-                    yield
-                trainer.end_epoch()
-                if self.world.from_first(lambda: trainer.epoch in self.beginnings.promised):
-                    self._leave_beginning(trainer)
-                if not by_step:
-                    bar.update(trainer.headline())
-                due = time.monotonic() - last >= CHECKPOINT_INTERVAL_S
-                if self.world.from_first(lambda due=due: due):
-                    self._checkpoint(trainer, folder)
-                    last = time.monotonic()
-        results, arrays = trainer.results(), trainer.arrays()
-
-        def finish() -> Run:
-            folder.write_history(trainer.history)
-            return folder.finish(results, arrays)
-
-        return self.world.from_first(finish)
-
-    def _leave_beginning(self, trainer: Trainer) -> None:
-        content = {"images": self.images, **trainer.beginning()}
-        self.world.from_first(lambda: self.beginnings.leave(trainer.epoch, content))
-
-    def _checkpoint(self, trainer: Trainer, folder: RunFolder) -> None:
-        state = trainer.state()
-
-        def write() -> None:
-            folder.checkpoint(state)
-            folder.write_history(trainer.history)
-
-        self.world.from_first(write)
+        with recorder.held(wait):
+            if (done := recorder.finished()) is not None:
+                made_from = recorder.images_of(done)
+                with world.together():
+                    _require_images(config, data_root, made_from)
+                return done
+            trainer = _trainer(config, data_root, where, world, points, recorder, wait)
+            with recorder.watching(trainer):
+                for _ in train(trainer, recorder):
+                    with settings.aside():
+                        yield
+                return recorder.finish(trainer)
 
 
-def _require_same_options(config: RunConfig, checkpoint_steps: int, world: World) -> None:
-    """On several hosts people type the same command several times."""
-    told = world.all({**config.to_dict(), "checkpoint_steps": checkpoint_steps})
-    for rank, other in enumerate(told):
-        for name, value in other.items():
-            if value != told[0][name]:
-                raise ConfigError(
-                    f"Expected the same options for every process: `{name}` is {told[0][name]!r} for "
-                    f"process 0 and {value!r} for process {rank}."
-                )
+class _Settings:
+    """What torch is set to while a run computes, and not while others have their turn."""
+
+    def __init__(self, device: torch.device, deterministic: bool) -> None:
+        self.device, self.deterministic = device, deterministic
+        self.stack = contextlib.ExitStack()
+
+    def __enter__(self) -> _Settings:
+        self.stack.enter_context(devices.current(self.device))
+        self.stack.enter_context(devices.algorithms(self.deterministic))
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.stack.close()
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """Inside the block torch is set as it was before."""
+        self.stack.close()
+        try:
+            yield
+        finally:
+            self.__enter__()
+
+
+def _require_images(config: RunConfig, data_root: str | Path | None, made_from: str) -> None:
+    """A config names a data set, not its files: refuse a record made from other images.
+
+    Without the files there is nothing to compare, and the record stands.
+    """
+    try:
+        splits = datasets.load(config, data_root)
+    except DataError:
+        return
+    if splits.manifest()["sha256"] != made_from:
+        raise RunError(
+            f"The run {config.run_id} was made from other images than those in "
+            f"{str(data_root)!r}: expected another `runs_root` for other data."
+        )
+
+
+def _trainer(
+    config: RunConfig,
+    data_root: str | Path | None,
+    device: torch.device,
+    world: World,
+    points: Sequence[Point],
+    recorder: Recorder,
+    wait: float | None,
+) -> Trainer:
+    """A trainer where the run stands: at its checkpoint, where another run left it, or at epoch 0."""
+    beginning = recorder.beginning(wait)
+    with world.together():
+        splits = datasets.load(config, data_root)
+        handed_over.check(config, splits)
+        manifest = splits.manifest()
+        trainer = Trainer(config, splits, device, world, points)
+    if len(set(world.all(manifest["sha256"]))) > 1:
+        raise RunError(
+            f"The processes see different images in {str(data_root)!r}: expected the same "
+            "`data_root` on every host."
+        )
+    checkpoint, unfit = recorder.begin(trainer, manifest), None
+    if checkpoint is not None:
+        unfit = _unfit(lambda: trainer.restore(checkpoint), world)
+        if unfit is not None:
+            recorder.begin_anew(unfit)
+    elif beginning is not None and beginning["images"] == manifest["sha256"]:
+        unfit = _unfit(lambda: branch_off(trainer, beginning), world)
+    if unfit is not None:
+        trainer = Trainer(config, splits, device, world, points)
+    if checkpoint is not None:
+        recorder.continue_after(trainer.epoch)
+    return trainer
+
+
+def _unfit(go_on: Callable[[], None], world: World) -> str | None:
+    """Why a process cannot go on from a stored state; None where all have."""
+    reason = None
+    with world.together():
+        try:
+            go_on()
+        except torch.OutOfMemoryError:
+            raise
+        except UNFIT as error:
+            reason = str(error)
+    return world.any_of(reason)

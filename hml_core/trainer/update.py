@@ -21,6 +21,7 @@ from hml_core.config.rules import takes_smoothing
 from hml_core.losses import LOSSES
 from hml_core.recipes import Stage
 from hml_core.system.devices import autocast
+from hml_core.trainer.chance import LayerChance
 from hml_core.trainer.feeds import Feed
 from hml_core.trainer.world import World
 
@@ -35,6 +36,7 @@ class MicroBatch:
 
 
 Batch = tuple[MicroBatch, ...]
+Step = Callable[[Batch], tuple[Tensor, Tensor, Tensor]]
 
 
 class Update:
@@ -57,11 +59,8 @@ class Update:
         False: the network up to its classifier is frozen.
     world : World
         Gradients are averaged over its processes.
-
-    Attributes
-    ----------
-    chance : callable
-        From the number of a micro-batch to a context in which its layers draw (dropout).
+    chance : LayerChance
+        In which the layers of a micro-batch draw (dropout).
     """
 
     def __init__(
@@ -77,11 +76,11 @@ class Update:
         *,
         trains_all: bool,
         world: World,
+        chance: LayerChance,
     ) -> None:
         self.config, self.optimizer, self.criterion, self.feed = config, optimizer, criterion, feed
         self.class_counts, self.device, self.autocast_dtype = class_counts, device, autocast_dtype
-        self.world = world
-        self.chance: Callable[[int], contextlib.AbstractContextManager] = _no_chance
+        self.world, self.chance = world, chance
         self.network: nn.Module = _TwoParts(model, trains_all, config.compile)
         if world.size > 1:
             self.network = _parallel(self.network, device)
@@ -101,7 +100,7 @@ class Update:
         for number, (part, share) in enumerate(zip(batch, self._shares(batch), strict=True)):
             is_last = number == len(batch) - 1
             self._follow(number, len(batch))
-            with self._alone(not is_last), self.chance(number):
+            with self._alone(not is_last), self.chance.of_part(number):
                 loss, logits = self._loss(part)
                 loss = loss * share
                 loss.backward()
@@ -186,11 +185,6 @@ def _parallel(network: nn.Module, device: torch.device) -> DistributedDataParall
         gradient_as_bucket_view=True,
         **{buffers: False},
     )
-
-
-def _no_chance(number: int) -> contextlib.AbstractContextManager:
-    """No layer draws."""
-    return contextlib.nullcontext()
 
 
 class _TwoParts(nn.Module):

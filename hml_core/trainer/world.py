@@ -15,16 +15,16 @@ import os
 import signal
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
-from hml_core.errors import HmlError, RunError
+from hml_core.errors import ConfigError, HmlError, RunError
 from hml_core.system import devices
 
 TIMEOUT = datetime.timedelta(minutes=30)  # of the slowest thing that others wait for
@@ -87,6 +87,11 @@ class World:
         for tensor, mean in zip(tensors, flat.split(sizes), strict=True):
             tensor.copy_(mean.reshape(tensor.shape))
 
+    def average_buffers(self, *models: nn.Module | None) -> None:
+        """Running statistics as they are with one process, see :class:`hml_core.trainer.update.Update`."""
+        for model in filter(None, models):
+            self.average_([buffer for buffer in model.buffers() if buffer.is_floating_point()])
+
     def joined(self, part: np.ndarray) -> np.ndarray:
         """The parts (:meth:`share`) of all processes one after the other."""
         return part if self.size == 1 else np.concatenate(self.all(part))
@@ -98,6 +103,27 @@ class World:
         found: list[Any] = [None] * self.size
         dist.all_gather_object(found, value)
         return found
+
+    def any_of(self, value: Value | None) -> Value | None:
+        """What the first process that has something gives; None where none has."""
+        return next((given for given in self.all(value) if given is not None), None)
+
+    def require_same(self, options: Mapping[str, Any]) -> None:
+        """On several hosts people type the same command several times.
+
+        Raises
+        ------
+        ConfigError
+            Naming the first option that differs and the process that has it.
+        """
+        told = self.all(dict(options))
+        for rank, other in enumerate(told):
+            for name, value in other.items():
+                if value != told[0][name]:
+                    raise ConfigError(
+                        f"Expected the same options for every process: `{name}` is {told[0][name]!r} "
+                        f"for process 0 and {value!r} for process {rank}."
+                    )
 
     def from_first(self, make: Callable[[], Value]) -> Value:
         """What the first process makes, on every process; also its error."""
