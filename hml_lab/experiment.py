@@ -81,7 +81,7 @@ class Experiment:
         train: bool = True,
         threads: int | None = 1,
     ) -> None:
-        if not name or Path(name).name != name:
+        if Path(name).name != name or name in ("", ".."):
             raise ConfigError(
                 f"Expected `name` to be the beginning of a file's name, got {name!r}."
             )
@@ -134,7 +134,7 @@ class Experiment:
         """
         frame = engines.sweep(self.configs, **self.options)
         if (frame["status"] == "failed").all():
-            self._require(frame, "None of the")
+            self._require(frame)
         if self.groups is None:
             return frame
         rows = frame.set_index("run_id")
@@ -236,21 +236,22 @@ class Experiment:
         return self.frame.drop_duplicates("run_id")
 
     def _finished(self) -> pd.DataFrame:
-        self._require(self.frame, "None of the")
+        self._require(self.frame)
         return self.frame[self.frame["status"] == "done"]
 
-    def _require(self, frame: pd.DataFrame, none_of_the: str) -> None:
+    def _require_baseline(self) -> None:
+        own = self.frame[self.frame["recipe"] == self.baseline]
+        self._require(own, f" of the baseline {self.baseline!r}")
+
+    def _require(self, frame: pd.DataFrame, whose: str = "") -> None:
         """Refuse to go on where no run of ``frame`` is there, naming the cause of the first."""
         if (frame["status"] == "done").any():
             return
+        if len(failed := frame[frame["status"] == "failed"]):
+            first = failed.iloc[0]
+            raise RunError(f"No run{whose} was finished. {first['run_id']}: {first['error']}")
         first = frame.iloc[0]
-        if (failed := frame[frame["status"] == "failed"]).empty:
-            remedy = "" if self.options["train"] else " `train=True` trains what is missing."
-            raise RunError(
-                f"{none_of_the} {len(frame)} runs are below {self.runs_root}: {first['run_id']} "
-                f"is {first['status']} ({first['error']}).{remedy}"
-            )
-        first = failed.iloc[0]
+        remedy = "" if self.options["train"] else " With `train` true it would be trained."
         raise RunError(
-            f"{none_of_the} {len(frame)} runs was finished. {first['run_id']}: {first['error']}"
+            f"No run{whose} is there. {first['run_id']}: {first['error']} ({self.runs_root}).{remedy}"
         )
