@@ -186,18 +186,14 @@ class Experiment:
 
     def table(self, metrics: Sequence[str] = tuple(tables.METRICS)) -> pd.DataFrame:
         """The recipes beside each other and against the baseline (:func:`hml_lab.tables.comparison`)."""
-        self._require(
-            self.frame[self.frame["recipe"] == self.baseline], "The baseline has none of its"
-        )
+        self._require_baseline()
         return tables.comparison(
             self.frame, baseline=self.baseline, metrics=metrics, selection=self.selection
         )
 
     def conclusion(self) -> Markdown:
         """What the runs say about the hard-mining loss (:func:`hml_lab.tables.conclusion`)."""
-        self._require(
-            self.frame[self.frame["recipe"] == self.baseline], "The baseline has none of its"
-        )
+        self._require_baseline()
         said = tables.conclusion(
             self.frame,
             baseline=self.baseline,
