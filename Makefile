@@ -46,7 +46,8 @@ endif
 
 # One thread: on images of 64 pixels a second one costs more than it brings.
 quickstart: $(INSTALLED)  ## Seven methods on Digits-LT: table, figures, executed notebook
-	@OMP_NUM_THREADS=1 $(BIN)/hml run notebooks/00_quickstart.ipynb -o results/notebooks/00_quickstart.ipynb
+	@OMP_NUM_THREADS=1 $(BIN)/hml run notebooks/00_quickstart.ipynb -p results_root results \
+	  -o results/notebooks/00_quickstart.ipynb
 	@echo
 	@cat results/tables/quickstart.md
 	@echo

@@ -62,13 +62,17 @@ def main() -> None:
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="Executed notebook [default: results/notebooks/NOTEBOOK].",
+    help="Executed notebook [default: my_results/notebooks/NOTEBOOK].",
 )
 @click.option("--timeout", type=float, metavar="SECONDS", help="Stop it after this time.")
 def run(
     notebook: Path, pairs: tuple, file: Path | None, output: Path | None, timeout: float | None
 ) -> None:
-    """Execute NOTEBOOK headlessly; an unknown or ill-typed parameter is an error."""
+    """Execute NOTEBOOK headlessly; an unknown parameter or an impossible value is an error.
+
+    What it writes goes to my_results in the checkout, or below `-p results_root FOLDER`. Relative paths
+    among the parameters mean the folder of the shell.
+    """
     from hml_lab import notebooks
 
     given: dict[str, Any] = {} if file is None else yaml_files.read(file)

@@ -2,7 +2,7 @@
 
 A batch is a YAML file::
 
-    output: results/notebooks           # folder of the executed notebooks
+    output: my_results/notebooks        # folder of the executed notebooks
     timeout: 7200                       # seconds for each, unless a job says otherwise
     jobs:
       - notebook: notebooks/00_quickstart.ipynb
@@ -13,8 +13,8 @@ A batch is a YAML file::
           protocol: [controlled, official]
         output: "02_{dataset}_lt_{protocol}.ipynb"
 
-Paths are relative to the folder in which the batch is started. Text in ``parameters`` and ``output`` may
-name the dimensions of the grid in braces.
+Paths, those among the parameters included, are relative to the folder in which the batch is started. Text
+in ``parameters`` and ``output`` may name the dimensions of the grid in braces.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from hml_core.errors import ConfigError
 from hml_core.system import devices, files, yaml_files
 from hml_core.system.progress import Progress
 from hml_lab.notebooks.execution import is_done, record_of
-from hml_lab.notebooks.interface import check_parameters
+from hml_lab.notebooks.interface import check_parameters, from_here
 
 JOB_KEYS = {"notebook", "parameters", "grid", "output", "timeout"}
 # After its time limit a notebook's process may take this long to write down what it has.
@@ -83,7 +83,7 @@ def read(path: str | Path) -> list[Job]:
     entries = content.get("jobs")
     if not isinstance(entries, list) or not entries:
         raise ConfigError(f"Expected {str(path)!r} to hold a list `jobs`.")
-    folder = Path(_text(content.get("output", "results/notebooks"), "`output`"))
+    folder = Path(_text(content.get("output", "my_results/notebooks"), "`output`"))
     jobs = []
     for number, entry in enumerate(entries, 1):
         with _named(f"Job {number} of {str(path)!r}"):
@@ -132,7 +132,7 @@ def _jobs_of(entry: Any, folder: Path, timeout: Any) -> Iterator[Job]:
     for values in itertools.product(*grid.values()):
         point = dict(zip(grid, values, strict=True))
         parameters = {name: _filled(value, point) for name, value in fixed.items()} | point
-        check_parameters(notebook, parameters)
+        check_parameters(notebook, from_here(parameters))
         output = folder / _filled(_text(pattern, "`output`"), point)
         if output.suffix != ".ipynb":
             raise ConfigError(f"expected `output` to end in .ipynb, got {str(output)!r}.")

@@ -26,7 +26,8 @@ import nbformat
 from hml_core.errors import ConfigError, RunError
 from hml_core.runs import environment
 from hml_core.system import files
-from hml_lab.notebooks.interface import ParameterError, check_parameters
+from hml_lab import places
+from hml_lab.notebooks.interface import ParameterError, check_parameters, from_here
 
 STARTUP_TIMEOUT_S = 60
 
@@ -55,9 +56,10 @@ def execute(
     ----------
     notebook : path
     given : mapping
-        Parameters; checked before anything is started.
+        Parameters; checked before anything is started. Relative paths mean the current folder.
     output : path
-        Default ``results/notebooks/<name>.ipynb``. After a failure it holds what was executed.
+        Default ``my_results/notebooks/<name>.ipynb`` of the notebook's checkout. After a failure it holds
+        what was executed.
     show_progress : bool
         Count the cells.
     timeout : float, optional
@@ -75,9 +77,9 @@ def execute(
     RunError
         With the failed cell's message, or that the time was up.
     """
-    notebook, given = Path(notebook), dict(given or {})
+    notebook, given = Path(notebook), from_here(given or {})
     check_parameters(notebook, given)
-    output = Path(output or Path("results/notebooks") / notebook.name)
+    output = Path(output or default_output(notebook))
     _check_output(notebook, output)
     if timeout is not None and not timeout > 0:
         raise ConfigError(f"Expected `timeout` to be a number of seconds > 0, got {timeout!r}.")
@@ -113,6 +115,12 @@ def execute(
             seconds = round(time.perf_counter() - began, 1)
             _finish(output, {"status": status, "seconds": seconds, **record}, notebook.parent)
     return output
+
+
+def default_output(notebook: str | Path) -> Path:
+    """Where an executed notebook goes when nobody says so: among one's own results."""
+    root = places.checkout(Path(notebook).parent)
+    return root / places.RESULTS / "notebooks" / Path(notebook).name
 
 
 def _check_output(notebook: Path, output: Path) -> None:
@@ -250,7 +258,7 @@ def record_of(executed: str | Path) -> dict[str, Any] | None:
 
 def is_done(notebook: str | Path, given: Mapping[str, Any], executed: str | Path) -> bool:
     """Whether ``executed`` is the whole result of this notebook with these parameters."""
-    record = record_of(executed)
+    record, given = record_of(executed), from_here(given)
     if record is None or record["status"] != "done" or not Path(notebook).is_file():
         return False
     as_recorded = _without_machine(json.dumps(dict(given)), given, Path(notebook).parent)
@@ -274,6 +282,7 @@ def _without_machine(text: str, given: Mapping[str, Any], folder: Path) -> str:
     names = {
         str(Path.cwd()): ".",
         str(Path(__file__).resolve().parents[2]): ".",
+        str(places.checkout(folder)): ".",
         sys.prefix: "<environment>",
         sys.base_prefix: "<python>",
         str(Path.home()): "~",

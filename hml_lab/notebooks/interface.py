@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,10 @@ from typing import Any
 
 import nbformat
 
-from hml_core.errors import ConfigError
+from hml_core.errors import ConfigError, HmlError
+
+# The cell that makes the experiment from the parameters and, until its frame is asked for, nothing else.
+EXPERIMENT = "experiment"
 
 
 class ParameterError(ConfigError):
@@ -36,16 +40,10 @@ def parameters(notebook: str | Path) -> dict[str, Parameter]:
         For a file that is not a notebook or has no cell tagged ``parameters``.
     """
     path = Path(notebook)
-    if not path.is_file():
-        raise ParameterError(f"There is no notebook {str(notebook)!r}.")
-    try:
-        content = nbformat.read(path, as_version=4)
-    except Exception as error:  # nbformat raises its validators' and decoders' own errors
-        raise ParameterError(f"{str(notebook)!r} is not a Jupyter notebook: {error}") from error
-    cells = [c for c in content.cells if "parameters" in c.metadata.get("tags", [])]
+    cells = _tagged(path, "parameters")
     if not cells:
         raise ParameterError(f"The notebook {str(notebook)!r} has no cell tagged 'parameters'.")
-    source = cells[0].source
+    source = cells[0]
     lines = source.splitlines()
     found = {}
     try:
@@ -67,10 +65,42 @@ def parameters(notebook: str | Path) -> dict[str, Parameter]:
     return found
 
 
-def check_parameters(notebook: str | Path, given: Mapping[str, Any]) -> None:
-    """Refuse parameters that the notebook does not have or whose type differs from the default's.
+def _tagged(notebook: Path, tag: str) -> list[str]:
+    """The sources of the code cells with this tag."""
+    if not notebook.is_file():
+        raise ParameterError(f"There is no notebook {str(notebook)!r}.")
+    try:
+        content = nbformat.read(notebook, as_version=4)
+    except Exception as error:  # nbformat raises its validators' and decoders' own errors
+        raise ParameterError(f"{str(notebook)!r} is not a Jupyter notebook: {error}") from error
+    return [cell.source for cell in content.cells if tag in cell.metadata.get("tags", [])]
 
-    An int may stand for a float, and a parameter whose default is None takes any value.
+
+def from_here(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters, with relative paths made absolute: they mean the folder of who gives them.
+
+    (The kernel sits in the folder of the notebook.) Paths are parameters named ``…_root``, the file of
+    ``slurm:FILE``, and ``weights`` where there is such a file. An empty path stays: it is a default.
+    """
+    return {name: _from_here(name, value) for name, value in given.items()}
+
+
+def _from_here(name: str, value: Any) -> Any:
+    if not isinstance(value, str) or not value:
+        return value
+    if name.endswith("_root") or (name == "weights" and Path(value).expanduser().is_file()):
+        return os.path.abspath(os.path.expanduser(value))
+    if value.startswith("slurm:"):
+        return f"slurm:{os.path.abspath(os.path.expanduser(value.removeprefix('slurm:')))}"
+    return value
+
+
+def check_parameters(notebook: str | Path, given: Mapping[str, Any]) -> None:
+    """Refuse parameters that the notebook does not have, of another type, or of impossible values.
+
+    An int may stand for a float, and a parameter whose default is None takes any value. Values are
+    checked by the cell tagged ``experiment``, where there is one: it is executed here, with these
+    parameters, and makes the configurations of all runs without training or writing anything.
 
     Raises
     ------
@@ -86,6 +116,19 @@ def check_parameters(notebook: str | Path, given: Mapping[str, Any]) -> None:
                 f"It has: {', '.join(known)}."
             )
         _check_type(name, value, known[name].default)
+    _check_values(Path(notebook), {name: item.default for name, item in known.items()} | given)
+
+
+def _check_values(notebook: Path, values: Mapping[str, Any]) -> None:
+    namespace = {"__name__": "__main__", **values}
+    try:
+        for source in _tagged(notebook, EXPERIMENT):
+            exec(compile(source, f"<{notebook.name}>", "exec"), namespace)
+    except HmlError as error:
+        raise ParameterError(str(error)) from error
+    except Exception:
+        # A fault of the cell rather than of a value: the executed notebook shows it with its traceback.
+        return
 
 
 def _check_type(name: str, value: Any, default: Any) -> None:

@@ -50,6 +50,23 @@ def one_at_a_time(
     return made, refused
 
 
+def of_recipes(
+    base: Mapping[str, Any],
+    names: Sequence[str],
+    seeds: Sequence[int],
+    tricks: Sequence[str] = tuple(TRICKS),
+) -> tuple[dict[str, list[RunConfig]], list[str]]:
+    """:func:`one_at_a_time` for several recipes: trick → runs of all of them, and what was refused."""
+    by_trick: dict[str, list[RunConfig]] = {trick: [] for trick in ("none", *tricks)}
+    reasons = []
+    for name in names:
+        configs, refused = one_at_a_time({**base, "recipe": name}, seeds, tricks)
+        for trick, members in configs.items():
+            by_trick[trick] += members
+        reasons += [f"{name}, {trick}: {reason}" for trick, reason in refused.items()]
+    return {trick: members for trick, members in by_trick.items() if members}, reasons
+
+
 def gains(frame: pd.DataFrame, *, metric: str = "balanced_accuracy") -> pd.DataFrame:
     """Paired gain of each trick over "none" after the last epoch, in points, Holm-corrected.
 

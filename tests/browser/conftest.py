@@ -49,6 +49,7 @@ def lab(tmp_path_factory, repository) -> Iterator[Lab]:
     (folder / "notebooks").mkdir()
     for path in (repository / "notebooks").glob("*.ipynb"):
         shutil.copy(path, folder / "notebooks")
+        _set_parameters(folder / "notebooks" / path.name, {"results_root": str(folder / "results")})
     _set_parameters(folder / "notebooks" / "00_quickstart.ipynb", QUICKSTART)
     settings = folder / "settings"
     for name, values in SETTINGS.items():

@@ -53,7 +53,7 @@ def test_a_grid_makes_a_job_for_every_combination(folder):
     assert {j.timeout for j in jobs} == {9}
     entry = job(grid={"value": [7]}, parameters={"name": "v{value}"})
     (other,) = batch.read(write(folder, {"jobs": [entry]}))
-    assert str(other.output) == "results/notebooks/made_7.ipynb"
+    assert str(other.output) == "my_results/notebooks/made_7.ipynb"
     assert other.parameters == {"value": 7, "name": "v7"}
 
 

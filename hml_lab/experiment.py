@@ -1,0 +1,253 @@
+"""An experiment: the runs of a paper's table, and what is made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from IPython.display import Markdown, display
+from matplotlib.figure import Figure
+
+from hml_core import engines
+from hml_core.config import RunConfig
+from hml_core.errors import ConfigError, RunError
+from hml_core.recipes import is_hard_mining
+from hml_core.runs import Run
+from hml_lab import places, tables
+from hml_lab.notebooks import display as outputs
+
+
+class Experiment:
+    """The runs of a table, where they are trained and stored, and where what is made of them goes.
+
+    Nothing is trained, read or written before it is asked for: ``frame`` trains what is not stored yet;
+    ``save_table``, ``save_frame`` and ``save_figure`` write ``<name>[_<suffix>]`` into ``tables`` and
+    ``figures`` below ``results_root``.
+
+    Parameters
+    ----------
+    name : str
+        Prefix of the names of files.
+    configs : sequence of RunConfig, or mapping
+        See :func:`hml_core.config.grid`. The first one's recipe is the baseline. A mapping names groups of
+        runs, such as the cells of an audit: label → its configurations. Two groups may share runs.
+    by : str
+        Column of ``frame`` that holds the labels of a mapping.
+    data_root, runs_root, results_root : path, optional
+        Images, run records, tables and figures. Empty: ``data``, ``results/runs`` and ``my_results`` of
+        the checkout (:mod:`hml_lab.places`).
+    selection : {"last", "best_validation", "best_test"}
+        The epoch that the table reports.
+    engine, device, train, threads
+        As for :func:`hml_core.engines.sweep`.
+
+    Raises
+    ------
+    ConfigError
+        For no configurations, a name that is no file's, an unknown engine.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from hml_core.config import grid
+    >>> configs = grid(recipe=["ce", "hml1"], dataset="digits", epochs=2, seed=0)
+    >>> folder = tempfile.mkdtemp()
+    >>> experiment = Experiment("tiny", configs, runs_root=folder, results_root=folder)
+    >>> experiment.baseline, len(experiment.configs)
+    ('ce', 2)
+    >>> len(experiment.frame)  # trains both
+    2
+    >>> experiment.missing()
+    'All 2 runs are there.'
+    >>> experiment.table(["top1", "few"]).columns.tolist()[:2]
+    ['Top-1', 'Few']
+    """
+
+    def __init__(
+        self,
+        name: str,
+        configs: Sequence[RunConfig] | Mapping[str, Sequence[RunConfig]],
+        *,
+        by: str = "group",
+        data_root: str | Path | None = None,
+        runs_root: str | Path | None = None,
+        results_root: str | Path | None = None,
+        selection: str = "last",
+        engine: str = "serial",
+        device: str = "auto",
+        train: bool = True,
+        threads: int | None = 1,
+    ) -> None:
+        if Path(name).name != name or name in ("", ".."):
+            raise ConfigError(
+                f"Expected `name` to be the beginning of a file's name, got {name!r}."
+            )
+        self.name = name
+        self.groups = dict(configs) if isinstance(configs, Mapping) else None
+        every = configs if self.groups is None else [c for cs in self.groups.values() for c in cs]
+        self.configs = list({config.run_id: config for config in every}.values())
+        if not self.configs:
+            raise ConfigError("Expected an experiment to have at least one run, got none.")
+        engines.check(engine)
+        self.by = by
+        self.selection = selection
+        self.runs_root = places.place(runs_root, places.RUNS)
+        self.data_root = places.place(data_root, places.DATA)
+        self.results_root = places.place(results_root, places.RESULTS)
+        self.options = {
+            "engine": engine,
+            "data_root": self.data_root,
+            "runs_root": self.runs_root,
+            "device": device,
+            "train": train,
+            "threads": threads,
+        }  # of engines.sweep
+
+    # The runs ---------------------------------------------------------------------------------------
+
+    @property
+    def recipes(self) -> list[str]:
+        """The recipes in their order; the first is the baseline."""
+        return list(dict.fromkeys(config.recipe for config in self.configs))
+
+    @property
+    def baseline(self) -> str:
+        """The recipe that the others are compared with."""
+        return self.recipes[0]
+
+    @property
+    def hard_mining(self) -> list[str]:
+        """The recipes with a hard-mining loss."""
+        return [recipe for recipe in self.recipes if is_hard_mining(recipe)]
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """One row for every run (:func:`hml_core.engines.sweep`), with the column ``by`` for groups.
+
+        Raises
+        ------
+        RunError
+            Where every run failed, with the cause of the first.
+        """
+        frame = engines.sweep(self.configs, **self.options)
+        if (frame["status"] == "failed").all():
+            self._require(frame)
+        if self.groups is None:
+            return frame
+        rows = frame.set_index("run_id")
+        labelled = [
+            rows.loc[[config.run_id for config in configs]].reset_index().assign(**{self.by: label})
+            for label, configs in self.groups.items()
+        ]
+        return pd.concat(labelled, ignore_index=True)
+
+    @cached_property
+    def runs(self) -> list[Run]:
+        """The records of the finished runs."""
+        finished = self._finished()["run_id"].drop_duplicates()
+        return [Run(self.runs_root / run_id) for run_id in finished]
+
+    def where(self, **fields: Any) -> Experiment:
+        """The part of the experiment whose configurations have these values.
+
+        Raises
+        ------
+        ConfigError
+            Where none has.
+        """
+
+        def has(config: RunConfig) -> bool:
+            return all(getattr(config, field) == value for field, value in fields.items())
+
+        options = {**self.options, "results_root": self.results_root, "selection": self.selection}
+        chosen = [config for config in self.configs if has(config)]
+        part = Experiment(self.name, chosen, **options)
+        own = {config.run_id for config in chosen}
+        part.frame = self.frame[self.frame["run_id"].isin(own)]
+        return part
+
+    def missing(self) -> str:
+        """What failed or was not found, in words."""
+        return tables.missing(self._distinct())
+
+    def protocol(self) -> str:
+        """How the runs were made, in a sentence."""
+        self._finished()
+        return tables.protocol(self._distinct())
+
+    def status(self) -> Markdown:
+        """What is missing, and how the rest was made."""
+        return Markdown(f"{self.missing()}\n\n{self.protocol()}")
+
+    # What is made of them ---------------------------------------------------------------------------
+
+    def table(self, metrics: Sequence[str] = tuple(tables.METRICS)) -> pd.DataFrame:
+        """The recipes beside each other and against the baseline (:func:`hml_lab.tables.comparison`)."""
+        self._require_baseline()
+        return tables.comparison(
+            self.frame, baseline=self.baseline, metrics=metrics, selection=self.selection
+        )
+
+    def conclusion(self) -> Markdown:
+        """What the runs say about the hard-mining loss (:func:`hml_lab.tables.conclusion`)."""
+        self._require_baseline()
+        said = tables.conclusion(
+            self.frame,
+            baseline=self.baseline,
+            methods=self.hard_mining,
+            selection=self.selection,
+        )
+        return Markdown(said)
+
+    def save_table(self, *parts: pd.DataFrame, suffix: str = "", best: str | None = None) -> None:
+        """Write tables one below the other as Markdown, and show them.
+
+        With ``best``, the row that is highest in this column stands for the notebook in the gallery.
+        """
+        text = "\n".join(tables.to_markdown(part) for part in parts)
+        outputs.save_text(text, f"{self._file(suffix)}.md", self.results_root / "tables")
+        for part in parts:
+            display(part) if best is None else outputs.show_table(part, best)
+
+    def save_frame(self, frame: pd.DataFrame, suffix: str = "") -> None:
+        """Write numbers as CSV."""
+        outputs.save_frame(frame, self._file(suffix), self.results_root / "tables")
+
+    def save_runs(self) -> None:
+        """Write what every run reached, with its id, as ``<name>_runs.csv``."""
+        self._finished()
+        self.save_frame(tables.export_runs(self.frame), "runs")
+
+    def save_figure(self, figure: Figure, suffix: str = "") -> None:
+        """Write a figure, and show it."""
+        display(outputs.save(figure, self._file(suffix), self.results_root / "figures"))
+
+    def _file(self, suffix: str) -> str:
+        return f"{self.name}_{suffix}" if suffix else self.name
+
+    def _distinct(self) -> pd.DataFrame:
+        return self.frame.drop_duplicates("run_id")
+
+    def _finished(self) -> pd.DataFrame:
+        self._require(self.frame)
+        return self.frame[self.frame["status"] == "done"]
+
+    def _require_baseline(self) -> None:
+        own = self.frame[self.frame["recipe"] == self.baseline]
+        self._require(own, f" of the baseline {self.baseline!r}")
+
+    def _require(self, frame: pd.DataFrame, whose: str = "") -> None:
+        """Refuse to go on where no run of ``frame`` is there, naming the cause of the first."""
+        if (frame["status"] == "done").any():
+            return
+        if len(failed := frame[frame["status"] == "failed"]):
+            first = failed.iloc[0]
+            raise RunError(f"No run{whose} was finished. {first['run_id']}: {first['error']}")
+        first = frame.iloc[0]
+        remedy = "" if self.options["train"] else " With `train` true it would be trained."
+        raise RunError(
+            f"No run{whose} is there. {first['run_id']}: {first['error']} ({self.runs_root}).{remedy}"
+        )

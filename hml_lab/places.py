@@ -1,0 +1,41 @@
+"""Where things lie when nobody says so: images, run records, and the folder of one's own results.
+
+A notebook may be started from JupyterLab (its kernel sits in ``notebooks/``), by papermill (in the folder
+of the shell) or by ``hml run``. All of them mean the same folders: an empty path stands for a default
+below the root of the checkout. A path that is given means what it means everywhere, relative to the folder
+of the shell or, in JupyterLab, of the notebook.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+DATA = "data"
+RUNS = "results/runs"
+# What is tried goes here, outside version control; results/ holds what was published.
+RESULTS = "my_results"
+
+
+def checkout(start: str | Path | None = None) -> Path:
+    """The root of the checkout in which ``start`` (default: the current folder) lies.
+
+    Outside of one it is that of this package or, where that was installed without its notebooks,
+    ``start`` itself.
+    """
+    start = Path(start or ".").resolve()
+    here = Path(__file__).resolve()
+    for folder in (start, *start.parents, here.parents[1]):
+        if (folder / "notebooks").is_dir() and (folder / "hml_lab" / "__init__.py").is_file():
+            return folder
+    return start
+
+
+def place(given: str | Path | None, default: str = RESULTS) -> Path:
+    """The folder that a path names; an empty one is ``default``, below the root of the checkout.
+
+    >>> place("/disk/results")
+    PosixPath('/disk/results')
+    >>> place("").relative_to(checkout())
+    PosixPath('my_results')
+    """
+    return Path(given).expanduser().absolute() if given else checkout() / default

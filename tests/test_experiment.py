@@ -1,0 +1,108 @@
+"""An experiment: runs, groups of them, files with its name, and errors that say the cause."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from hml_core.config import grid
+from hml_core.errors import ConfigError, RunError
+from hml_lab import plots
+from hml_lab.experiment import Experiment
+
+TINY = {"dataset": "digits", "epochs": 2, "model": "resnet8", "seed": 0}
+
+
+@pytest.fixture(scope="module")
+def where(tmp_path_factory) -> dict:
+    root = tmp_path_factory.mktemp("experiment")
+    return {"runs_root": root / "runs", "results_root": root}
+
+
+@pytest.fixture(scope="module")
+def experiment(where) -> Experiment:
+    configs = grid(recipe=["ce", "hml1"], imbalance_ratio=[20.0, 10.0], **TINY)
+    return Experiment("tiny", configs, **where)
+
+
+def test_nothing_happens_before_it_is_asked_for(experiment, where):
+    assert not where["runs_root"].exists()
+    assert experiment.recipes == ["ce", "hml1"]
+    assert experiment.hard_mining == ["hml1"]
+
+
+def test_files_carry_its_name(experiment, where):
+    part = experiment.where(imbalance_ratio=20.0)
+    part.save_table(part.table(["top1"]), part.table(["few"]), suffix="both")
+    part.save_runs()
+    part.save_figure(plots.per_class_accuracy(part.runs), "per_class")
+    written = {
+        str(p.relative_to(where["results_root"])) for p in where["results_root"].glob("*s/tiny*")
+    }
+    assert written == {
+        "tables/tiny_both.md", "tables/tiny_runs.csv", "figures/tiny_per_class.png",
+    }  # fmt: skip
+    ids = pd.read_csv(where["results_root"] / "tables" / "tiny_runs.csv")["run_id"]
+    assert set(ids) == {config.run_id for config in part.configs}
+
+
+def test_a_part_holds_its_own_runs_and_trains_nothing_again(experiment):
+    part = experiment.where(imbalance_ratio=10.0)
+    assert [run.config.imbalance_ratio for run in part.runs] == [10.0, 10.0]
+    assert part.frame["run_id"].tolist() == [config.run_id for config in part.configs]
+    assert len(experiment.frame) == len(experiment.runs) == 4
+    assert "2 runs" in part.status().data
+    with pytest.raises(ConfigError, match="at least one run"):
+        experiment.where(imbalance_ratio=30.0)
+
+
+def test_groups_may_share_runs(where):
+    """δ = 1e4 is HML1 itself: two rows of the table, one run."""
+    ce, hml = (grid(recipe=[name], imbalance_ratio=20.0, **TINY) for name in ("ce", "hml1"))
+    groups = {"CE": ce, "HML1": hml, "δ = 1e4": hml}
+    grouped = Experiment("cells", groups, by="cell", **where)
+    assert grouped.frame["cell"].tolist() == ["CE", "HML1", "δ = 1e4"]
+    assert len(grouped.configs) == len(grouped.runs) == 2
+    assert grouped.missing() == "All 2 runs are there."
+
+
+def test_where_every_run_failed_the_error_is_the_first_cause(tmp_path):
+    configs = grid(dataset="cifar10", recipe=["ce", "hml1"], seed=0, epochs=2)
+    lost = Experiment("lost", configs, data_root=tmp_path / "no", runs_root=tmp_path)
+    with pytest.raises(
+        RunError, match=r"No run was finished\. cifar10-.*-ce-.*: cifar10 is not in"
+    ):
+        lost.status()
+
+
+def test_where_the_baseline_failed_the_table_says_why(experiment, where):
+    configs = grid(recipe=["ce", "hml1"], imbalance_ratio=20.0, **TINY)
+    part = Experiment("part", configs, **where)
+    frame = part.frame.copy()
+    frame.loc[0, ["status", "error"]] = ["failed", "the disk is full"]
+    part.frame = frame
+    for said in (part.table, part.conclusion):
+        with pytest.raises(RunError, match=r"No run of the baseline 'ce' .*: the disk is full"):
+            said()
+    assert "1 of 2 runs are not there" in part.missing()
+
+
+def test_what_is_not_stored_is_listed_and_not_drawn(tmp_path):
+    stored = Experiment("none", grid(recipe="ce", **TINY), runs_root=tmp_path, train=False)
+    assert "1 of 1 runs are not there" in stored.missing()
+    for asked in (stored.status, stored.table, lambda: stored.runs, stored.save_runs):
+        with pytest.raises(RunError, match="With `train` true it would be trained"):
+            asked()
+
+
+@pytest.mark.parametrize("name", ["", "a/b", ".."])
+def test_a_name_is_the_beginning_of_a_file_s(name):
+    with pytest.raises(ConfigError, match="beginning of a file's name"):
+        Experiment(name, grid(recipe="ce", **TINY))
+
+
+def test_no_runs_and_unknown_engines_are_refused():
+    with pytest.raises(ConfigError, match="at least one run"):
+        Experiment("a", [])
+    with pytest.raises(ConfigError, match="Expected `engine`"):
+        Experiment("a", grid(recipe="ce", **TINY), engine="fast")
