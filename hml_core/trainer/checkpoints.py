@@ -5,15 +5,53 @@ It may be taken after any step, and gone on from with any number of processes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from hml_core.trainer.epochs import Epoch
+import torch
+from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from hml_core.trainer.loop import Trainer
+from hml_core.config import RunConfig
+from hml_core.datasets import Splits
+from hml_core.trainer.epochs import Epoch, Shares
+from hml_core.trainer.evaluation import Evaluator
+from hml_core.trainer.phase import Phase
+from hml_core.trainer.world import World
 
 
-def state(trainer: Trainer) -> dict[str, Any]:
+class Keeper(Protocol):
+    """What can be kept in a checkpoint beside the run."""
+
+    def state(self, epoch: int) -> dict[str, Any]: ...
+    def restore(self, state: dict[str, Any]) -> None: ...
+
+
+class Advancing(Protocol):
+    """A run on its way: :class:`hml_core.trainer.loop.Trainer`, which says what these are."""
+
+    config: RunConfig
+    splits: Splits
+    device: torch.device
+    world: World
+    shares: Shares
+    model: nn.Module
+    phase: Phase | None
+    evaluator: Evaluator
+    views: Keeper
+    current: Epoch | None
+    epoch: int
+    seconds: float
+    stage_ends: tuple[int, ...]
+    history: list[dict[str, Any]]
+    confidence: list[Tensor]
+    branch: dict[str, Any] | None
+
+    def enter_stage(self, index: int) -> None: ...
+    def set_stage_ends(self, stage_ends: tuple[int, ...]) -> None: ...
+    def require_finite(self, losses: Tensor) -> None: ...
+    def restore(self, state: dict[str, Any]) -> None: ...
+
+
+def state(trainer: Advancing) -> dict[str, Any]:
     """Of the run as it stands. All processes must call it, and get the same."""
     trainer.world.average_buffers(trainer.model, trainer.phase.averaged)
     current = None
@@ -33,7 +71,7 @@ def state(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def training_state(trainer: Trainer) -> dict[str, Any]:
+def training_state(trainer: Advancing) -> dict[str, Any]:
     """The part that does not depend on who looks at the network."""
     phase = trainer.phase
     return {
@@ -46,7 +84,7 @@ def training_state(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def restore(trainer: Trainer, state: dict[str, Any]) -> None:
+def restore(trainer: Advancing, state: dict[str, Any]) -> None:
     """Bring a trainer that has not begun to where a :func:`state` was taken."""
     trainer.set_stage_ends(tuple(state["stage_ends"]))
     # Through the stages before it: what they put in the place of the classifier is part of the network.

@@ -9,15 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hml_core.config import RunConfig
 from hml_core.trainer import checkpoints
 from hml_core.trainer.branches import Point, evaluation
+from hml_core.trainer.checkpoints import Advancing
 from hml_core.trainer.evaluation import Evaluator
-
-if TYPE_CHECKING:
-    from hml_core.trainer.loop import Trainer
 
 
 @dataclass
@@ -93,7 +91,7 @@ def is_due(config: RunConfig, epoch: int) -> bool:
     return epoch == config.epochs or epoch % config.evaluate_every == 0
 
 
-def beginning(trainer: Trainer) -> dict[str, Any]:
+def beginning(trainer: Advancing) -> dict[str, Any]:
     """What runs need that part from this one after the epoch that is over."""
     own = {"history": trainer.history, "evaluator": trainer.evaluator.state()}
     return {
@@ -103,7 +101,7 @@ def beginning(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def branch_off(trainer: Trainer, beginning: dict[str, Any]) -> None:
+def branch_off(trainer: Advancing, beginning: dict[str, Any]) -> None:
     """Let a run that has not begun go on from another one's :func:`beginning`.
 
     Raises
