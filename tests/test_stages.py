@@ -202,3 +202,15 @@ def test_a_loss_that_a_stage_cannot_make_is_known_before_the_record_is_begun(tin
     finally:
         del recipes.RECIPES["no_such_option"]
     assert not list(tmp_path.glob("[!.]*"))
+
+
+def test_scaled_classifiers_can_be_normalised():
+    """A recipe may end with class scales and have τ-normalisation after it."""
+    linear = torch.nn.Linear(4, 3, bias=False)
+    scaled = post_hoc.ClassScales(linear, 3)
+    with torch.no_grad():
+        scaled.scales.copy_(torch.tensor([1.0, 2.0, 3.0]))
+    features = torch.randn(5, 4)
+    torch.testing.assert_close(post_hoc.tau_normalised(scaled, 0.0)(features), scaled(features))
+    plain = post_hoc.tau_normalised(linear, 1.0)(features)
+    torch.testing.assert_close(post_hoc.tau_normalised(scaled, 1.0)(features), plain)

@@ -23,6 +23,11 @@ class ClassScales(nn.Module):
         self.classifier = classifier.requires_grad_(False)
         self.scales = nn.Parameter(torch.ones(num_classes))
 
+    @property
+    def weight(self) -> Tensor:
+        """The class vectors (C, d), scaled: what a τ-normalised classifier is made of."""
+        return self.scales[:, None] * self.classifier.weight
+
     def forward(self, features: Tensor) -> Tensor:
         """(N, d) → (N, C)."""
         return self.scales * self.classifier(features)
