@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from typing import TYPE_CHECKING
 
 from hml_core import datasets, imbalance, models, sampling
 from hml_core.augment import AUGMENTATIONS, FILE_AUGMENTATIONS, MIXES
 from hml_core.errors import ConfigError
-from hml_core.losses import LOSSES
+from hml_core.losses import LOSSES, registry
 from hml_core.losses.base import MEANS
 from hml_core.losses.hard_mining import LARGEST_DELTA
 from hml_core.schedule import LR_SCHEDULES, PROTOCOLS
@@ -24,12 +23,12 @@ CHOICES = {
     "weight_placement": WEIGHT_PLACEMENTS,
     "mean_over": MEANS,
     "protocol": PROTOCOLS,
-    "model": tuple(models.MODELS),
+    "model": models.MODELS,
     "head": models.HEADS,
     "optimizer": ("sgd", "adam"),
     "lr_schedule": LR_SCHEDULES,
     "normalisation": ("dataset", "imagenet", "authors"),
-    "sampler": tuple(sampling.SAMPLERS),
+    "sampler": sampling.SAMPLERS,
     "precision": ("auto", "float32", "bf16"),
     "mix": MIXES,
 }
@@ -137,11 +136,7 @@ def combination(config: RunConfig) -> None:
             f"The recipe {recipe!r} samples by itself ({', '.join(sorted(own))}): "
             f"expected `sampler` 'instance', got {config.sampler!r}."
         )
-    adjusted = {stage.loss for stage in stages} & {
-        "balanced_softmax",
-        "logit_adjusted",
-        "balanced_hard_mining",
-    }
+    adjusted = any(getattr(stage.loss_class, "corrects_priors", False) for stage in stages)
     if adjusted and config.sampler != "instance":
         raise ConfigError(
             f"The loss of {recipe!r} corrects for class frequencies that the sampler "
@@ -239,7 +234,7 @@ def _watches_validation(config: RunConfig, name: str) -> None:
 
 def takes_smoothing(loss: str) -> bool:
     """Whether the loss of that name has smoothed labels."""
-    return "label_smoothing" in inspect.signature(LOSSES[loss]).parameters
+    return "label_smoothing" in registry.parameters(LOSSES[loss])
 
 
 def class_counts(config: RunConfig) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hml_core import datasets, recipes
-from hml_core.config import meanings, rules
+from hml_core.config import identity, meanings, rules
 from hml_core.errors import ConfigError
 from hml_core.schedule import WARM_UP, boundary
 
@@ -340,7 +340,7 @@ class RunConfig:
     @property
     def scales_itself(self) -> bool:
         """Whether a loss of the recipe scales the cosines of a cosine head."""
-        return any(stage.loss == "ldam" for stage in self.stages)
+        return self.method.scales_itself
 
     @property
     def run_id(self) -> str:
@@ -363,9 +363,8 @@ class RunConfig:
             is_off = "off" in known.metadata and value == known.metadata["off"]
             if value is not None and not is_off:
                 matters[known.name] = value
-        if not recipes.is_built_in(self.recipe):
-            # A recipe of one's own may change under its name.
-            matters["stages"] = repr((self.stages, self.method.post_hoc))
+        if own := identity.own_part(self):
+            matters["own"] = own
         if changed := meanings.changes(self):
             matters["changes"] = changed
         return hashlib.sha256(_dump(matters).encode()).hexdigest()
