@@ -91,7 +91,7 @@ class Stage:
 
     def __post_init__(self) -> None:
         if not isinstance(self.loss, str):
-            object.__setattr__(self, "loss", registry.name_of(self.loss))
+            object.__setattr__(self, "loss", registry.name_of(self.loss, self.loss_options))
         _one_of("loss", self.loss, registry.LOSSES)
         _one_of("trains", self.trains, TRAINS)
         _one_of("sampler", self.sampler, sampling.SAMPLERS)

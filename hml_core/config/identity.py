@@ -97,4 +97,6 @@ def _code(own: Own) -> Any:
         return own.entry.build
     if own.kind == "dataset":
         return own.entry.load
+    if own.kind == "model":
+        return getattr(own.entry, "backbone", own.entry)
     return sampling.function_of(own.name) if own.kind == "sampler" else own.entry

@@ -88,8 +88,10 @@ def require_class(loss: Any) -> type[nn.Module]:
     return loss
 
 
-def name_of(loss: type[nn.Module]) -> str:
-    """The name of a loss that a stage holds as a class; registered under its own where it has none.
+def name_of(loss: type[nn.Module], options: Mapping[str, Any]) -> str:
+    """The name of a loss that a stage holds as a class.
+
+    Where it has none it is registered under its own, once it has worked with the stage's options.
 
     Raises
     ------
@@ -109,7 +111,8 @@ def name_of(loss: type[nn.Module]) -> str:
             f"There is another loss called {kind.__name__!r}: register this one under a name of its own, "
             "`losses.register(name=…)`."
         )
-    register(kind)
+    attempt(kind, options)
+    LOSSES[kind.__name__] = kind
     return kind.__name__
 
 
