@@ -196,6 +196,15 @@ def test_what_is_not_used_does_not_enter():
     assert not identity.own_part(RunConfig())
 
 
+def test_an_attribute_is_not_taken_for_what_the_module_calls_by_the_same_name(module):
+    text = "import math\npi = {}\ndef area(r):\n    return r * math.pi\n"
+    digests = [fingerprints.of_code(module(text.format(n)).area).digest for n in (1, 2)]
+    assert digests[0] == digests[1]
+    text = "import math\npi = {}\ndef area(r):\n    return r * pi\n"
+    digests = [fingerprints.of_code(module(text.format(n)).area).digest for n in (1, 2)]
+    assert digests[0] != digests[1]
+
+
 def test_code_without_source_is_known_by_its_bytecode():
     def of(factor: float) -> str:
         space = {"ClassificationLoss": ClassificationLoss, "__name__": "__main__"}

@@ -134,7 +134,7 @@ def require_same(bundle: Bundle, config: RunConfig) -> None:
     if config.run_id != bundle.run_id:
         raise RunError(
             f"The run {bundle.run_id} is {config.run_id} here: expected the same code of own methods and "
-            " the same versions of Python and of this package as where it was sent from."
+            "the same versions of Python and of this package as where it was sent from."
         )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import dis
 import functools
 import hashlib
 import inspect
@@ -164,7 +165,7 @@ class Code:
             content["source"] = _source(code) or ["bytecode", *_bytecode(code)]
         named = {}
         module = function.__globals__
-        for name in [] if external else sorted(_names(code)):
+        for name in [] if external else sorted(_globals(code)):
             if name in module:
                 named[name] = self._of_global(module[name], _names(code), name)
         cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
@@ -289,6 +290,16 @@ def _text(plain: Any) -> str:
 def _names(code: types.CodeType) -> set[str]:
     """Names that a function and the functions inside of it look up."""
     return {*code.co_names}.union(*(_names(one) for one in _nested(code)))
+
+
+def _globals(code: types.CodeType) -> set[str]:
+    """Those of them that are looked up in the module (others are attributes), and not set by the code."""
+    found: dict[str, set[str]] = {"LOAD": set(), "STORE": set()}
+    for instruction in dis.get_instructions(code):
+        kind, _, scope = instruction.opname.partition("_")
+        if kind in found and scope in ("GLOBAL", "NAME"):
+            found[kind].add(instruction.argval)
+    return (found["LOAD"] - found["STORE"]).union(*(_globals(one) for one in _nested(code)))
 
 
 def _nested(code: types.CodeType) -> Iterator[types.CodeType]:
