@@ -623,3 +623,13 @@ def test_commands_take_imports(tmp_path):
     assert told.exit_code == 0, told.output
     assert "2 done" in told.output
     sys.modules.pop("cli_for_tests")
+
+
+def test_beginnings_are_told_apart_by_whole_arrays():
+    from hml_core.trainer.branches import _content
+
+    long = np.zeros(8142)
+    other = long.copy()
+    other[4000] = 1
+    first, second, again = (_content(Stage(Odd, {"by": v})) for v in (long, other, long.copy()))
+    assert first == again != second
