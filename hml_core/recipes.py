@@ -16,18 +16,27 @@ P1, P2 and P3 are the papers of Foahom Gouabou et al. named in the README.
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
+import itertools
+import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import nn
+
+from hml_core import imbalance, sampling
 from hml_core.errors import ConfigError
+from hml_core.losses import registry
+from hml_core.system import fingerprints
 
 EARLY_DROP = 1e-2  # of the hard-mining recipes, in their authors' code
 INFLUENCE_DROP = 1e-2  # of IB's second stage, in its authors' code
 TRAINS = ("all", "classifier", "class_scales")
 POST_HOC = ("tau_norm", "ncm")
-HARD_MINING = ("hard_mining", "balanced_hard_mining")  # losses with its factor
+COSINE_SCALE = 30.0  # of cosines under a loss that does not scale them by itself
 
 
 def boundary(fraction: float, epochs: int) -> int:
@@ -46,8 +55,8 @@ class Stage:
 
     Parameters
     ----------
-    loss : str
-        A name of :data:`hml_core.losses.LOSSES`.
+    loss : str or class
+        A name of :data:`hml_core.losses.LOSSES`, or a class, which is registered where it is not.
     loss_options : mapping
         Keyword arguments of that loss, other than ``weight`` and ``class_counts``, which the trainer
         fills in from the training set.
@@ -68,9 +77,18 @@ class Stage:
         every protocol. Such a recipe stands beside others with the mark "own schedule".
     restart : bool
         The stage has a schedule of its own: half a cosine from the base rate to zero.
+    logit_scale : float
+        The loss sees the logits times this. :func:`get` sets it, where another stage's loss needs bare
+        cosines and this one's cannot work on them.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown name, an option that the loss does not have, weights that it does not take, or a
+        number out of range.
     """
 
-    loss: str
+    loss: str | type[nn.Module]
     loss_options: Mapping[str, Any] = field(default_factory=dict)
     weighting: str = "none"
     sampler: str = "instance"
@@ -78,8 +96,49 @@ class Stage:
     trains: str = "all"
     learning_rate_scale: float = 1.0
     restart: bool = False
-    # Younger than the ids of people's own recipes, which their stages' repr enters: RunConfig.hash.
-    own_learning_rate_scale: float = field(default=1.0, repr=False)
+    own_learning_rate_scale: float = 1.0
+    logit_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.loss, str):
+            object.__setattr__(self, "loss", registry.name_of(self.loss, self.loss_options))
+        _one_of("loss", self.loss, registry.LOSSES)
+        _one_of("trains", self.trains, TRAINS)
+        _one_of("sampler", self.sampler, sampling.SAMPLERS)
+        hint = ""
+        if self.weighting in ("outer", "inner"):
+            hint = " (where the weight enters the loss is `weight_placement`)"
+        _one_of("weighting", self.weighting, imbalance.SCHEMES, "none, CS, CB", hint)
+        if not isinstance(self.loss_options, Mapping):
+            raise ConfigError(
+                f"Expected `loss_options` to be a mapping, got {self.loss_options!r}."
+            )
+        registry.check_options(self.loss, self.loss_options, self.weighting)
+        for name in ("until", "learning_rate_scale", "own_learning_rate_scale", "logit_scale"):
+            value = getattr(self, name)
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not is_number or not 0 < value < math.inf or (name == "until" and value > 1):
+                expected = "0 < `until` ≤ 1" if name == "until" else f"`{name}` > 0 and finite"
+                raise ConfigError(f"Expected {expected}, got {value!r}.")
+        if not isinstance(self.restart, bool):
+            raise ConfigError(f"Expected `restart` to be True or False, got {self.restart!r}.")
+
+    @property
+    def loss_class(self) -> type[nn.Module]:
+        """The class of the loss, which says what it needs."""
+        return registry.LOSSES[self.loss]
+
+    @property
+    def needs_cosines(self) -> bool:
+        """Whether the loss works on bare cosines, which it scales by itself (LDAM)."""
+        return bool(getattr(self.loss_class, "needs_cosines", False))
+
+
+def _one_of(name: str, value: Any, allowed: Any, shown: str = "", hint: str = "") -> None:
+    if not isinstance(value, str) or value not in allowed:
+        raise ConfigError(
+            f"Expected `{name}` to be one of {shown or ', '.join(allowed)}, got {value!r}{hint}."
+        )
 
 
 @dataclass(frozen=True)
@@ -95,8 +154,13 @@ class Recipe:
 
     @property
     def head(self) -> str:
-        """The classifier that the recipe needs; "cosine" only for margins on cosines (LDAM)."""
-        return "cosine" if any(stage.loss == "ldam" for stage in self.stages) else "linear"
+        """The classifier that the recipe needs; "cosine" where a loss works on cosines (LDAM)."""
+        return "cosine" if self.scales_itself else "linear"
+
+    @property
+    def scales_itself(self) -> bool:
+        """Whether the cosines of a cosine head stay bare, as a loss scales them."""
+        return any(stage.needs_cosines for stage in self.stages)
 
     @property
     def has_own_schedule(self) -> bool:
@@ -114,6 +178,7 @@ class _Entry:
 
 
 RECIPES: dict[str, _Entry] = {}
+BUILT_IN: dict[str, _Entry] = {}  # filled at the end of this module
 
 
 def register(
@@ -136,13 +201,101 @@ def register(
     official : mapping, optional
         Options that the authors' code sets by itself, whatever it is asked for: what they are under the
         protocol "official".
+
+    Raises
+    ------
+    ConfigError
+        Where the function has no name, an option without a default, or makes no stages that can be
+        trained; for an unknown ``post_hoc`` or ``official`` option.
     """
+    if post_hoc is not None:
+        _one_of("post_hoc", post_hoc, POST_HOC)
 
     def decorate(build: Callable[..., tuple[Stage, ...]]):
-        RECIPES[build.__name__] = _Entry(build, title, source, post_hoc, dict(official or {}))
+        name, entry = build.__name__, _Entry(build, title, source, post_hoc, dict(official or {}))
+        if build.__module__ != __name__:  # those of this module are tested
+            _check_options(name, entry)
+            stages = _stages(name, entry, {})
+            for stage in stages:
+                registry.attempt(stage.loss_class, stage.loss_options)
+            text_of_stages(name, stages)
+        RECIPES[name] = entry
         return build
 
     return decorate
+
+
+def _check_options(name: str, entry: _Entry) -> None:
+    if not name.isidentifier():
+        raise ConfigError(f"Expected a recipe to be a function with a name, got {name!r}.")
+    takes = inspect.signature(entry.build).parameters
+    for option, parameter in takes.items():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise ConfigError(
+                f"Expected the options of the recipe {name!r} by name, got `{parameter}`."
+            )
+        if parameter.default is parameter.empty:
+            raise ConfigError(
+                f"Expected the option `{option}` of the recipe {name!r} to have a default."
+            )
+    if entry.post_hoc == "tau_norm" and "tau" not in takes:
+        raise ConfigError(
+            f"τ-normalisation needs the option `tau`, which the recipe {name!r} lacks."
+        )
+    for option in entry.official:
+        _one_of(f"official` of {name!r}, `{option}", option, takes)
+
+
+def _stages(name: str, entry: _Entry, given: Mapping[str, Any]) -> tuple[Stage, ...]:
+    """The stages that a recipe makes, checked as a whole."""
+    stages = entry.build(**given)
+    if isinstance(stages, list):
+        stages = tuple(stages)
+    if not isinstance(stages, tuple) or not stages or not all(isinstance(s, Stage) for s in stages):
+        raise ConfigError(
+            f"Expected the recipe {name!r} to return a tuple of stages, got {stages!r}."
+        )
+    ends = [stage.until for stage in stages]
+    if ends[-1] != 1 or any(end <= start for start, end in itertools.pairwise(ends)):
+        raise ConfigError(
+            f"Expected `until` of the stages of {name!r} to rise to 1, that of the last, got {ends}."
+        )
+    bare = any(stage.needs_cosines for stage in stages)
+    if not bare or all(stage.needs_cosines for stage in stages):
+        return stages
+    return tuple(
+        stage if stage.needs_cosines else dataclasses.replace(stage, logit_scale=COSINE_SCALE)
+        for stage in stages
+    )
+
+
+def text_of_stages(name: str, stages: tuple[Stage, ...]) -> str:
+    """What the stages of a recipe do, as text that is the same in every process; what a stage leaves at
+    its default is not in it.
+
+    Raises
+    ------
+    ConfigError
+        For an option that has no such text, see :func:`hml_core.system.fingerprints.of_value`.
+    """
+    texts = []
+    for number, stage in enumerate(stages, start=1):
+        given = {}
+        for known in dataclasses.fields(stage):
+            value = getattr(stage, known.name)
+            if known.name == "loss_options":
+                value = {
+                    option: json.loads(
+                        fingerprints.of_value(
+                            one, f"The option `{option}` of stage {number} of the recipe {name!r}"
+                        )
+                    )
+                    for option, one in value.items()
+                }
+            if known.name == "loss" or (value and value != known.default):
+                given[known.name] = value
+        texts.append(given)
+    return json.dumps(texts, sort_keys=True)
 
 
 def names() -> tuple[str, ...]:
@@ -164,12 +317,12 @@ def options(name: str) -> dict[str, Any]:
 
 def is_built_in(name: str) -> bool:
     """Whether the recipe is one of this module's: its name alone says what it does."""
-    return _entry(name).build.__module__ == __name__
+    return _entry(name) is BUILT_IN.get(name)
 
 
 def is_hard_mining(name: str) -> bool:
     """Whether a stage of the recipe uses the hard-mining loss, on adjusted logits or not."""
-    return any(stage.loss in HARD_MINING for stage in get(name).stages)
+    return any(getattr(stage.loss_class, "is_hard_mining", False) for stage in get(name).stages)
 
 
 def official_options(name: str) -> Mapping[str, Any]:
@@ -200,7 +353,8 @@ def get(name: str, **overrides: Any) -> Recipe:
             has = f"its options are {', '.join(known)}" if known else "it has no options"
             raise ConfigError(f"The recipe {name!r} has no option `{key}`: {has}.")
     filled = {**known, **overrides}
-    return Recipe(name, entry.title, entry.source, entry.build(**filled), filled, entry.post_hoc)
+    stages = _stages(name, entry, filled)
+    return Recipe(name, entry.title, entry.source, stages, filled, entry.post_hoc)
 
 
 # One stage --------------------------------------------------------------------------------------
@@ -412,3 +566,6 @@ def tau_norm(*, tau: float = 1.0):
 @register(title="NCM", source="Kang et al., ICLR 2020 (nearest class mean)", post_hoc="ncm")
 def ncm():
     return (Stage("cross_entropy"),)
+
+
+BUILT_IN.update(RECIPES)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from hml_core.errors import ConfigError
 
 SAMPLERS = {
     "instance": "every image once",
@@ -14,6 +16,45 @@ SAMPLERS = {
     "square_root": "classes in proportion to the square root of their images",
     "progressive": "from instance to class-balanced over the run",
 }
+BUILT_IN = dict(SAMPLERS)
+_OWN: dict[str, Callable[..., np.ndarray]] = {}
+
+
+def register(function: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+    """Decorator: make a sampler available under its function's name.
+
+    ``function(counts (C,), progress) -> probabilities (C,)`` says how probable each class is to be drawn
+    at the fraction ``progress`` of the run; the image is then one of that class.
+
+    Raises
+    ------
+    ConfigError
+        For a name of this package's, or a function that gives no probabilities.
+    """
+    name = getattr(function, "__name__", "<lambda>")
+    if not name.isidentifier() or name in BUILT_IN:
+        raise ConfigError(
+            f"Expected a sampler to be a function with a name of its own, got {name!r}."
+        )
+    counts = np.array([9.0, 5.0, 2.0])
+    for progress in (0.0, 1.0):
+        try:
+            found = np.asarray(function(counts, progress), dtype=np.float64)
+        except Exception as error:  # whatever somebody's own code raises
+            raise ConfigError(f"The sampler {name!r} does not work: {error}") from error
+        if found.shape != counts.shape or not (found >= 0).all() or not np.isclose(found.sum(), 1):
+            raise ConfigError(
+                f"Expected the sampler {name!r} to give one probability for each class, which sum to 1, "
+                f"got {found.tolist()}."
+            )
+    _OWN[name] = function
+    SAMPLERS[name] = (function.__doc__ or "one's own").strip().partition("\n")[0]
+    return function
+
+
+def function_of(name: str) -> Callable[..., np.ndarray]:
+    """The function of a sampler of one's own."""
+    return _OWN[name]
 
 
 def sampling_probabilities(
@@ -42,6 +83,8 @@ def sampling_probabilities(
         raise ValueError(f"Expected 0 ≤ `progress` ≤ 1, got {progress}.")
     if (counts < 0).any() or not counts.sum() > 0:
         raise ValueError(f"Expected counts ≥ 0 with at least one image, got {counts.tolist()}.")
+    if scheme in _OWN:
+        return np.asarray(_OWN[scheme](counts, progress), dtype=np.float64)
     present = counts > 0
     instance = counts / counts.sum()
     balanced = present / present.sum()

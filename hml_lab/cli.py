@@ -64,9 +64,21 @@ def main() -> None:
     type=click.Path(path_type=Path),
     help="Executed notebook [default: my_results/notebooks/NOTEBOOK].",
 )
+@click.option(
+    "--import",
+    "imports",
+    multiple=True,
+    metavar="FILE_OR_MODULE",
+    help="One's own methods: the notebook's parameter `imports`.",
+)
 @click.option("--timeout", type=float, metavar="SECONDS", help="Stop it after this time.")
 def run(
-    notebook: Path, pairs: tuple, file: Path | None, output: Path | None, timeout: float | None
+    notebook: Path,
+    pairs: tuple,
+    file: Path | None,
+    output: Path | None,
+    imports: tuple[str, ...],
+    timeout: float | None,
 ) -> None:
     """Execute NOTEBOOK headlessly; an unknown parameter or an impossible value is an error.
 
@@ -77,6 +89,8 @@ def run(
 
     given: dict[str, Any] = {} if file is None else yaml_files.read(file)
     given |= {name: yaml_files.value(text, f"parameter {name!r}") for name, text in pairs}
+    if imports:
+        given["imports"] = [*given.get("imports", []), *imports]
     written = notebooks.execute(notebook, given, output, timeout=timeout)
     click.echo(f"Executed notebook: {written}")
 
@@ -159,8 +173,22 @@ def report(notebooks: tuple[Path, ...], output: Path, title: str) -> None:
     show_default=True,
     help="Where run records lie.",
 )
+@click.option(
+    "--import",
+    "imports",
+    multiple=True,
+    metavar="FILE_OR_MODULE",
+    help="One's own losses, recipes, models and data sets.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be trained, and how; train nothing.")
-def sweep(file: Path, engine: str, runs_root: Path, dry_run: bool, **options: Any) -> None:
+def sweep(
+    file: Path,
+    engine: str,
+    runs_root: Path,
+    imports: tuple[str, ...],
+    dry_run: bool,
+    **options: Any,
+) -> None:
     """Train the grid of runs in FILE: YAML with fields of RunConfig; a list is a dimension of the grid.
 
     Several grids stand in a list under `grids`, each with what differs from the fields above it. What runs
@@ -169,7 +197,9 @@ def sweep(file: Path, engine: str, runs_root: Path, dry_run: bool, **options: An
     """
     from hml_core import engines
     from hml_core.config import grids
+    from hml_core.system import extensions
 
+    extensions.bring(imports)
     configs = grids(yaml_files.read(file))
     if dry_run:
         engines.check(engine)

@@ -8,8 +8,10 @@ group that lost a process goes on from the last checkpoint.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
+import pickle
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,7 @@ from hml_core.system import yaml_files
 
 if TYPE_CHECKING:
     from hml_core.config import RunConfig
+    from hml_core.engines.travel import Bundle
     from hml_core.runs import Run
     from hml_core.trainer.branches import Point
 
@@ -82,9 +85,17 @@ def _config_options() -> tuple[click.Option, ...]:
     metavar="STEPS",
     help="Steps between checkpoints within an epoch [default: 1000].",
 )
+@click.option(
+    "--import",
+    "imports",
+    multiple=True,
+    metavar="FILE_OR_MODULE",
+    help="One's own losses, recipes, models and data sets.",
+)
 @click.option("--quiet", is_flag=True, help="No progress.")
 # What the engine "torchrun" says to the processes of a group:
 @click.option("--points", "points_file", type=click.Path(path_type=Path), hidden=True)
+@click.option("--bundle", "bundle_file", type=click.Path(path_type=Path), hidden=True)
 @click.option("--final-errors", is_flag=True, hidden=True)
 def train(
     file: Path | None,
@@ -94,7 +105,9 @@ def train(
     checkpoint_steps: int | None,
     quiet: bool,
     points_file: Path | None,
+    bundle_file: Path | None,
     final_errors: bool,
+    imports: tuple[str, ...],
     **fields: Any,
 ) -> None:
     """Train one run (or find it finished, or resume it) and print its test metrics.
@@ -102,8 +115,10 @@ def train(
     An option that is left out takes the default of the data set or of the recipe. On several GPUs or
     hosts: torchrun --nproc-per-node 8 -m hml_core train …
     """
+    from hml_core.system import extensions
     from hml_core.trainer import CHECKPOINT_STEPS, world
 
+    extensions.bring(imports)
     place = {
         "data_root": data_root,
         "runs_root": runs_root,
@@ -116,7 +131,7 @@ def train(
             name: yaml_files.value(text, f"option {name!r}") for name, text in pairs
         }
     if world.is_in_group():
-        _train_in_group(file, given, points_file, device, place, final_errors)
+        _train_in_group(file, given, points_file, bundle_file, device, place, final_errors)
     else:
         _report(_train(file, given, points_file, device=device, **place))
 
@@ -134,6 +149,7 @@ def _train_in_group(
     file: Path | None,
     fields: dict[str, Any],
     points_file: Path | None,
+    bundle_file: Path | None,
     device: str,
     place: dict[str, Any],
     final_errors: bool,
@@ -143,14 +159,18 @@ def _train_in_group(
     ``final_errors``: exit with status 0 after an error of the run itself: torchrun would only repeat it.
     """
     from hml_core.engines.torchrun import BUSY
+    from hml_core.engines.travel import require_same
     from hml_core.errors import HmlError, RunBusyError
     from hml_core.trainer import exhaust, training, world
 
     rank, size = world.place_in_group()
     try:
-        with world.group(device) as (processes, own_device):
+        with world.group(device) as (processes, own_device), contextlib.ExitStack() as held:
             with processes.together():
+                bundle = _unpack(bundle_file, held)
                 config, points = _config(file, fields), _points(points_file)
+                if bundle is not None:
+                    require_same(bundle, config)
             options = {"device": own_device, "wait": WAIT_S, "world": processes}
             done = exhaust(training(config, points=points, **options, **place))
             if processes.is_first:
@@ -164,6 +184,17 @@ def _train_in_group(
     except world.Stopped as error:
         click.echo(f"Process {rank} of {size} was {error}.", err=True)
         sys.exit(1)
+
+
+def _unpack(file: Path | None, held: contextlib.ExitStack) -> Bundle | None:
+    """Register what the engine "torchrun" of this machine sent with the run."""
+    from hml_core.engines.travel import installed
+
+    if file is None:
+        return None
+    bundle = pickle.loads(file.read_bytes())
+    held.enter_context(installed(bundle))
+    return bundle
 
 
 def _points(file: Path | None) -> tuple[Point, ...]:

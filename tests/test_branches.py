@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hml_core import engines, recipes, runs
+from hml_core import engines, losses, recipes, runs
 from hml_core.config import RunConfig
 from hml_core.recipes import Stage
 from hml_core.trainer import Trainer, branches, fit, fitting
@@ -86,8 +86,9 @@ def test_a_sweep_that_was_cut_off_goes_on_in_stem_and_branch(killed_at, tmp_path
     assert not (tmp_path / "shared" / ".beginnings").exists()
 
 
-def test_a_loss_that_is_not_registered_fails_its_own_run(tmp_path):
-    """It is in the plan of every run beside it, which goes on as if it were not there."""
+def test_a_loss_that_is_gone_fails_its_own_run(tmp_path, monkeypatch):
+    """The runs beside it go on as if it were not there."""
+    monkeypatch.setitem(losses.LOSSES, "no_such_loss", losses.FocalLoss)
 
     @recipes.register(title="CE, then what?", source="this test")
     def lost():
@@ -98,6 +99,7 @@ def test_a_loss_that_is_not_registered_fails_its_own_run(tmp_path):
             RunConfig(recipe=name, epochs=4, batch_size=64) for name in ("lost", "ce", "hml1")
         )
         assert branches.epochs_to_train([failing, *others]) == 4 + 2 + 2
+        del losses.LOSSES["no_such_loss"]
         frame = engines.sweep([failing, *others], runs_root=tmp_path / "shared", progress=False)
     finally:
         del recipes.RECIPES["lost"]

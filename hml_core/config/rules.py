@@ -5,7 +5,6 @@ What concerns one of them alone stands where it is declared (:mod:`hml_core.conf
 
 from __future__ import annotations
 
-import inspect
 import math
 from typing import Any
 
@@ -13,7 +12,7 @@ from hml_core import datasets, imbalance, models
 from hml_core.augment import AUGMENTATIONS, FILE_AUGMENTATIONS
 from hml_core.config.settings import Settings
 from hml_core.errors import ConfigError
-from hml_core.losses import LOSSES
+from hml_core.losses import LOSSES, registry
 from hml_core.losses.base import WEIGHTINGS
 from hml_core.losses.hard_mining import LARGEST_DELTA
 
@@ -61,11 +60,7 @@ def combination(values: Settings) -> None:
             f"The recipe {recipe!r} samples by itself ({', '.join(sorted(own))}): "
             f"expected `sampler` 'instance', got {values.sampler!r}."
         )
-    adjusted = {stage.loss for stage in stages} & {
-        "balanced_softmax",
-        "logit_adjusted",
-        "balanced_hard_mining",
-    }
+    adjusted = any(getattr(stage.loss_class, "corrects_priors", False) for stage in stages)
     if adjusted and values.sampler != "instance":
         raise ConfigError(
             f"The loss of {recipe!r} corrects for class frequencies that the sampler "
@@ -163,7 +158,7 @@ def _watches_validation(values: Settings, name: str) -> None:
 
 def takes_smoothing(loss: str) -> bool:
     """Whether the loss of that name has smoothed labels."""
-    return "label_smoothing" in inspect.signature(LOSSES[loss]).parameters
+    return "label_smoothing" in registry.parameters(LOSSES[loss])
 
 
 def _class_counts(values: Settings) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hml_core import datasets, recipes
-from hml_core.config import meanings, rules
+from hml_core.config import identity, meanings, rules
 from hml_core.config.declaration import documented
 from hml_core.config.options import Options
 from hml_core.config.settings import OPTIONS, SETTINGS, Settings
@@ -151,7 +151,7 @@ class RunConfig(Settings):
     @property
     def scales_itself(self) -> bool:
         """Whether a loss of the recipe scales the cosines of a cosine head."""
-        return any(stage.loss == "ldam" for stage in self.stages)
+        return self.method.scales_itself
 
     @property
     def run_id(self) -> str:
@@ -173,9 +173,8 @@ class RunConfig(Settings):
             for name, known in SETTINGS.items()
             if not known.is_off(getattr(self, name))
         }
-        if not recipes.is_built_in(self.recipe):
-            # A recipe of one's own may change under its name.
-            matters["stages"] = repr((self.stages, self.method.post_hoc))
+        if own := identity.own_part(self):
+            matters["own"] = own
         if changed := meanings.changes(self):
             matters["changes"] = changed
         return hashlib.sha256(_dump(matters).encode()).hexdigest()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -26,6 +27,7 @@ from hml_core.engines.jobs import (
     is_finished,
     row,
     stored_row,
+    without_result,
 )
 from hml_core.engines.serial import serial
 from hml_core.engines.torchrun import torchrun
@@ -145,7 +147,13 @@ def sweep(
         Before anything is trained: an unknown engine, no configuration, a device that is not there, a
         results folder that cannot be written to, a cluster that cannot be reached.
     """
-    distinct = list({config.run_id: config for config in configs}.values())
+    distinct, refused = {}, {}
+    for config in configs:
+        try:
+            distinct.setdefault(config.run_id, config)
+        except ConfigError as error:  # of this run alone
+            refused[f"refused {len(refused)}"] = Outcome("failed", str(error))
+            distinct[f"refused {len(refused) - 1}"] = config
     if not distinct:
         raise ConfigError("Expected at least one configuration to train, got none.")
     if threads is not None and (
@@ -154,16 +162,28 @@ def sweep(
         raise ConfigError(f"Expected `threads` to be a whole number ≥ 1 or None, got {threads!r}.")
     chosen = check(engine)
     runs_root = Path(runs_root).absolute()
+    known = {run_id: config for run_id, config in distinct.items() if run_id not in refused}
+
+    def frame(row_of: Callable[[str, RunConfig], dict[str, Any]]) -> pd.DataFrame:
+        return pd.DataFrame(
+            [
+                row_of(run_id, config)
+                if run_id in known
+                else without_result(config, refused[run_id], has_id=False)
+                for run_id, config in distinct.items()
+            ]
+        )
+
     if not train:
-        return pd.DataFrame([stored_row(config, runs_root) for config in distinct])
+        return frame(lambda _, config: stored_row(config, runs_root))
     if chosen.is_here:
         devices.resolve(device)
     files.require_writable(runs_root)
     data_root = None if data_root is None else Path(data_root).absolute()
     place = Place(runs_root, data_root, str(device), threads)
     with beginnings.kept(runs_root):
-        outcomes = _collect(distinct, chosen, place, progress)
-    return pd.DataFrame([row(config, outcomes[config.run_id], runs_root) for config in distinct])
+        outcomes = _collect(list(known.values()), chosen, place, progress)
+    return frame(lambda run_id, config: row(config, outcomes[run_id], runs_root))
 
 
 def _collect(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import traceback
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -17,10 +18,10 @@ from typing import Any
 
 import torch
 
-from hml_core import datasets, recipes
 from hml_core.config import RunConfig
 from hml_core.engines.jobs import BUSY_WAIT_S, Outcome, Place, attempt
-from hml_core.errors import DeviceError, RunError
+from hml_core.engines.travel import Bundle, installed, known_here, pack, require_same
+from hml_core.errors import ConfigError, DeviceError, RunError
 from hml_core.runs import environment
 from hml_core.system import devices
 
@@ -136,15 +137,26 @@ def submit(
     from distributed import as_completed
     from distributed.client import FutureCancelledError
 
-    additions = _additions(configs)
+    here, bundles = [], {}
+    for config in configs:
+        try:
+            pack(config)
+            here.append(config)
+        except ConfigError as error:  # one that cannot travel is its own failure
+            yield config, Outcome("failed", str(error), traceback.format_exc())
+    travelling = {config.run_id for config in here}
+    for config in here:
+        views = [view for point in place.points.get(config.run_id, ()) for view in point.views]
+        parting = [view for view in views if view.run_id in travelling]
+        bundles[config.run_id] = pack(config, parting)
 
     def start(config: RunConfig, wait: float) -> Any:
         return client.submit(
-            work, config, place.of(config), additions, wait, resources=resources, pure=False,
+            work, config, place.of(config), bundles[config.run_id], wait, resources=resources, pure=False,
             key=f"{config.run_id}-{uuid.uuid4().hex[:8]}", priority=-int(wait > 0),
         )  # fmt: skip
 
-    running = {(future := start(config, 0.0)).key: (future, config) for config in configs}
+    running = {(future := start(config, 0.0)).key: (future, config) for config in here}
     ended = as_completed([future for future, _ in running.values()], loop=client.loop)
     try:
         for future in ended:
@@ -183,23 +195,17 @@ def _outcome_of(future: Any) -> Outcome:
         return Outcome("failed", f"The worker could not take the run: {error!r}")
 
 
-def _additions(configs: Sequence[RunConfig]) -> dict[str, Any]:
-    """Recipes and data sets of the user's own that the workers would not know."""
-    own_recipes = {c.recipe for c in configs if not recipes.is_built_in(c.recipe)}
-    own_datasets = {c.dataset for c in configs if not datasets.is_built_in(c.dataset)}
-    return {
-        "recipes": {name: recipes.RECIPES[name] for name in own_recipes},
-        "datasets": {name: datasets.DATASETS[name] for name in own_datasets},
-    }
-
-
-def work(config: RunConfig, place: Place, additions: dict[str, Any], wait: float) -> Outcome:
+def work(config: RunConfig, place: Place, bundle: Bundle, wait: float) -> Outcome:
     """On a worker: train one run; its only trace is the record."""
-    recipes.RECIPES.update(additions["recipes"])
-    datasets.DATASETS.update(additions["datasets"])
     with _one_run:
-        where = replace(place, device=_device_here(place.device))
-        return attempt(config, where, wait=wait)
+        try:
+            with installed(bundle):
+                require_same(bundle, config)
+                points = {config.run_id: known_here(place.points.get(config.run_id, ()))}
+                where = replace(place, device=_device_here(place.device), points=points)
+                return attempt(config, where, wait=wait)
+        except Exception as error:  # the run could not begin: the others go on
+            return Outcome("failed", str(error), traceback.format_exc())
 
 
 def _device_here(device: str) -> str:

@@ -146,10 +146,10 @@ def stored_row(config: RunConfig, runs_root: Path) -> dict[str, Any]:
         return without_result(config, Outcome("missing", str(error)))
 
 
-def without_result(config: RunConfig, outcome: Outcome) -> dict[str, Any]:
-    """The row of a run that has no record to show."""
+def without_result(config: RunConfig, outcome: Outcome, *, has_id: bool = True) -> dict[str, Any]:
+    """The row of a run that has no record to show; ``has_id``: its config has an identity."""
     fields = {name: getattr(config, name) for name in config.to_dict()}
     return {
-        "run_id": config.run_id, "status": outcome.status, "error": outcome.error,
+        "run_id": config.run_id if has_id else None, "status": outcome.status, "error": outcome.error,
         "traceback": outcome.traceback, **fields,
     }  # fmt: skip

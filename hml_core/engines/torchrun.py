@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from hml_core import datasets, recipes
 from hml_core.config import RunConfig
 from hml_core.engines.jobs import Outcome, Place, in_turn, is_finished
+from hml_core.engines.travel import known_here, pack
 from hml_core.errors import ConfigError
 from hml_core.trainer.epochs import micro_batches
 from hml_core.trainer.world import World
@@ -31,16 +33,10 @@ def torchrun(
     Raises
     ------
     ConfigError
-        Before anything is trained: a batch that the processes cannot share, a data set or recipe that
-        only this process knows.
+        Before anything is trained: a batch that the processes cannot share.
     """
     for config in configs:
         micro_batches(config, World(0, processes))
-        if not (datasets.is_built_in(config.dataset) and recipes.is_built_in(config.recipe)):
-            raise ConfigError(
-                f"{config.dataset!r} with {config.recipe!r} is not part of this package: the processes of "
-                "the engine 'torchrun' do not know it. Expected another `engine`."
-            )
     yield from in_turn(configs, lambda config, wait: _train(processes, config, place))
 
 
@@ -48,13 +44,23 @@ def _train(processes: int, config: RunConfig, place: Place) -> Outcome:
     """A run that another group works on for a minute is "busy"."""
     record = place.runs_root / config.run_id / "failed.json"
     record.unlink(missing_ok=True)  # of an earlier attempt
+    try:
+        points = known_here(place.points.get(config.run_id, ()))
+        bundle = pack(config, [view for point in points for view in point.views])
+    except ConfigError as error:
+        return Outcome("failed", str(error), traceback.format_exc())
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "config.json"
         file.write_text(config.to_json(), encoding="utf-8")
         shared = Path(folder) / "points.json"
         points = [point.to_dict() for point in place.points.get(config.run_id, ())]
         shared.write_text(json.dumps(points), encoding="utf-8")
-        said = _run([*command(processes, file, place), "--points", str(shared)], place)
+        options = ["--points", str(shared)]
+        if bundle.entries:
+            sent = Path(folder) / "bundle"
+            sent.write_bytes(pickle.dumps(bundle))
+            options += ["--bundle", str(sent)]
+        said = _run([*command(processes, file, place), *options], place)
     if is_finished(config, place.runs_root):
         return Outcome("done")
     if busy := [line for line in said if line.startswith(BUSY)]:

@@ -1,5 +1,7 @@
 """The losses of the three papers and of the methods they compare with, one file each.
 
+:func:`register` adds one's own.
+
 >>> sorted(LOSSES)[:3]
 ['balanced_hard_mining', 'balanced_softmax', 'cross_entropy']
 """
@@ -18,8 +20,10 @@ from hml_core.losses.hard_mining import (
 from hml_core.losses.influence_balanced import InfluenceBalancedLoss
 from hml_core.losses.ldam import LDAMLoss
 from hml_core.losses.logit_adjusted import LogitAdjustedLoss
+from hml_core.losses.registry import BUILT_IN, LOSSES, register
 
 __all__ = [
+    "BUILT_IN",
     "LOSSES",
     "BalancedHardMiningLoss",
     "BalancedSoftmaxLoss",
@@ -33,15 +37,5 @@ __all__ = [
     "hard_mining_factor",
     "hard_mining_value",
     "outlier_cut",
+    "register",
 ]
-
-LOSSES: dict[str, type[ClassificationLoss]] = {
-    "cross_entropy": CrossEntropyLoss,
-    "focal": FocalLoss,
-    "hard_mining": HardMiningLoss,
-    "ldam": LDAMLoss,
-    "balanced_softmax": BalancedSoftmaxLoss,
-    "logit_adjusted": LogitAdjustedLoss,
-    "influence_balanced": InfluenceBalancedLoss,
-    "balanced_hard_mining": BalancedHardMiningLoss,
-}

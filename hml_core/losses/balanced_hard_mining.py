@@ -35,6 +35,8 @@ class BalancedHardMiningLoss(HardMiningLoss):
         For counts below 1, and as :class:`HardMiningLoss`.
     """
 
+    corrects_priors = True
+
     def __init__(
         self, class_counts, delta: float = math.inf, scale: float = 1.0, reduction: str = "mean"
     ) -> None:

@@ -23,6 +23,8 @@ class BalancedSoftmaxLoss(AdjustedCrossEntropy):
         For counts below 1.
     """
 
+    corrects_priors = True
+
     def __init__(self, class_counts, label_smoothing=0.0) -> None:
         super().__init__(label_smoothing=label_smoothing)
         self._set_counts(class_counts)

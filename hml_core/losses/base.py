@@ -20,15 +20,27 @@ class ClassificationLoss(nn.Module):
 
     A loss computes in float32, or in float64 where the logits are, whatever the autocast state.
 
+    A subclass defines :meth:`per_sample` and says by class attributes what it needs.
+
     Attributes
     ----------
     needs_features : bool
         ``forward`` takes the features (N, d) as a third argument.
+    needs_cosines : bool
+        The logits must be plain cosines, of a cosine head of scale 1: the loss scales them itself, by
+        ``logit_scale``.
+    corrects_priors : bool
+        The loss makes up for class frequencies by itself: no sampler or post-hoc adjustment may as well.
+    is_hard_mining : bool
+        The loss has the hard-mining factor: tables give it the options of that family.
     logit_scale : float
         The factor on the logits whose softmax is the model's probability.
     """
 
     needs_features: bool = False
+    needs_cosines: bool = False
+    corrects_priors: bool = False
+    is_hard_mining: bool = False
     logit_scale: float = 1.0
 
     def _set_weight(self, weight: Sequence[float] | np.ndarray | Tensor | None) -> None:
@@ -60,6 +72,14 @@ class ClassificationLoss(nn.Module):
                 f"Expected `target` to be int64 of shape ({len(logits)},), "
                 f"got {target.dtype} of shape {tuple(target.shape)}."
             )
+        # On other devices a look at the values would wait for them; there the gather refuses.
+        if type(target) is Tensor and target.device.type == "cpu" and len(target):
+            low, high = int(target.min()), int(target.max())
+            if low < 0 or high >= logits.shape[1]:
+                wrong = low if low < 0 else high
+                raise ValueError(
+                    f"Expected `target` to hold classes 0 … {logits.shape[1] - 1}, got {wrong}."
+                )
         for name in ("weight", "class_counts"):
             buffer = getattr(self, name, None)
             if buffer is not None and len(buffer) != logits.shape[1]:
@@ -71,6 +91,10 @@ class ClassificationLoss(nn.Module):
 
     def _class_weight(self, like: Tensor) -> Tensor | None:
         return None if self.weight is None else self.weight.to(like.dtype)
+
+    def forward(self, logits: Tensor, target: Tensor, *features: Tensor) -> Tensor:
+        """Mean of :meth:`per_sample` over the batch: (N, C), (N,) → scalar."""
+        return self.per_sample(logits, target, *features).mean()
 
     def per_sample(self, logits: Tensor, target: Tensor, *features: Tensor) -> Tensor:
         """The loss of each sample before reduction: (N, C), (N,) → (N,)."""

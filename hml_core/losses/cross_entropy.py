@@ -17,6 +17,8 @@ from hml_core.losses.base import (
     true_class,
 )
 
+NO_CLASS = -(2**62)  # torch's −100 would leave images out in silence
+
 
 class AdjustedCrossEntropy(ClassificationLoss):
     """Base of the losses that are cross-entropy once their logits are adjusted.
@@ -101,6 +103,7 @@ class AdjustedCrossEntropy(ClassificationLoss):
                 weight=self._class_weight(logits),
                 label_smoothing=self.label_smoothing,
                 reduction=reduction,
+                ignore_index=NO_CLASS,
             )
 
     def _mean(self, losses: Tensor, target: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 import torch
@@ -167,6 +168,8 @@ class HardMiningLoss(ClassificationLoss):
     tensor([0.0168, 0.0004])
     """
 
+    is_hard_mining = True
+
     def __init__(
         self,
         delta: float = 1e4,
@@ -177,6 +180,12 @@ class HardMiningLoss(ClassificationLoss):
     ) -> None:
         super().__init__()
         self.delta = _check_delta(delta)
+        if self.delta < 1:
+            warnings.warn(
+                f"With `delta` {self.delta:g} below 1 the loss is negative where the true class is "
+                "likely, so that training stops short of it: expected `delta` ≥ 1.",
+                stacklevel=2,
+            )
         self._set_weight(weight)
         self.weighting = require_choice("weighting", weighting, WEIGHTINGS)
         self.scale = require_number("scale", scale, above=0)

@@ -34,6 +34,8 @@ class LDAMLoss(AdjustedCrossEntropy):
         For counts below 1, a negative margin or a scale that is not positive.
     """
 
+    needs_cosines = True
+
     def __init__(
         self,
         class_counts,

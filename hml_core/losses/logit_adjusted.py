@@ -26,6 +26,8 @@ class LogitAdjustedLoss(AdjustedCrossEntropy):
         For counts below 1 or τ < 0.
     """
 
+    corrects_priors = True
+
     def __init__(self, class_counts, tau: float = 1.0, label_smoothing=0.0) -> None:
         super().__init__(label_smoothing=label_smoothing)
         self._set_counts(class_counts)

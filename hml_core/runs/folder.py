@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hml_core.config import RunConfig
+from hml_core.config import RunConfig, identity
 from hml_core.errors import RunError
 from hml_core.runs.record import RECORDED, UNREADABLE, Run
 from hml_core.system import files, locks, states
@@ -140,10 +140,14 @@ class RunFolder:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **arrays)
         files.write_atomically(self.path / "predictions.npz", buffer.getvalue())
+        own = identity.own_part(self.config)
         metrics = {
             "run_id": self.config.run_id,
             "config_hash": self.config.hash,
             **metrics,
+            **(
+                {"own": own} if own else {}
+            ),  # by which the record is read where it is not registered
             "files": {name: files.sha256(self.path / name) for name in RECORDED},
         }
         metrics = json.loads(json.dumps(metrics))  # floats as a reader will see them

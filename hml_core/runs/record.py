@@ -10,8 +10,12 @@ itself.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
+import math
 import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,8 +23,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hml_core.config import RunConfig
-from hml_core.errors import RunError
+from hml_core.config import RunConfig, identity
+from hml_core.errors import ConfigError, RunError
 from hml_core.metrics import Predictions
 from hml_core.runs import compact_predictions
 from hml_core.system import files
@@ -36,6 +40,71 @@ CLOCK = ("seconds", "waiting_seconds")  # columns of the history that differ fro
 RECORDED = ("config.json", "environment.json", "manifest.json", "history.csv", "predictions.npz")
 
 
+class UnknownMethodError(RunError):
+    """A record whose recipe, data set or model is not registered here: not damaged, but not readable."""
+
+
+@dataclass(frozen=True)
+class StoredConfig:
+    """The config of a run whose method is not registered here: its fields, as they were written."""
+
+    fields: Mapping[str, Any]
+    hash: str
+    run_id: str
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name not in self.fields:
+            raise AttributeError(f"The stored config has no field {name!r}.")
+        return self.fields[name]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field, in plain JSON types."""
+        return dict(self.fields)
+
+    def to_json(self) -> str:
+        """Canonical JSON, as it was written."""
+        return json.dumps(self.fields, sort_keys=True)
+
+
+def _read_config(
+    content: str, metrics: Mapping[str, Any]
+) -> tuple[RunConfig | StoredConfig, tuple[str, ...]]:
+    """The config, and what of somebody's own in it is not registered here as it was then."""
+    fields = json.loads(content)
+    own = tuple(metrics.get("own") or ())
+    try:
+        config = RunConfig.from_json(content)
+        if config.hash == metrics["config_hash"]:
+            return config, ()
+    except ConfigError:
+        if not own and not (own := _unregistered(fields)):
+            raise
+        if "own" not in metrics:
+            raise UnknownMethodError(
+                f"was made with the {', '.join(own)}, not registered here (`--import` brings it)."
+            ) from None
+    if not own:
+        if not identity.is_built_in("recipe", config.recipe):
+            raise UnknownMethodError(
+                f"was made with the recipe {config.recipe!r} of somebody's own by an earlier version, "
+                "which did not keep what its code was."
+            )
+        return config, ()
+    if metrics["files"]["config.json"] != hashlib.sha256(content.encode()).hexdigest():
+        raise ValueError("config.json is not what was written")
+    fields = {name: math.inf if value == "inf" else value for name, value in fields.items()}
+    return StoredConfig(fields, metrics["config_hash"], metrics["run_id"]), own
+
+
+def _unregistered(fields: Mapping[str, Any]) -> tuple[str, ...]:
+    kinds = {"recipe": "recipe", "dataset": "dataset", "model": "model", "sampler": "sampler"}
+    return tuple(
+        f"{kind} {fields[name]!r}"
+        for name, kind in kinds.items()
+        if isinstance(fields.get(name), str) and fields[name] not in identity.REGISTRIES[kind]
+    )
+
+
 class Run:
     """A finished run, read from its folder.
 
@@ -43,6 +112,10 @@ class Run:
     ----------
     path : pathlib.Path
     config : RunConfig
+    unknown : tuple of str
+        What the run used of somebody's own, such as "recipe 'mine'", that is not registered here, or with
+        other code. The record is read all the same, its config from what was written
+        (:class:`StoredConfig`).
     metrics : dict
         ``metrics["selections"][selection]`` holds the test metrics of that epoch.
     """
@@ -54,12 +127,15 @@ class Run:
             self.metrics = json.loads(text)
             damaged = text != files.json_text(self.metrics)
             claimed = self.metrics.pop("checksum")
-            self.config = RunConfig.from_json((self.path / "config.json").read_text())
             damaged |= claimed != files.checksum(self.metrics)
+            content = (self.path / "config.json").read_text()
+            self.config, self.unknown = _read_config(content, self.metrics)
             damaged |= self.metrics["config_hash"] != self.config.hash
             damaged |= self.path.name != self.metrics["run_id"]
             damaged |= not set(self.metrics) >= REQUIRED
             damaged |= set(self.metrics["files"]) != set(RECORDED)
+        except UnknownMethodError as error:
+            raise UnknownMethodError(f"The run {self.path.name} {error}") from error
         except UNREADABLE as error:
             raise RunError(f"The run {self.path.name} is damaged: {error!r}") from error
         if damaged:
@@ -298,7 +374,14 @@ def load(runs_root: str | Path = "results/runs") -> pd.DataFrame:
     rows = []
     for path in sorted(Path(runs_root).glob("*/metrics.json")):
         try:
-            rows.append(Run(path.parent).verify(published=True).row())
+            run = Run(path.parent).verify(published=True)
+            rows.append(run.row())
+            if run.unknown:
+                warnings.warn(
+                    f"The run {run.run_id} was made with the {', '.join(run.unknown)}, which is not "
+                    "registered here, or with other code. Its results are those of then.",
+                    stacklevel=2,
+                )
         except RunError as error:
             warnings.warn(f"{error} It is left out.", stacklevel=2)
     return pd.DataFrame(rows)

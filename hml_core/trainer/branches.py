@@ -20,8 +20,10 @@ from typing import Any
 
 from hml_core import schedule
 from hml_core.config import OPTIONS, RunConfig
+from hml_core.errors import ConfigError
 from hml_core.losses import LOSSES
 from hml_core.recipes import Stage
+from hml_core.system import fingerprints
 
 # Fields that matter through the stages and learning rates that they lead to, epoch by epoch.
 _BY_EPOCH = (
@@ -105,7 +107,17 @@ def _content(stage: Stage) -> str:
     } | dict(stage.loss_options)
     if stage.weighting == "none":
         options.pop("mean_over", None)
-    return repr((stage.loss, sorted(options.items()), stage.weighting, stage.sampler, stage.trains))
+    given = sorted((name, _text(value)) for name, value in options.items())
+    shown = stage.loss, given, stage.weighting, stage.sampler, stage.trains, stage.logit_scale
+    return repr(shown)
+
+
+def _text(value: Any) -> str:
+    """An option as text; a default that has no identity is the same for all runs of this process."""
+    try:
+        return fingerprints.of_value(value)
+    except ConfigError:
+        return repr(value)
 
 
 def evaluation(config: RunConfig) -> str:

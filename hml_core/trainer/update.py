@@ -17,8 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from hml_core import imbalance
 from hml_core.augment import Mix, remix_share
 from hml_core.config import RunConfig
-from hml_core.config.rules import takes_smoothing
-from hml_core.losses import LOSSES
+from hml_core.losses import registry
 from hml_core.recipes import Stage
 from hml_core.system.devices import autocast
 from hml_core.trainer.chance import LayerChance
@@ -214,13 +213,9 @@ def build_optimizer(
 
 def build_loss(stage: Stage, class_counts: np.ndarray, label_smoothing=0.0) -> nn.Module:
     """The loss of a stage, with class counts, weights and smoothing filled in where it takes them."""
-    kind = LOSSES[stage.loss]
-    takes = inspect.signature(kind).parameters
-    options = dict(stage.loss_options)
-    if "class_counts" in takes:
-        options["class_counts"] = class_counts
-    if "weight" in takes and stage.weighting != "none":
-        options["weight"] = imbalance.class_weights(class_counts, stage.weighting)
-    if takes_smoothing(stage.loss):
-        options["label_smoothing"] = label_smoothing
-    return kind(**options)
+    weight = None
+    if stage.weighting != "none":
+        weight = imbalance.class_weights(class_counts, stage.weighting)
+    options = stage.loss_options
+    loss = registry.make(stage.loss_class, class_counts, options, weight, label_smoothing)
+    return loss if stage.logit_scale == 1 else registry.ScaledLoss(loss, stage.logit_scale)

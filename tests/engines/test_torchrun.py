@@ -7,7 +7,7 @@ import importlib
 import numpy as np
 import pytest
 
-from hml_core import datasets, engines
+from hml_core import engines, losses, trainer
 from hml_core.config import grid
 from hml_core.errors import ConfigError
 from hml_core.runs import Run
@@ -40,13 +40,24 @@ def test_what_the_processes_cannot_share_is_refused_before_they_start(tmp_path):
     assert not list(tmp_path.glob("digits*"))
 
 
-def test_what_only_this_process_knows_is_refused(tmp_path):
-    datasets.register("mine", datasets.DATASETS["digits"].__class__(lambda config, root: None))
-    try:
-        with pytest.raises(ConfigError, match="not part of this package"):
-            engines.sweep(configs(dataset="mine"), engine="torchrun:2", runs_root=tmp_path)
-    finally:
-        del datasets.DATASETS["mine"]
+class Halved(losses.FocalLoss):
+    """Half of it."""
+
+    def per_sample(self, logits, target):
+        return 0.5 * super().per_sample(logits, target)
+
+
+def test_what_only_this_process_knows_goes_along(tmp_path, monkeypatch):
+    """And what takes a built-in one's place is not trained as the original."""
+    monkeypatch.setitem(losses.LOSSES, "focal", Halved)
+    (config,) = configs(recipe="focal", seed=0, epochs=1)
+    one = trainer.fit(config, runs_root=tmp_path / "one", device="cpu", progress=False)
+    frame = engines.sweep(
+        [config], engine="torchrun:2", runs_root=tmp_path / "two", device="cpu", progress=False
+    )
+    assert frame["status"].tolist() == ["done"], frame["error"].tolist()
+    two = Run(tmp_path / "two" / config.run_id)
+    np.testing.assert_allclose(two.history["train_loss"], one.history["train_loss"], rtol=1e-4)
 
 
 def test_a_busy_run_comes_again_and_an_old_failure_is_not_this_one(tmp_path, monkeypatch):

@@ -59,6 +59,7 @@ SMALL = {
     },
     "05_isic2019": {"recipes": ["ce", "hml1"], **TINY_NETWORK},
     "06_isic2018": {"recipes": ["ce", "dhml1"], "switch_patience": 2, **TINY_NETWORK},
+    "09_own_methods": {"seeds": [0], "epochs": 2},
     "07_audit": {
         "dataset": "digits",
         "imbalance_ratio": 20.0,

@@ -1,0 +1,100 @@
+"""What of one's own a run uses: the list that its identity, and every engine that sends it away, goes by.
+
+One's own is a loss, recipe, model, data set or sampler that a user has registered, or put in the place of
+one of this package. It enters a run's identity by its code (:mod:`hml_core.system.fingerprints`), so that
+an edit gives another run. What this package brings never does: its ids stay from release to release.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hml_core import datasets, losses, models, recipes, sampling
+from hml_core.config.settings import Settings
+from hml_core.system import fingerprints
+from hml_core.system.fingerprints import Code
+
+REGISTRIES: dict[str, dict[str, Any]] = {
+    "recipe": recipes.RECIPES,
+    "loss": losses.LOSSES,
+    "model": models.MODELS,
+    "dataset": datasets.DATASETS,
+    "sampler": sampling.SAMPLERS,
+}
+_BUILT_IN: dict[str, Mapping[str, Any]] = {
+    "recipe": recipes.BUILT_IN,
+    "loss": losses.BUILT_IN,
+    "model": models.BUILT_IN,
+    "dataset": datasets.BUILT_IN,
+    "sampler": sampling.BUILT_IN,
+}
+
+
+@dataclass(frozen=True)
+class Own:
+    """Something of one's own that a run uses: which registry has it, under which name."""
+
+    kind: str
+    name: str
+
+    @property
+    def entry(self) -> Any:
+        """What the registry holds."""
+        return REGISTRIES[self.kind][self.name]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name!r}"
+
+
+def is_built_in(kind: str, name: str) -> bool:
+    """Whether the name stands for what this package brings under it."""
+    built_in = _BUILT_IN[kind]
+    return name in built_in and REGISTRIES[kind].get(name) is built_in[name]
+
+
+def used(config: Settings) -> tuple[Own, ...]:
+    """What of one's own a run uses, in a fixed order."""
+    names = [("recipe", config.recipe), ("dataset", config.dataset), ("model", config.model)]
+    samplers = {config.sampler, *(stage.sampler for stage in config.stages)}
+    names += [("loss", name) for name in sorted({stage.loss for stage in config.stages})]
+    names += [("sampler", name) for name in sorted(samplers)]
+    return tuple(Own(kind, name) for kind, name in names if not is_built_in(kind, name))
+
+
+def own_part(config: Settings) -> dict[str, Any]:
+    """What a run's identity holds beside its fields, in JSON types; empty where nothing is one's own.
+
+    Raises
+    ------
+    ConfigError
+        For an option or code without an identity, naming the recipe, the stage and the option.
+    """
+    return {str(own): _describe(own, config) for own in used(config)}
+
+
+def code_of(config: Settings) -> Iterator[tuple[Own, Code]]:
+    """Each thing of one's own with the code behind it, for whoever sends it to another process."""
+    for own in used(config):
+        yield own, fingerprints.of_code(_code(own), f"The {own}")
+
+
+def _describe(own: Own, config: Settings) -> Any:
+    if own.kind == "recipe":  # what it does is its stages, however they are written
+        return [recipes.text_of_stages(own.name, config.stages), config.method.post_hoc]
+    said = fingerprints.of_code(_code(own), f"The {own}").digest
+    if own.kind == "dataset":  # the settings that it fills in are fields of the config
+        info = own.entry
+        return [said, info.has_validation, info.streamed, info.positive_class]
+    return said
+
+
+def _code(own: Own) -> Any:
+    if own.kind == "recipe":
+        return own.entry.build
+    if own.kind == "dataset":
+        return own.entry.load
+    if own.kind == "model":
+        return getattr(own.entry, "backbone", own.entry)
+    return sampling.function_of(own.name) if own.kind == "sampler" else own.entry

@@ -1,0 +1,150 @@
+"""How one's own losses, recipes, models, data sets and samplers come to another process.
+
+What travels is what enters the run's identity (:func:`hml_core.config.identity.used`), by value: the other
+process needs none of its modules, and works with the code that is at work here, whatever its files say.
+There the identity is computed again and compared.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import linecache
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from hml_core import sampling
+from hml_core.config import RunConfig, identity
+from hml_core.config.identity import Own
+from hml_core.errors import ConfigError, RunError
+from hml_core.system import fingerprints
+from hml_core.trainer.branches import Point
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Something of one's own, pickled."""
+
+    own: Own
+    content: bytes
+    is_needed: bool  # by the run itself, rather than by one that parts from it
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What a run needs beside this package.
+
+    Parameters
+    ----------
+    run_id : str
+        As the sender knows it.
+    entries : tuple of Entry
+        Of the registries; empty where the run uses nothing of one's own.
+    sources : mapping
+        Lines of the source files, by which the code is recognised.
+    """
+
+    run_id: str
+    entries: tuple[Entry, ...] = ()
+    sources: Mapping[str, list[str]] = field(default_factory=dict)
+
+
+def pack(config: RunConfig, parting: Iterable[RunConfig] = ()) -> Bundle:
+    """What of one's own the run uses, to be sent; and what those use that part from it on the way.
+
+    Raises
+    ------
+    ConfigError
+        For what cannot be pickled, such as a class that holds an open file.
+    """
+    entries: dict[Own, Entry] = {}
+    sources: dict[str, list[str]] = {}
+    for one in (config, *parting):
+        for own, code in identity.code_of(one):
+            if own not in entries:
+                entries[own] = Entry(own, _pickled(own, code), one is config)
+                sources |= {file: fingerprints.lines_of(file) for file in code.files}
+    return Bundle(config.run_id, tuple(entries.values()), sources)
+
+
+def _pickled(own: Own, code: fingerprints.Code) -> bytes:
+    import cloudpickle
+
+    function = sampling.function_of(own.name) if own.kind == "sampler" else None
+    by_value = (code.modules & {*sys.modules}) - {"__main__"}  # its content always is
+    by_value -= {*cloudpickle.list_registry_pickle_by_value()}
+    try:
+        for name in by_value:
+            cloudpickle.register_pickle_by_value(sys.modules[name])
+        return cloudpickle.dumps((own.entry, function))
+    except Exception as error:  # whatever somebody's own objects raise
+        raise ConfigError(f"The {own} cannot be sent to another process: {error}") from error
+    finally:
+        for name in by_value & {*cloudpickle.list_registry_pickle_by_value()}:
+            cloudpickle.unregister_pickle_by_value(sys.modules[name])
+
+
+@contextlib.contextmanager
+def installed(bundle: Bundle) -> Iterator[None]:
+    """In another process: what was sent is registered inside the block, and gone after it.
+
+    Raises
+    ------
+    RunError
+        For what the run itself needs and this process cannot unpack.
+    """
+    before = {kind: dict(registry) for kind, registry in identity.REGISTRIES.items()}
+    functions = dict(sampling._OWN)
+    try:
+        for file, lines in bundle.sources.items():
+            if lines:  # without a time: the file of that name here may be another
+                linecache.cache[file] = (sum(map(len, lines)), None, lines, file)
+        for entry in bundle.entries:
+            _install(entry)
+        yield
+    finally:
+        for kind, registry in identity.REGISTRIES.items():
+            registry.clear()
+            registry.update(before[kind])
+        sampling._OWN.clear()
+        sampling._OWN.update(functions)
+
+
+def _install(entry: Entry) -> None:
+    import cloudpickle
+
+    try:
+        value, function = cloudpickle.loads(entry.content)
+    except Exception as error:  # whatever somebody's own objects raise
+        if not entry.is_needed:
+            return
+        raise RunError(f"The {entry.own} cannot be unpacked by this process: {error!r}") from error
+    identity.REGISTRIES[entry.own.kind][entry.own.name] = value
+    if function is not None:
+        sampling._OWN[entry.own.name] = function
+
+
+def require_same(bundle: Bundle, config: RunConfig) -> None:
+    """Refuse a run that is another one here than for the sender.
+
+    Raises
+    ------
+    RunError
+    """
+    if config.run_id != bundle.run_id:
+        raise RunError(
+            f"The run {bundle.run_id} is {config.run_id} here: expected the same code of own methods and "
+            "the same versions of Python and of this package as where it was sent from."
+        )
+
+
+def known_here(points: Iterable[Point]) -> tuple[Point, ...]:
+    """The points, without the runs that this process knows not enough of to evaluate for them."""
+    return tuple(replace(point, views=tuple(filter(_is_known, point.views))) for point in points)
+
+
+def _is_known(config: RunConfig) -> bool:
+    try:
+        return bool(config.run_id)
+    except ConfigError:
+        return False

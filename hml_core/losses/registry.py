@@ -1,0 +1,281 @@
+"""Losses by name, and what is asked of one's own before it is taken in."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hml_core.errors import ConfigError
+from hml_core.losses.balanced_hard_mining import BalancedHardMiningLoss
+from hml_core.losses.balanced_softmax import BalancedSoftmaxLoss
+from hml_core.losses.base import ClassificationLoss, full_precision
+from hml_core.losses.cross_entropy import CrossEntropyLoss
+from hml_core.losses.focal import FocalLoss
+from hml_core.losses.hard_mining import HardMiningLoss
+from hml_core.losses.influence_balanced import InfluenceBalancedLoss
+from hml_core.losses.ldam import LDAMLoss
+from hml_core.losses.logit_adjusted import LogitAdjustedLoss
+
+LOSSES: dict[str, type[nn.Module]] = {
+    "cross_entropy": CrossEntropyLoss,
+    "focal": FocalLoss,
+    "hard_mining": HardMiningLoss,
+    "ldam": LDAMLoss,
+    "balanced_softmax": BalancedSoftmaxLoss,
+    "logit_adjusted": LogitAdjustedLoss,
+    "influence_balanced": InfluenceBalancedLoss,
+    "balanced_hard_mining": BalancedHardMiningLoss,
+}
+BUILT_IN = dict(LOSSES)
+
+# Arguments of a loss that a stage does not set, and who does.
+RESERVED = {
+    "class_counts": "the trainer fills it in from the training set",
+    "weight": "it is the stage's `weighting`",
+    "label_smoothing": "it is a setting of the run (`RunConfig.label_smoothing`)",
+}
+TRIAL_COUNTS = (9, 5, 3, 2)  # images of the classes that a loss is tried with
+
+
+def register(loss: type[nn.Module] | None = None, *, name: str | None = None):
+    """Decorator: make a loss available to stages, under ``name`` or its own.
+
+    A :class:`ClassificationLoss`, or any module whose ``forward(logits (N, C), target (N,))`` is the mean
+    over the batch, such as ``torch.nn.CrossEntropyLoss``. The trainer fills in ``class_counts`` (C,),
+    ``weight`` (C,) and ``label_smoothing`` where the constructor takes them; a class attribute says what
+    else it needs (:attr:`ClassificationLoss.needs_cosines`, :attr:`ClassificationLoss.needs_features`).
+    A name that is taken is taken over, and runs with it are other runs than before.
+
+    >>> @register(name="squared")
+    ... class SquaredLoss(ClassificationLoss):
+    ...     def per_sample(self, logits, target):
+    ...         return (1 - logits.softmax(1).gather(1, target[:, None])[:, 0]) ** 2
+    >>> del LOSSES["squared"]
+
+    Raises
+    ------
+    ConfigError
+        For what is no loss: not a class of modules, or one that does not make a finite number with a
+        gradient out of logits and classes.
+    """
+    if loss is None:
+        return functools.partial(register, name=name)
+    kind = require_class(loss)
+    name = kind.__name__ if name is None else name
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][\w-]*", name):
+        raise ConfigError(f"Expected a loss's `name` to be a word, got {name!r}.")
+    takes = parameters(kind)
+    if all(p.default is not p.empty or key in RESERVED for key, p in takes.items()):
+        attempt(kind, {})  # else its stage's options are tried
+    LOSSES[name] = kind
+    return loss
+
+
+def require_class(loss: Any) -> type[nn.Module]:
+    """``loss`` if it is a class of modules; ConfigError otherwise."""
+    if not (isinstance(loss, type) and issubclass(loss, nn.Module)):
+        raise ConfigError(
+            f"Expected a loss to be a class of torch.nn.Module, got {loss!r}."
+            + (" (its class, not an instance)" if isinstance(loss, nn.Module) else "")
+        )
+    return loss
+
+
+def name_of(loss: type[nn.Module], options: Mapping[str, Any]) -> str:
+    """The name of a loss that a stage holds as a class.
+
+    Where it has none it is registered under its own, once it has worked with the stage's options.
+
+    Raises
+    ------
+    ConfigError
+        Where another loss has that name.
+    """
+    kind = require_class(loss)
+    for name, known in LOSSES.items():
+        if known is kind:
+            return name
+    there = LOSSES.get(kind.__name__)
+    again = there is not None and (there.__module__, there.__qualname__) == (
+        kind.__module__, kind.__qualname__,
+    )  # fmt: skip
+    if there is not None and not again:
+        raise ConfigError(
+            f"There is another loss called {kind.__name__!r}: register this one under a name of its own, "
+            "`losses.register(name=…)`."
+        )
+    attempt(kind, options)
+    LOSSES[kind.__name__] = kind
+    return kind.__name__
+
+
+@functools.lru_cache(maxsize=256)
+def parameters(kind: type[nn.Module]) -> Mapping[str, inspect.Parameter]:
+    """Arguments of a loss's constructor by name, ``*args`` and ``**kwargs`` left out."""
+    found = inspect.signature(kind).parameters
+    various = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return {name: p for name, p in found.items() if p.kind not in various}
+
+
+def check_options(name: str, options: Mapping[str, Any], weighting: str) -> None:
+    """What a stage asks of a loss must be something that the loss does; ConfigError otherwise."""
+    kind = LOSSES[name]
+    takes = parameters(kind)
+    for option, value in options.items():
+        if option in RESERVED and option in takes:
+            raise ConfigError(f"The loss {name!r} gets no option `{option}`: {RESERVED[option]}.")
+        if option not in takes:
+            known = ", ".join(key for key in takes if key not in RESERVED) or "none"
+            raise ConfigError(
+                f"Expected an option of the loss {name!r} to be one of {known}, got {option!r}."
+            )
+        if option == "reduction" and value != "mean":
+            raise ConfigError(
+                f"The trainer takes steps by the mean over a batch: expected `reduction` of the loss "
+                f"{name!r} to be 'mean', got {value!r}."
+            )
+    if weighting != "none" and "weight" not in takes:
+        raise ConfigError(
+            f"The loss {name!r} takes no class weights: expected `weighting` 'none', got {weighting!r}."
+        )
+
+
+def make(
+    kind: type[nn.Module],
+    class_counts: np.ndarray,
+    options: Mapping[str, Any],
+    weight: np.ndarray | None = None,
+    label_smoothing: float | Tensor = 0.0,
+) -> ClassificationLoss:
+    """A loss with what the trainer fills in; a plain module is given the methods that a step calls."""
+    takes, given = parameters(kind), dict(options)
+    own = issubclass(kind, ClassificationLoss)
+    if "class_counts" in takes:
+        given["class_counts"] = class_counts
+    if "weight" in takes and weight is not None:
+        given["weight"] = weight if own else torch.as_tensor(weight, dtype=torch.float32)
+    if "label_smoothing" in takes:
+        given["label_smoothing"] = label_smoothing
+    if own:
+        return kind(**given)
+    each = kind(**{**given, "reduction": "none"}) if "reduction" in takes else None
+    return PlainLoss(kind(**given), each)
+
+
+class PlainLoss(ClassificationLoss):
+    """A module that only has ``forward(logits, target)`` → mean, with what else a step calls.
+
+    Parameters
+    ----------
+    module : nn.Module
+    each : nn.Module, optional
+        The same with ``reduction="none"``, which gives the loss of each image.
+    """
+
+    def __init__(self, module: nn.Module, each: nn.Module | None) -> None:
+        super().__init__()
+        self.module, self.each = module, each
+        self.needs_features = bool(getattr(module, "needs_features", False))
+        self.logit_scale = float(getattr(module, "logit_scale", 1.0))
+        is_weighted = isinstance(module, nn.modules.loss._WeightedLoss)
+        self.register_buffer("weight", module.weight if is_weighted else None)
+
+    def forward(self, logits: Tensor, target: Tensor, *features: Tensor) -> Tensor:
+        """(N, C), (N,) → scalar."""
+        logits = self._check(logits, target)
+        with full_precision(logits):
+            losses = self.module(logits, target, *features)
+        return losses.mean() if losses.ndim else losses
+
+    def per_sample(self, logits: Tensor, target: Tensor, *features: Tensor) -> Tensor:
+        """(N, C), (N,) → (N,)."""
+        if self.each is None:
+            raise ConfigError(
+                f"Mixed images need the loss of each of them: expected {type(self.module).__name__} to "
+                "take `reduction`, or to be a ClassificationLoss with `per_sample`; or `mix` 'none'."
+            )
+        logits = self._check(logits, target)
+        with full_precision(logits):
+            return self.each(logits, target, *features)
+
+    def total_weight(
+        self, first: Tensor, second: Tensor | None = None, share: Tensor | None = None
+    ) -> Tensor | None:
+        """See :meth:`ClassificationLoss.total_weight`: torch's weighted losses divide by Σ w."""
+        if self.weight is None:
+            return None
+        weight = self.weight.double()
+        if second is None:
+            return weight[first].sum()
+        return (share * weight[first] + (1 - share) * weight[second]).sum()
+
+    def mixed(
+        self, logits: Tensor, first: Tensor, second: Tensor, share: Tensor, *features: Tensor
+    ) -> Tensor:
+        """See :meth:`ClassificationLoss.mixed`; divided by what :meth:`forward` divides by."""
+        losses = super().mixed(logits, first, second, share, *features)
+        total = self.total_weight(first, second, share)
+        return losses if total is None else losses * (len(first) / total).to(losses.dtype)
+
+
+class ScaledLoss(ClassificationLoss):
+    """A loss of ``scale`` · logits: for cosines of scale 1, where another stage needs them bare."""
+
+    def __init__(self, loss: ClassificationLoss, scale: float) -> None:
+        super().__init__()
+        self.loss, self.scale = loss, scale
+        self.needs_features = loss.needs_features
+        self.logit_scale = scale * loss.logit_scale
+
+    def forward(self, logits: Tensor, target: Tensor, *features: Tensor) -> Tensor:
+        """(N, C), (N,) → scalar."""
+        return self.loss(self.scale * logits, target, *features)
+
+    def per_sample(self, logits: Tensor, target: Tensor, *features: Tensor) -> Tensor:
+        """(N, C), (N,) → (N,)."""
+        return self.loss.per_sample(self.scale * logits, target, *features)
+
+    def total_weight(self, *labels: Tensor) -> Tensor | None:
+        """That of the loss."""
+        return self.loss.total_weight(*labels)
+
+    def mixed(self, logits: Tensor, *rest: Tensor) -> Tensor:
+        """That of the loss."""
+        return self.loss.mixed(self.scale * logits, *rest)
+
+
+def attempt(kind: type[nn.Module], options: Mapping[str, Any]) -> None:
+    """Try a loss on a few made-up logits.
+
+    Raises
+    ------
+    ConfigError
+        Where it cannot be made, does not take (N, C) and (N,), or gives no finite number with a gradient.
+    """
+    name, counts = kind.__name__, np.array(TRIAL_COUNTS)
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        generator = torch.Generator().manual_seed(0)
+        logits = torch.rand(len(counts) + 2, len(counts), generator=generator) - 0.5
+        logits.requires_grad_()
+        target = torch.arange(len(logits)) % len(counts)
+        weight = np.ones(len(counts)) if "weight" in parameters(kind) else None
+        try:
+            loss = make(kind, counts, options, weight)
+            extra = (
+                (torch.rand(len(logits), 3, generator=generator),) if loss.needs_features else ()
+            )
+            value = loss(logits, target, *extra)
+            gradient = torch.autograd.grad(value, logits)[0]
+        except Exception as error:  # whatever somebody's own code raises
+            raise ConfigError(f"The loss {name} does not work: {error}") from error
+    if value.ndim or not bool(value.isfinite()) or not bool(gradient.isfinite().all()):
+        raise ConfigError(
+            f"Expected the loss {name} to give one finite number with a finite gradient, got {value}."
+        )

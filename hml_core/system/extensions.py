@@ -1,0 +1,68 @@
+"""One's own losses, recipes, models, data sets and samplers, brought by a file or a module."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+
+from hml_core.errors import ConfigError
+
+
+def bring(imports: Iterable[str] | str) -> list[ModuleType]:
+    """Import files (``mine.py``) and modules (``package.mine``), which register what they hold.
+
+    A file is imported once in a process, under its own name and with its folder on the path, so that it
+    finds what lies beside it.
+
+    Raises
+    ------
+    ConfigError
+        For what is not there, or whatever it raises.
+    """
+    names = [imports] if isinstance(imports, str) else list(imports)
+    return [_bring(str(name)) for name in names]
+
+
+def _bring(name: str) -> ModuleType:
+    file = Path(name).expanduser()
+    try:
+        if file.suffix != ".py":
+            return importlib.import_module(name)
+        if not file.is_file():
+            raise ConfigError(f"Expected a file or module to import, there is no {name!r}.")
+        return _of_file(file.resolve())
+    except ConfigError:
+        raise
+    except ModuleNotFoundError as error:
+        if error.name is not None and name.startswith(error.name):
+            raise ConfigError(
+                f"Expected a file or module to import, there is no {name!r}."
+            ) from error
+        raise ConfigError(f"Importing {name!r} failed: {error}") from error
+    except Exception as error:  # whatever somebody's own code raises
+        raise ConfigError(f"Importing {name!r} failed: {type(error).__name__}: {error}") from error
+
+
+def _of_file(file: Path) -> ModuleType:
+    known = sys.modules.get(file.stem)
+    if known is not None and getattr(known, "__file__", None) == str(file):
+        return known
+    if known is not None or file.stem in sys.stdlib_module_names:
+        raise ConfigError(
+            f"There is another module called {file.stem!r}: expected another name for {str(file)!r}."
+        )
+    if str(file.parent) not in sys.path:
+        sys.path.append(str(file.parent))
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[file.stem] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[file.stem]
+        raise
+    return module

@@ -1,0 +1,366 @@
+"""What values and code are, as text that is the same in every process: :func:`of_value`, :func:`of_code`.
+
+``repr`` is none: that of a function holds an address, that of a long array leaves its middle out.
+
+>>> of_value({"gamma": 2.0, "by_class": (1, True, None)})
+'{"by_class":[1,true,null],"gamma":2.0}'
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import dis
+import functools
+import hashlib
+import inspect
+import json
+import linecache
+import logging
+import math
+import sys
+import sysconfig
+import types
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from hml_core.errors import ConfigError
+
+OURS = ("hml_core", "data_prep", "hml_lab")
+_INSTALLED = tuple(
+    {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+)
+_LIBRARIES = {"site-packages", "dist-packages"}
+_CLASS_MACHINERY = {
+    "__dict__", "__weakref__", "__doc__", "__module__", "__qualname__", "__annotations__",
+    "__firstlineno__", "__static_attributes__", "__parameters__", "__orig_bases__",
+    "__abstractmethods__", "_abc_impl", "__slots__", "__match_args__", "__hash__",
+    "__dataclass_fields__", "__dataclass_params__", "__annotate_func__", "__annotations_cache__",
+}  # fmt: skip
+
+
+def of_value(value: Any, where: str = "The value") -> str:
+    """Canonical text of an option: plain values, arrays and tensors by their bytes, code by its source.
+
+    Raises
+    ------
+    ConfigError
+        Starting with ``where``, for a value that is not the same in the next process: a lambda, an open
+        file, an object of a library.
+    """
+    return _text(_plain(value, where, None))
+
+
+def of_code(thing: Any, where: str = "The object") -> Code:
+    """What a class or function (or a partial of one) does; see :class:`Code`."""
+    code = Code(where)
+    code.root = _plain(thing, where, code)
+    return code
+
+
+def is_external(module: str | None) -> bool:
+    """Whether a module is part of this package, of Python or of an installed library."""
+    top = (module or "builtins").partition(".")[0]
+    if top == "__main__":
+        return False
+    if top in OURS or top in sys.stdlib_module_names:
+        return True
+    found = sys.modules.get(top)
+    places = [getattr(found, "__file__", None), *getattr(found, "__path__", ())]
+    return any(
+        place.startswith(_INSTALLED) or _LIBRARIES & {*Path(place).parts}
+        for place in filter(None, places)
+    )
+
+
+class Code:
+    """The code behind a class or function: its own, and that of all it uses outside of libraries.
+
+    A function counts by its source without comments and docstrings; where the source is not at hand or
+    not what runs (code from ``exec``, a file that was edited after its import), by its bytecode, which
+    another version of Python may make another. A class counts by its bases and attributes. What they name
+    is followed: functions, classes, and values, which must be such as :func:`of_value` takes.
+
+    Attributes
+    ----------
+    parts : dict
+        Text of each piece of code, by its name.
+    modules : set of str
+        Where the pieces come from, other than libraries.
+    files : set of str
+        Their source files, as the code objects name them.
+    """
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self.root: Any = None
+        self.parts: dict[str, str] = {}
+        self.modules: set[str] = set()
+        self.files: set[str] = set()
+        self._names: dict[int, str] = {}
+        self._kept: list[Any] = []  # ids are those of living objects
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over all of it."""
+        return hashlib.sha256(_text([self.root, self.parts]).encode()).hexdigest()
+
+    def add(self, thing: Any) -> str:
+        """Take in a piece of code with all it uses; the name that stands for it."""
+        if id(thing) in self._names:
+            return self._names[id(thing)]
+        module = getattr(thing, "__module__", None)
+        if isinstance(thing, types.FunctionType):
+            module = thing.__globals__.get("__name__", module)
+        name, external = thing.__qualname__, is_external(module)
+        if external:
+            name = f"{module}.{name}"
+        # Not the module's name: the same code in a notebook and in a file is the same.
+        while name in self.parts:
+            name += "'"
+        self._names[id(thing)] = name
+        self._kept.append(thing)
+        if external and not getattr(thing, "__closure__", None):
+            return name
+        self.parts[name] = ""
+        if not external:
+            self.modules.add(module)
+        if isinstance(thing, type):
+            self.parts[name] = _text(self._of_class(thing))
+        else:
+            self.parts[name] = _text(self._of_function(thing, external))
+        return name
+
+    def _of_class(self, kind: type) -> dict[str, Any]:
+        members = {
+            name: self._of_member(value, f"`{kind.__qualname__}.{name}`")
+            for name, value in sorted(vars(kind).items())
+            if name not in _CLASS_MACHINERY
+        }
+        bases = [self.add(base) for base in kind.__bases__ if base is not object]
+        return {"bases": bases, "members": members}
+
+    def _of_member(self, value: Any, what: str) -> Any:
+        if isinstance(value, staticmethod | classmethod):
+            return [type(value).__name__, self.add(value.__func__)]
+        if isinstance(value, property):
+            parts = (value.fget, value.fset, value.fdel)
+            return ["property", *(part and self.add(part) for part in parts)]
+        if isinstance(value, functools.cached_property):
+            return ["cached_property", self.add(value.func)]
+        if isinstance(value, types.MemberDescriptorType | types.GetSetDescriptorType):
+            return "slot"
+        return self.plain(value, what)
+
+    def _of_function(self, function: types.FunctionType, external: bool) -> dict[str, Any]:
+        code = function.__code__
+        content: dict[str, Any] = {}
+        if not external:
+            self.files.add(code.co_filename)
+            content["source"] = _source(code) or ["bytecode", *_bytecode(code)]
+        named = {}
+        module = function.__globals__
+        for name in [] if external else sorted(_globals(code)):
+            if name in module:
+                named[name] = self._of_global(module[name], _names(code), name)
+        cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
+        for name, cell in cells:
+            try:
+                held = cell.cell_contents
+            except ValueError:  # not filled yet
+                continue
+            try:
+                named[f"closure {name}"] = self.plain(held, f"`{name}`")
+            except ConfigError:
+                if not external:  # a library's decorator holds what it likes
+                    raise
+        defaults = {
+            name: self.plain(parameter.default, f"`{name}` of {function.__qualname__}")
+            for name, parameter in inspect.signature(function).parameters.items()
+            if parameter.default is not parameter.empty
+        }
+        return {**content, "uses": named, "defaults": defaults}
+
+    def _of_global(self, value: Any, names: set[str], name: str) -> Any:
+        if not isinstance(value, types.ModuleType):
+            return self.plain(value, f"`{name}`")
+        if is_external(value.__name__):
+            return ["module", value.__name__]
+        self.modules.add(value.__name__)
+        taken = sorted(key for key in names if key in vars(value))
+        return {key: self.plain(vars(value)[key], f"`{name}.{key}`") for key in taken}
+
+    def plain(self, value: Any, what: str) -> Any:
+        """A value that code uses, in JSON types."""
+        return _plain(value, f"{self.where} uses {what}, which", self)
+
+
+def _plain(value: Any, where: str, code: Code | None) -> Any:
+    """The value in JSON types; code becomes its name in ``code``, or its digest where there is none."""
+    if value is None or type(value) in (bool, int, str):
+        return value
+    if type(value) is float:
+        return value if math.isfinite(value) else ["float", repr(value)]
+    if isinstance(value, np.generic):
+        return ["numpy", value.dtype.str, value.tobytes().hex()]
+    if isinstance(value, np.ndarray):
+        if value.dtype.hasobject:
+            raise _refused(value, where)
+        return _array("numpy", value)
+    if isinstance(value, torch.Tensor):
+        plain = value.detach().cpu().contiguous()
+        return _array(
+            f"tensor {plain.dtype}", plain.flatten().view(torch.uint8).numpy(), plain.shape
+        )
+    if type(value) in (list, tuple):
+        return [_plain(one, where, code) for one in value]
+    if type(value) in (set, frozenset):
+        return ["set", *sorted(_text(_plain(one, where, code)) for one in value)]
+    if isinstance(value, Mapping):
+        if not all(isinstance(key, str) for key in value):
+            pairs = [
+                [_plain(key, where, code), _plain(one, where, code)] for key, one in value.items()
+            ]
+            return ["pairs", *sorted(pairs, key=_text)]
+        return {key: _plain(one, where, code) for key, one in value.items()}
+    if type(value) in (bytes, complex, slice, type(...), range):
+        return [type(value).__name__, repr(value)]
+    if isinstance(value, torch.dtype | torch.device | np.dtype):
+        return [type(value).__name__, str(value)]
+    if isinstance(value, logging.Logger):
+        return ["logger", value.name]
+    if isinstance(value, types.ModuleType):
+        return ["module", value.__name__]
+    if isinstance(value, functools.partial):
+        parts = [value.args, dict(value.keywords)]
+        return ["partial", _plain(value.func, where, code), *_plain(parts, where, code)]
+    if isinstance(value, types.MethodType):
+        return ["method", *_plain([value.__self__, value.__func__], where, code)]
+    if isinstance(value, type | types.FunctionType | types.BuiltinFunctionType):
+        if code is None and getattr(value, "__name__", "") == "<lambda>":
+            raise _refused(value, where)
+        if code is not None:
+            return ["code", code.add(value)]
+        found = of_code(value, where)
+        return [*found.root, found.digest]
+    if isinstance(value, nn.Module):
+        state = dict(value.state_dict())
+        return [_plain(type(value), where, code), value.extra_repr(), _plain(state, where, code)]
+    own = not is_external(type(value).__module__)
+    if own or dataclasses.is_dataclass(value):
+        return [_plain(type(value), where, code), _plain(_attributes(value), where, code)]
+    typing_like = type(value).__module__ in ("typing", "types", "_operator", "operator", "torch")
+    if typing_like and " at 0x" not in repr(value):
+        return ["named", repr(value)]
+    raise _refused(value, where)
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    if dataclasses.is_dataclass(value):
+        return {one.name: getattr(value, one.name) for one in dataclasses.fields(value)}
+    return dict(getattr(value, "__dict__", {}))
+
+
+def _array(kind: str, array: np.ndarray, shape: Any = None) -> list[Any]:
+    content = hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+    return [kind, array.dtype.str, list(array.shape if shape is None else shape), content]
+
+
+def _refused(value: Any, where: str) -> ConfigError:
+    shown = getattr(value, "__qualname__", type(value).__qualname__)
+    return ConfigError(
+        f"{where} is a {type(value).__qualname__} ({shown!r}) and has no identity that the next process "
+        "could compare: expected plain values (None, bool, int, float, str, lists, tuples and dicts of "
+        "them), arrays, tensors, or classes and functions that have a name."
+    )
+
+
+def _text(plain: Any) -> str:
+    return json.dumps(plain, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+# Source ---------------------------------------------------------------------------------------------
+
+
+def _names(code: types.CodeType) -> set[str]:
+    """Names that a function and the functions inside of it look up."""
+    return {*code.co_names}.union(*(_names(one) for one in _nested(code)))
+
+
+def _globals(code: types.CodeType) -> set[str]:
+    """Those of them that are looked up in the module (others are attributes), and not set by the code."""
+    found: dict[str, set[str]] = {"LOAD": set(), "STORE": set()}
+    for instruction in dis.get_instructions(code):
+        kind, _, scope = instruction.opname.partition("_")
+        if kind in found and scope in ("GLOBAL", "NAME"):
+            found[kind].add(instruction.argval)
+    return (found["LOAD"] - found["STORE"]).union(*(_globals(one) for one in _nested(code)))
+
+
+def _nested(code: types.CodeType) -> Iterator[types.CodeType]:
+    return (one for one in code.co_consts if isinstance(one, types.CodeType))
+
+
+def _bytecode(code: types.CodeType) -> list[Any]:
+    """What a code object does, without where it stands."""
+    constants = [
+        _bytecode(one) if isinstance(one, types.CodeType) else repr(one)
+        for one in code.co_consts
+        if not isinstance(one, frozenset)
+    ]
+    sets = [sorted(map(repr, one)) for one in code.co_consts if isinstance(one, frozenset)]
+    return [
+        code.co_name, code.co_code.hex(), constants, sets, list(code.co_names),
+        list(code.co_varnames), list(code.co_freevars), code.co_argcount, code.co_kwonlyargcount,
+    ]  # fmt: skip
+
+
+def lines_of(file: str) -> list[str]:
+    """The lines of a source file or of a notebook's cell; empty where they are not at hand."""
+    linecache.checkcache(file)
+    return linecache.getlines(file)
+
+
+def _source(code: types.CodeType) -> str | None:
+    """Source of a function without comments and docstrings, if it is what the code was made of."""
+    lines = lines_of(code.co_filename)
+    if not lines:
+        return None
+    text = "".join(lines)
+    try:
+        tree, compiled = _parsed(text, code.co_filename)
+    except (SyntaxError, ValueError):
+        return None
+    same = [one for one in compiled if one.co_firstlineno == code.co_firstlineno]
+    if not any(_bytecode(one) == _bytecode(code) for one in same):
+        return None
+    kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+    found = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, kinds)
+        and min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", ()))])
+        == code.co_firstlineno
+        and getattr(node, "name", "<lambda>") == code.co_name
+    ]
+    return ast.unparse(found[0]) if len(found) == 1 else None
+
+
+@functools.lru_cache(maxsize=64)
+def _parsed(text: str, file: str) -> tuple[ast.Module, list[types.CodeType]]:
+    """A file as a tree without docstrings, and every code object that it makes."""
+    found, waiting = [], [compile(text, file, "exec", dont_inherit=True)]
+    while waiting:
+        found.append(waiting.pop())
+        waiting.extend(_nested(found[-1]))
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        documented = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        if documented and ast.get_docstring(node, clean=False) is not None:
+            node.body[0] = ast.Pass()
+    return tree, found
