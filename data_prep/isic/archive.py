@@ -301,7 +301,8 @@ def _read_lesions(path: Path) -> pd.Series:
 
 
 def _joined(images: pd.Series, lesions: pd.Series) -> pd.Series:
-    return images.str.lower().map(lesions).fillna("").astype(str)
+    known = lesions.to_dict()
+    return pd.Series([known.get(image, "") for image in images.str.lower()], images.index, str)
 
 
 def _require_fit(images: pd.Series, lesions: pd.Series, path: Path) -> None:
