@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,9 +83,11 @@ def imagefolder(data_root: Path) -> None:
     from hml_core.datasets import imagefolder as images
 
     folder = images.pack(data_root)
-    names = json.loads((folder / "index.json").read_text())["class_names"]
+    index = images.index_of(folder)
     number = {split: len(np.load(folder / f"{split}_targets.npy")) for split in images.SPLITS}
-    _say(folder, {"training": number["train"], "test": number["test"]}, len(names))
+    _say(folder, {"training": number["train"], "test": number["test"]}, len(index["class_names"]))
+    if index["left_out"]:
+        click.echo(f"Not read: {', '.join(index['left_out'])}.")
 
 
 # ISIC -------------------------------------------------------------------------------------------
@@ -119,7 +120,7 @@ def _isic(name: str) -> click.Command:
         chosen = images.Options(**{key: value for key, value in given.items() if key in fields})
         rest = {key: value for key, value in given.items() if key not in fields}
         if synthetic is not None:
-            make(name, data_root, synthetic)
+            make(name, data_root, synthetic, official=synthetic // 6)
         found = archive.read(name, data_root)
         output = data_root / "prepared" if output is None else output
         made = prepare_all(found, output, chosen, **rest)
@@ -141,13 +142,17 @@ for _name in ("isic2018", "isic2019"):
 
 
 def _report(made: Any, synthetic: bool) -> None:
-    from data_prep.isic.report import leak
+    from data_prep.isic.report import leak, official
 
     counts = made.manifest["split"].value_counts()
     number = {"training": "train", "validation": "validation", "test": "test"}
     classes = made.manifest["class"].nunique()
     _say(made.folder, {text: int(counts[split]) for text, split in number.items()}, classes)
     _say_what_went_along(made, synthetic)
+    if made.official:
+        click.echo(official({"official": made.official}))
+    for note in made.notes:
+        click.echo(note)
     click.echo(leak({"leak": made.leak}))
 
 
@@ -200,13 +205,19 @@ def inat2018(
 
 def _say_what_went_along(made: Any, synthetic: bool) -> None:
     """Made-up images, what an earlier call had done, what was rejected."""
+    from data_prep.parallel import why
+
     if synthetic:
         click.echo("SYNTHETIC images: nothing learnt from them is a result.")
     if made.done_before:
         click.echo(f"{made.done_before} of the images had been prepared before.")
     if len(made.rejected):
         shown = ", ".join(made.rejected["file"].head(3))
-        click.echo(f"{len(made.rejected)} rejected, see {made.folder / 'rejected.csv'}: {shown} …")
+        rest = " …" if len(made.rejected) > 3 else ""
+        click.echo(
+            f"{len(made.rejected)} rejected ({why(made.rejected)}), see "
+            f"{made.folder / 'rejected.csv'}: {shown}{rest}"
+        )
 
 
 def _say(folder: Path, images: dict[str, int], classes: int) -> None:

@@ -5,58 +5,19 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import re
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from hml_core.errors import RunError
-from hml_core.system.images import UNREADABLE
+from hml_core.system.images import ImageError, reason
 
 LARGEST_SIDE = 20_000  # pixels
 LARGEST_ENCODED_SIDE = 65_500  # pixels; what a JPEG can hold
+SMALLEST_SIDE = 8  # pixels: less is no picture of anything
+LARGEST_SCALE = 8  # times: what is enlarged more is made up
 LARGEST_RATIO = 50  # of the sides: training scales the shorter one to its crop, with the longer one
-
-
-class Unreadable(Exception):
-    """An image that is to be reported, with the reason."""
-
-
-def read(source: Path | bytes) -> bytes:
-    """The content of a file, or what was read of an archive already.
-
-    Raises
-    ------
-    Unreadable
-        With the system's reason.
-    """
-    if isinstance(source, bytes):
-        return source
-    try:
-        return source.read_bytes()
-    except OSError as error:
-        raise Unreadable(f"cannot be read: {error.strerror or error}") from error
-
-
-def decode(data: bytes, draft: int = 0) -> Image.Image:
-    """An encoded image as RGB.
-
-    ``draft`` > 0 lets a JPEG decode at a half, a quarter or an eighth, which is much faster, as long as
-    both sides stay above twice that many pixels.
-
-    Raises
-    ------
-    Unreadable
-        Also for a file that is cut off.
-    """
-    try:
-        with Image.open(io.BytesIO(data)) as opened:
-            if draft:
-                opened.draft("RGB", (2 * draft, 2 * draft))
-            return opened.convert("RGB")
-    except UNREADABLE as error:
-        raise Unreadable(f"does not decode: {_reason(error)}") from error
 
 
 def require_shape(size: tuple[int, int], shorter: int) -> None:
@@ -64,18 +25,25 @@ def require_shape(size: tuple[int, int], shorter: int) -> None:
 
     Raises
     ------
-    Unreadable
-        For sides more than 50 to 1, or a longer side of more than 65,500 pixels afterwards.
+    ImageError
+        For sides more than 50 to 1, a side of less than 8 pixels or an eighth of ``shorter``, or a
+        longer side of more than 65,500 pixels afterwards.
     """
     least, most = sorted(size)
     if most > LARGEST_RATIO * least:
-        raise Unreadable(
+        raise ImageError(
             f"is {size[0]} × {size[1]} pixels: expected sides of at most {LARGEST_RATIO} to 1"
+        )
+    smallest = max(SMALLEST_SIDE, -(-shorter // LARGEST_SCALE))
+    if least < smallest:
+        what = f" to make {shorter} of them" if smallest > SMALLEST_SIDE else ""
+        raise ImageError(
+            f"is {size[0]} × {size[1]} pixels: expected sides of at least {smallest}{what}"
         )
     if shorter:
         most = round(most * shorter / least)
     if most > LARGEST_ENCODED_SIDE:
-        raise Unreadable(
+        raise ImageError(
             f"has a longer side of {most} pixels: expected at most {LARGEST_ENCODED_SIDE}"
         )
 
@@ -85,20 +53,15 @@ def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
 
     Raises
     ------
-    Unreadable
+    ImageError
         Where the encoder refuses it.
     """
     buffer = io.BytesIO()
     try:
         image.save(buffer, format=kind, **options)
-    except UNREADABLE as error:
-        raise Unreadable(f"does not encode: {_reason(error)}") from error
+    except Exception as error:  # one image that no encoder takes is no reason to end
+        raise ImageError(f"does not encode: {reason(error)}") from error
     return buffer.getvalue()
-
-
-def _reason(error: BaseException) -> str:
-    """Pillow's words, without the address of our buffer."""
-    return re.sub(r" ?<_io\.BytesIO object at 0x[0-9a-fA-F]+>", "", str(error))
 
 
 def write(target: Path, encoded: bytes) -> str:

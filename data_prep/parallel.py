@@ -90,6 +90,18 @@ def rejected(records: pd.DataFrame, journal: Journal, names: pd.Series) -> pd.Da
     return pd.DataFrame(rows, columns=["id", "file", "reason"])
 
 
+def why(rejected: pd.DataFrame, most: int = 3) -> str:
+    """The reasons of :func:`rejected` with their numbers, the most frequent ones first.
+
+    >>> why(pd.DataFrame({"reason": ["does not decode", "is empty", "does not decode"]}))
+    '2 does not decode; 1 is empty'
+    """
+    counts = rejected["reason"].value_counts()
+    texts = [f"{number} {reason[:200]}" for reason, number in counts.head(most).items()]
+    rest = int(counts.iloc[most:].sum())
+    return "; ".join([*texts, f"{rest} for other reasons"] if rest else texts)
+
+
 def in_parallel(
     process: Process,
     work: Iterator[tuple[Any, Path | bytes]],

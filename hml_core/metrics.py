@@ -105,8 +105,9 @@ def summary_of(
     """The metrics that need no logits.
 
     ``top1``; ``balanced_accuracy`` (mean recall of the classes that have test images); ``many``,
-    ``medium``, ``few`` (mean recall of a shot group, NaN where it is empty); ``macro_f1`` (mean over all
-    C classes); ``g_mean`` (geometric mean of the recalls, 0 as soon as one class is never found); ``ece``
+    ``medium``, ``few`` (mean recall of a shot group, NaN where it is empty); ``macro_f1`` (mean over the
+    classes that have test images, as in ``balanced_accuracy``); ``g_mean`` (geometric mean of the
+    recalls, 0 as soon as one class is never found); ``ece``
     (see :func:`expected_calibration_error`); ``nll`` (nats).
     """
     from sklearn.metrics import f1_score  # seconds to import, and many a process never asks
@@ -127,7 +128,11 @@ def summary_of(
         **groups,
         "macro_f1": float(
             f1_score(
-                targets, classes, labels=np.arange(num_classes), average="macro", zero_division=0
+                targets,
+                classes,
+                labels=np.flatnonzero(~np.isnan(recall)),
+                average="macro",
+                zero_division=0,
             )
         ),
         "g_mean": g_mean,

@@ -106,3 +106,16 @@ def test_the_reliability_curve_counts_every_image_once():
 def test_bad_input_is_refused(logits, targets, message):
     with pytest.raises(ValueError, match=message):
         metrics.summary(logits, targets, np.array([5, 5]))
+
+
+def test_a_class_without_test_images_is_left_out_of_macro_f1_as_out_of_balanced_accuracy():
+    """A prediction of the absent class is a miss of its true class and no class of its own."""
+    from sklearn.metrics import f1_score
+
+    targets = np.array([0, 0, 0, 1, 1])
+    predicted = np.array([0, 0, 2, 1, 0])
+    logits = 5.0 * np.eye(3)[predicted]
+    found = metrics.summary(logits, targets, np.array([30, 20, 10]))
+    each = f1_score(targets, predicted, labels=[0, 1], average=None)
+    assert found["macro_f1"] == pytest.approx(each.mean())
+    assert found["balanced_accuracy"] == pytest.approx((2 / 3 + 1 / 2) / 2)

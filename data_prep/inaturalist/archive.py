@@ -25,6 +25,7 @@ TARBALLS = (
     "train_val2018.tar",
     "2018.tgz",
 )  # the last is torchvision's name
+SAMPLE = 200  # images that are looked for before a folder is believed
 LONGEST = 200  # characters of what was found, in a message
 ADDRESS = "https://github.com/visipedia/inat_comp/tree/master/2018"
 
@@ -99,9 +100,22 @@ def read(root: str | Path) -> Archive:
             f"{str(root / ANNOTATIONS['train'])!r} lists no image of the category "
             f"{known['name'][without].iloc[0]!r}."
         )
-    folder = folder or root / FOLDERS[0]
+    folder = root / FOLDERS[0] if folder is None else _unpacked(folder, records["name"])
     records["path"] = [folder / name for name in records["name"]]
     return Archive(records, known, root, (root / synthetic.MARK).exists(), tarball)
+
+
+def _unpacked(folder: Path, names: pd.Series) -> Path:
+    """``folder``, or the one of its name in it, whichever has the images of a sample."""
+    sample = names.iloc[:: max(len(names) // SAMPLE, 1)]
+    for candidate in (folder, folder / folder.name, *(folder / name for name in FOLDERS)):
+        if any((candidate / name).is_file() for name in sample):
+            return candidate
+    held = sorted(path.name for path in folder.iterdir())[:3]
+    raise DataError(
+        f"{str(folder)!r} has none of {len(sample)} images that the annotations list, such as "
+        f"{names.iloc[0]!r}: it holds {', '.join(held) or 'nothing'}."
+    )
 
 
 def require_tarball(archive: Archive, root: str | Path) -> Path:

@@ -11,6 +11,7 @@ from PIL import Image
 from data_prep import image_files
 from data_prep.image_files import LARGEST_SIDE
 from hml_core.errors import ConfigError
+from hml_core.system import images as opener
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def process(source: Path | bytes, target: Path, options: Options) -> dict[str, A
     -------
     dict
         ``output_sha256`` and ``bytes``; or ``error`` for an image that does not decode, does not encode
-        or is too long for its width.
+        or is too small or too long for its width.
 
     Raises
     ------
@@ -50,12 +51,12 @@ def process(source: Path | bytes, target: Path, options: Options) -> dict[str, A
         Where ``target`` cannot be written.
     """
     try:
-        data = image_files.read(source)
-        image = image_files.decode(data, draft=options.size)  # a truncated file is found here
+        data = opener.read(source)
+        image = opener.decode(data, draft=options.size)  # a truncated file is found here
         image_files.require_shape(image.size, min(options.size, *image.size))  # never enlarged
         if options.size:
             data = _encode(image, options)
-    except image_files.Unreadable as error:
+    except opener.ImageError as error:
         return {"error": str(error)}
     return {"output_sha256": image_files.write(target, data), "bytes": len(data)}
 

@@ -20,8 +20,9 @@ from data_prep import output as outputs
 from data_prep.inaturalist import tarball
 from data_prep.inaturalist.archive import ANNOTATIONS, FOLDERS, NAME, Archive
 from data_prep.inaturalist.images import Options, process
-from data_prep.parallel import Journal, checked_workers, work_through
+from data_prep.parallel import Journal, checked_workers, why, work_through
 from data_prep.parallel import rejected as rejected_images
+from hml_core.datasets import prepared
 from hml_core.errors import DataError
 from hml_core.system import files
 
@@ -151,10 +152,12 @@ def _finish(
         name = categories["name"][counts["train"] == 0].iloc[0]
         raise DataError(
             f"No training image is left of the category {name!r}: {len(rejected)} of {len(records)} "
-            f"images were rejected (first: {rejected['file'].head(3).tolist()})."
+            f"images were rejected ({why(rejected)})."
         )
     if not counts["validation"].sum():
-        raise DataError(f"No validation image is left: {len(rejected)} images were rejected.")
+        raise DataError(
+            f"No validation image is left: {len(rejected)} images were rejected ({why(rejected)})."
+        )
     files.write_atomically(folder / "manifest.csv", manifest.to_csv(index=False))
     files.write_atomically(folder / "categories.csv", categories.to_csv(index=False))
     size = sum(entry["bytes"] for entry in kept)
@@ -169,5 +172,5 @@ def _finish(
         "manifest_sha256": files.sha256(folder / "manifest.csv"),
         "categories_sha256": files.sha256(folder / "categories.csv"),
     }
-    files.write_json(folder / "prepared.json", described)
+    prepared.describe(folder, described)
     return Prepared(folder, manifest, categories, rejected, done_before, size)

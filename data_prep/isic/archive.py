@@ -1,7 +1,8 @@
 """What the ISIC challenges ship: a folder of JPEGs, one-hot ground truth, lesion ids.
 
 The files are looked for anywhere below the given folder, under the names that they have in the official
-archives, so that it does not matter how those were unpacked.
+archives, so that it does not matter how those were unpacked (:mod:`data_prep.isic.tree`). Every join says
+how much of it fits: how many images were found, and of how many the lesion is known.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from data_prep import synthetic
+from data_prep.isic.tree import UNLISTED, Places, Tree
 from hml_core.errors import DataError
 
 ID = r"\w[\w-]*"
@@ -33,12 +35,18 @@ class Layout:
         CSV with columns ``image`` and ``lesion_id``.
     classes : mapping
         Columns of the ground truth and what they stand for.
+    official : mapping
+        The challenge's further sets whose ground truth is public: split → (folder, CSV).
+    more_lesions : str
+        CSV with the lesions of these, which the challenge did not ship; it need not be there.
     """
 
     images: str
     ground_truth: str
     lesions: str
     classes: Mapping[str, str]
+    official: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    more_lesions: str = ""
     address: str = "https://challenge.isic-archive.com/data/"
 
 
@@ -52,6 +60,13 @@ ARCHIVES = {
             "AKIEC": "actinic keratosis", "BKL": "benign keratosis",
             "DF": "dermatofibroma", "VASC": "vascular lesion",
         },
+        official={
+            f"official_{split.lower()}": (
+                f"ISIC2018_Task3_{split}_Input", f"ISIC2018_Task3_{split}_GroundTruth.csv"
+            )
+            for split in ("Validation", "Test")
+        },
+        more_lesions="isic2018_lesions.csv",
     ),
     "isic2019": Layout(
         images="ISIC_2019_Training_Input",
@@ -66,6 +81,12 @@ ARCHIVES = {
 }  # fmt: skip
 
 
+UNKNOWN = ("", "-", "--", "?", ".", "unknown", "unk", "na", "n/a", "nan", "none", "null", "missing")
+FEWEST_ROWS = 0.5  # of the images: a lesion table that knows fewer is another archive's
+FEWEST_LESIONS = 0.1  # of the images: with fewer lesions known, there is nothing to split by
+LARGEST_LESION = 100  # images: no lesion was photographed as often
+
+
 @dataclass(frozen=True, eq=False)
 class Archive:
     """A challenge's training images and what is known of them.
@@ -76,20 +97,36 @@ class Archive:
     records : DataFrame
         A row for each image, in order of ``id``: ``id``, ``class``, ``lesion_id`` (empty where unknown),
         ``path``.
-    root, images : Path
-        The folder of all of it, and that of the images.
-    unlisted : int
-        Images of the folder that the ground truth does not name; they are left out.
+    official : DataFrame
+        The same for the official validation and test sets, as far as they are there, with their name in
+        ``split``; lesion ids are those of another table, and no name of ``records``.
+    root : Path
+        The folder of all of it.
+    folders : tuple of Path
+        Those that images were found in.
+    left_out : mapping
+        Files beside the images that are not used, and how many.
+    notes : tuple of str
+        What a user should know of the joins, in sentences.
     synthetic : bool
+    classes : tuple of str
+        Columns of the ground truth that have training images.
     """
 
     name: str
     records: pd.DataFrame
+    official: pd.DataFrame
     root: Path
-    images: Path
-    unlisted: int = 0
+    folders: tuple[Path, ...]
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     synthetic: bool = False
-    classes: tuple[str, ...] = field(default=())
+    classes: tuple[str, ...] = ()
+
+    @property
+    def unlisted(self) -> int:
+        """Images that the ground truth does not name."""
+        return self.left_out.get(UNLISTED, 0)
 
 
 def read(name: str, root: str | Path) -> Archive:
@@ -101,36 +138,110 @@ def read(name: str, root: str | Path) -> Archive:
     Raises
     ------
     DataError
-        Where a file is missing (the message says what to download and where to put it) or a CSV is
-        not what the challenge ships.
+        Where a file is missing (the message says what to download and where to put it) or none of the
+        listed images is there; where a CSV is not what the challenge ships, there are two that differ,
+        or that of the lesions is about other images.
     """
     if name not in ARCHIVES:
         raise DataError(f"Expected the archive to be one of {', '.join(ARCHIVES)}, got {name!r}.")
     root, layout = Path(root), ARCHIVES[name]
-    images = _find(root, layout.images, layout, folder=True)
-    truth = _read_truth(_find(root, layout.ground_truth, layout), layout)
-    lesions = _read_lesions(_find(root, layout.lesions, layout))
-    records = truth.assign(lesion_id=truth["id"].map(lesions).fillna("").astype(str))
-    records["path"] = [images / f"{image}.jpg" for image in records["id"]]
+    tree = Tree(root)
+    paths = {file: tree.table(file) for file in (layout.ground_truth, layout.lesions)}
+    _require_all(root, tree, paths, layout)
+    truth = _read_truth(paths[layout.ground_truth], layout)
+    places = tree.images(layout.images, truth["id"])
+    lesions = _read_lesions(paths[layout.lesions])
+    _require_fit(truth["id"], lesions, paths[layout.lesions])
+    records = truth.assign(lesion_id=_joined(truth["id"], lesions), path=places.paths)
     records = records.sort_values("id", ignore_index=True)
-    listed = set(records["id"])
-    unlisted = sum(path.stem not in listed for path in images.glob("*.jpg"))
+    notes = [_missing(places, len(records), layout.images), _known(records)]
+    official, more, folders = _official(tree, layout, records)
     present = [column for column in layout.classes if (records["class"] == column).any()]
-    mark = (root / synthetic.MARK).exists()
-    return Archive(name, records, root, images, unlisted, mark, tuple(present))
+    return Archive(
+        name,
+        records,
+        official,
+        root,
+        tuple(dict.fromkeys((*places.folders, *folders))),
+        places.others,
+        tuple(filter(None, (*notes, *more))),
+        (root / synthetic.MARK).exists(),
+        tuple(present),
+    )
 
 
-def _find(root: Path, name: str, layout: Layout, *, folder: bool = False) -> Path:
-    is_right = Path.is_dir if folder else Path.is_file
-    found = [path for path in (root / name, *sorted(root.rglob(name))) if is_right(path)]
-    if not found:
+def _require_all(root: Path, tree: Tree, tables: Mapping[str, Path | None], layout: Layout) -> None:
+    missing = [f"no file {name!r}" for name, path in tables.items() if path is None]
+    if not tree.has_images(layout.images):
+        missing.insert(0, f"no folder {layout.images!r} with images")
+    if missing:
         files = f"{layout.images}.zip, {layout.ground_truth} and {layout.lesions}"
         raise DataError(
-            f"There is no {'folder' if folder else 'file'} {name!r} below {str(root)!r}. Download "
-            f"{files} (the CSV files may come in .zip archives) from {layout.address}, unpack them there "
-            "and give that folder as `data_root`."
+            f"There is {', '.join(missing)} below {str(root)!r}. Download {files} (the CSV files may come "
+            f"in .zip archives) from {layout.address}, unpack them there and give that folder as "
+            "`data_root`."
         )
-    return found[0]
+
+
+def _missing(places: Places, listed: int, name: str) -> str:
+    if not places.missing:
+        return ""
+    return f"{places.missing} of the {listed} listed images of {name} are not there."
+
+
+def _known(records: pd.DataFrame) -> str:
+    known = (records["lesion_id"] != "").sum()
+    if known == len(records):
+        return ""
+    return (
+        f"The lesion of {len(records) - known} of the {len(records)} images is unknown: each counts as a "
+        "lesion of its own, which may be in two splits."
+    )
+
+
+def _official(
+    tree: Tree, layout: Layout, records: pd.DataFrame
+) -> tuple[pd.DataFrame, list[str], list[Path]]:
+    """The further sets that are there: rows, notes, folders."""
+    parts, notes, folders = [records.head(0).assign(split="")], [], []
+    path = tree.table(layout.more_lesions) if layout.more_lesions else None
+    lesions = None if path is None else _read_lesions(path)
+    for split, (folder, table) in layout.official.items():
+        truth = tree.table(table)
+        if truth is None:
+            if tree.has_images(folder):
+                notes.append(f"The images in {folder} are left out: there is no {table}.")
+            continue
+        if not tree.has_images(folder):
+            notes.append(f"{table} is left out: there is no folder {folder} with images.")
+            continue
+        part = _read_truth(truth, layout)
+        places = tree.images(folder, part["id"])
+        known = "" if lesions is None else _joined(part["id"], lesions)
+        part = part.assign(lesion_id=known, path=places.paths, split=split)
+        parts.append(part.sort_values("id"))
+        notes.append(_missing(places, len(part), folder))
+        if places.others:
+            notes.append(f"Left out in {folder}: {listed_kinds(places.others)}.")
+        folders += places.folders
+    official = pd.concat(parts, ignore_index=True)
+    both = official["id"][official["id"].isin(records["id"]) | official["id"].duplicated()]
+    if len(both):
+        raise DataError(
+            f"{len(both)} image(s) are in two sets of the challenge: {_some(both)}. Their tables were "
+            "mixed up."
+        )
+    if lesions is not None and len(official):
+        trained = set(_joined(records["id"], lesions)) - {""}
+        shared = official["lesion_id"].isin(trained).sum()
+        if shared:
+            notes.append(f"{shared} official images show lesions of the training set.")
+    return official, notes, folders
+
+
+def listed_kinds(kinds: Mapping[str, int]) -> str:
+    """``"3 .tif files, 2 further copies of an image"``."""
+    return ", ".join(f"{number} {kind}" for kind, number in kinds.items())
 
 
 def _read_csv(path: Path, columns: set[str]) -> pd.DataFrame:
@@ -138,6 +249,7 @@ def _read_csv(path: Path, columns: set[str]) -> pd.DataFrame:
         frame = pd.read_csv(path, dtype={"image": str, "lesion_id": str})
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
         raise DataError(f"Cannot read {str(path)!r}: {error}") from error
+    frame.columns = [str(column).strip() for column in frame.columns]
     if missing := sorted(columns - set(frame.columns)):
         raise DataError(
             f"{str(path)!r} lacks the column(s) {', '.join(missing)}: it has "
@@ -145,10 +257,11 @@ def _read_csv(path: Path, columns: set[str]) -> pd.DataFrame:
         )
     if frame["image"].isna().any():
         raise DataError(f"{str(path)!r} has rows without an image.")
+    frame["image"] = frame["image"].str.strip()
     odd = frame["image"][~frame["image"].str.fullmatch(ID)]
     if len(odd):  # an id becomes the name of a file
         raise DataError(f"{str(path)!r} has images whose id is no name: {_some(map(repr, odd))}.")
-    twice = frame["image"][frame["image"].duplicated()].unique()
+    twice = frame["image"][frame["image"].str.lower().duplicated()].unique()
     if len(twice):
         raise DataError(f"{str(path)!r} lists images twice: {_some(twice)}.")
     return frame
@@ -172,7 +285,39 @@ def _read_truth(path: Path, layout: Layout) -> pd.DataFrame:
 
 
 def _read_lesions(path: Path) -> pd.Series:
-    return _read_csv(path, {"image", "lesion_id"}).set_index("image")["lesion_id"]
+    """The lesion of each image (its id in small letters); empty where it is not known."""
+    frame = _read_csv(path, {"image", "lesion_id"})
+    lesion = frame["lesion_id"].fillna("").astype(str).str.strip()
+    lesion = lesion.mask(lesion.str.lower().isin(UNKNOWN), "")
+    # One spelling for each: the first.
+    lesion = lesion.groupby(lesion.str.lower()).transform("first")
+    sizes = lesion[lesion != ""].value_counts()
+    if len(sizes) and sizes.iloc[0] > LARGEST_LESION:
+        raise DataError(
+            f"{str(path)!r} gives {sizes.iloc[0]} images the lesion {sizes.index[0]!r}: expected the id "
+            f"of one lesion, of at most {LARGEST_LESION} images, or an empty cell where it is unknown."
+        )
+    return lesion.set_axis(frame["image"].str.lower())
+
+
+def _joined(images: pd.Series, lesions: pd.Series) -> pd.Series:
+    known = lesions.to_dict()
+    return pd.Series([known.get(image, "") for image in images.str.lower()], images.index, str)
+
+
+def _require_fit(images: pd.Series, lesions: pd.Series, path: Path) -> None:
+    rows = images.str.lower().isin(lesions.index).sum()
+    known = (_joined(images, lesions) != "").sum()
+    if rows < FEWEST_ROWS * len(images):
+        raise DataError(
+            f"{str(path)!r} has {len(lesions)} rows, of which {rows} are about the {len(images)} images "
+            "of the ground truth: it is not these images' table, and no split by lesion can be made."
+        )
+    if known < FEWEST_LESIONS * len(images):
+        raise DataError(
+            f"{str(path)!r} tells the lesion of {known} of {len(images)} images: expected that of most, "
+            "as the images are split by lesion."
+        )
 
 
 def _some(names, number: int = 5) -> str:

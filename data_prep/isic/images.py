@@ -14,6 +14,8 @@ from PIL import Image
 from data_prep import color_constancy, crop, image_files
 from data_prep.image_files import LARGEST_SIDE
 from hml_core.errors import ConfigError
+from hml_core.system import images as opener
+from hml_core.system.images import ImageError
 
 CONSTANCIES = ("none", "gray_world", "shades_of_gray")
 FORMATS = {"jpeg": ".jpg", "png": ".png"}
@@ -72,9 +74,14 @@ def transform(image: np.ndarray, options: Options) -> Image.Image:
 
     Raises
     ------
-    image_files.Unreadable
-        For one that is too long for its width.
+    ImageError
+        For one that is too small, or too long for its width.
     """
+    if min(image.shape[:2]) < options.segments:
+        raise ImageError(
+            f"is {image.shape[1]} × {image.shape[0]} pixels: expected a grid of {options.segments} × "
+            f"{options.segments} to fit"
+        )
     if options.constancy == "gray_world":
         image = color_constancy.gray_world(image, options.segments)
     elif options.constancy == "shades_of_gray":
@@ -95,17 +102,17 @@ def process(source: Path, target: Path, options: Options) -> dict[str, Any]:
     -------
     dict
         ``source_sha256``, ``output_sha256`` and, per channel of the result in [0, 1], the ``sum`` and
-        ``square_sum`` over its ``pixels``; or ``error`` for an image that does not decode
-        or encode.
+        ``square_sum`` over its ``pixels``; or ``error`` for an image that does not
+        decode, is no size to work with or does not encode.
     """
     try:
-        data = image_files.read(source)
-        made = transform(np.asarray(image_files.decode(data)), options)
+        data = opener.read(source)
+        made = transform(np.asarray(opener.decode(data)), options)
         encoding = (
             {"quality": options.quality, "subsampling": 0} if options.format == "jpeg" else {}
         )
         encoded = image_files.encode(made, options.format, **encoding)
-    except image_files.Unreadable as error:
+    except ImageError as error:
         return {"error": str(error)}
     written = image_files.write(target, encoded)
     counts = np.array(made.histogram(), dtype=np.int64).reshape(3, 256)

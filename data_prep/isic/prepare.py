@@ -1,13 +1,14 @@
 """All images of an archive: in parallel, with progress, and going on where an earlier call stopped.
 
 ``<output>/`` gets ``images/``, ``manifest.csv`` (a row for each image), ``rejected.csv`` (images that are
-missing or do not decode), and, last, ``prepared.json`` (options, classes, normalisation, leak). While work
-goes on, ``journal.jsonl`` holds what is done.
+missing or do not decode), and, last, ``prepared.json`` (options, classes, normalisation, leak), sealed.
+While work goes on, ``journal.jsonl`` holds what is done. The challenge's official validation and test
+sets, where they are there, follow in the manifest as the splits "official_validation" and "official_test".
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ import pandas as pd
 
 from data_prep import output as outputs
 from data_prep.isic import splits
-from data_prep.isic.archive import ARCHIVES, Archive
+from data_prep.isic.archive import ARCHIVES, Archive, listed_kinds
 from data_prep.isic.images import FORMATS, Options, process
-from data_prep.parallel import Journal, checked_workers, work_through
+from data_prep.parallel import Journal, checked_workers, why, work_through
 from data_prep.parallel import rejected as rejected_images
+from hml_core.datasets import prepared
 from hml_core.errors import DataError
 from hml_core.system import files
 
@@ -50,6 +52,10 @@ class Prepared:
         Lesions that straddle the splits used, and those that would under an image-by-image split.
     done_before : int
         Images that an earlier call had prepared.
+    notes : tuple of str
+        What was left out, is not known or is missing, in sentences.
+    official : dict
+        For each official set: ``images``, ``images_with_lesion`` and ``lesions``.
     """
 
     folder: Path
@@ -57,6 +63,8 @@ class Prepared:
     rejected: pd.DataFrame
     leak: dict[str, dict[str, int]]
     done_before: int
+    notes: tuple[str, ...] = ()
+    official: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 def prepare(
@@ -108,9 +116,10 @@ def prepare(
         records = records.assign(split=splits.by_lesion(records, seed))
     else:
         records = records.assign(split=splits.from_csv(records, split_csv)).dropna(subset="split")
+    records = pd.concat([records, archive.official[[*records]]], ignore_index=True)
     suffix = FORMATS[options.format]
     records = records.assign(file=[f"images/{image}{suffix}" for image in records["id"]])
-    folder = outputs.make_folder(output, records, archive.root, {archive.images})
+    folder = outputs.make_folder(output, records, archive.root, archive.folders)
     described = {"archive": archive.name, **asdict(options)}
     done = Journal(folder / "journal.jsonl", described, NEEDED)
     before = work_through(
@@ -139,32 +148,72 @@ def _finish(
     rejected = rejected_images(records, journal, records["path"].map(lambda path: path.name))
     if missing := sorted(set(splits.SPLITS) - set(manifest["split"])):
         raise DataError(
-            f"No image is left for {', '.join(missing)}: {len(rejected)} of {len(records)} were rejected "
-            f"(first: {rejected['file'].head(3).tolist()})."
+            f"No image is left for {', '.join(missing)}: {len(rejected)} of {len(records)} were rejected"
+            f"{f' ({why(rejected)})' if len(rejected) else ''}."
         )
     files.write_atomically(folder / "manifest.csv", manifest.to_csv(index=False))
     files.write_atomically(folder / "rejected.csv", rejected.to_csv(index=False))
-    by_image = records.assign(split=splits.by_image(records, seed))
+    # Both over the images that are there, so that their numbers compare.
+    kept_ids = set(manifest["id"])
+    own = records[records["split"].isin(splits.SPLITS)]
+    by_image = splits.by_image(own, seed)[own["id"].isin(kept_ids)]
+    own = manifest[manifest["split"].isin(splits.SPLITS)].reset_index(drop=True)
     leak = {
-        "this split": splits.straddling(manifest, manifest["split"]),
-        "image by image": splits.straddling(by_image, by_image["split"]),
+        "this split": splits.straddling(own, own["split"]),
+        "image by image": splits.straddling(own, by_image.reset_index(drop=True)),
     }
+    counts = pd.crosstab(own["class"], own["split"])
+    left = [name for name in archive.classes if name in counts.index]
+    lost = [name for name in archive.classes if name not in left]
+    notes = [*archive.notes, *_left_out(archive), *_classes_without(counts, lost, rejected)]
     train = [entry for entry, row in zip(entries, records.itertuples()) if _counts(entry, row)]
     mean, std = _normalisation(train)
     described = {
         "archive": archive.name,
         "synthetic": archive.synthetic,
-        "classes": list(archive.classes),
-        "class_names": [ARCHIVES[archive.name].classes[name] for name in archive.classes],
+        "classes": left,
+        "class_names": [ARCHIVES[archive.name].classes[name] for name in left],
         "options": asdict(options),
         "split": {"seed": seed} if split_csv is None else {"csv": Path(split_csv).name},
         "mean": mean,
         "std": std,
         "leak": leak,
+        "official": (official := _official(manifest)),
+        "notes": notes,
         "manifest_sha256": files.sha256(folder / "manifest.csv"),
     }
-    files.write_json(folder / "prepared.json", described)
-    return Prepared(folder, manifest, rejected, leak, done_before)
+    prepared.describe(folder, described)
+    return Prepared(folder, manifest, rejected, leak, done_before, tuple(notes), official)
+
+
+def _left_out(archive: Archive) -> list[str]:
+    return [f"Left out: {listed_kinds(archive.left_out)}."] if archive.left_out else []
+
+
+def _classes_without(counts: pd.DataFrame, lost: list[str], rejected: pd.DataFrame) -> list[str]:
+    """Sentences about classes that lack images, in all or in a split; ``counts`` (class, split)."""
+    reasons = f" ({why(rejected)})" if len(rejected) else ""
+    notes = [
+        f"No image is left of the class {name}{reasons}: it is no class any more." for name in lost
+    ]
+    for name, split in zip(*np.nonzero(counts.to_numpy() == 0), strict=True):
+        notes.append(
+            f"The class {counts.index[name]} has no {counts.columns[split]} image: this split cannot be "
+            "trained on; take another `seed` or `split_csv`."
+        )
+    return notes
+
+
+def _official(manifest: pd.DataFrame) -> dict[str, dict[str, int]]:
+    parts = manifest[~manifest["split"].isin(splits.SPLITS)].groupby("split")["lesion_id"]
+    return {
+        split: {
+            "images": len(lesions),
+            "images_with_lesion": int((lesions != "").sum()),
+            "lesions": int(lesions[lesions != ""].nunique()),
+        }
+        for split, lesions in parts
+    }
 
 
 def _counts(entry: dict[str, Any], row: Any) -> bool:

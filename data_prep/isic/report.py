@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from data_prep.isic import archive
-from hml_core.errors import DataError
+from hml_core.datasets import prepared
+from hml_core.system import images
 
 
 def read(root: str | Path) -> tuple[Path, dict[str, Any]]:
@@ -20,27 +19,40 @@ def read(root: str | Path) -> tuple[Path, dict[str, Any]]:
     Raises
     ------
     DataError
-        Where there is none.
+        Where there is none, or it is not as it was written.
     """
-    for folder in (Path(root), Path(root) / "prepared"):
-        if (folder / "prepared.json").is_file():
-            return folder, json.loads((folder / "prepared.json").read_text())
-    raise DataError(f"Nothing was prepared in {str(root)!r}: run `hml prepare` first.")
+    return prepared.find(Path(root), None, lists=("classes", "class_names"))
 
 
 def leak(described: dict[str, Any]) -> str:
-    """How many lesions straddle the splits, and how many would, in two sentences."""
+    """How many lesions straddle the splits, and how many would, of the images that were prepared."""
     ours, naive = described["leak"]["this split"], described["leak"]["image by image"]
     return (
-        f"Lesions: {ours['lesions']} known, {ours['several_images']} of them with several images. "
+        f"Lesions: {ours['images_with_lesion']} of {ours['images']} images have a known one, "
+        f"{ours['lesions']} in all, {ours['several_images']} of them with several images. "
         f"{ours['straddling']} straddle this split; {naive['straddling']} would straddle a split image "
         f"by image, which would show {naive['leaked_images']} images of trained lesions to validation "
         "and test."
     )
 
 
+def official(described: dict[str, Any]) -> str:
+    """The official sets in a sentence each; "" where there are none."""
+    return " ".join(
+        f"{split.replace('_', ' ').capitalize()} set: {n['images']} images, "
+        + (
+            f"{n['lesions']} lesions."
+            if n["images_with_lesion"] == n["images"]
+            else f"the lesion of {n['images_with_lesion']} of them is known."
+        )
+        for split, n in described.get("official", {}).items()
+    )
+
+
 def before_and_after(root: str | Path) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """The first training image of every class as shipped and as prepared: (class, uint8, uint8).
+    """The first training image of each class, as shipped and as prepared: (class, uint8, uint8).
+
+    A class without one is passed over.
 
     Raises
     ------
@@ -53,7 +65,9 @@ def before_and_after(root: str | Path) -> list[tuple[str, np.ndarray, np.ndarray
     first = manifest[manifest["split"] == "train"].drop_duplicates("class").set_index("class")
     pairs = []
     for name, title in zip(described["classes"], described["class_names"], strict=True):
+        if name not in first.index:  # no training image of it is left
+            continue
         row = first.loc[name]
-        with Image.open(shipped[row["id"]]) as before, Image.open(folder / row["file"]) as after:
-            pairs.append((title, *(np.asarray(image.convert("RGB")) for image in (before, after))))
+        before, after = (images.load(path) for path in (shipped[row["id"]], folder / row["file"]))
+        pairs.append((title, np.asarray(before), np.asarray(after)))
     return pairs

@@ -82,15 +82,17 @@ def straddling(records: pd.DataFrame, split: pd.Series) -> dict[str, int]:
     Returns
     -------
     dict
-        ``lesions`` with a known id, those of them with ``several_images``, the number of lesions that
-        are ``straddling`` (images in more than one split), and ``leaked_images``: images of validation
-        and test whose lesion was trained on.
+        Of ``images``, ``images_with_lesion``, whose lesion is known; ``lesions``, those of them with
+        ``several_images``, the number of lesions that are ``straddling`` (images in more than one split),
+        and ``leaked_images``: images of validation and test whose lesion was trained on.
     """
     known = records.assign(split=split)[records["lesion_id"] != ""]
     lesions = known.groupby("lesion_id")["split"]
     straddles = lesions.transform("nunique") > 1
     trained = known["lesion_id"].isin(known.loc[known["split"] == "train", "lesion_id"])
     return {
+        "images": len(records),
+        "images_with_lesion": len(known),
         "lesions": int(lesions.ngroups),
         "several_images": int((lesions.size() > 1).sum()),
         "straddling": int(known.loc[straddles, "lesion_id"].nunique()),

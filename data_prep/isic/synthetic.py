@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageFilter
 
-from data_prep.isic.archive import ARCHIVES
+from data_prep.isic.archive import ARCHIVES, Layout
 from data_prep.synthetic import begin
 from hml_core.errors import ConfigError
 
@@ -26,11 +26,20 @@ SKIN = np.array([224.0, 172.0, 145.0])
 FEWEST = 8  # images of a class that is there at all
 
 
-def make(name: str, root: str | Path, images: int = 300, *, side: int = 256, seed: int = 0) -> Path:
+def make(
+    name: str,
+    root: str | Path,
+    images: int = 300,
+    *,
+    side: int = 256,
+    seed: int = 0,
+    official: int = 0,
+) -> Path:
     """Write about ``images`` synthetic JPEGs of ``side`` × 4/3·``side`` pixels with their CSV files.
 
     About a third of the lesions has two or three images; a tenth of the images of 2019 has no lesion id,
-    as in the real metadata.
+    as in the real metadata. ``official`` > 0 adds that many images as the official test set of 2018, with
+    their lesions.
 
     Returns
     -------
@@ -76,7 +85,29 @@ def make(name: str, root: str | Path, images: int = 300, *, side: int = 256, see
     folder.mkdir(exist_ok=True)
     truth.to_csv(folder / layout.ground_truth, index=False)
     _metadata(name, frame, random).to_csv(root / layout.lesions, index=False)
+    if official and layout.official:
+        _make_official(root, layout, official, side, np.random.default_rng([seed, 1]))
     return root
+
+
+def _make_official(
+    root: Path, layout: Layout, number: int, side: int, random: np.random.Generator
+) -> None:
+    """The official test set, with its ground truth and a table of its lesions; two images each."""
+    folder, table = layout.official["official_test"]
+    (root / folder).mkdir(exist_ok=True)
+    rows, lesions = [], []
+    for index in range(number):
+        label = index // 2 % len(layout.classes)
+        if index % 2 == 0:
+            lesion = Lesion(label, random)
+        image = f"ISIC_{34524 + index:07d}"
+        Image.fromarray(lesion.draw(side, random)).save(root / folder / f"{image}.jpg", quality=90)
+        rows.append((image, *(float(other == label) for other in range(len(layout.classes)))))
+        lesions.append((image, f"IL_{index // 2:07d}"))
+    pd.DataFrame(rows, columns=["image", *layout.classes]).to_csv(root / table, index=False)
+    lesions = pd.DataFrame(lesions, columns=["image", "lesion_id"])
+    lesions.to_csv(root / layout.more_lesions, index=False)
 
 
 def _metadata(name: str, frame: pd.DataFrame, random: np.random.Generator) -> pd.DataFrame:

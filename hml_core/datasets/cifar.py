@@ -7,11 +7,13 @@ from functools import lru_cache
 import numpy as np
 
 from hml_core.datasets.base import LabelledImages, Splits, make_long_tailed
+from hml_core.datasets.registry import DatasetInfo, register
 from hml_core.errors import DataError
 
 # The constants of the LDAM code, which the literature on these subsets uses.
 MEAN = (0.4914, 0.4822, 0.4465)
 STD = (0.2023, 0.1994, 0.2010)
+LONG_TAILED = {"model": "resnet32", "epochs": 200}  # of the literature on these subsets
 
 
 def load_cifar10(config, data_root) -> Splits:
@@ -63,3 +65,25 @@ def read(name: str, data_root: str) -> tuple[LabelledImages, LabelledImages, tup
             ) from error
         parts.append(LabelledImages(part.data, np.asarray(part.targets, dtype=np.int64)))
     return parts[0], parts[1], tuple(part.classes)
+
+
+register(
+    "cifar10",
+    DatasetInfo(
+        load_cifar10,
+        num_classes=10,
+        images_per_class=5000,
+        published=LONG_TAILED,
+        needs_data_root=True,
+    ),
+)
+register(
+    "cifar100",
+    DatasetInfo(
+        load_cifar100,
+        num_classes=100,
+        images_per_class=500,
+        published=LONG_TAILED,
+        needs_data_root=True,
+    ),
+)

@@ -11,6 +11,7 @@ from functools import lru_cache
 import numpy as np
 
 from hml_core.datasets.base import LabelledImages, Splits, make_long_tailed
+from hml_core.datasets.registry import DatasetInfo, register
 
 TEST_PER_CLASS = 45
 VALIDATION_PER_CLASS = 15
@@ -56,3 +57,22 @@ def load(config, data_root=None) -> Splits:
         imbalance_ratio=config.imbalance_ratio,
         subset_seed=config.subset_seed,
     )
+
+
+register(
+    "digits",
+    DatasetInfo(
+        load,
+        num_classes=10,
+        images_per_class=TRAIN_PER_CLASS,
+        has_validation=True,
+        defaults={
+            "model": "resnet8",
+            "epochs": 60,
+            "batch_size": 32,
+            "augmentation": "crop",
+            "imbalance_ratio": 20.0,
+            "precision": "float32",
+        },
+    ),
+)

@@ -1,7 +1,8 @@
-"""Any tree ``<root>/{train,test}/<class>/*`` of small PNG or JPEG images of one size.
+"""Any tree ``<root>/{train,test}/<class>/*`` of small PNG, JPEG, BMP or WebP images of one size.
 
 The images are decoded once into uint8 arrays in ``<root>.packed`` beside the tree; the pack is made
-again when a file is added, removed or changed.
+again when a file is added, removed or changed, or when its sealed ``index.json`` does not hold. What lies
+in the tree and is not read, such as files of other suffixes or in deeper folders, is counted and said.
 """
 
 from __future__ import annotations
@@ -11,21 +12,24 @@ import json
 import os
 import shutil
 import tempfile
+import warnings
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from hml_core.datasets.base import LabelledImages, Splits, make_long_tailed
+from hml_core.datasets.registry import DatasetInfo, register
 from hml_core.errors import DataError
+from hml_core.system import files as storage
+from hml_core.system import images as opener
 from hml_core.system.devices import usable_cores
 from hml_core.system.files import sha256
-from hml_core.system.images import UNREADABLE
 from hml_core.system.progress import Progress
 
 SPLITS = ("train", "test")
-SUFFIXES = (".png", ".jpg", ".jpeg")
 CHUNK = 500
 
 
@@ -33,7 +37,7 @@ def load(config, data_root) -> Splits:
     """The tree at ``data_root`` for a run, packed first where that has not been done."""
     root = Path(data_root)
     folder = pack(root)
-    names = tuple(json.loads((folder / "index.json").read_text())["class_names"])
+    names = tuple(index_of(folder)["class_names"])
     train, test = (_read(folder, split) for split in SPLITS)
     return make_long_tailed(
         "imagefolder",
@@ -51,6 +55,23 @@ def _read(folder: Path, split: str) -> LabelledImages:
     # Mapped, not read: a long-tailed subset needs a fraction of the pixels.
     images = np.load(folder / f"{split}_images.npy", mmap_mode="r", allow_pickle=False)
     return LabelledImages(images, np.load(folder / f"{split}_targets.npy", allow_pickle=False))
+
+
+def index_of(folder: Path) -> dict[str, Any]:
+    """What a pack says of itself: ``class_names``, ``left_out`` (texts), ``fingerprint``, ``files``.
+
+    Raises
+    ------
+    DataError
+        Where its checksum does not hold.
+    """
+    try:
+        index = storage.unsealed(json.loads((folder / "index.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError, AttributeError, TypeError):
+        index = None
+    if index is None:
+        raise DataError(f"{str(folder / 'index.json')!r} is damaged: remove {str(folder)!r}.")
+    return index
 
 
 def pack(root: str | Path, *, progress: bool = True) -> Path:
@@ -84,8 +105,16 @@ def pack(root: str | Path, *, progress: bool = True) -> Path:
             np.save(building / f"{split}_targets.npy", targets.astype(np.int64))
             del images
         sums = {path.name: sha256(path) for path in sorted(building.glob("*.npy"))}
-        index = {"fingerprint": fingerprint, "class_names": names, "files": sums}
-        (building / "index.json").write_text(json.dumps(index))
+        left_out = _left_out(root, files)
+        index = {
+            "fingerprint": fingerprint,
+            "class_names": names,
+            "files": sums,
+            "left_out": left_out,
+        }
+        storage.write_json(building / "index.json", storage.sealed(index))
+        if left_out:
+            warnings.warn(f"Not read in {str(root)!r}: {', '.join(left_out)}.", stacklevel=2)
         building.chmod(root.stat().st_mode & 0o777)  # whoever may read the tree may read its pack
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(building, folder)
@@ -99,21 +128,51 @@ def _list(root: Path) -> dict[str, list[Path]]:
     found = {}
     for split in SPLITS:
         if not (root / split).is_dir():
+            deeper = sorted(path.parent for path in root.glob(f"*/{split}") if path.is_dir())
+            hint = f" There is one in {str(deeper[0])!r}: give that." if deeper else ""
             raise DataError(
                 f"Expected the folder {str(root / split)!r}: an image folder is "
-                "<data_root>/{train,test}/<class>/*.png or *.jpg."
+                f"<data_root>/{{train,test}}/<class>/*.png or *.jpg.{hint}"
             )
         found[split] = [
             path
             for path in sorted((root / split).glob("*/*"))
-            if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+            if _is_image(path) and not path.parent.name.startswith((".", "__MACOSX"))
         ]
         if not found[split]:
-            raise DataError(f"There are no PNG or JPEG images in {str(root / split)!r}/<class>/.")
+            raise DataError(
+                f"There are no {', '.join(opener.FORMATS)} images in {str(root / split)!r}/<class>/"
+                f"{_but(_left_out(root, found))}."
+            )
     classes = {split: {path.parent.name for path in files} for split, files in found.items()}
     if extra := classes["test"] - classes["train"]:
         raise DataError(f"No training images of the test classes {', '.join(sorted(extra))}.")
     return found
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in opener.SUFFIXES and not path.name.startswith(".")
+
+
+def _left_out(root: Path, files: dict[str, list[Path]]) -> list[str]:
+    """What lies in the tree and is not read: "3 .tif", "2 images in deeper folders"."""
+    read = {path for paths in files.values() for path in paths}
+    kinds: Counter[str] = Counter()
+    for path in root.rglob("*"):
+        parts = path.relative_to(root).parts
+        if path in read or path.is_dir() or any(p.startswith((".", "__MACOSX")) for p in parts):
+            continue
+        if not _is_image(path):
+            kinds[path.suffix.lower() or "files without a suffix"] += 1
+        elif parts[0] not in SPLITS:
+            kinds[f"images beside {' and '.join(SPLITS)}"] += 1
+        else:
+            kinds["images in no or deeper folders"] += 1
+    return [f"{number} {kind}" for kind, number in sorted(kinds.items())]
+
+
+def _but(left_out: list[str]) -> str:
+    return f", but {', '.join(left_out)}" if left_out else ""
 
 
 def _fingerprint(root: Path, files: dict[str, list[Path]]) -> str:
@@ -131,11 +190,11 @@ def _fingerprint(root: Path, files: dict[str, list[Path]]) -> str:
 def _is_current(folder: Path, fingerprint: str) -> bool:
     """Made of these files, and not damaged since."""
     try:
-        index = json.loads((folder / "index.json").read_text())
+        index = index_of(folder)
         if index["fingerprint"] != fingerprint or len(index["files"]) != 2 * len(SPLITS):
             return False
         return all(sha256(folder / name) == known for name, known in index["files"].items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # DataError is a ValueError
         return False
 
 
@@ -151,8 +210,8 @@ def _decode(
         for position in range(start, min(start + CHUNK, len(paths))):
             try:
                 pixels = _pixels(paths[position])
-            except UNREADABLE as error:
-                problems.append(f"{paths[position]} does not decode ({error})")
+            except opener.ImageError as error:
+                problems.append(f"{paths[position]} {error}")
                 continue
             if pixels.shape != shape:
                 problems.append(
@@ -180,14 +239,17 @@ def _shape_of_most(paths: list[Path]) -> tuple[int, int, int]:
     for path in paths:
         try:
             return _pixels(path).shape
-        except UNREADABLE:
+        except opener.ImageError:
             continue
     raise DataError(f"None of the {len(paths)} images decodes; the first is {paths[0]}.")
 
 
 def _pixels(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
-        if image.mode.startswith("I") or image.mode == "F":
-            # Pillow would cut everything above 255 off, without a word.
-            raise ValueError(f"{image.mode} pixels have more than 8 bits")
-        return np.asarray(image.convert("RGB"))
+    return np.asarray(opener.load(path))
+
+
+register(
+    "imagefolder",
+    # Small images, as those of the long-tailed CIFAR subsets.
+    DatasetInfo(load, published={"model": "resnet32", "epochs": 200}, needs_data_root=True),
+)

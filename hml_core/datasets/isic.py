@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from hml_core.datasets import prepared
 from hml_core.datasets.base import LabelledFiles, Splits
+from hml_core.datasets.registry import DatasetInfo, register
 from hml_core.errors import DataError
 
 # Of P2's published code, for images prepared with colour constancy.
 AUTHORS = ((0.59451115, 0.59429777, 0.59418184), (0.14208533, 0.18548788, 0.20363748))
-COLUMNS = ("class", "split", "file", "output_sha256")
+COLUMNS = ("id", "class", "lesion_id", "split", "file", "output_sha256")
 SPLITS = ("train", "validation", "test")
+CHALLENGES: dict[str, tuple[str, tuple[str, ...]]] = {  # of each data set: archive and classes
+    "isic2018": ("isic2018", ()),  # P3: 7 classes
+    "isic2019": ("isic2019", ("NV", "MEL")),  # P2: melanoma against nevus
+    "isic2019_all": ("isic2019", ()),
+}
 
 
 def loader(archive: str, classes: tuple[str, ...] = ()) -> Callable[..., Splits]:
@@ -42,7 +50,26 @@ def load(config, data_root, *, archive: str, classes: tuple[str, ...] = ()) -> S
         Where the folder was not prepared, holds another challenge or has changed since; where a class
         is missing from a split; where images were prepared smaller than ``config.image_size``.
     """
-    folder, described = prepared.find(Path(data_root), archive, lists=("classes", "class_names"))
+    folder, described, manifest, order = _read(config, Path(data_root), archive, classes)
+    names = dict(zip(described["classes"], described["class_names"], strict=True))
+    made = {split: _files(folder, manifest[manifest["split"] == split], order) for split in SPLITS}
+    mean, std = prepared.normalisation(config.normalisation, described, AUTHORS)
+    return Splits(
+        name=config.dataset,
+        class_names=tuple(names[name] for name in order),
+        mean=mean,
+        std=std,
+        train_indices=np.flatnonzero(manifest["split"] == "train"),
+        synthetic=described["synthetic"],
+        **made,
+    )
+
+
+def _read(
+    config, root: Path, archive: str, classes: tuple[str, ...]
+) -> tuple[Path, dict[str, Any], pd.DataFrame, list[str]]:
+    """Folder, description, rows of the wanted classes, and these from the most frequent to the rarest."""
+    folder, described = prepared.find(root, archive, lists=("classes", "class_names"))
     manifest = prepared.read_table(folder, "manifest", described, COLUMNS)
     wanted = list(classes or described["classes"])
     if unknown := [name for name in wanted if name not in described["classes"]]:
@@ -67,20 +94,58 @@ def load(config, data_root, *, archive: str, classes: tuple[str, ...] = ()) -> S
         )
     # A stable sort: classes with as many images stay in the challenge's order.
     order = counts["train"].sort_values(ascending=False, kind="stable").index
-    names = dict(zip(described["classes"], described["class_names"], strict=True))
-    made = {
-        split: _files(folder, manifest[manifest["split"] == split], list(order)) for split in SPLITS
-    }
-    mean, std = prepared.normalisation(config.normalisation, described, AUTHORS)
-    return Splits(
-        name=config.dataset,
-        class_names=tuple(names[name] for name in order),
-        mean=mean,
-        std=std,
-        train_indices=np.flatnonzero(manifest["split"] == "train"),
-        synthetic=described["synthetic"],
-        **made,
-    )
+    return folder, described, manifest, list(order)
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationSet:
+    """Images that a trained network can be judged on.
+
+    Parameters
+    ----------
+    images : LabelledFiles
+        Their targets are numbered as the classes of :func:`load`.
+    lesions : numpy.ndarray
+        str (N,), the lesion that each image shows, its own id where that is unknown: what an interval
+        over the set is to draw. The names mean nothing beyond the set.
+    """
+
+    images: LabelledFiles
+    lesions: np.ndarray
+
+
+def evaluation_set(config, data_root, split: str = "official_test") -> EvaluationSet:
+    """A split by name, with the lesions of its images.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Of one of the ISIC data sets.
+    data_root : path
+    split : {"official_test", "official_validation", "test", "validation", "train"}
+        The official ones are the challenge's own, which no split made here can flatter; the others are
+        those of :func:`load`, in the same order.
+
+    Raises
+    ------
+    DataError
+        See :func:`load`; also where the set was not prepared, as its files were not there.
+
+    Examples
+    --------
+    ``feeds.make(found.images, splits, config, device)`` reads its images for an evaluation.
+    """
+    archive, classes = CHALLENGES[config.dataset]
+    folder, _, manifest, order = _read(config, Path(data_root), archive, classes)
+    rows = manifest[manifest["split"] == split]
+    if not len(rows):
+        raise DataError(
+            f"{str(folder)!r} has no {split} set (it has {', '.join(manifest['split'].unique())}): put "
+            "its images and ground truth beside the training set's and run the same `hml prepare` again."
+        )
+    own = "image " + rows["id"]
+    lesions = own.where(rows["lesion_id"] == "", "lesion " + rows["lesion_id"])
+    return EvaluationSet(_files(folder, rows, order), lesions.to_numpy(dtype=str))
 
 
 def _files(folder: Path, rows: pd.DataFrame, classes: list[str]) -> LabelledFiles:
@@ -91,3 +156,36 @@ def _files(folder: Path, rows: pd.DataFrame, classes: list[str]) -> LabelledFile
         tuple(rows["output_sha256"]),
         targets.to_numpy(dtype=np.int64, copy=True),
     ).require_files()
+
+
+# P2 and P3: dermoscopy. Their learning rate was to go up and down once, but is stepped once an epoch.
+_DERMOSCOPY = {
+    "imbalance_type": "natural",
+    "imbalance_ratio": 1.0,
+    "model": "efficientnet_b3",
+    "weights": "imagenet",
+    "frozen": 0.68,
+    "image_size": 300,
+    "augmentation": "dermoscopy",
+    "epochs": 100,
+    "early_stopping": 15,
+    "optimizer": "adam",
+    "learning_rate": 1e-3,
+    "weight_decay": 0.0,
+    "lr_schedule": {"official": "cyclic", "controlled": "one_cycle"},
+}
+_PUBLISHED = {name: _DERMOSCOPY[name] for name in ("model", "epochs", "image_size")}
+_PUBLISHED["initialised_from"] = "imagenet"
+for _name, (_archive, _classes) in CHALLENGES.items():
+    register(
+        _name,
+        DatasetInfo(
+            loader(_archive, _classes),
+            defaults={**_DERMOSCOPY, "delta": 1e7 if _name == "isic2018" else 1e4},
+            published=_PUBLISHED,
+            has_validation=True,
+            needs_data_root=True,
+            streamed=True,
+            positive_class="melanoma",
+        ),
+    )

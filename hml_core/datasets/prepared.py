@@ -18,8 +18,28 @@ from hml_core.system import files
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and standard deviation
 
 
-def find(root: Path, archive: str, *, lists: Sequence[str] = ()) -> tuple[Path, dict[str, Any]]:
+DESCRIPTION = "prepared.json"
+
+
+def describe(folder: Path, fields: dict[str, Any]) -> None:
+    """Write the description of a prepared folder, sealed; what is last there says that all is.
+
+    Raises
+    ------
+    RunError
+        Where it cannot be written.
+    """
+    files.write_json(folder / DESCRIPTION, files.sealed(fields))
+
+
+def find(
+    root: Path, archive: str | None, *, lists: Sequence[str] = ()
+) -> tuple[Path, dict[str, Any]]:
     """The prepared folder, ``root`` or the one whose ``prepared/`` it is, and what it says of itself.
+
+    ``archive`` None takes any. The description is sealed with a checksum over itself; one without, of a
+    version that knew none or written by hand, is refused: the same ``hml prepare`` writes it anew within
+    seconds, as the images that were prepared are kept.
 
     What it says holds ``synthetic`` (bool), ``options`` with ``size`` (pixels, int ≥ 0), ``mean`` and
     ``std`` (of red, green and blue, both or neither) and those that ``lists`` names, texts, as many each.
@@ -30,19 +50,34 @@ def find(root: Path, archive: str, *, lists: Sequence[str] = ()) -> tuple[Path, 
         Where there is none, or one of another archive, or one whose description is damaged.
     """
     for folder in (root, root / "prepared"):
-        path = folder / "prepared.json"
+        path = folder / DESCRIPTION
         if path.is_file():
             described = _read(path)
             _require(path, described, "archive", "a text", lambda value: isinstance(value, str))
-            if described["archive"] != archive:
+            if archive is not None and described["archive"] != archive:
                 raise DataError(
                     f"{str(folder)!r} holds {described['archive'][:40]}: expected {archive}."
                 )
             _validate(path, described, lists)
-            return folder, described
+            return folder, _vouched(path, described)
+    wanted = archive or "archive"
     raise DataError(
-        f"There is no prepared {archive} in {str(root)!r}: run `hml prepare {archive} --data-root …` "
+        f"There is no prepared {wanted} in {str(root)!r}: run `hml prepare {archive or ''} --data-root …` "
         "first (an interrupted one goes on), which says what to download."
+    )
+
+
+def _vouched(path: Path, described: dict[str, Any]) -> dict[str, Any]:
+    if (fields := files.unsealed(described)) is not None:
+        return fields
+    what = (
+        "was changed after it was written"
+        if files.SEAL in described
+        else "has no checksum, as older versions wrote it"
+    )
+    raise DataError(
+        f"{str(path)!r} {what}: nothing vouches for its classes and numbers. Run the same `hml prepare` "
+        "again, which keeps the images and takes seconds."
     )
 
 

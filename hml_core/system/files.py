@@ -11,6 +11,8 @@ from typing import Any
 
 from hml_core.errors import RunError
 
+SEAL = "checksum"  # the field of a description that vouches for the others
+
 
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Write ``content`` so that a reader, or a crash, sees the old file or the new one, whole.
@@ -92,3 +94,14 @@ def require_writable(folder: Path) -> Path:
             "expected a writable `runs_root`."
         ) from error
     return folder
+
+
+def sealed(fields: dict[str, Any]) -> dict[str, Any]:
+    """A description with the checksum over itself, so that a later change of it shows."""
+    return {**fields, SEAL: checksum(fields)}
+
+
+def unsealed(fields: dict[str, Any]) -> dict[str, Any] | None:
+    """What was sealed, without its checksum; None where there is none, or it does not hold."""
+    rest = {name: value for name, value in fields.items() if name != SEAL}
+    return rest if fields.get(SEAL) == checksum(rest) else None

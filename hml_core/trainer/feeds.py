@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import io
 import math
 import mmap
 import multiprocessing
@@ -31,7 +30,7 @@ from hml_core.config import RunConfig
 from hml_core.datasets import DataError, LabelledFiles, LabelledImages, Splits
 from hml_core.datasets.inaturalist import SEEN
 from hml_core.system import devices
-from hml_core.system.images import UNREADABLE
+from hml_core.system import images as opener
 
 # Images of an evaluation at a time: on a CPU the activations stay in the cache (benchmarks/evaluation.py),
 # on a GPU fewer batches are fewer launches.
@@ -228,8 +227,8 @@ class _Files(Dataset):
         """The image, made square, from the cache where it has been before."""
         pixels = self.cache.get(index)
         if pixels is None:
-            with self._opened(index) as data, Image.open(io.BytesIO(data)) as opened:
-                image = opened.convert("RGB")
+            with self._opened(index) as data:
+                image = opener.decode(data)
             if image.size != (self.size, self.size):
                 image = image.resize((self.size, self.size), Image.Resampling.BILINEAR)
             pixels = np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
@@ -253,14 +252,12 @@ class _Files(Dataset):
         """The file's content, which is what was prepared; decoding it in the block may fail, too."""
         path = self.part.folder / self.part.names[index]
         try:
-            data = path.read_bytes()
+            data = opener.read(path)
             if hashlib.sha256(data).hexdigest() != self.part.sha256[index]:
                 raise DataError(f"{str(path)!r} is not the file that was prepared.")
             yield data
-        except DataError:
-            raise
-        except UNREADABLE as error:
-            raise DataError(f"Cannot read {str(path)!r}: {error}") from error
+        except opener.ImageError as error:
+            raise DataError(f"{str(path)!r} {error}.") from error
 
 
 def decode(data: bytes) -> Tensor:
@@ -274,20 +271,19 @@ def decode(data: bytes) -> Tensor:
     if read is not None and data[:2] == JPEG:
         with contextlib.suppress(RuntimeError):  # such as CMYK
             return read(torch.frombuffer(bytearray(data), dtype=torch.uint8))
-    with Image.open(io.BytesIO(data)) as opened:
-        pixels = np.asarray(opened.convert("RGB"))
+    pixels = np.asarray(opener.decode(data))
     return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
 
 
 @functools.cache
 def _jpeg_reader() -> Callable[[Tensor], Tensor] | None:
-    """torchvision's, which gives RGB."""
+    """torchvision's, which gives upright RGB."""
     try:
         from torchvision.io import ImageReadMode, decode_jpeg
     except ImportError:
         return None
     warnings.filterwarnings("ignore", "The image decoding and encoding", DeprecationWarning)
-    return functools.partial(decode_jpeg, mode=ImageReadMode.RGB)
+    return functools.partial(decode_jpeg, mode=ImageReadMode.RGB, apply_exif_orientation=True)
 
 
 class _Cache:

@@ -179,7 +179,7 @@ def test_an_image_that_does_not_encode_is_rejected(kind, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Image.Image, "save", save)
     work, options = (
-        (process, SMALL) if kind == "inat" else (isic_images.process, isic_images.Options())
+        (process, SMALL) if kind == "inat" else (isic_images.process, isic_images.Options(size=24))
     )
     result = work(tmp_path / "a.jpg", tmp_path / "b.jpg", options)
     assert result == {"error": "does not encode: broken data stream when writing image file"}
@@ -194,7 +194,9 @@ def test_isic_without_a_crop_rejects_what_would_be_blown_up(tmp_path):
 
 def test_a_reason_holds_no_address_in_memory(tmp_path):
     result = process(b"<html>404</html>", tmp_path / "b.jpg", SMALL)
-    assert result == {"error": "does not decode: cannot identify image file"}
+    assert result == {
+        "error": "does not decode: it is no JPEG, PNG, BMP, WEBP that can be identified"
+    }
 
 
 def test_workers_do_not_write_pillows_warnings_across_the_progress(monkeypatch):
@@ -295,9 +297,14 @@ def test_a_journal_that_is_a_folder_is_named(tmp_path):
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
 def test_no_worker_outlives_the_command(sent, root):
-    stuck = archive.read(root).records["path"].iloc[150]
-    stuck.unlink()
-    os.mkfifo(stuck)  # a worker waits here for ever: the command cannot end before it is killed
+    large = io.BytesIO()  # so slow that the command cannot end before it is killed
+    noise = np.random.default_rng(0).integers(0, 256, (1000, 1500, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(large, "png", compress_level=0)
+    first, *others = archive.read(root).records["path"].iloc[20:]
+    first.write_bytes(large.getvalue())
+    for path in others:
+        path.unlink()
+        os.link(first, path)
     command = [sys.executable, "-m", "hml_core", "prepare", "inat2018", "--data-root", str(root)]
     started = subprocess.Popen(
         [*command, "--workers", "2"],

@@ -32,7 +32,7 @@ ABSENT = object()
 def describe(folder: Path, **changes) -> None:
     described = {**GOOD, **changes}
     kept = {name: value for name, value in described.items() if value is not ABSENT}
-    (folder / "prepared.json").write_text(json.dumps(kept))
+    prepared.describe(folder, kept)
 
 
 @pytest.fixture
@@ -48,10 +48,8 @@ def rewrite(folder: Path, name: str, change) -> None:
     data = change(path.read_text())
     path.unlink()  # it is the same file as the original's
     path.write_bytes(data if isinstance(data, bytes) else data.encode())
-    described = json.loads((folder / "prepared.json").read_text())
-    (folder / "prepared.json").unlink()
-    described[f"{name}_sha256"] = files.sha256(path)
-    (folder / "prepared.json").write_text(json.dumps(described))
+    described = files.unsealed(json.loads((folder / "prepared.json").read_text()))
+    prepared.describe(folder, {**described, f"{name}_sha256": files.sha256(path)})
 
 
 def load(folder: Path, **fields) -> datasets.Splits:
@@ -134,17 +132,34 @@ def test_what_is_no_description_is_refused_without_printing_it(data, said, tmp_p
     assert str(tmp_path) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda d: d["class_names"].reverse(), "was changed after it was written"),
+        (lambda d: d["mean"].reverse() or d.update(mean=[0.4, 0.5, 0.5]), "was changed"),
+        (lambda d: d.update(synthetic=False), "was changed"),
+        (lambda d: d.pop("checksum"), "has no checksum, as older versions wrote it"),
+        (lambda d: d.update(checksum=0), "was changed"),
+    ],
+)
+def test_what_nothing_vouches_for_is_refused(change, said, tmp_path):
+    describe(tmp_path)
+    described = json.loads((tmp_path / "prepared.json").read_text())
+    change(described)
+    (tmp_path / "prepared.json").write_text(json.dumps(described))
+    with pytest.raises(DataError, match=rf"{said}.*same `hml prepare` again"):
+        prepared.find(tmp_path, "inat2018", lists=LISTS)
+
+
 def test_dermoscopy_without_its_classes_is_refused(tmp_path):
     describe(tmp_path, archive="isic2018", class_names=ABSENT)
     with pytest.raises(DataError, match="`class_names` to be a list of texts, found none"):
         datasets.load(RunConfig(dataset="isic2018"), tmp_path)
 
-    describe(tmp_path, archive="isic2019", manifest_sha256=ABSENT)
     header = ",".join(isic.COLUMNS)
-    (tmp_path / "manifest.csv").write_text(f"{header}\nNV,train,a.jpg,0\n")
-    described = json.loads((tmp_path / "prepared.json").read_text())
-    described["manifest_sha256"] = files.sha256(tmp_path / "manifest.csv")
-    (tmp_path / "prepared.json").write_text(json.dumps(described))
+    (tmp_path / "manifest.csv").write_text(f"{header}\na,NV,,train,a.jpg,0\n")
+    sha256 = files.sha256(tmp_path / "manifest.csv")
+    describe(tmp_path, archive="isic2019", manifest_sha256=sha256)
     with pytest.raises(DataError, match="expected the class NV among its `classes`"):
         datasets.load(RunConfig(dataset="isic2019"), tmp_path)
 

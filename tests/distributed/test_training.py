@@ -217,6 +217,7 @@ def copy_of(root, target):
 
 def spoil_category(folder) -> None:
     """A manifest that names a category that does not exist, and whose sum holds."""
+    from hml_core.datasets import prepared
     from hml_core.system import files
 
     path = folder / "manifest.csv"
@@ -225,9 +226,8 @@ def spoil_category(folder) -> None:
     cells[header.split(",").index("category")] = "99"
     path.unlink()  # it is the same file as the original's
     path.write_text("\n".join([header, ",".join(cells), *rest]) + "\n")
-    described = json.loads((folder / "prepared.json").read_text())
-    (folder / "prepared.json").unlink()
-    files.write_json(folder / "prepared.json", described | {"manifest_sha256": files.sha256(path)})
+    described = files.unsealed(json.loads((folder / "prepared.json").read_text()))
+    prepared.describe(folder, described | {"manifest_sha256": files.sha256(path)})
 
 
 def test_an_image_that_is_damaged_stops_all_processes_with_its_name(miniature, tmp_path):

@@ -1,0 +1,119 @@
+"""The data sets by name, and what is known of each before it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hml_core.datasets.base import Splits
+from hml_core.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What is known of a data set before it is read.
+
+    Parameters
+    ----------
+    load : callable
+        ``load(config, data_root) → Splits``.
+    num_classes, images_per_class : int, optional
+        Of the balanced training set; None where only the files can tell.
+    defaults : mapping
+        Values of the :class:`~hml_core.config.RunConfig` fields that are left at None; a mapping gives
+        one for each protocol, a function makes one of the config as far as it is filled in.
+    published : mapping
+        Fields of the published protocol: what differs from it is not comparable with published figures.
+    has_validation : bool
+        The data set brings a validation split of its own.
+    needs_data_root : bool
+        The images are files that the user provides or downloads.
+    streamed : bool
+        The images are read from files while training (:class:`~hml_core.datasets.LabelledFiles`); such a
+        data set is long-tailed by nature, and its runs keep test features for pictures of them.
+    positive_class : str, optional
+        The class whose sensitivity and specificity are reported.
+    """
+
+    load: Callable[..., Splits]
+    num_classes: int | None = None
+    images_per_class: int | None = None
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    published: Mapping[str, Any] = field(default_factory=dict)
+    has_validation: bool = False
+    needs_data_root: bool = False
+    streamed: bool = False
+    positive_class: str | None = None
+
+
+DATASETS: dict[str, DatasetInfo] = {}
+BUILT_IN: dict[str, DatasetInfo] = {}  # what is in another's place, or beside it, is a user's
+
+
+def register(name: str, dataset: DatasetInfo) -> None:
+    """Make a data set available under ``name``."""
+    DATASETS[name] = dataset
+
+
+def is_built_in(name: str) -> bool:
+    """Whether the data set is part of this package rather than registered by its user."""
+    return info(name) is BUILT_IN.get(name)
+
+
+def info(name: str) -> DatasetInfo:
+    """The entry called ``name``.
+
+    Raises
+    ------
+    ConfigError
+        For a name that is not in :data:`DATASETS`.
+    """
+    if name not in DATASETS:
+        raise ConfigError(f"Expected `dataset` to be one of {', '.join(DATASETS)}, got {name!r}.")
+    return DATASETS[name]
+
+
+def departures(dataset: str, fields: Mapping[str, Any]) -> str:
+    """The settings of a run that is shorter or smaller than the published protocol; else "".
+
+    >>> departures("cifar100", {"model": "resnet8", "epochs": 12})
+    'resnet8, 12 epochs'
+    """
+    published = DATASETS[dataset].published if dataset in DATASETS else {}
+    texts = {
+        "model": "{}",
+        "epochs": "{} epochs",
+        "image_size": "{:.0f} pixels",
+        "initialised_from": "{} initialisation",
+    }
+    departed = any(
+        fields[name] < value if isinstance(value, int) else fields[name] != value
+        for name, value in published.items()
+    )
+    found = [texts[name].format(fields[name]) for name in published] if departed else []
+    if is_subset(fields):
+        found.append("a subset of the images")
+    return ", ".join(found)
+
+
+def is_subset(fields: Mapping[str, Any]) -> bool:
+    """Whether a run, by its config's fields, left classes or images out for a trial."""
+    return bool(fields.get("subset_classes") or fields.get("subset_images"))
+
+
+def load(config, data_root: str | Path | None = None) -> Splits:
+    """The long-tailed data set that ``config`` describes.
+
+    Raises
+    ------
+    DataError
+        Where the files are missing or damaged, or a class is left without images.
+    """
+    dataset = info(config.dataset)
+    if dataset.needs_data_root and data_root is None:
+        raise DataError(
+            f"The data set {config.dataset!r} needs `data_root`, the folder that holds its files."
+        )
+    return dataset.load(config, data_root)

@@ -1,0 +1,188 @@
+"""The one opener of images: what it takes, what it refuses and in which words; no other program runs."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import subprocess
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from hml_core.datasets import imagefolder
+from hml_core.errors import DataError
+from hml_core.system import images
+from hml_core.trainer import feeds
+
+RED = np.zeros((4, 6, 3), np.uint8)
+RED[..., 0] = 200
+RED[0, 0] = (0, 0, 255)
+
+
+def encoded(pixels=RED, kind="PNG", mode=None, **options) -> bytes:
+    image = Image.fromarray(pixels)
+    image = image if mode is None else image.convert(mode)
+    image.save(buffer := io.BytesIO(), kind, **options)
+    return buffer.getvalue()
+
+
+def header_of(width: int, height: int) -> bytes:
+    """A PNG that says how large it is and holds nothing."""
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    pixels = struct.pack(">I", 1000) + b"IDAT"
+    return (
+        images.PNG + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk)) + pixels
+    )
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "WEBP", "JPEG"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "1", "RGBA", "CMYK"])
+def test_every_format_and_mode_of_the_list_becomes_rgb(kind, mode):
+    try:
+        data = encoded(kind=kind, mode=mode)
+    except (OSError, KeyError):
+        pytest.skip(f"{kind} holds no {mode}")
+    found = images.decode(data)
+    assert (found.mode, found.size) == ("RGB", (6, 4))
+
+
+def test_transparent_parts_show_white():
+    pixels = np.zeros((4, 4, 4), np.uint8)
+    pixels[:2, :, 3] = 255
+    found = np.asarray(images.decode(encoded(pixels)))
+    assert (found[:2] == 0).all()
+    assert (found[2:] == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n", "is no JPEG, PNG, BMP, WEBP"),
+        (b"DDS " + b"\0" * 200, "is no JPEG"),
+        (b"", "is no JPEG"),
+        (encoded(kind="GIF"), "is no JPEG"),
+        (encoded(kind="TIFF"), "is no JPEG"),
+        (encoded(np.full((4, 4), 3000, np.uint16)), "more than 8 bits a channel"),
+        (encoded(kind="WEBP", save_all=True, append_images=[Image.new("RGB", (6, 4))]), "2 images"),
+        (encoded(np.zeros((1, 1, 3), np.uint8)), "is 1 × 1 pixels: expected sides of at least 2"),
+        (encoded(np.zeros((1, 9, 3), np.uint8)), "is 9 × 1 pixels"),
+        (header_of(16_000, 10_000), "is 16000 × 10000 pixels: expected at most 150 million"),
+        (header_of(10**6, 10**6), "could be decompression bomb"),
+        (encoded()[:50], "does not decode"),
+        (encoded(kind="JPEG")[:300], "does not decode"),
+    ],
+)  # fmt: skip
+def test_what_is_refused_and_why(data, said, monkeypatch):
+    monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: pytest.fail(f"started {a}"))
+    with pytest.raises(images.ImageError, match=said):
+        images.decode(data)
+
+
+def test_an_unforeseen_error_of_a_decoder_is_the_images(monkeypatch):
+    def fail(*_, **__):
+        raise KeyError("tile")
+
+    monkeypatch.setattr(Image.Image, "convert", fail)
+    with pytest.raises(images.ImageError, match="does not decode: 'tile'"):
+        images.decode(encoded())
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_orientation_is_applied_by_both_readers(orientation, monkeypatch):
+    pixels = np.zeros((16, 32, 3), np.uint8)
+    pixels[:8, :8] = 255
+    exif = Image.Exif()
+    exif[images.ORIENTATION] = orientation
+    data = encoded(pixels, "JPEG", exif=exif, quality=95)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
+    assert (np.asarray(images.decode(data)) == expected).all()
+    for _ in range(2):
+        read = feeds.decode(data).numpy().transpose(1, 2, 0)
+        assert read.shape == expected.shape
+        assert np.abs(read.astype(int) - expected).max() <= 2
+        monkeypatch.setattr(feeds, "_jpeg_reader", lambda: None)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_damaged_exif_costs_no_image():
+    data = encoded(kind="JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+    assert images.decode(data).size == (6, 4)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda p: os.symlink("/dev/zero", p)])
+def test_what_is_no_file_is_refused_and_not_waited_for(make, tmp_path):
+    make(tmp_path / "a.jpg")
+    with pytest.raises(
+        images.ImageError, match=r"cannot be read: (it is no regular|Is a directory)"
+    ):
+        images.load(tmp_path / "a.jpg")
+
+
+def test_a_file_that_is_too_long_is_not_read(tmp_path):
+    with (tmp_path / "a.png").open("wb") as stream:
+        stream.truncate(images.LARGEST_FILE + 1)
+    with pytest.raises(images.ImageError, match="expected at most"):
+        images.load(tmp_path / "a.png")
+
+
+# Folders of images ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tree(tmp_path):
+    for split in ("train", "test"):
+        for name in ("ant", "bee"):
+            folder = tmp_path / "tree" / split / name
+            folder.mkdir(parents=True)
+            (folder / "0.png").write_bytes(encoded())
+    return tmp_path / "tree"
+
+
+@pytest.mark.parametrize(
+    "data", [b"%!PS-Adobe-3.0 EPSF-3.0\n", encoded(np.full((4, 6), 3000, np.uint16))]
+)
+def test_an_odd_image_of_a_folder_is_named(data, tree):
+    (tree / "train" / "bee" / "1.png").write_bytes(data)
+    with pytest.raises(DataError, match=r"bee/1\.png (does not decode|has more than 8 bits)"):
+        imagefolder.pack(tree, progress=False)
+
+
+def test_a_pipe_in_a_folder_is_named(tree):
+    os.mkfifo(tree / "train" / "bee" / "1.png")
+    with pytest.raises(DataError, match=r"bee/1\.png cannot be read: it is no regular file"):
+        imagefolder.pack(tree, progress=False)
+
+
+def test_what_a_folder_holds_and_is_not_read_is_counted(tree):
+    (tree / "train" / "ant" / "1.tif").write_bytes(b"x")
+    (tree / "train" / "ant" / "deeper").mkdir()
+    (tree / "train" / "ant" / "deeper" / "2.png").write_bytes(encoded())
+    (tree / "val").mkdir()
+    (tree / "val" / "3.png").write_bytes(encoded())
+    (tree / "__MACOSX").mkdir()
+    (tree / "__MACOSX" / "._0.png").write_bytes(b"x")
+    with pytest.warns(UserWarning, match=r"Not read in .*1 \.tif, 1 images beside train and test"):
+        folder = imagefolder.pack(tree, progress=False)
+    assert imagefolder.index_of(folder)["left_out"] == [
+        "1 .tif",
+        "1 images beside train and test",
+        "1 images in no or deeper folders",
+    ]
+
+
+def test_a_folder_too_deep_is_named(tree):
+    with pytest.raises(DataError, match=r"There is one in '.*tree': give that"):
+        imagefolder.pack(tree.parent)
+
+
+def test_a_pack_whose_class_names_were_swapped_is_made_anew(tree):
+    index = imagefolder.pack(tree, progress=False) / "index.json"
+    before = index.read_text()
+    index.write_text(before.replace("ant", "gnu"))
+    with pytest.raises(DataError, match="is damaged"):
+        imagefolder.index_of(index.parent)
+    imagefolder.pack(tree, progress=False)
+    assert index.read_text() == before
