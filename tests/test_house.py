@@ -59,6 +59,19 @@ def test_imports_have_no_circle():
     graphlib.TopologicalSorter(edges).prepare()  # raises CycleError, which names the modules
 
 
+def test_rooms_of_the_ground_floor_have_no_circle_either():
+    """A room is a folder or a file of it: what a room needs stands below it."""
+    edges: dict[str, set[str]] = {}
+    for name, imported in graph().items():
+        room = ".".join(name.split(".")[:2])
+        others = {
+            ".".join(other.split(".")[:2]) for other in imported if other.startswith("hml_core.")
+        }
+        if name.startswith("hml_core."):
+            edges.setdefault(room, set()).update(others - {room})
+    graphlib.TopologicalSorter(edges).prepare()
+
+
 def test_the_ground_floor_is_seen_at_a_glance():
     entries = [path for path in (ROOT / "hml_core").iterdir() if path.name != "__pycache__"]
     assert len(entries) <= 18, sorted(path.name for path in entries)

@@ -11,10 +11,10 @@ import torch
 
 from hml_core import datasets
 from hml_core.config import RunConfig
-from hml_core.datasets import handed_over
 from hml_core.errors import ConfigError, DataError, RunError
 from hml_core.runs import Run
 from hml_core.system import devices
+from hml_core.trainer import handed_over
 from hml_core.trainer.branches import Point
 from hml_core.trainer.epochs import micro_batches
 from hml_core.trainer.loop import NonFiniteLossError, Trainer, train

@@ -9,9 +9,9 @@ import pytest
 
 from hml_core import datasets
 from hml_core.config import RunConfig
-from hml_core.datasets import DatasetInfo, LabelledFiles, LabelledImages, Splits, handed_over
+from hml_core.datasets import DatasetInfo, LabelledFiles, LabelledImages, Splits
 from hml_core.errors import ConfigError, DataError
-from hml_core.trainer import fit
+from hml_core.trainer import fit, handed_over
 
 CLASSES = 3
 
