@@ -80,18 +80,29 @@ def from_here(given: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters, with relative paths made absolute: they mean the folder of who gives them.
 
     (The kernel sits in the folder of the notebook.) Paths are parameters named ``…_root``, the file of
-    ``slurm:FILE``, and ``weights`` where there is such a file. An empty path stays: it is a default.
+    ``slurm:FILE``, ``weights`` and those of ``imports`` where there is such a file. An empty path stays:
+    it is a default.
     """
     return {name: _from_here(name, value) for name, value in given.items()}
 
 
 def _from_here(name: str, value: Any) -> Any:
+    if name == "imports" and isinstance(value, list):
+        return [_file_from_here(item) for item in value]
     if not isinstance(value, str) or not value:
         return value
-    if name.endswith("_root") or (name == "weights" and Path(value).expanduser().is_file()):
+    if name == "weights":
+        return _file_from_here(value)
+    if name.endswith("_root"):
         return os.path.abspath(os.path.expanduser(value))
     if value.startswith("slurm:"):
         return f"slurm:{os.path.abspath(os.path.expanduser(value.removeprefix('slurm:')))}"
+    return value
+
+
+def _file_from_here(value: Any) -> Any:
+    if isinstance(value, str) and value and Path(value).expanduser().is_file():
+        return os.path.abspath(os.path.expanduser(value))
     return value
 
 
