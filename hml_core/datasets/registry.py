@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,7 +54,20 @@ BUILT_IN: dict[str, DatasetInfo] = {}  # what is in another's place, or beside i
 
 
 def register(name: str, dataset: DatasetInfo) -> None:
-    """Make a data set available under ``name``."""
+    """Make a data set available under ``name``.
+
+    Raises
+    ------
+    ConfigError
+        For a name that is no word, or what is no :class:`DatasetInfo` with a loader.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][\w-]*", name):
+        raise ConfigError(f"Expected a data set's `name` to be a word, got {name!r}.")
+    if not isinstance(dataset, DatasetInfo) or not callable(dataset.load):
+        raise ConfigError(
+            f"Expected the data set {name!r} to be a `datasets.DatasetInfo(load, …)` whose `load` is "
+            f"called with (config, data_root), got {dataset!r}."
+        )
     DATASETS[name] = dataset
 
 

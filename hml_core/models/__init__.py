@@ -137,10 +137,14 @@ class OwnModel:
         takes = inspect.signature(self.backbone).parameters
         if "in_channels" not in takes:
             raise ConfigError(
-                f"Expected the backbone {self.backbone.__name__} to take `in_channels`, "
+                f"Expected the backbone {_told(self.backbone)} to take `in_channels`, "
                 f"it takes {', '.join(takes) or 'nothing'}."
             )
         return Backbone(self.backbone(in_channels=in_channels), num_classes, head, head_scale)
+
+
+def _told(backbone: Callable[..., nn.Module]) -> str:
+    return getattr(backbone, "__name__", None) or repr(backbone)
 
 
 def build(name: str, num_classes: int, head: str = "linear", **options) -> nn.Module:

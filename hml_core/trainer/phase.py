@@ -13,6 +13,7 @@ from hml_core import models
 from hml_core.config import RunConfig
 from hml_core.datasets import Splits
 from hml_core.errors import ConfigError
+from hml_core.losses import registry
 from hml_core.losses.cross_entropy import label_aware_smoothing
 from hml_core.recipes import Stage
 from hml_core.system import seeds
@@ -203,7 +204,11 @@ def require_losses(config: RunConfig, class_counts: np.ndarray) -> None:
     """
     for number, stage in enumerate(config.stages, start=1):
         try:
-            stage_loss(config, stage, class_counts)
+            loss = stage_loss(config, stage, class_counts)
+            if config.mix != "none":
+                registry.require_mixable(loss, len(class_counts))
+        except ConfigError:
+            raise
         except (KeyError, TypeError, ValueError) as error:
             what = f"there is no {error}" if isinstance(error, KeyError) else str(error)
             raise ConfigError(
