@@ -19,7 +19,7 @@ from torch import nn
 from hml_core import datasets, engines, losses, models, recipes, runs, sampling
 from hml_core.config import RunConfig, identity
 from hml_core.engines import travel
-from hml_core.errors import ConfigError, RunError
+from hml_core.errors import ConfigError, DataError, RunError
 from hml_core.losses import LOSSES, ClassificationLoss, LDAMLoss
 from hml_core.recipes import Stage
 from hml_core.system import extensions, fingerprints
@@ -857,3 +857,95 @@ def test_an_option_is_given_once(tmp_path):
     told = CliRunner().invoke(main, ["train", *twice, "--runs-root", str(tmp_path)])
     assert told.exit_code != 0
     assert "'epsilon' twice" in (told.output + str(told.exception))
+
+
+COUNTER = [0]
+KEPT = {}
+
+
+class Counting(Odd):
+    def per_sample(self, logits, target):
+        COUNTER[0] += 1
+        return super().per_sample(logits, target)
+
+
+class Keeping(Odd):
+    def per_sample(self, logits, target):
+        KEPT.setdefault(logits.shape, len(logits))
+        return super().per_sample(logits, target)
+
+
+class Learned(Odd):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+
+class Running(Odd):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(()))
+
+    def per_sample(self, logits, target):
+        self.seen += 1
+        return super().per_sample(logits, target)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (Counting, "changes, while it works, a value of its module"),
+        (Keeping, "changes, while it works, a value of its module"),
+        (Learned, r"has parameters \(scale\), which no stage trains"),
+        (Running, r"changes its state \(seen\), which no checkpoint holds"),
+    ],
+)
+def test_a_loss_that_would_not_be_the_same_after_a_step_is_refused(kind, said):
+    with pytest.raises(ConfigError, match=said):
+        losses.register(kind)
+    assert kind.__name__ not in LOSSES
+
+
+class Late(Odd):
+    def per_sample(self, logits, target):
+        if logits.shape[1] == 10:
+            raise RuntimeError("ten classes")
+        return super().per_sample(logits, target)
+
+
+class Coloured(nn.Module):
+    """Takes three channels, whatever it is asked for."""
+
+    out_features = 8
+
+    def __init__(self, in_channels):
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 8, 3)
+
+    def forward(self, images):
+        return self.convolution(images).mean((2, 3))
+
+
+def three(counts, progress):
+    return np.array([0.2, 0.3, 0.5])
+
+
+def load_badly(config, data_root):
+    return 1 / 0
+
+
+def test_what_fails_on_these_classes_and_images_fails_before_the_record(tmp_path):
+    recipe(Stage("cross_entropy", until=0.5), Stage(Late))
+    models.register(Coloured)
+    sampling.register(three)
+    info = datasets.DatasetInfo(load_badly, 10, 100, datasets.info("digits").defaults, {}, True)
+    datasets.register("own_digits", info)
+    for fields, said in (
+        ({"recipe": "mine"}, "Stage 2 of the recipe 'mine' .* ten classes"),
+        ({"model": "Coloured"}, r"'Coloured' does not work on images of 1 × 8 × 8"),
+        ({"sampler": "three"}, r"'three' to give one probability for each class \(10\)"),
+        ({"dataset": "own_digits"}, "loader of 'own_digits' failed: ZeroDivisionError"),
+    ):
+        with pytest.raises((ConfigError, DataError), match=said):
+            fit(RunConfig(epochs=2, **fields), runs_root=tmp_path, progress=False)
+    assert not list(tmp_path.glob("*/config.json"))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hml_core.datasets.base import Splits
-from hml_core.errors import ConfigError, DataError
+from hml_core.errors import ConfigError, DataError, HmlError
 
 
 @dataclass(frozen=True)
@@ -123,11 +123,19 @@ def load(config, data_root: str | Path | None = None) -> Splits:
     Raises
     ------
     DataError
-        Where the files are missing or damaged, or a class is left without images.
+        Where the files are missing or damaged, or a class is left without images; where a loader of one's
+        own fails.
     """
     dataset = info(config.dataset)
     if dataset.needs_data_root and data_root is None:
         raise DataError(
             f"The data set {config.dataset!r} needs `data_root`, the folder that holds its files."
         )
-    return dataset.load(config, data_root)
+    try:
+        return dataset.load(config, data_root)
+    except Exception as error:
+        if is_built_in(config.dataset) or isinstance(error, HmlError | MemoryError):
+            raise
+        raise DataError(
+            f"The loader of {config.dataset!r} failed: {type(error).__name__}: {error}"
+        ) from error

@@ -300,10 +300,12 @@ def attempt(kind: type[nn.Module], options: Mapping[str, Any]) -> None:
     Raises
     ------
     ConfigError
-        Where it cannot be made, does not take (N, C) and (N,), or gives no finite number with a gradient.
+        Where it cannot be made, does not take (N, C) and (N,), or gives no finite number with a gradient;
+        where it has parameters, which no stage trains, or changes a state, which no checkpoint holds.
     """
     name, counts = kind.__name__, np.array(TRIAL_COUNTS)
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+    fixed = fingerprints.unchanged(kind, f"The loss {name!r}")
+    with fixed, torch.random.fork_rng(devices=[]), torch.enable_grad():
         generator = torch.Generator().manual_seed(0)
         logits = torch.rand(len(counts) + 2, len(counts), generator=generator) - 0.5
         logits.requires_grad_()
@@ -314,11 +316,42 @@ def attempt(kind: type[nn.Module], options: Mapping[str, Any]) -> None:
             extra = (
                 (torch.rand(len(logits), 3, generator=generator),) if loss.needs_features else ()
             )
+            _require_stateless(loss, name, logits.detach(), target, *extra)
             value = loss(logits, target, *extra)
             gradient = torch.autograd.grad(value, logits)[0]
+        except ConfigError:
+            raise
         except Exception as error:  # whatever somebody's own code raises
             raise ConfigError(f"The loss {name} does not work: {error}") from error
     if value.ndim or not bool(value.isfinite()) or not bool(gradient.isfinite().all()):
         raise ConfigError(
             f"Expected the loss {name} to give one finite number with a finite gradient, got {value}."
         )
+
+
+def _require_stateless(loss: ClassificationLoss, name: str, *batch: Tensor) -> None:
+    if parameters := [key for key, _ in loss.named_parameters()]:
+        raise ConfigError(
+            f"The loss {name} has parameters ({', '.join(parameters)}), which no stage trains: expected "
+            "buffers (`register_buffer`) or options, or parameters of the model."
+        )
+    before = {key: value.clone() for key, value in loss.named_buffers()}
+    loss(*batch)
+    changed = [key for key, value in loss.named_buffers() if not _same(before.get(key), value)]
+    if changed:
+        raise ConfigError(
+            f"The loss {name} changes its state ({', '.join(changed)}), which no checkpoint holds: a run "
+            "that was killed would go on as another. Expected a loss of logits and classes alone."
+        )
+
+
+def _same(before: Tensor | None, after: Tensor) -> bool:
+    return before is not None and torch.equal(before.nan_to_num(), after.nan_to_num())
+
+
+def require_works(loss: ClassificationLoss, classes: int) -> None:
+    """Call a loss with made-up logits of as many classes as there are; what it raises goes through."""
+    if loss.needs_features:  # how many there are is the network's to say
+        return
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        loss(torch.zeros(2, classes), torch.arange(2) % classes)

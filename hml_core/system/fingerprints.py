@@ -90,6 +90,25 @@ def _ends(where: str) -> Iterator[None]:
         ) from error
 
 
+@contextlib.contextmanager
+def unchanged(thing: Any, where: str) -> Iterator[None]:
+    """Code that is tried inside the block is the same after it.
+
+    Raises
+    ------
+    ConfigError
+        For code that changes a value which it reads as well, such as a counter of its module.
+    """
+    before = of_code(thing, where).parts
+    yield
+    after = of_code(thing, where).parts
+    if changed := [name for name in after if before.get(name) != after[name]]:
+        raise ConfigError(
+            f"{where} changes, while it works, a value of its module or class that `{changed[0]}` reads: "
+            "it would be another run after each step. Expected the value to be kept in an object."
+        )
+
+
 def is_external(module: str | None) -> bool:
     """Whether a module is part of this package, of Python or of an installed library."""
     top = (module or "builtins").partition(".")[0]
