@@ -72,8 +72,10 @@ class ClassificationLoss(nn.Module):
                 f"Expected `target` to be int64 of shape ({len(logits)},), "
                 f"got {target.dtype} of shape {tuple(target.shape)}."
             )
-        # On other devices a look at the values would wait for them; there the gather refuses.
-        if type(target) is Tensor and target.device.type == "cpu" and len(target):
+        # On other devices a look at the values would wait for them, and no compiled graph can branch on
+        # them; there the gather refuses.
+        is_seen = type(target) is Tensor and target.device.type == "cpu"
+        if is_seen and not torch.compiler.is_compiling() and len(target):
             low, high = int(target.min()), int(target.max())
             if low < 0 or high >= logits.shape[1]:
                 wrong = low if low < 0 else high
