@@ -212,8 +212,9 @@ def register(
         _one_of("post_hoc", post_hoc, POST_HOC)
 
     def decorate(build: Callable[..., tuple[Stage, ...]]):
-        name, entry = build.__name__, _Entry(build, title, source, post_hoc, dict(official or {}))
-        if build.__module__ != __name__:  # those of this module are tested
+        name = getattr(build, "__name__", None) or repr(build)
+        entry = _Entry(build, title, source, post_hoc, dict(official or {}))
+        if getattr(build, "__module__", None) != __name__:  # those of this module are tested
             _check_options(name, entry)
             stages = _stages(name, entry, {})
             for stage in stages:
@@ -230,7 +231,7 @@ def _check_options(name: str, entry: _Entry) -> None:
         raise ConfigError(f"Expected a recipe to be a function with a name, got {name!r}.")
     takes = inspect.signature(entry.build).parameters
     for option, parameter in takes.items():
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             raise ConfigError(
                 f"Expected the options of the recipe {name!r} by name, got `{parameter}`."
             )
@@ -248,7 +249,15 @@ def _check_options(name: str, entry: _Entry) -> None:
 
 def _stages(name: str, entry: _Entry, given: Mapping[str, Any]) -> tuple[Stage, ...]:
     """The stages that a recipe makes, checked as a whole."""
-    stages = entry.build(**given)
+    try:
+        stages = entry.build(**given)
+    except ConfigError:
+        raise
+    except Exception as error:  # whatever somebody's own code raises
+        raise ConfigError(
+            f"The recipe {name!r} does not make its stages of {dict(given)}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
     if isinstance(stages, list):
         stages = tuple(stages)
     if not isinstance(stages, tuple) or not stages or not all(isinstance(s, Stage) for s in stages):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hml_core.errors import ConfigError
+from hml_core.system import fingerprints
 
 SAMPLERS = {
     "instance": "every image once",
@@ -37,19 +38,28 @@ def register(function: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
             f"Expected a sampler to be a function with a name of its own, got {name!r}."
         )
     counts = np.array([9.0, 5.0, 2.0])
-    for progress in (0.0, 1.0):
-        try:
-            found = np.asarray(function(counts, progress), dtype=np.float64)
-        except Exception as error:  # whatever somebody's own code raises
-            raise ConfigError(f"The sampler {name!r} does not work: {error}") from error
-        if found.shape != counts.shape or not (found >= 0).all() or not np.isclose(found.sum(), 1):
-            raise ConfigError(
-                f"Expected the sampler {name!r} to give one probability for each class, which sum to 1, "
-                f"got {found.tolist()}."
-            )
+    with fingerprints.unchanged(function, f"The sampler {name!r}"):
+        for progress in (0.0, 0.5, 1.0):
+            _probabilities(name, function, counts, progress)
     _OWN[name] = function
     SAMPLERS[name] = (function.__doc__ or "one's own").strip().partition("\n")[0]
     return function
+
+
+def _probabilities(
+    name: str, function: Callable[..., np.ndarray], counts: np.ndarray, progress: float
+) -> np.ndarray:
+    """Those of a sampler of one's own, float64 (C,); ConfigError for what are none."""
+    try:
+        found = np.asarray(function(counts.copy(), progress), dtype=np.float64)
+    except Exception as error:  # whatever somebody's own code raises
+        raise ConfigError(f"The sampler {name!r} does not work: {error}") from error
+    if found.shape != counts.shape or not (found >= 0).all() or not np.isclose(found.sum(), 1):
+        raise ConfigError(
+            f"Expected the sampler {name!r} to give one probability for each class ({len(counts)}), which "
+            f"sum to 1, at progress {progress:g}, got {found.tolist()}."
+        )
+    return found
 
 
 def function_of(name: str) -> Callable[..., np.ndarray]:
@@ -84,7 +94,7 @@ def sampling_probabilities(
     if (counts < 0).any() or not counts.sum() > 0:
         raise ValueError(f"Expected counts ≥ 0 with at least one image, got {counts.tolist()}.")
     if scheme in _OWN:
-        return np.asarray(_OWN[scheme](counts, progress), dtype=np.float64)
+        return _probabilities(scheme, _OWN[scheme], counts, progress)
     present = counts > 0
     instance = counts / counts.sum()
     balanced = present / present.sum()

@@ -115,6 +115,7 @@ def train(
     An option that is left out takes the default of the data set or of the recipe. On several GPUs or
     hosts: torchrun --nproc-per-node 8 -m hml_core train …
     """
+    from hml_core.errors import ConfigError
     from hml_core.system import extensions
     from hml_core.trainer import CHECKPOINT_STEPS, world
 
@@ -127,6 +128,11 @@ def train(
     }
     given = {name: value for name, value in fields.items() if value not in (None, ())}
     if pairs := given.pop("options", ()):
+        names = [name for name, _ in pairs]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ConfigError(
+                f"Expected each of `--options` once, got {min(twice)!r} twice or more."
+            )
         given["options"] = {
             name: yaml_files.value(text, f"option {name!r}") for name, text in pairs
         }

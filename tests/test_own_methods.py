@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import enum
 import functools
 import importlib
 import math
 import pickle
 import sys
 import warnings
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -17,11 +19,11 @@ from torch import nn
 from hml_core import datasets, engines, losses, models, recipes, runs, sampling
 from hml_core.config import RunConfig, identity
 from hml_core.engines import travel
-from hml_core.errors import ConfigError, RunError
+from hml_core.errors import ConfigError, DataError, RunError
 from hml_core.losses import LOSSES, ClassificationLoss, LDAMLoss
 from hml_core.recipes import Stage
 from hml_core.system import extensions, fingerprints
-from hml_core.trainer import fit
+from hml_core.trainer import branches, fit
 from hml_core.trainer.update import build_loss
 
 COUNTS = np.array([9, 5, 2])
@@ -633,3 +635,317 @@ def test_beginnings_are_told_apart_by_whole_arrays():
     other[4000] = 1
     first, second, again = (_content(Stage(Odd, {"by": v})) for v in (long, other, long.copy()))
     assert first == again != second
+
+
+# What others tried -----------------------------------------------------------------------------------
+
+
+def scaled(factor):
+    """A loss that holds a value around it."""
+
+    class Scaled(ClassificationLoss):
+        def per_sample(self, logits, target):
+            return factor * nn.functional.cross_entropy(logits, target, reduction="none")
+
+    return Scaled
+
+
+def test_two_losses_of_one_function_are_not_taken_for_each_other():
+    once = Stage(scaled(1.0), until=0.5)
+    with pytest.raises(ConfigError, match="Two losses called 'Scaled'"):
+        recipe(once, Stage(scaled(5.0)))
+    assert Stage(scaled(1.0)).loss == "Scaled", "the same again"
+
+
+def test_a_default_that_is_filled_in_is_the_same_run_when_it_is_read_again():
+    @recipes.register(title="t", source="s")
+    def mine(*, gamma=2, epsilon: float = 1.0):
+        return (Stage("focal", {"gamma": gamma}),)
+
+    config = RunConfig(recipe="mine", options={"epsilon": 2})
+    assert (type(config.gamma), type(config.options["epsilon"])) == (float, float)
+    assert RunConfig.from_json(config.to_json()).run_id == config.run_id
+    assert RunConfig(recipe="mine", options={"epsilon": 2.0}).run_id == config.run_id
+    info = datasets.info("digits")
+    for defaults in ({"learning_rate": 1}, {"learning_rate": "1"}, {"epohs": 3}):
+        own = datasets.DatasetInfo(load_reversed, 10, 100, {**info.defaults, **defaults}, {}, True)
+        datasets.register("own_digits", own)
+        if defaults == {"learning_rate": 1}:
+            config = RunConfig(dataset="own_digits")
+            assert RunConfig.from_json(config.to_json()).run_id == config.run_id
+        else:
+            with pytest.raises(ConfigError, match=r"learning_rate|'epohs', which is no setting"):
+                RunConfig(dataset="own_digits")
+
+
+def test_an_option_does_not_shadow_a_setting():
+    @recipes.register(title="t", source="s")
+    def mine(*, epochs=3):
+        return (Stage("focal"),)
+
+    with pytest.raises(ConfigError, match="`epochs` is a setting of every run"):
+        RunConfig(recipe="mine")
+    with pytest.raises(ConfigError, match="`seed` is a setting of its own"):
+        RunConfig(options={"seed": 3})
+
+
+def test_what_a_recipe_raises_is_an_error_of_the_config():
+    def positional(gamma=1.0, /):
+        return (Stage("focal"),)
+
+    with pytest.raises(ConfigError, match="by name, got `gamma"):
+        recipes.register(title="t", source="s")(positional)
+    with pytest.raises(ConfigError, match="a function with a name"):
+        recipes.register(title="t", source="s")(functools.partial(halves))
+
+    @recipes.register(title="t", source="s")
+    def mine(*, epsilon=1.0):
+        return (Stage("focal", {"gamma": 1 / (2 - epsilon)}),)
+
+    with pytest.raises(
+        ConfigError, match=r"'mine' does not make its stages of .*ZeroDivisionError"
+    ):
+        RunConfig(recipe="mine", options={"epsilon": 2.0})
+
+
+def test_a_dataset_that_cannot_be_read_is_refused_when_it_is_registered():
+    for name, entry in (("own", load_reversed), ("own", None), ("a b", datasets.info("digits"))):
+        with pytest.raises(ConfigError, match=r"DatasetInfo|to be a word"):
+            datasets.register(name, entry)
+        assert name not in datasets.DATASETS
+
+
+class OfSum(nn.Module):
+    def __init__(self, reduction="sum"):
+        super().__init__()
+        self.reduction = reduction
+
+    def forward(self, logits, target):
+        return nn.functional.cross_entropy(logits, target, reduction=self.reduction)
+
+
+def test_a_loss_that_sums_by_default_is_told_to_take_the_mean():
+    with pytest.raises(ConfigError, match="to be 'mean', got 'sum'"):
+        Stage(OfSum)
+    assert Stage(OfSum, {"reduction": "mean"}).loss == "OfSum"
+
+
+class Louder(losses.FocalLoss):
+    def forward(self, logits, target):
+        return 7 * super().forward(logits, target)
+
+
+def test_a_subclass_that_changes_forward_alone_is_not_mixed_as_its_base(tmp_path):
+    recipe(Stage(Louder))
+    with pytest.raises(ConfigError, match="Mixed images would have another loss"):
+        fit(RunConfig(recipe="mine", epochs=1, mix="mixup"), runs_root=tmp_path, progress=False)
+    assert not list(tmp_path.glob("digits*/config.json")), "before the record is begun"
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_of_the_package_can_be_mixed(name):
+    losses.registry.require_mixable(build_loss(Stage(name), COUNTS), 3)
+
+
+def test_a_config_that_is_older_than_its_recipe_is_refused(tmp_path):
+    recipe(Stage("focal", until=0.5), Stage("focal"))
+    fewer = RunConfig(recipe="mine", epochs=2)
+    recipe(Stage("focal"))
+    with pytest.raises(ConfigError, match="stage_ends"):
+        fit(fewer, runs_root=tmp_path, progress=False)
+    before = RunConfig(recipe="mine", epochs=1)
+
+    @recipes.register(title="t", source="s")
+    def mine(*, epsilon=1.0):
+        return (Stage("focal", {"gamma": epsilon}),)
+
+    with pytest.raises(ConfigError, match="registered anew since it was made"):
+        fit(before, runs_root=tmp_path, progress=False)
+    assert not list(tmp_path.glob("digits*/config.json"))
+
+
+def test_an_edit_does_not_go_on_from_what_the_old_code_began(module):
+    def keys(text: str) -> set[str]:
+        module(text)
+        configs = [RunConfig(recipe="mine", epochs=3, evaluate_every=n) for n in (1, 2)]
+        return {key for config in configs for key in branches.prefixes(config)}
+
+    first = keys(LOSS)
+    assert keys(LOSS) == first
+    assert len(first) == 3, "two ways to look at one training"
+    assert not first & keys(LOSS.replace("sign = 1.0", "sign = -1.0"))
+    before = branches.prefixes(RunConfig(epochs=2))
+    replace_dataset()
+    assert not {*before} & {*branches.prefixes(RunConfig(epochs=2))}
+
+
+class Slotted:
+    __slots__ = ("a",)
+
+    def __init__(self, a):
+        self.a = a
+
+
+class Number(int):
+    pass
+
+
+class Pair(NamedTuple):
+    a: int
+
+
+class Level(enum.IntFlag):
+    LOW = 1
+    HIGH = 2
+
+
+@pytest.mark.parametrize("kind", [Slotted, Number, Pair, Level])
+def test_an_object_of_ones_own_is_told_apart_by_what_it_holds(kind):
+    one, other = fingerprints.of_value(kind(1)), fingerprints.of_value(kind(2))
+    assert one == fingerprints.of_value(kind(1)) != other
+
+
+USED = """
+import functools, re
+from pathlib import Path
+from numpy import exp
+import torch
+
+WORDS, PLACE, SIGMOID = re.compile("a+"), Path("x"), torch.Tensor.sigmoid
+
+@functools.lru_cache
+def kept(x):
+    return x * 2
+
+def value(x):
+    return exp(kept(x)), WORDS, PLACE, SIGMOID
+"""
+
+
+def test_code_may_use_what_modules_usually_hold(module):
+    def digest(old: str = "", new: str = "") -> str:
+        return fingerprints.of_code(module(USED.replace(old, new)).value).digest
+
+    first = digest()
+    assert digest() == first
+    edits = {'"a+"': '"b+"', 'Path("x")': 'Path("y")', "x * 2": "x * 3", "r.sigmoid": "r.tanh"}
+    assert len({first, *(digest(*edit) for edit in edits.items())}) == 1 + len(edits)
+
+
+def test_a_value_that_holds_itself_is_refused():
+    circle = {}
+    circle["itself"] = circle
+    with pytest.raises(ConfigError, match="without a circle"):
+        fingerprints.of_value(circle)
+
+
+def test_a_script_that_ends_python_does_not_end_the_command(tmp_path):
+    (tmp_path / "ends_for_tests.py").write_text("raise SystemExit(0)")
+    with pytest.raises(ConfigError, match="SystemExit"):
+        extensions.bring(str(tmp_path / "ends_for_tests.py"))
+    (tmp_path / "lacks_for_tests.py").write_text("import lack")
+    with pytest.raises(ConfigError, match="No module named 'lack'"):
+        extensions.bring(str(tmp_path / "lacks_for_tests.py"))
+
+
+def test_an_option_is_given_once(tmp_path):
+    from click.testing import CliRunner
+
+    from hml_lab.cli import main
+
+    twice = ["--options", "epsilon", "1.0", "--options", "epsilon", "2.0"]
+    told = CliRunner().invoke(main, ["train", *twice, "--runs-root", str(tmp_path)])
+    assert told.exit_code != 0
+    assert "'epsilon' twice" in (told.output + str(told.exception))
+
+
+COUNTER = [0]
+KEPT = {}
+
+
+class Counting(Odd):
+    def per_sample(self, logits, target):
+        COUNTER[0] += 1
+        return super().per_sample(logits, target)
+
+
+class Keeping(Odd):
+    def per_sample(self, logits, target):
+        KEPT.setdefault(logits.shape, len(logits))
+        return super().per_sample(logits, target)
+
+
+class Learned(Odd):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+
+class Running(Odd):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(()))
+
+    def per_sample(self, logits, target):
+        self.seen += 1
+        return super().per_sample(logits, target)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (Counting, "changes, while it works, a value of its module"),
+        (Keeping, "changes, while it works, a value of its module"),
+        (Learned, r"has parameters \(scale\), which no stage trains"),
+        (Running, r"changes its state \(seen\), which no checkpoint holds"),
+    ],
+)
+def test_a_loss_that_would_not_be_the_same_after_a_step_is_refused(kind, said):
+    with pytest.raises(ConfigError, match=said):
+        losses.register(kind)
+    assert kind.__name__ not in LOSSES
+
+
+class Late(Odd):
+    def per_sample(self, logits, target):
+        if logits.shape[1] == 10:
+            raise RuntimeError("ten classes")
+        return super().per_sample(logits, target)
+
+
+class Coloured(nn.Module):
+    """Takes three channels, whatever it is asked for."""
+
+    out_features = 8
+
+    def __init__(self, in_channels):
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 8, 3)
+
+    def forward(self, images):
+        return self.convolution(images).mean((2, 3))
+
+
+def three(counts, progress):
+    return np.array([0.2, 0.3, 0.5])
+
+
+def load_badly(config, data_root):
+    return 1 / 0
+
+
+def test_what_fails_on_these_classes_and_images_fails_before_the_record(tmp_path):
+    recipe(Stage("cross_entropy", until=0.5), Stage(Late))
+    models.register(Coloured)
+    sampling.register(three)
+    info = datasets.DatasetInfo(load_badly, 10, 100, datasets.info("digits").defaults, {}, True)
+    datasets.register("own_digits", info)
+    for fields, said in (
+        ({"recipe": "mine"}, "Stage 2 of the recipe 'mine' .* ten classes"),
+        ({"model": "Coloured"}, r"'Coloured' does not work on images of 1 × 8 × 8"),
+        ({"sampler": "three"}, r"'three' to give one probability for each class \(10\)"),
+        ({"dataset": "own_digits"}, "loader of 'own_digits' failed: ZeroDivisionError"),
+    ):
+        with pytest.raises((ConfigError, DataError), match=said):
+            fit(RunConfig(epochs=2, **fields), runs_root=tmp_path, progress=False)
+    assert not list(tmp_path.glob("*/config.json"))

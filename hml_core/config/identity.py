@@ -74,6 +74,20 @@ def own_part(config: Settings) -> dict[str, Any]:
     return {str(own): _describe(own, config) for own in used(config)}
 
 
+def digest(kind: str, name: str) -> str:
+    """What of one's own stands behind a name, as text; empty for what this package brings, or where
+    nothing has that name.
+
+    Raises
+    ------
+    ConfigError
+        For code without an identity.
+    """
+    if name not in REGISTRIES[kind] or is_built_in(kind, name):
+        return ""
+    return _digest(Own(kind, name))
+
+
 def code_of(config: Settings) -> Iterator[tuple[Own, Code]]:
     """Each thing of one's own with the code behind it, for whoever sends it to another process."""
     for own in used(config):
@@ -83,11 +97,15 @@ def code_of(config: Settings) -> Iterator[tuple[Own, Code]]:
 def _describe(own: Own, config: Settings) -> Any:
     if own.kind == "recipe":  # what it does is its stages, however they are written
         return [recipes.text_of_stages(own.name, config.stages), config.method.post_hoc]
-    said = fingerprints.of_code(_code(own), f"The {own}").digest
+    said = _digest(own)
     if own.kind == "dataset":  # the settings that it fills in are fields of the config
         info = own.entry
         return [said, info.has_validation, info.streamed, info.positive_class]
     return said
+
+
+def _digest(own: Own) -> str:
+    return fingerprints.of_code(_code(own), f"The {own}").digest
 
 
 def _code(own: Own) -> Any:

@@ -57,6 +57,11 @@ class RunConfig(Settings):
         known_options = recipes.options(self.recipe)
         self._fill_official()
         fallbacks = {name: known.fallback for name, known in SETTINGS.items()}
+        if unknown := [name for name in info.defaults if name not in SETTINGS]:
+            raise ConfigError(
+                f"The data set {self.dataset!r} has a default for {unknown[0]!r}, which is no setting of "
+                f"a run: expected some of {', '.join(SETTINGS)}."
+            )
         for name, value in {**fallbacks, **info.defaults}.items():
             if isinstance(value, Mapping):
                 value = value.get(self.protocol)
@@ -83,7 +88,11 @@ class RunConfig(Settings):
 
     def _fill(self, name: str, value: Any) -> None:
         if getattr(self, name) is None:
-            self._set(name, value)
+            known = SETTINGS[name]
+            self._set(
+                name, known.settled(value)
+            )  # an int would be another run once it is read again
+            known.check_range(getattr(self, name))
 
     def _settle_types(self) -> None:
         """Refuse a value of the wrong type; an int is accepted (and made a float) for a float."""
@@ -110,11 +119,21 @@ class RunConfig(Settings):
             self._set("weighting", _WEIGHTING_ALIASES.get(self.weighting, self.weighting))
         given = {name: getattr(self, name) for name in OPTIONS if getattr(self, name) is not None}
         for name in self.options:
-            if name in OPTIONS:
+            if name in SETTINGS:
                 raise ConfigError(
                     f"`{name}` is a setting of its own: expected it beside `options`, not in it."
                 )
-        recipe = recipes.get(self.recipe, **given, **self.options)
+        defaults = recipes.options(self.recipe)
+        if shadows := [name for name in defaults if name in SETTINGS and name not in OPTIONS]:
+            raise ConfigError(
+                f"`{shadows[0]}` is a setting of every run, and no option of the recipe {self.recipe!r} "
+                "may be called so: expected another name."
+            )
+        own = dict(self.options)
+        for name, value in own.items():
+            if type(value) is int and type(defaults.get(name)) is float:
+                own[name] = float(value)  # 2 and 2.0 are one run
+        recipe = recipes.get(self.recipe, **given, **own)
         others = {}
         for name, value in recipe.options.items():
             if name in OPTIONS:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hml_core.datasets.base import Splits
-from hml_core.errors import ConfigError, DataError
+from hml_core.errors import ConfigError, DataError, HmlError
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,20 @@ BUILT_IN: dict[str, DatasetInfo] = {}  # what is in another's place, or beside i
 
 
 def register(name: str, dataset: DatasetInfo) -> None:
-    """Make a data set available under ``name``."""
+    """Make a data set available under ``name``.
+
+    Raises
+    ------
+    ConfigError
+        For a name that is no word, or what is no :class:`DatasetInfo` with a loader.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][\w-]*", name):
+        raise ConfigError(f"Expected a data set's `name` to be a word, got {name!r}.")
+    if not isinstance(dataset, DatasetInfo) or not callable(dataset.load):
+        raise ConfigError(
+            f"Expected the data set {name!r} to be a `datasets.DatasetInfo(load, …)` whose `load` is "
+            f"called with (config, data_root), got {dataset!r}."
+        )
     DATASETS[name] = dataset
 
 
@@ -109,11 +123,19 @@ def load(config, data_root: str | Path | None = None) -> Splits:
     Raises
     ------
     DataError
-        Where the files are missing or damaged, or a class is left without images.
+        Where the files are missing or damaged, or a class is left without images; where a loader of one's
+        own fails.
     """
     dataset = info(config.dataset)
     if dataset.needs_data_root and data_root is None:
         raise DataError(
             f"The data set {config.dataset!r} needs `data_root`, the folder that holds its files."
         )
-    return dataset.load(config, data_root)
+    try:
+        return dataset.load(config, data_root)
+    except Exception as error:
+        if is_built_in(config.dataset) or isinstance(error, HmlError | MemoryError):
+            raise
+        raise DataError(
+            f"The loader of {config.dataset!r} failed: {type(error).__name__}: {error}"
+        ) from error

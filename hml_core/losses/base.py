@@ -72,10 +72,10 @@ class ClassificationLoss(nn.Module):
                 f"Expected `target` to be int64 of shape ({len(logits)},), "
                 f"got {target.dtype} of shape {tuple(target.shape)}."
             )
-        # On other devices a look at the values would wait for them, and a compiled loss cannot branch on
-        # values; there the gather refuses.
-        looks = target.device.type == "cpu" and not torch.compiler.is_compiling()
-        if looks and type(target) is Tensor and len(target):
+        # On other devices a look at the values would wait for them, and no compiled graph can branch on
+        # them; there the gather refuses.
+        is_seen = type(target) is Tensor and target.device.type == "cpu"
+        if is_seen and not torch.compiler.is_compiling() and len(target):
             low, high = int(target.min()), int(target.max())
             if low < 0 or high >= logits.shape[1]:
                 wrong = low if low < 0 else high

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -22,6 +23,7 @@ from hml_core.losses.hard_mining import HardMiningLoss
 from hml_core.losses.influence_balanced import InfluenceBalancedLoss
 from hml_core.losses.ldam import LDAMLoss
 from hml_core.losses.logit_adjusted import LogitAdjustedLoss
+from hml_core.system import fingerprints
 
 LOSSES: dict[str, type[nn.Module]] = {
     "cross_entropy": CrossEntropyLoss,
@@ -96,7 +98,7 @@ def name_of(loss: type[nn.Module], options: Mapping[str, Any]) -> str:
     Raises
     ------
     ConfigError
-        Where another loss has that name.
+        Where another loss has that name, or the same function made another class of that name.
     """
     kind = require_class(loss)
     for name, known in LOSSES.items():
@@ -111,9 +113,22 @@ def name_of(loss: type[nn.Module], options: Mapping[str, Any]) -> str:
             f"There is another loss called {kind.__name__!r}: register this one under a name of its own, "
             "`losses.register(name=…)`."
         )
+    if again and _is_variant(kind, there):
+        raise ConfigError(
+            f"Two losses called {kind.__name__!r} are of the same code with other values around it: "
+            "expected these values to be options of the loss, or a name for each "
+            "(`losses.register(name=…)`)."
+        )
     attempt(kind, options)
     LOSSES[kind.__name__] = kind
     return kind.__name__
+
+
+def _is_variant(kind: type[nn.Module], other: type[nn.Module]) -> bool:
+    """Whether a function made both classes, with other values: neither is a newer form of the other."""
+    theirs = {getattr(value, "__code__", None) for value in vars(other).values()} - {None}
+    is_shared = any(getattr(value, "__code__", None) in theirs for value in vars(kind).values())
+    return is_shared and fingerprints.of_code(kind).digest != fingerprints.of_code(other).digest
 
 
 @functools.lru_cache(maxsize=256)
@@ -128,7 +143,7 @@ def check_options(name: str, options: Mapping[str, Any], weighting: str) -> None
     """What a stage asks of a loss must be something that the loss does; ConfigError otherwise."""
     kind = LOSSES[name]
     takes = parameters(kind)
-    for option, value in options.items():
+    for option in options:
         if option in RESERVED and option in takes:
             raise ConfigError(f"The loss {name!r} gets no option `{option}`: {RESERVED[option]}.")
         if option not in takes:
@@ -136,11 +151,13 @@ def check_options(name: str, options: Mapping[str, Any], weighting: str) -> None
             raise ConfigError(
                 f"Expected an option of the loss {name!r} to be one of {known}, got {option!r}."
             )
-        if option == "reduction" and value != "mean":
-            raise ConfigError(
-                f"The trainer takes steps by the mean over a batch: expected `reduction` of the loss "
-                f"{name!r} to be 'mean', got {value!r}."
-            )
+    default = getattr(takes.get("reduction"), "default", None)
+    reduction = options.get("reduction", "sum" if default == "sum" else "mean")
+    if reduction != "mean":
+        raise ConfigError(
+            f"The trainer takes steps by the mean over a batch: expected `reduction` of the loss "
+            f"{name!r} to be 'mean', got {reduction!r}."
+        )
     if weighting != "none" and "weight" not in takes:
         raise ConfigError(
             f"The loss {name!r} takes no class weights: expected `weighting` 'none', got {weighting!r}."
@@ -251,16 +268,44 @@ class ScaledLoss(ClassificationLoss):
         return self.loss.mixed(self.scale * logits, *rest)
 
 
+def require_mixable(loss: ClassificationLoss, classes: int) -> None:
+    """Mixed images are trained with the same loss as others.
+
+    Raises
+    ------
+    ConfigError
+        For a loss without losses of images, and for a subclass that changes ``forward`` alone.
+    """
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.rand(8, classes, generator=generator) - 0.5
+    target = torch.arange(8) % classes
+    features = (torch.rand(8, 3, generator=generator),) if loss.needs_features else ()
+    found = []
+    for labels in ((target,), (target, target, torch.ones(8))):
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.default_generator.manual_seed(0)  # a loss that draws, draws the same twice
+            call = loss if len(labels) == 1 else loss.mixed
+            found.append(float(call(logits, *labels, *features)))
+    if not math.isclose(*found, rel_tol=1e-4, abs_tol=1e-6):
+        raise ConfigError(
+            f"Mixed images would have another loss, {found[1]:g} where `forward` gives {found[0]:g}: "
+            "expected `per_sample` to be changed rather than `forward`, or `mixed` as well, or `mix` "
+            "'none'."
+        )
+
+
 def attempt(kind: type[nn.Module], options: Mapping[str, Any]) -> None:
     """Try a loss on a few made-up logits.
 
     Raises
     ------
     ConfigError
-        Where it cannot be made, does not take (N, C) and (N,), or gives no finite number with a gradient.
+        Where it cannot be made, does not take (N, C) and (N,), or gives no finite number with a gradient;
+        where it has parameters, which no stage trains, or changes a state, which no checkpoint holds.
     """
     name, counts = kind.__name__, np.array(TRIAL_COUNTS)
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+    fixed = fingerprints.unchanged(kind, f"The loss {name!r}")
+    with fixed, torch.random.fork_rng(devices=[]), torch.enable_grad():
         generator = torch.Generator().manual_seed(0)
         logits = torch.rand(len(counts) + 2, len(counts), generator=generator) - 0.5
         logits.requires_grad_()
@@ -271,11 +316,42 @@ def attempt(kind: type[nn.Module], options: Mapping[str, Any]) -> None:
             extra = (
                 (torch.rand(len(logits), 3, generator=generator),) if loss.needs_features else ()
             )
+            _require_stateless(loss, name, logits.detach(), target, *extra)
             value = loss(logits, target, *extra)
             gradient = torch.autograd.grad(value, logits)[0]
+        except ConfigError:
+            raise
         except Exception as error:  # whatever somebody's own code raises
             raise ConfigError(f"The loss {name} does not work: {error}") from error
     if value.ndim or not bool(value.isfinite()) or not bool(gradient.isfinite().all()):
         raise ConfigError(
             f"Expected the loss {name} to give one finite number with a finite gradient, got {value}."
         )
+
+
+def _require_stateless(loss: ClassificationLoss, name: str, *batch: Tensor) -> None:
+    if parameters := [key for key, _ in loss.named_parameters()]:
+        raise ConfigError(
+            f"The loss {name} has parameters ({', '.join(parameters)}), which no stage trains: expected "
+            "buffers (`register_buffer`) or options, or parameters of the model."
+        )
+    before = {key: value.clone() for key, value in loss.named_buffers()}
+    loss(*batch)
+    changed = [key for key, value in loss.named_buffers() if not _same(before.get(key), value)]
+    if changed:
+        raise ConfigError(
+            f"The loss {name} changes its state ({', '.join(changed)}), which no checkpoint holds: a run "
+            "that was killed would go on as another. Expected a loss of logits and classes alone."
+        )
+
+
+def _same(before: Tensor | None, after: Tensor) -> bool:
+    return before is not None and torch.equal(before.nan_to_num(), after.nan_to_num())
+
+
+def require_works(loss: ClassificationLoss, classes: int) -> None:
+    """Call a loss with made-up logits of as many classes as there are; what it raises goes through."""
+    if loss.needs_features:  # how many there are is the network's to say
+        return
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        loss(torch.zeros(2, classes), torch.arange(2) % classes)

@@ -23,6 +23,7 @@ from hml_core.models.imagenet import (
     freeze,
     load_weights,
 )
+from hml_core.system import fingerprints
 
 __all__ = [
     "BUILT_IN",
@@ -38,6 +39,7 @@ __all__ = [
     "freeze",
     "load_weights",
     "register",
+    "require_features",
     "resnet8",
     "resnet14",
     "resnet20",
@@ -102,8 +104,9 @@ def register(
     if not isinstance(name, str) or not name.replace("-", "_").isidentifier():
         raise ConfigError(f"Expected a model's `name` to be a word, got {name!r}.")
     make = OwnModel(backbone)
+    fixed = fingerprints.unchanged(backbone, f"The model {name!r}")
     try:
-        with torch.random.fork_rng(devices=[]):
+        with fixed, torch.random.fork_rng(devices=[]):
             model = make(3).eval()
             features = model.features(torch.zeros(2, 3, image_size, image_size))
     except ConfigError:
@@ -118,6 +121,33 @@ def register(
         )
     MODELS[name] = make
     return backbone
+
+
+def require_features(model: nn.Module, name: str, shape: tuple[int, int, int]) -> None:
+    """One's own backbone makes features of images of ``shape`` (channels, height, width).
+
+    Raises
+    ------
+    ConfigError
+    """
+    if not isinstance(model, Backbone):
+        return
+    was_training, told = model.training, " × ".join(map(str, shape))
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            features = model.eval().features(torch.zeros(2, *shape))
+    except Exception as error:  # whatever somebody's own code raises
+        raise ConfigError(
+            f"The model {name!r} does not work on images of {told} (channels, height, width): {error}"
+        ) from error
+    finally:
+        model.train(was_training)
+    width = model.backbone.out_features
+    if features.shape != (2, width):
+        raise ConfigError(
+            f"Expected the model {name!r} to make features of shape (2, {width}) out of two images of "
+            f"{told}, got {tuple(features.shape)}."
+        )
 
 
 class OwnModel:
@@ -137,10 +167,14 @@ class OwnModel:
         takes = inspect.signature(self.backbone).parameters
         if "in_channels" not in takes:
             raise ConfigError(
-                f"Expected the backbone {self.backbone.__name__} to take `in_channels`, "
+                f"Expected the backbone {_told(self.backbone)} to take `in_channels`, "
                 f"it takes {', '.join(takes) or 'nothing'}."
             )
         return Backbone(self.backbone(in_channels=in_channels), num_classes, head, head_scale)
+
+
+def _told(backbone: Callable[..., nn.Module]) -> str:
+    return getattr(backbone, "__name__", None) or repr(backbone)
 
 
 def build(name: str, num_classes: int, head: str = "linear", **options) -> nn.Module:

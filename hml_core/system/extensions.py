@@ -38,12 +38,12 @@ def _bring(name: str) -> ModuleType:
     except ConfigError:
         raise
     except ModuleNotFoundError as error:
-        if error.name is not None and name.startswith(error.name):
+        if file.suffix != ".py" and f"{name}.".startswith(f"{error.name}."):
             raise ConfigError(
                 f"Expected a file or module to import, there is no {name!r}."
             ) from error
         raise ConfigError(f"Importing {name!r} failed: {error}") from error
-    except Exception as error:  # whatever somebody's own code raises
+    except (Exception, SystemExit) as error:  # whatever somebody's own code raises, or a script
         raise ConfigError(f"Importing {name!r} failed: {type(error).__name__}: {error}") from error
 
 

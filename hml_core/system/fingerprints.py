@@ -9,8 +9,11 @@
 from __future__ import annotations
 
 import ast
+import collections
+import contextlib
 import dataclasses
 import dis
+import enum
 import functools
 import hashlib
 import inspect
@@ -18,11 +21,12 @@ import json
 import linecache
 import logging
 import math
+import re
 import sys
 import sysconfig
 import types
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -36,12 +40,22 @@ _INSTALLED = tuple(
     {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
 )
 _LIBRARIES = {"site-packages", "dist-packages"}
+_TOLD_BY_REPR = {
+    "typing", "types", "_operator", "operator", "torch", "datetime", "decimal", "fractions",
+}  # fmt: skip
 _CLASS_MACHINERY = {
     "__dict__", "__weakref__", "__doc__", "__module__", "__qualname__", "__annotations__",
     "__firstlineno__", "__static_attributes__", "__parameters__", "__orig_bases__",
     "__abstractmethods__", "_abc_impl", "__slots__", "__match_args__", "__hash__",
     "__dataclass_fields__", "__dataclass_params__", "__annotate_func__", "__annotations_cache__",
 }  # fmt: skip
+
+
+_HOLDERS = (int, float, complex, str, bytes, list, tuple, set, frozenset)
+_DESCRIPTORS = (
+    types.MethodDescriptorType, types.WrapperDescriptorType, types.ClassMethodDescriptorType,
+    types.MethodWrapperType,
+)  # fmt: skip
 
 
 def of_value(value: Any, where: str = "The value") -> str:
@@ -53,14 +67,46 @@ def of_value(value: Any, where: str = "The value") -> str:
         Starting with ``where``, for a value that is not the same in the next process: a lambda, an open
         file, an object of a library.
     """
-    return _text(_plain(value, where, None))
+    with _ends(where):
+        return _text(_plain(value, where, None))
 
 
 def of_code(thing: Any, where: str = "The object") -> Code:
     """What a class or function (or a partial of one) does; see :class:`Code`."""
     code = Code(where)
-    code.root = _plain(thing, where, code)
+    with _ends(where):
+        code.root = _plain(thing, where, code)
     return code
+
+
+@contextlib.contextmanager
+def _ends(where: str) -> Iterator[None]:
+    try:
+        yield
+    except RecursionError as error:
+        raise ConfigError(
+            f"{where} holds itself, or something that holds it, and has no identity that the next process "
+            "could compare: expected values without a circle."
+        ) from error
+
+
+@contextlib.contextmanager
+def unchanged(thing: Any, where: str) -> Iterator[None]:
+    """Code that is tried inside the block is the same after it.
+
+    Raises
+    ------
+    ConfigError
+        For code that changes a value which it reads as well, such as a counter of its module.
+    """
+    before = of_code(thing, where).parts
+    yield
+    after = of_code(thing, where).parts
+    if changed := [name for name in after if before.get(name) != after[name]]:
+        raise ConfigError(
+            f"{where} changes, while it works, a value of its module or class that `{changed[0]}` reads: "
+            "it would be another run after each step. Expected the value to be kept in an object."
+        )
 
 
 def is_external(module: str | None) -> bool:
@@ -155,6 +201,8 @@ class Code:
             return ["cached_property", self.add(value.func)]
         if isinstance(value, types.MemberDescriptorType | types.GetSetDescriptorType):
             return "slot"
+        if isinstance(value, collections._tuplegetter):
+            return "field"
         return self.plain(value, what)
 
     def _of_function(self, function: types.FunctionType, external: bool) -> dict[str, Any]:
@@ -234,8 +282,20 @@ def _plain(value: Any, where: str, code: Code | None) -> Any:
         return [type(value).__name__, str(value)]
     if isinstance(value, logging.Logger):
         return ["logger", value.name]
+    if isinstance(value, re.Pattern):
+        return ["pattern", _plain(value.pattern, where, code), value.flags]
+    if isinstance(value, PurePath):
+        return ["path", str(value)]
+    if isinstance(value, np.ufunc) and _is_named(value):
+        return ["ufunc", value.__name__]
+    if isinstance(value, _DESCRIPTORS):
+        return ["named", value.__qualname__]
     if isinstance(value, types.ModuleType):
         return ["module", value.__name__]
+    if isinstance(
+        value, functools._lru_cache_wrapper
+    ):  # what it keeps does not change what it gives
+        return ["cached", _plain(value.__wrapped__, where, code)]
     if isinstance(value, functools.partial):
         parts = [value.args, dict(value.keywords)]
         return ["partial", _plain(value.func, where, code), *_plain(parts, where, code)]
@@ -253,17 +313,35 @@ def _plain(value: Any, where: str, code: Code | None) -> Any:
         return [_plain(type(value), where, code), value.extra_repr(), _plain(state, where, code)]
     own = not is_external(type(value).__module__)
     if own or dataclasses.is_dataclass(value):
-        return [_plain(type(value), where, code), _plain(_attributes(value), where, code)]
-    typing_like = type(value).__module__ in ("typing", "types", "_operator", "operator", "torch")
+        held = _attributes(value)
+        for kind in _HOLDERS:  # one's own kind of number, text or list is also what it holds
+            if isinstance(value, kind):
+                held = [kind(value), held]
+        return [_plain(type(value), where, code), _plain(held, where, code)]
+    typing_like = type(value).__module__ in _TOLD_BY_REPR
     if typing_like and " at 0x" not in repr(value):
         return ["named", repr(value)]
+    if isinstance(value, enum.Enum):
+        return ["named", f"{type(value).__qualname__}.{value.name}"]
     raise _refused(value, where)
 
 
 def _attributes(value: Any) -> dict[str, Any]:
     if dataclasses.is_dataclass(value):
         return {one.name: getattr(value, one.name) for one in dataclasses.fields(value)}
-    return dict(getattr(value, "__dict__", {}))
+    slots = {
+        name: getattr(value, name)
+        for kind in type(value).__mro__
+        for name, member in vars(kind).items()
+        if isinstance(member, types.MemberDescriptorType) and hasattr(value, name)
+    }
+    return slots | dict(getattr(value, "__dict__", {}))
+
+
+def _is_named(function: np.ufunc) -> bool:
+    """Whether a library has it under its name, rather than a user made it of a function."""
+    places = (np, sys.modules.get("scipy.special"))
+    return any(getattr(place, function.__name__, None) is function for place in places)
 
 
 def _array(kind: str, array: np.ndarray, shape: Any = None) -> list[Any]:

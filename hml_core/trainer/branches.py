@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hml_core import schedule
-from hml_core.config import OPTIONS, RunConfig
+from hml_core.config import OPTIONS, RunConfig, identity
 from hml_core.errors import ConfigError
 from hml_core.losses import LOSSES
 from hml_core.recipes import Stage
@@ -37,6 +37,7 @@ _BY_EPOCH = (
     "lr_schedule",
     "warmup_epochs",
 )
+_OWN = ("dataset", "model", "sampler")  # what a user may bring, by the setting that names it
 _OF_EVALUATION = ("evaluate_every", "post_hoc_tau")
 
 
@@ -81,6 +82,7 @@ def prefixes(config: RunConfig) -> list[str]:
         if known.name not in (*_BY_EPOCH, *_OF_EVALUATION)
     }
     shared["classifier"] = config.method.head, config.scales_itself
+    shared["own"] = [identity.digest(kind, getattr(config, kind)) for kind in _OWN]
     if config.switch_patience:  # it switches when its own evaluations say so
         shared["whole"] = config.hash
     digest = hashlib.sha256(json.dumps(shared, sort_keys=True).encode())
@@ -109,7 +111,10 @@ def _content(stage: Stage) -> str:
         options.pop("mean_over", None)
     given = sorted((name, _text(value)) for name, value in options.items())
     shown = stage.loss, given, stage.weighting, stage.sampler, stage.trains, stage.logit_scale
-    return repr(shown)
+    # A beginning stays on disk where a sweep was killed: an edit since then makes it another's.
+    return repr(
+        (shown, identity.digest("loss", stage.loss), identity.digest("sampler", stage.sampler))
+    )
 
 
 def _text(value: Any) -> str:

@@ -123,6 +123,7 @@ def training(
     """
     with world.together():
         where = devices.resolve(device)
+        _require_lasting(config)
         micro_batches(config, world)
         if isinstance(checkpoint_steps, bool) or checkpoint_steps < 1:
             raise ConfigError(f"Expected `checkpoint_steps` ≥ 1, got {checkpoint_steps!r}.")
@@ -150,6 +151,15 @@ def training(
                     with settings.aside():
                         yield
                 return recorder.finish(trainer)
+
+
+def _require_lasting(config: RunConfig) -> None:
+    """What the record will say of the run is what is trained: its config, read again, is the same run."""
+    if RunConfig.from_json(config.to_json()).run_id != config.run_id:
+        raise ConfigError(
+            f"The config of {config.run_id} would be read as another run: what it names has been "
+            "registered anew since it was made. Expected it to be made again."
+        )
 
 
 class _Settings:

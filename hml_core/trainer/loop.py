@@ -25,7 +25,7 @@ from hml_core.trainer.branches import Point
 from hml_core.trainer.chance import LayerChance
 from hml_core.trainer.epochs import Epoch, Shares, require_batch_statistics
 from hml_core.trainer.evaluation import Evaluator
-from hml_core.trainer.phase import Phase, build_network, require_losses
+from hml_core.trainer.phase import Phase, build_network, require_losses, require_samplers
 from hml_core.trainer.views import Views, is_due
 from hml_core.trainer.world import ALONE, World
 
@@ -85,6 +85,7 @@ class Trainer:
     ) -> None:
         self.config, self.splits, self.device, self.world = config, splits, device, world
         require_losses(config, splits.class_counts)
+        require_samplers(config, splits.class_counts)
         self.shares = Shares(config, world, len(splits.train))
         self.steps = self.shares.steps
         self.stage_ends = config.stage_ends

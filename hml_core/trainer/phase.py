@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from hml_core import models
-from hml_core.config import RunConfig
-from hml_core.datasets import Splits
+from hml_core import models, sampling
+from hml_core.config import RunConfig, identity
+from hml_core.datasets import LabelledImages, Splits
 from hml_core.errors import ConfigError
+from hml_core.losses import registry
 from hml_core.losses.cross_entropy import label_aware_smoothing
 from hml_core.recipes import Stage
 from hml_core.system import seeds
@@ -154,6 +155,9 @@ def build_network(
     model = build_model(config, splits)
     initialisation = models.load_weights(model, config.weights)
     models.freeze(model, config.frozen)
+    if isinstance(splits.train, LabelledImages):
+        height, width = splits.train.images.shape[1:3]
+        models.require_features(model, config.model, (splits.channels, height, width))
     frozen = {tensor for tensor in model.parameters() if not tensor.requires_grad}
     return model.to(device, memory_format=torch.channels_last), frozen, initialisation
 
@@ -193,6 +197,14 @@ def stage_loss(config: RunConfig, stage: Stage, class_counts: np.ndarray) -> nn.
     return build_loss(stage, class_counts, smoothing)
 
 
+def require_samplers(config: RunConfig, class_counts: np.ndarray) -> None:
+    """Ask the samplers of a run for every epoch's probabilities; ConfigError for what are none."""
+    for scheme in {config.sampler, *(stage.sampler for stage in config.stages)}:
+        for epoch in range(config.epochs):
+            progress = epoch / max(config.epochs - 1, 1)
+            sampling.sampling_probabilities(class_counts, scheme, progress)
+
+
 def require_losses(config: RunConfig, class_counts: np.ndarray) -> None:
     """Make the loss of every stage once: the last one's fault is known before the first epoch.
 
@@ -203,8 +215,14 @@ def require_losses(config: RunConfig, class_counts: np.ndarray) -> None:
     """
     for number, stage in enumerate(config.stages, start=1):
         try:
-            stage_loss(config, stage, class_counts)
-        except (KeyError, TypeError, ValueError) as error:
+            loss = stage_loss(config, stage, class_counts)
+            if not identity.is_built_in("loss", stage.loss):
+                registry.require_works(loss, len(class_counts))
+            if config.mix != "none":
+                registry.require_mixable(loss, len(class_counts))
+        except ConfigError:
+            raise
+        except Exception as error:  # whatever somebody's own code raises
             what = f"there is no {error}" if isinstance(error, KeyError) else str(error)
             raise ConfigError(
                 f"Stage {number} of the recipe {config.recipe!r} cannot make its loss {stage.loss!r}: "
