@@ -24,6 +24,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import os
 import re
 import tempfile
 import warnings
@@ -180,6 +181,7 @@ class Submissions:
                     submissions.refusal = None  # the one in its place has not been tried yet
                 with contextlib.suppress(OSError):  # no scancel
                     await super().close()
+                await ProcessInterface.close(self)  # which dask-jobqueue forgets
 
         return Job
 
@@ -194,6 +196,26 @@ def _reason(error: Exception, command: str) -> str:
     return f"{said or error or type(error).__name__}".rstrip(".") + "."
 
 
+def _certificates(folder: Path) -> Any:
+    """Security of a cluster whose key and certificate are made now, as files of their owner's alone."""
+    from distributed import Security
+
+    made = Security.temporary()
+    contents = {"ca": made.tls_ca_file, "cert": made.tls_worker_cert, "key": made.tls_worker_key}
+    paths = {}
+    for name, content in contents.items():
+        path = folder / f"{name}.pem"
+        with open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as stream:
+            stream.write(content)
+        paths[name] = str(path)
+    roles = {
+        f"tls_{role}_{name}": paths[name]
+        for role in ("client", "scheduler", "worker")
+        for name in ("cert", "key")
+    }
+    return Security(require_encryption=True, tls_ca_file=paths["ca"], **roles)
+
+
 def make_cluster(
     options: Mapping[str, Any], shared: Path, submissions: Submissions | None = None
 ) -> Any:
@@ -203,13 +225,12 @@ def make_cluster(
     ----------
     options : mapping
     shared : Path
-        A folder of ours alone that the jobs see: certificates lie there until the cluster is closed.
+        A folder of ours alone, empty, that the jobs see: the certificates lie there.
     submissions : Submissions, optional
         Where the jobs report.
     """
     _require_jobqueue()
     from dask_jobqueue import SLURMCluster
-    from distributed import Security
     from distributed.utils import get_ip
 
     options = dict(options)
@@ -227,8 +248,7 @@ def make_cluster(
     return SLURMCluster(
         **{"job_name": "hml", **options},
         scheduler_options={**NO_DASHBOARD, **scheduler},
-        security=Security.temporary(),
-        shared_temp_directory=str(shared),
+        security=_certificates(shared),
         job_cls=(submissions or Submissions()).job(),
         job_cpu=cores,
         cores=1,  # one run at a time on each worker, whatever the cores of its job

@@ -173,7 +173,7 @@ def test_nobody_without_the_certificate_speaks_to_the_scheduler(tmp_path, monkey
         assert len(files) == 3
         assert {path.stat().st_mode & 0o077 for path in files} == {0}
     without = {name: value for name, value in options.items() if name != "interface"}
-    with slurm.make_cluster(without, shared) as made:
+    with slurm.make_cluster(without, tmp_path) as made:
         (listener,) = made.scheduler.listeners
         assert "0.0.0.0" not in listener.listen_address
 
