@@ -84,8 +84,8 @@ def abort_at_the_end() -> None:
     """
     from hml_lab.train import train as command
 
-    at_exit = ctypes.CDLL(None)
-    at_exit.atexit(ctypes.cast(at_exit.abort, ctypes.c_void_p))
+    libc = ctypes.CDLL(None)
+    getattr(libc, "__cxa_atexit")(ctypes.cast(libc.abort, ctypes.c_void_p), None, None)
     command()
 
 
@@ -106,11 +106,8 @@ def logged(log: str) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    job, number = (
-        globals()[sys.argv[1]],
-        {"abort_at_the_end": 0, "logged": 1, "refuse": 1, "train": 3, "interrupt": 4},
-    )
-    taken = number[sys.argv[1]]
+    job, number = globals()[sys.argv[1]], {"refuse": 1, "logged": 1, "train": 3, "interrupt": 4}
+    taken = number.get(sys.argv[1], 0)
     given, sys.argv = sys.argv[2 : 2 + taken], [sys.argv[0], *sys.argv[2 + taken :]]
     job(*given)
     leave(0)
