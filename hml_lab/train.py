@@ -12,7 +12,6 @@ import contextlib
 import functools
 import json
 import pickle
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -163,6 +162,7 @@ def _train_in_group(
     """Join the group that torchrun started, train, and report on the first process.
 
     ``final_errors``: exit with status 0 after an error of the run itself: torchrun would only repeat it.
+    The process ends here (:func:`hml_core.trainer.world.leave`).
     """
     from hml_core.engines.torchrun import BUSY
     from hml_core.engines.travel import require_same
@@ -183,13 +183,14 @@ def _train_in_group(
                 _report(done)
     except RunBusyError as error:
         click.echo(f"{BUSY}{error}", err=True)
-        sys.exit(0 if final_errors else 1)
+        world.leave(0 if final_errors else 1)
     except HmlError as error:
         click.echo(f"Error in process {rank} of {size}: {error}", err=True)
-        sys.exit(0 if final_errors else 1)
+        world.leave(0 if final_errors else 1)
     except world.Stopped as error:
         click.echo(f"Process {rank} of {size} was {error}.", err=True)
-        sys.exit(1)
+        world.leave(1)
+    world.leave(0)
 
 
 def _unpack(file: Path | None, held: contextlib.ExitStack) -> Bundle | None:

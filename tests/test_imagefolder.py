@@ -74,6 +74,54 @@ def test_it_is_packed_once_and_again_when_it_changes(tree, monkeypatch):
     assert (again.train.images[-1] == 7).all()
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"index.json": "{}"},
+        {"index.json": "{}", "app.js": "mine"},
+        {"index.json": "{}", "train_images.npy": "", "my notes.txt": "mine"},
+        {"train_images.npy": "mine"},
+        {"index.json/mine": "mine"},
+    ],
+)
+def test_a_folder_that_is_not_all_ours_is_never_replaced(content, tree):
+    folder = tree.with_name("tree.packed")
+    for name, text in content.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    with pytest.raises(DataError, match="is in the way and was not made by packing"):
+        imagefolder.pack(tree)
+    for name, text in content.items():
+        assert (folder / name).read_text() == text
+
+
+def test_a_pack_into_which_somebody_put_a_file_is_left_alone(tree):
+    folder = imagefolder.pack(tree)
+    (folder / "notes.txt").write_text("mine")
+    (tree / "train" / "cat" / "00.png").unlink()
+    with pytest.raises(DataError, match=r"it holds 'notes.txt'. Move it"):
+        imagefolder.pack(tree)
+    assert (folder / "notes.txt").read_text() == "mine"
+    (folder / "notes.txt").unlink()
+    imagefolder.pack(tree)
+    assert sorted(path.name for path in tree.parent.iterdir()) == ["tree", "tree.packed"]
+
+
+def test_a_damaged_pack_is_made_again_and_a_linked_one_is_not_touched(tree):
+    folder = imagefolder.pack(tree)
+    whole = (folder / "index.json").read_bytes()
+    (folder / "index.json").write_text("{")
+    (folder / "test_images.npy").unlink()
+    assert (imagefolder.pack(tree) / "index.json").read_bytes() == whole
+    moved = folder.rename(folder.with_name("elsewhere"))
+    folder.symlink_to(moved)
+    imagefolder.pack(tree)  # it is the right one
+    (tree / "train" / "cat" / "00.png").unlink()
+    with pytest.raises(DataError, match="is a link to a pack of other images"):
+        imagefolder.pack(tree)
+    assert (moved / "index.json").read_bytes() == whole
+
+
 @pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n cut"])
 def test_a_damaged_image_is_named_and_nothing_half_packed(content, tree):
     (tree / "train" / "bee" / "03.png").write_bytes(content)

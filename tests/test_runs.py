@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pandas as pd
 import pytest
@@ -12,6 +13,8 @@ from hml_core.config import RunConfig
 from hml_core.errors import RunError
 from hml_core.runs import Run, RunFolder
 from hml_core.runs import record as runs
+from hml_core.runs.record import ForeignRecordError
+from hml_core.system import files
 from hml_core.trainer import fit
 
 
@@ -113,3 +116,140 @@ def test_a_folder_that_is_no_run_is_named(tmp_path):
     with pytest.raises(RunError, match="is damaged"):
         Run(tmp_path)
     assert isinstance(runs.failures(tmp_path), pd.DataFrame)
+
+
+# Ours and others' -----------------------------------------------------------------------------------
+
+
+def test_only_what_we_left_half_written_is_removed_from_a_begun_run(tiny, tmp_path):
+    config = tiny(epochs=1)
+    folder = RunFolder(tmp_path, config)
+    folder.path.mkdir()
+    others = [".nfs000000000123", ".notes", ".metrics.json.swp", ".config.json.backup-old"]
+    for name in [*others, ".metrics.json.ab_d3f9h", ".checkpoint.pt.12345678"]:
+        (folder.path / name).write_text("x")
+    (folder.path / ".ipynb_checkpoints").mkdir()
+    (folder.path / ".ipynb_checkpoints" / "a.ipynb").write_text("x")
+    (folder.path / ".config.json.abcdefgh").mkdir()
+    run = fit(config, runs_root=tmp_path, progress=False).verify()
+    left = {path.name for path in run.path.glob(".*")}
+    assert left == {*others, ".ipynb_checkpoints", ".config.json.abcdefgh"}
+    assert (folder.path / ".ipynb_checkpoints" / "a.ipynb").exists()
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_what_has_the_name_of_the_shelf_is_named_and_nothing_moves(kind, done, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    shelf = tmp_path / ".damaged"
+    shelf.write_text("mine") if kind == "file" else shelf.symlink_to(tmp_path / "elsewhere")
+    (done.path / "history.csv").write_text("damaged")
+    before = {path.name: path.read_bytes() for path in done.path.iterdir()}
+    with pytest.raises(RunError, match=r"history.csv is not .* cannot be set aside in .*\.damaged"):
+        fit(done.config, runs_root=tmp_path, progress=False)
+    assert {path.name: path.read_bytes() for path in done.path.iterdir()} == before
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+@pytest.mark.parametrize("name", ["failed.json", "checkpoint.pt"])
+def test_a_folder_in_the_place_of_a_file_of_ours_is_named(name, tiny, tmp_path):
+    config = tiny(epochs=1)
+    (tmp_path / config.run_id / name / "mine").mkdir(parents=True)
+    with pytest.raises(RunError, match=name):
+        fit(config, runs_root=tmp_path, progress=False)
+    assert (tmp_path / config.run_id / name / "mine").is_dir()
+
+
+def of_another_version(run: Run, change) -> None:
+    """Rewrite a record as a version that has more to say would have: sealed, with all its sums."""
+    metrics = json.loads((run.path / "metrics.json").read_text())
+    config = json.loads((run.path / "config.json").read_text())
+    del metrics["checksum"]
+    change(metrics, config)
+    (run.path / "config.json").write_text(json.dumps(config, sort_keys=True) + "\n")
+    for name in metrics["files"]:
+        if (run.path / name).exists():
+            metrics["files"][name] = files.sha256(run.path / name)
+    files.write_json(run.path / "metrics.json", files.sealed(metrics))
+
+
+NEWER = {
+    "a field of the config": lambda metrics, config: config.update(new_field=1),
+    "a value of the config": lambda metrics, config: config.update(precision="fp4"),
+    "another identity": lambda metrics, config: metrics.update(config_hash="0" * 64),
+    "a file more": lambda metrics, config: metrics["files"].update({"attention.npz": "0" * 64}),
+    "a file less": lambda metrics, config: metrics["files"].pop("manifest.json"),
+    "a part less": lambda metrics, config: metrics.pop("selections"),
+    "selections by list": lambda metrics, config: metrics.update(selections=[1, 2]),
+    "no last epoch": lambda metrics, config: metrics["selections"].update(last=None),
+    "counts as text": lambda metrics, config: metrics.update(class_counts="many"),
+}
+
+
+@pytest.mark.parametrize("change", NEWER.values(), ids=NEWER)
+def test_a_whole_record_of_another_version_is_named_and_never_shelved(change, done, tmp_path):
+    of_another_version(done, change)
+    before = {path.name: path.read_bytes() for path in done.path.iterdir()}
+    with pytest.raises(ForeignRecordError, match="is whole, and was written by a version"):
+        fit(done.config, runs_root=tmp_path, progress=False)
+    with pytest.warns(UserWarning, match=f"{done.run_id} is whole.*left out"):
+        assert runs.load(tmp_path).empty
+    assert not (tmp_path / ".damaged").exists()
+    assert {path.name: path.read_bytes() for path in done.path.iterdir()} == before
+
+
+@pytest.mark.parametrize("change", NEWER.values(), ids=NEWER)
+def test_a_record_of_another_version_that_is_damaged_is_damaged(change, done, tmp_path):
+    of_another_version(done, change)
+    (done.path / "history.csv").write_text("")
+    with pytest.warns(UserWarning, match="damaged.*set aside"):
+        assert fit(done.config, runs_root=tmp_path, progress=False).verify()
+
+
+def test_a_history_that_holds_and_lacks_a_column_does_not_stop_the_others(done, tiny, tmp_path):
+    fit(tiny(epochs=1), runs_root=tmp_path, progress=False)
+    (done.path / "history.csv").write_text("epoch\n1\n2\n")
+    of_another_version(done, lambda metrics, config: None)
+    with pytest.warns(UserWarning, match=f"{done.run_id} holds, but not what"):
+        assert len(runs.load(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("epoch", 10**9),
+        ("epoch", -1),
+        ("epoch", 1.0),
+        ("epoch", 2),  # of which it holds no history
+        ("stage", 7),
+        ("stage", -1),
+        ("stage_ends", [10**9]),
+        ("stage_ends", []),
+        ("history", []),
+        ("confidence", []),
+        ("seconds", float("nan")),
+        ("current", {"step": 10**9}),
+    ],
+)
+def test_a_checkpoint_that_no_run_can_have_is_set_aside(name, value, tiny, tmp_path, monkeypatch):
+    config = tiny(recipe="hml1", epochs=3)
+    kept = tmp_path / "checkpoint.pt"
+    plain = RunFolder.checkpoint
+    monkeypatch.setattr("hml_core.trainer.fitting.CHECKPOINT_INTERVAL_S", 0.0)
+
+    def stop(self, state):
+        plain(self, state)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunFolder, "checkpoint", stop)
+    with pytest.raises(KeyboardInterrupt):
+        fit(config, runs_root=tmp_path, progress=False)
+    monkeypatch.undo()
+    folder = RunFolder(tmp_path, config)
+    shutil.copy(folder.path / "checkpoint.pt", kept)
+    folder.checkpoint({**torch.load(kept, weights_only=True), name: value})
+    with pytest.warns(
+        UserWarning, match=rf"unusable \(its ({name}|history).* cannot be in a run of 3 epochs"
+    ):
+        run = fit(config, runs_root=tmp_path, progress=False)
+    assert run.history["epoch"].tolist() == [1, 2, 3]
+    assert len(list((tmp_path / ".damaged").iterdir())) == 1

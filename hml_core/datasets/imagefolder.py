@@ -7,6 +7,7 @@ in the tree and is not read, such as files of other suffixes or in deeper folder
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -30,6 +31,8 @@ from hml_core.system.files import sha256
 from hml_core.system.progress import Progress
 
 SPLITS = ("train", "test")
+ARRAYS = tuple(f"{split}_{what}.npy" for split in SPLITS for what in ("images", "targets"))
+INDEX = "index.json"
 CHUNK = 500
 
 
@@ -77,20 +80,23 @@ def index_of(folder: Path) -> dict[str, Any]:
 def pack(root: str | Path, *, progress: bool = True) -> Path:
     """Decode the tree into ``<root>.packed`` unless that holds it already; returns that folder.
 
+    Only a folder that was made here, and holds nothing else, is ever replaced.
+
     Raises
     ------
     DataError
-        For a tree that is not of this form, images of different size or images that do not decode;
-        the message names them.
+        Where something else is in the way; for a tree that is not of this form, images of different size
+        or images that do not decode; the message names them.
     """
     root = Path(root).resolve()
     files = _list(root)
     folder = root.with_name(root.name + ".packed")
-    if folder.exists() and not (folder / "index.json").is_file():
-        raise DataError(f"{str(folder)!r} is in the way and was not made by packing: move it.")
+    _require_ours(folder)
     fingerprint = _fingerprint(root, files)
     if _is_current(folder, fingerprint):
         return folder
+    if folder.is_symlink():
+        raise DataError(f"{str(folder)!r} is a link to a pack of other images: remove the link.")
     names = sorted({path.parent.name for path in files["train"]})
     try:
         building = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -116,11 +122,44 @@ def pack(root: str | Path, *, progress: bool = True) -> Path:
         if left_out:
             warnings.warn(f"Not read in {str(root)!r}: {', '.join(left_out)}.", stacklevel=2)
         building.chmod(root.stat().st_mode & 0o777)  # whoever may read the tree may read its pack
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(building, folder)
+        _replace(folder, building)
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return folder
+
+
+def _require_ours(folder: Path) -> None:
+    """Whatever has the pack's name is a pack, sound or damaged, with nothing of somebody else in it."""
+    if not os.path.lexists(folder):
+        return
+    if not folder.is_dir():
+        raise DataError(f"{str(folder)!r} is in the way and no folder: move it.")
+    names = {path.name for path in folder.iterdir()}
+    if foreign := sorted(names - {INDEX, *ARRAYS}):
+        raise DataError(
+            f"{str(folder)!r} is in the way and was not made by packing alone: it holds {foreign[0]!r}. "
+            "Move it."
+        )
+    if INDEX not in names or not names & {*ARRAYS}:
+        raise DataError(f"{str(folder)!r} is in the way and was not made by packing: move it.")
+
+
+def _replace(folder: Path, building: Path) -> None:
+    """Put the new pack in the place of an old one, of which no more is removed than packing made."""
+    try:
+        if not folder.exists():
+            os.rename(building, folder)
+            return
+        # Aside first: there is no moment at which half a pack has the name.
+        old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
+        os.rename(folder, old)
+        os.rename(building, folder)
+        for name in (INDEX, *ARRAYS):
+            (old / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # somebody has put something there since the look
+            old.rmdir()
+    except OSError as error:
+        raise DataError(f"Cannot replace {str(folder)!r}: {error}") from error
 
 
 def _list(root: Path) -> dict[str, list[Path]]:
@@ -191,7 +230,7 @@ def _is_current(folder: Path, fingerprint: str) -> bool:
     """Made of these files, and not damaged since."""
     try:
         index = index_of(folder)
-        if index["fingerprint"] != fingerprint or len(index["files"]) != 2 * len(SPLITS):
+        if index["fingerprint"] != fingerprint or set(index["files"]) != {*ARRAYS}:
             return False
         return all(sha256(folder / name) == known for name, known in index["files"].items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # DataError is a ValueError

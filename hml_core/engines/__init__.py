@@ -84,11 +84,14 @@ def check(engine: str) -> Engine:
 
 
 def _require_cluster(engine: str) -> None:
-    if importlib.util.find_spec("distributed") is None:
-        raise ConfigError(
-            f"The engine {engine!r} needs Dask, which is not installed: pip install 'hml-core[cluster]'. "
-            "Expected that, or another `engine`."
-        )
+    starts_one = "://" not in engine  # and makes certificates for it
+    packages = {"distributed": "Dask"} | ({"cryptography": "cryptography"} if starts_one else {})
+    for package, name in packages.items():
+        if importlib.util.find_spec(package) is None:
+            raise ConfigError(
+                f"The engine {engine!r} needs {name}, which is not installed: "
+                "pip install 'hml-core[cluster]'. Expected that, or another `engine`."
+            )
 
 
 def sweep(

@@ -3,15 +3,20 @@
 A worker needs this package, the folders of the runs and of the images under the same paths, and, for
 GPUs, the resource ``GPU=1``. What it yields travels through the run records; Dask only carries the
 configurations there and the outcomes back. A worker that dies has its run continued by another.
+
+Whoever can speak to a scheduler or to a worker runs code there. The clusters that are started here speak
+only TLS, with a certificate that is made for the sweep and known to its processes alone, and serve no
+dashboard. Of a cluster that somebody else started (``dask:tcp://``), that one decides who reaches it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import threading
+import time
 import traceback
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,18 +34,24 @@ CONNECT_TIMEOUT_S = 10
 GPU = {"GPU": 1}
 # A run that brings down this many workers is given up.
 DEATHS = 3
+POLL_S = 0.05
 
 SETTINGS = {
     "distributed.scheduler.allowed-failures": DEATHS - 1,
     "distributed.worker.daemon": False,  # a run may start DataLoader workers of its own
+    # Pages on what is going on, which anybody on the machine could read.
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
 }
+# Dask always opens a port for such pages; without routes it has none to give.
+NO_DASHBOARD = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
 _one_run = threading.Lock()  # torch's global generator and thread count belong to one run at a time
 
 
 def local(configs: Sequence[RunConfig], place: Place) -> Iterator[tuple[RunConfig, Outcome]]:
     """Train in processes of this machine: one for each GPU, or as many as the cores have room for."""
     import dask
-    from distributed import Client, LocalCluster
+    from distributed import Client, LocalCluster, Security
 
     with_gpu = devices.resolve(place.device).type == "cuda"
     workers = room(place.threads)
@@ -53,10 +64,11 @@ def local(configs: Sequence[RunConfig], place: Place) -> Iterator[tuple[RunConfi
             threads_per_worker=1,
             memory_limit=0,  # a run is never killed for its memory; the system would
             resources=GPU if with_gpu else None,
-            dashboard_address="127.0.0.1:0",
+            security=Security.temporary(),  # of processes on both ends, in memory only
+            scheduler_kwargs=NO_DASHBOARD,
             silence_logs="CRITICAL",
         ) as cluster,
-        Client(cluster) as client,
+        Client(cluster, set_as_default=False) as client,
     ):
         yield from submit(client, configs, place, GPU if with_gpu else None)
 
@@ -131,9 +143,20 @@ def introduce(token: Path) -> dict[str, Any]:
 
 
 def submit(
-    client: Any, configs: Sequence[RunConfig], place: Place, resources: dict[str, int] | None
+    client: Any,
+    configs: Sequence[RunConfig],
+    place: Place,
+    resources: dict[str, int] | None,
+    hopeless: Callable[[], str | None] | None = None,
 ) -> Iterator[tuple[RunConfig, Outcome]]:
-    """Hand the runs to the workers of ``client`` in the order given; yields them as they end."""
+    """Hand the runs to the workers of ``client`` in the order given; yields them as they end.
+
+    Raises
+    ------
+    RunError
+        Where the scheduler is gone, or with the reason that ``hopeless`` gives: it is asked while nothing
+        ends.
+    """
     from distributed import as_completed
     from distributed.client import FutureCancelledError
 
@@ -159,7 +182,7 @@ def submit(
     running = {(future := start(config, 0.0)).key: (future, config) for config in here}
     ended = as_completed([future for future, _ in running.values()], loop=client.loop)
     try:
-        for future in ended:
+        for future in _as_long_as(hopeless, ended):
             _, config = running.pop(future.key)
             outcome = _outcome_of(future)
             if outcome.status == "busy":  # another sweep is at it: look again later
@@ -177,6 +200,16 @@ def submit(
         if running:  # interrupted
             with contextlib.suppress(Exception):
                 client.cancel([future for future, _ in running.values()], force=True)
+
+
+def _as_long_as(hopeless: Callable[[], str | None] | None, ended: Any) -> Iterator[Any]:
+    """The futures as they end; an error once there is no hope that another one will."""
+    while not ended.is_empty():
+        while hopeless is not None and not ended.has_ready():
+            if (reason := hopeless()) is not None:
+                raise RunError(reason)
+            time.sleep(POLL_S)
+        yield next(ended)
 
 
 def _outcome_of(future: Any) -> Outcome:

@@ -12,28 +12,41 @@ job trains one run at a time until nothing is left. A YAML file says what a job 
     account: my-project
 
 Every other keyword of ``dask_jobqueue.SLURMCluster`` may stand there, too, such as ``interface`` (the
-network between the nodes), ``job_script_prologue`` (a list of lines, e.g. ``module load``),
-``job_extra_directives`` (a list of further #SBATCH options) or ``log_directory``.
+network between the nodes; default: that of this host's address), ``job_script_prologue`` (a list of lines,
+e.g. ``module load``), ``job_extra_directives`` (a list of further #SBATCH options) or ``log_directory``.
+
+Scheduler and workers speak TLS. Its key is made for the sweep and lies below ``runs_root`` while that goes
+on, in a folder that only its owner can open: who can read it can run code on the jobs.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import inspect
+import os
 import re
+import tempfile
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hml_core.config import RunConfig
-from hml_core.engines.dask import GPU, SETTINGS, submit
+from hml_core.engines.dask import GPU, NO_DASHBOARD, SETTINGS, submit
 from hml_core.engines.jobs import Outcome, Place
 from hml_core.errors import ConfigError
 from hml_core.system import yaml_files
 
 DEFAULT_FILE = "slurm.yaml"
 REQUIRED = ("cores", "memory", "walltime")
-# Ours to set: one run at a time on each worker, in this environment.
-RESERVED = ("job_cpu", "n_workers", "processes", "nanny", "job_cls", "asynchronous", "loop")
+# Ours to set: one run at a time on each worker, in this environment, and among ourselves.
+RESERVED = (
+    "job_cpu", "n_workers", "processes", "nanny", "job_cls", "asynchronous", "loop", "security",
+    "protocol", "shared_temp_directory",
+)  # fmt: skip
+# A submission is tried so often, at such distances, and given so long, before Slurm counts as refusing.
+ATTEMPTS, PAUSE_S, SUBMIT_TIMEOUT_S = 3, 1.0, 60.0
 
 
 # Text that Slurm or Dask would take for something else: 4096 is bytes to the one and MB to the other.
@@ -122,21 +135,121 @@ def _require_jobqueue() -> None:
         ) from error
 
 
-def make_cluster(options: Mapping[str, Any]) -> Any:
-    """The cluster without any job yet; nothing is handed to Slurm."""
+class Submissions:
+    """What Slurm has said to the jobs of a sweep."""
+
+    def __init__(self) -> None:
+        self.alive: set[Any] = set()  # names of jobs that wait or run
+        self.refusal: str | None = None  # of the last job, where it was refused
+
+    def hopeless(self) -> str | None:
+        """Why no job will ever train anything, if so."""
+        if self.alive or self.refusal is None:
+            return None
+        return (
+            f"Slurm takes no job: {self.refusal} What was finished is on disk, and the same call goes on "
+            "from there."
+        )
+
+    def job(self) -> type:
+        """The kind of job that reports here, and does not raise where nobody would listen."""
+        from dask_jobqueue.slurm import SLURMJob
+        from distributed.deploy.spec import ProcessInterface
+
+        submissions = self
+
+        class Job(SLURMJob):
+            async def start(self) -> None:
+                for attempt in range(ATTEMPTS):
+                    await asyncio.sleep(PAUSE_S * (attempt > 0))
+                    try:
+                        await asyncio.wait_for(super().start(), SUBMIT_TIMEOUT_S)
+                    except Exception as error:  # whatever sbatch said, or that it is not there
+                        refusal = _reason(error, self.submit_command)
+                    else:
+                        submissions.alive.add(self.name)
+                        submissions.refusal = None
+                        return
+                submissions.refusal = refusal
+                if submissions.alive:
+                    warnings.warn(f"Slurm refused a job: {refusal} The others go on.", stacklevel=2)
+                await ProcessInterface.start(self)  # as far as Dask is concerned it never arrives
+
+            async def close(self) -> None:
+                if self.name in submissions.alive:
+                    submissions.alive.discard(self.name)
+                    submissions.refusal = None  # the one in its place has not been tried yet
+                with contextlib.suppress(OSError):  # no scancel
+                    await super().close()
+                await ProcessInterface.close(self)  # which dask-jobqueue forgets
+
+        return Job
+
+
+def _reason(error: Exception, command: str) -> str:
+    """What went wrong, in a sentence or as Slurm said it."""
+    if isinstance(error, FileNotFoundError):
+        return f"there is no command {error.filename or command!r} here; expected a login node."
+    if isinstance(error, TimeoutError):
+        return f"{command!r} did not answer within {SUBMIT_TIMEOUT_S:.0f} seconds."
+    said = str(error).partition("stderr:\n")[2].strip()  # of dask-jobqueue's account of it
+    return f"{said or error or type(error).__name__}".rstrip(".") + "."
+
+
+def _certificates(folder: Path) -> Any:
+    """Security of a cluster whose key and certificate are made now, as files of their owner's alone."""
+    from distributed import Security
+
+    made = Security.temporary()
+    contents = {"ca": made.tls_ca_file, "cert": made.tls_worker_cert, "key": made.tls_worker_key}
+    paths = {}
+    for name, content in contents.items():
+        path = folder / f"{name}.pem"
+        with open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as stream:
+            stream.write(content)
+        paths[name] = str(path)
+    roles = {
+        f"tls_{role}_{name}": paths[name]
+        for role in ("client", "scheduler", "worker")
+        for name in ("cert", "key")
+    }
+    return Security(require_encryption=True, tls_ca_file=paths["ca"], **roles)
+
+
+def make_cluster(
+    options: Mapping[str, Any], shared: Path, submissions: Submissions | None = None
+) -> Any:
+    """The cluster without any job yet; nothing is handed to Slurm.
+
+    Parameters
+    ----------
+    options : mapping
+    shared : Path
+        A folder of ours alone, empty, that the jobs see: the certificates lie there.
+    submissions : Submissions, optional
+        Where the jobs report.
+    """
     _require_jobqueue()
     from dask_jobqueue import SLURMCluster
+    from distributed.utils import get_ip
 
     options = dict(options)
+    scheduler = dict(options.pop("scheduler_options", None) or {})
+    if not options.get("interface") and not {"host", "interface"} & {*scheduler}:
+        scheduler["host"] = get_ip()  # that address alone, not every network
     options.pop("jobs", None)
-    arguments = list(options.pop("worker_extra_args", []))
+    arguments = ["--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
+    arguments += options.pop("worker_extra_args", [])
     directives = list(options.pop("job_extra_directives", []))
     if options.pop("gpus", 0):
         directives.append("--gres=gpu:1")
         arguments += ["--resources", "GPU=1"]
     cores = options.pop("cores")
     return SLURMCluster(
-        **{"job_name": "hml", "scheduler_options": {"dashboard_address": None}, **options},
+        **{"job_name": "hml", **options},
+        scheduler_options={**NO_DASHBOARD, **scheduler},
+        security=_certificates(shared),
+        job_cls=(submissions or Submissions()).job(),
         job_cpu=cores,
         cores=1,  # one run at a time on each worker, whatever the cores of its job
         processes=1,
@@ -146,23 +259,32 @@ def make_cluster(options: Mapping[str, Any]) -> Any:
 
 
 def job_script(options: Mapping[str, Any]) -> str:
-    """The script that each job would be submitted with."""
-    with make_cluster(options) as made:
+    """The script that each job would be submitted with, but for the names of its certificates."""
+    with tempfile.TemporaryDirectory() as shared, make_cluster(options, Path(shared)) as made:
         return made.job_script()
 
 
 def run(
     options: Mapping[str, Any], configs: Sequence[RunConfig], place: Place
 ) -> Iterator[tuple[RunConfig, Outcome]]:
-    """Train on the jobs that ``options`` describe; jobs that end too early are submitted again."""
+    """Train on the jobs that ``options`` describe; jobs that end too early are submitted again.
+
+    Raises
+    ------
+    RunError
+        With Slurm's reason, where it takes none of the jobs.
+    """
     import dask
     from distributed import Client
 
     jobs = min(options.get("jobs", 1), len(configs))
+    submissions = Submissions()
     with (
         dask.config.set(SETTINGS),
-        make_cluster(options) as made,
+        tempfile.TemporaryDirectory(prefix=".slurm-", dir=place.runs_root) as shared,
+        make_cluster(options, Path(shared), submissions) as made,
         Client(made, set_as_default=False) as client,
     ):
         made.adapt(minimum_jobs=jobs, maximum_jobs=jobs)
-        yield from submit(client, configs, place, GPU if options.get("gpus") else None)
+        resources = GPU if options.get("gpus") else None
+        yield from submit(client, configs, place, resources, submissions.hopeless)

@@ -16,7 +16,8 @@ from pathlib import Path
 from hml_core.config import RunConfig
 from hml_core.engines.jobs import Outcome, Place, in_turn, is_finished
 from hml_core.engines.travel import known_here, pack
-from hml_core.errors import ConfigError
+from hml_core.errors import ConfigError, RunError
+from hml_core.system import files
 from hml_core.trainer.epochs import micro_batches
 from hml_core.trainer.world import World
 
@@ -43,11 +44,11 @@ def torchrun(
 def _train(processes: int, config: RunConfig, place: Place) -> Outcome:
     """A run that another group works on for a minute is "busy"."""
     record = place.runs_root / config.run_id / "failed.json"
-    record.unlink(missing_ok=True)  # of an earlier attempt
     try:
+        files.remove(record)  # of an earlier attempt
         points = known_here(place.points.get(config.run_id, ()))
         bundle = pack(config, [view for point in points for view in point.views])
-    except ConfigError as error:
+    except (ConfigError, RunError) as error:
         return Outcome("failed", str(error), traceback.format_exc())
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "config.json"

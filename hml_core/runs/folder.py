@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import shutil
+import os
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -17,8 +17,12 @@ import pandas as pd
 
 from hml_core.config import RunConfig, identity
 from hml_core.errors import RunError
-from hml_core.runs.record import RECORDED, UNREADABLE, Run
+from hml_core.runs.record import RECORDED, UNREADABLE, ForeignRecordError, Run
 from hml_core.system import files, locks, states
+
+# What is ever written into the folder of a run.
+WRITTEN = (*RECORDED, "metrics.json", "checkpoint.pt", "failed.json")
+SHELF = ".damaged"
 
 
 class RunFolder:
@@ -55,26 +59,48 @@ class RunFolder:
             yield
 
     def finished(self) -> Run | None:
-        """The run if it is done and undamaged; a damaged one is set aside first."""
+        """The run if it is done and undamaged; a damaged one is set aside first.
+
+        Raises
+        ------
+        ForeignRecordError
+            Where the record is whole, and not for this version to judge: it is left where it is.
+        """
         if not (self.path / "metrics.json").exists():
             return None
         try:
             run = Run(self.path).verify()
             if run.config != self.config:
                 raise RunError(f"The run {self.path.name} is damaged: it has another config.")
+        except ForeignRecordError:
+            raise
         except RunError as error:
             self.set_aside(str(error))
             return None
         return run
 
     def set_aside(self, reason: str) -> Path:
-        """Move the folder to ``<runs_root>/.damaged/`` and warn, so that nothing is lost."""
-        shelf = self.root / ".damaged"
-        shelf.mkdir(exist_ok=True)
-        number = 0
-        while (target := shelf / f"{self.path.name}.{number}").exists():
-            number += 1
-        shutil.move(self.path, target)
+        """Move the folder to ``<runs_root>/.damaged/`` and warn, so that nothing is lost.
+
+        Raises
+        ------
+        RunError
+            Where something else has the name of that folder.
+        """
+        shelf = self.root / SHELF
+        try:
+            if shelf.is_symlink():
+                raise FileExistsError(0, "it is a link")
+            shelf.mkdir(exist_ok=True)
+            number = 0
+            while os.path.lexists(target := shelf / f"{self.path.name}.{number}"):
+                number += 1
+            os.rename(self.path, target)
+        except OSError as error:
+            raise RunError(
+                f"{reason} It cannot be set aside in {str(shelf)!r} ({error.strerror or error}): "
+                "expected a folder there, or nothing. Nothing was moved."
+            ) from error
         warnings.warn(f"{reason} It was set aside in {target} and is trained again.", stacklevel=3)
         return target
 
@@ -88,13 +114,12 @@ class RunFolder:
             self.path.mkdir(exist_ok=True)
         except OSError as error:
             raise RunError(f"Cannot make the folder {str(self.path)!r}: {error}") from error
-        for half_written in self.path.glob(".*"):  # of a process that was killed while it wrote
-            half_written.unlink()
+        files.remove_half_written(self.path, WRITTEN)  # what others keep in the folder stays
         # A file system that fills up must be noticed here rather than in the last epoch.
         for name, value in (("environment.json", environment), ("manifest.json", manifest)):
             files.write_json(self.path / name, value)
         files.write_atomically(self.path / "config.json", self.config.to_json() + "\n")
-        (self.path / "failed.json").unlink(missing_ok=True)
+        files.remove(self.path / "failed.json")
         return checkpoint
 
     def _is_same(self, manifest: dict[str, Any]) -> bool:
@@ -154,7 +179,7 @@ class RunFolder:
         files.write_json(
             self.path / "metrics.json", {**metrics, "checksum": files.checksum(metrics)}
         )
-        (self.path / "checkpoint.pt").unlink(missing_ok=True)
+        files.remove(self.path / "checkpoint.pt")
         return Run(self.path)
 
     def fail(self, error: BaseException, *, resumable: bool = True) -> None:
@@ -163,7 +188,8 @@ class RunFolder:
         ``resumable``: the cause may be gone next time (a full disk), so that the checkpoint is kept.
         """
         if not resumable:
-            (self.path / "checkpoint.pt").unlink(missing_ok=True)
+            with contextlib.suppress(RunError):
+                files.remove(self.path / "checkpoint.pt")
         record = {
             "error": str(error),
             "type": type(error).__name__,

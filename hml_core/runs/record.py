@@ -40,7 +40,11 @@ CLOCK = ("seconds", "waiting_seconds")  # columns of the history that differ fro
 RECORDED = ("config.json", "environment.json", "manifest.json", "history.csv", "predictions.npz")
 
 
-class UnknownMethodError(RunError):
+class ForeignRecordError(RunError):
+    """A record that is whole and that this version cannot judge, such as a newer version's."""
+
+
+class UnknownMethodError(ForeignRecordError):
     """A record whose recipe, data set or model is not registered here: not damaged, but not readable."""
 
 
@@ -134,12 +138,29 @@ class Run:
             damaged |= self.path.name != self.metrics["run_id"]
             damaged |= not set(self.metrics) >= REQUIRED
             damaged |= set(self.metrics["files"]) != set(RECORDED)
+            damaged |= not _is_understood(self.metrics)
         except UnknownMethodError as error:
             raise UnknownMethodError(f"The run {self.path.name} {error}") from error
         except UNREADABLE as error:
+            self._require_ours(repr(error))
             raise RunError(f"The run {self.path.name} is damaged: {error!r}") from error
         if damaged:
+            self._require_ours("its metrics.json has another form")
             raise RunError(f"The run {self.path.name} is damaged: its metrics.json does not hold.")
+
+    def _require_ours(self, reason: str) -> None:
+        """A record that holds, and is not understood, is not damaged: somebody else can read it.
+
+        Raises
+        ------
+        ForeignRecordError
+        """
+        if _is_whole(self.path):
+            raise ForeignRecordError(
+                f"The run {self.path.name} is whole, and was written by a version of this package that "
+                f"this one does not understand ({reason}). It is left as it is: expected that version, or "
+                "another `runs_root`."
+            )
 
     def verify(self, *, published: bool = False) -> Run:
         """Check every file against its recorded SHA-256; raises RunError naming the damaged one.
@@ -336,6 +357,14 @@ class Run:
 
     def row(self) -> dict[str, Any]:
         """This run as a row of :func:`load`'s frame."""
+        try:
+            return self._row()
+        except UNREADABLE as error:
+            raise ForeignRecordError(
+                f"The run {self.run_id} holds, but not what a record of this version does ({error!r})."
+            ) from error
+
+    def _row(self) -> dict[str, Any]:
         row: dict[str, Any] = {"run_id": self.run_id, "status": "done", "error": None}
         row.update({name: getattr(self.config, name) for name in self.config.to_dict()})
         row["path"] = self.path.name
@@ -355,6 +384,43 @@ class Run:
                 }
             )
         return row
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether the record's seal holds, and every file that it names is what was written."""
+    try:
+        text = (folder / "metrics.json").read_text()
+        metrics = json.loads(text)
+        if text != files.json_text(metrics):
+            return False
+        recorded = (files.unsealed(metrics) or {}).get("files")
+        if metrics["run_id"] != folder.name or "config.json" not in recorded:
+            return False
+        return all(
+            Path(name).name == name and files.sha256(folder / name) == known
+            for name, known in recorded.items()
+            if name in EXPORTED or (folder / name).exists()
+        )
+    except UNREADABLE:
+        return False
+
+
+def _is_understood(metrics: Mapping[str, Any]) -> bool:
+    """Whether the parts of a record's metrics are of the kind that its readers take them for."""
+    names, counts, selections = (
+        metrics[name] for name in ("class_names", "class_counts", "selections")
+    )
+    return (
+        isinstance(names, list)
+        and isinstance(counts, list)
+        and len(names) == len(counts) > 0
+        and all(isinstance(name, str) for name in names)
+        and all(type(count) is int and count >= 0 for count in counts)
+        and all(isinstance(selections[name], dict | None) for name in SELECTIONS)
+        and selections["last"] is not None
+        and isinstance(metrics["seconds"], int | float)
+        and isinstance(metrics["device"], str)
+    )
 
 
 def _with_nan(metrics: dict[str, Any]) -> dict[str, Any]:

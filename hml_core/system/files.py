@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import stat
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +44,30 @@ def _write_and_rename(path: Path, data: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def remove_half_written(folder: Path, names: Iterable[str]) -> None:
+    """Remove what :func:`write_atomically` left of those files when it was killed, and nothing else."""
+    ours = re.compile(rf"\.({'|'.join(map(re.escape, names))})\.[a-z0-9_]{{8}}")  # as of tempfile
+    for path in folder.iterdir():
+        if ours.fullmatch(path.name) and stat.S_ISREG(path.lstat().st_mode):
+            path.unlink(missing_ok=True)
+
+
+def remove(path: Path) -> None:
+    """Remove a file of ours, if it is there.
+
+    Raises
+    ------
+    RunError
+        Where something else than a file has its name, or the system forbids it.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise RunError(
+            f"Cannot remove {str(path)!r} ({error.strerror or error}): expected a file of ours there."
+        ) from error
 
 
 def _umask() -> int:

@@ -56,7 +56,10 @@ def held(root: Path, name: str, what: str, wait: float | None = None) -> Iterato
         files.write_json(note, {"host": socket.gethostname(), "process": os.getpid()})
         yield
     finally:
-        note.unlink(missing_ok=True)
+        with contextlib.suppress(
+            OSError
+        ):  # somebody's folder of that name: the note was not written
+            note.unlink(missing_ok=True)
         lock.release()
 
 

@@ -8,7 +8,8 @@ wait for that one as for a busy run, and the last sweep to leave the folder remo
 from __future__ import annotations
 
 import contextlib
-import shutil
+import re
+import stat
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ from hml_core.trainer.branches import Point
 
 FOLDER = ".beginnings"
 _SWEEPS = "sweep-"
+# States, locks and their notes, whole or half-written.
+_OURS = re.compile(r"\.?(sweep-)?[0-9a-f]{32}\.(pt|lock|json)(\.[a-z0-9_]{8})?")
 
 
 class Beginnings:
@@ -115,7 +118,17 @@ def kept(runs_root: str | Path) -> Iterator[None]:
     with locks.held(folder, name, "sweeps"):
         yield
     if not _others(folder, name):
-        shutil.rmtree(folder, ignore_errors=True)
+        _clear(folder)
+
+
+def _clear(folder: Path) -> None:
+    """Remove what sweeps have written, and the folder, unless somebody keeps something else there."""
+    with contextlib.suppress(OSError):
+        for place in (folder / locks.FOLDER, folder):
+            for path in place.iterdir():
+                if _OURS.fullmatch(path.name) and stat.S_ISREG(path.lstat().st_mode):
+                    path.unlink(missing_ok=True)
+            place.rmdir()
 
 
 def _others(folder: Path, own: str) -> bool:

@@ -5,6 +5,7 @@ It may be taken after any step, and gone on from with any number of processes.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Protocol
 
 import torch
@@ -85,7 +86,14 @@ def training_state(trainer: Advancing) -> dict[str, Any]:
 
 
 def restore(trainer: Advancing, state: dict[str, Any]) -> None:
-    """Bring a trainer that has not begun to where a :func:`state` was taken."""
+    """Bring a trainer that has not begun to where a :func:`state` was taken.
+
+    Raises
+    ------
+    ValueError
+        For a state that no run of this config can be in: nobody vouches for the numbers in a file.
+    """
+    _require_possible(trainer, state)
     trainer.set_stage_ends(tuple(state["stage_ends"]))
     # Through the stages before it: what they put in the place of the classifier is part of the network.
     for index in range(state["stage"] + 1):
@@ -111,3 +119,28 @@ def restore(trainer: Advancing, state: dict[str, Any]) -> None:
     if (current := state["current"]) is not None:
         shares, classes = trainer.shares, trainer.splits.num_classes
         trainer.current = Epoch(shares, classes, trainer.device, current)
+
+
+def _require_possible(trainer: Advancing, state: dict[str, Any]) -> None:
+    epochs, stages = trainer.config.epochs, len(trainer.config.stages)
+    epoch, ends, current = state["epoch"], state["stage_ends"], state["current"]
+    bounds = [0, *ends, epochs]
+    possible = {
+        "epoch": _is_within(epoch, 0, epochs),
+        "stage": _is_within(state["stage"], 0, stages - 1),
+        "stage_ends": len(ends) == stages - 1
+        and all(_is_within(end, 0, epochs) for end in ends)
+        and bounds == sorted(bounds),
+        "history": len(state["history"]) == epoch,
+        "confidence": len(state["confidence"]) == epoch,
+        "seconds": 0 <= float(state["seconds"]) < math.inf,
+        "current": current is None or _is_within(current["step"], 0, trainer.shares.steps),
+    }
+    for name, holds in possible.items():
+        if not holds:
+            value = "" if name in ("history", "confidence", "current") else f" {state[name]!r}"
+            raise ValueError(f"its {name}{value} cannot be in a run of {epochs} epochs")
+
+
+def _is_within(value: Any, low: int, high: int) -> bool:
+    return type(value) is int and low <= value <= high

@@ -9,15 +9,17 @@ What is exchanged here lies on the CPU and goes through gloo. Gradients are left
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import datetime
 import os
 import signal
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 import torch
@@ -301,6 +303,20 @@ def meet(store: dist.Store, rank: int, size: int) -> str:
                 return proposal
         time.sleep(POLL_S)
     raise RunError(f"Process {rank} met no group within {TIMEOUT}.")
+
+
+def leave(status: int) -> NoReturn:
+    """End this process of a group, at once, once everything has been said and written.
+
+    Threads of torch (of gloo, of a store) may outlive the interpreter. If they meet the destructors that
+    run after it, the process aborts ("terminate called without an active exception"), and torchrun takes a
+    finished run for a failed one. So that nothing runs after it, there is no such end.
+    """
+    atexit._run_exitfuncs()  # logs are written, children are told
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # nobody listens any more
+            stream.flush()
+    os._exit(status)
 
 
 class Stopped(BaseException):

@@ -250,3 +250,28 @@ def test_an_image_that_is_damaged_stops_all_processes_with_its_name(miniature, t
         assert path.name in told
     failed = json.loads((tmp_path / "runs" / config.run_id / "failed.json").read_text())
     assert path.name in failed["error"]
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_what_torch_does_at_the_end_of_the_interpreter_fails_no_finished_run(epochs, tmp_path):
+    """Its threads may abort the process then, with status -6, which torchrun takes for a failed run.
+
+    Here every process is made to abort there. An error keeps its status.
+    """
+    fields = {"dataset": "digits", "epochs": epochs, "batch_size": 64, "micro_batch_size": 16}
+    config = RunConfig(
+        **fields | ({"learning_rate": 1e30, "warmup_epochs": 0} if epochs > 1 else {})
+    )
+    file = tmp_path / "config.json"
+    file.write_text(config.to_json())
+    where = ("--runs-root", tmp_path / "runs", "--device", "cpu", "--quiet")
+    status, said = run("abort_at_the_end", "--config", file, *where)
+    assert "Signal 6" not in said
+    assert "exitcode: -6" not in said
+    if epochs == 1:
+        assert status == 0, said
+        assert "Test metrics" in said, "everything was said before"
+        assert Run(tmp_path / "runs" / config.run_id).verify()
+    else:
+        assert status == 1, said
+        assert "loss became nan" in said

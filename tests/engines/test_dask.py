@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import threading
+import urllib.error
+import urllib.request
 
 import numpy as np
 import pandas as pd
 import pytest
-from distributed import LocalCluster
+from distributed import Client, LocalCluster, Security
+from distributed.core import connect
 
 from hml_core import engines, recipes, trainer
 from hml_core.config import RunConfig, grid
@@ -51,6 +55,66 @@ def test_processes_of_this_machine_give_the_serial_frame_to_the_bit(tmp_path, se
     for run_id in frame["run_id"]:
         ours, theirs = (Run(tmp_path / e / run_id).predictions[0] for e in ("serial", "dask"))
         assert np.array_equal(ours, theirs)
+
+
+def strangers_attempts(address: str) -> list[str]:
+    """How each way fails by which somebody without our certificate may try to speak to that address."""
+    port = address.rpartition(":")[2]
+    failures = []
+    for given, security in (
+        (f"tcp://127.0.0.1:{port}", Security()),
+        (address, Security.temporary()),  # a certificate of his own
+    ):
+        options = security.get_connection_args("client")
+        with pytest.raises((OSError, TimeoutError)) as failure:
+            asyncio.run(connect(given, timeout=1, **options))
+        failures.append(type(failure.value).__name__)
+    return failures
+
+
+def test_a_stranger_without_our_certificate_runs_no_code_while_a_sweep_runs(
+    tmp_path, monkeypatch, capfd
+):
+    plain, seen, pages = dask.submit, {}, []
+
+    def attacked(client, configs, place, resources, *rest):
+        ours = client.run(os.getpid)  # who has the certificate can
+        addresses = [client.scheduler.address, *ours]
+        addresses += [w["nanny"] for w in client.scheduler_info(n_workers=-1)["workers"].values()]
+        for address in addresses:
+            assert address.startswith("tls://127.0.0.1:")
+            seen[address] = strangers_attempts(address)
+        stranger = {"timeout": 1, "set_as_default": False}
+        for security in (None, Security.temporary()):
+            with pytest.raises((OSError, TypeError, TimeoutError)):
+                Client(client.scheduler.address, security=security, **stranger)
+        port = client.scheduler_info()["services"].get("dashboard")
+        for path in ("", "status", "info/main/workers.html", "json/counts.json", "metrics"):
+            with pytest.raises(urllib.error.HTTPError, match="404"):
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=5)
+            pages.append(path)
+        yield from plain(client, configs, place, resources, *rest)
+
+    monkeypatch.setattr(dask, "submit", attacked)
+    frame = engines.sweep(
+        configs()[:2], engine="dask", runs_root=tmp_path, progress=False, threads=1
+    )
+    assert (frame["status"] == "done").all()
+    assert len(seen) >= 3, "scheduler, worker and its nanny"
+    assert len(pages) == 5
+
+
+def test_a_package_that_is_missing_is_named_before_anything_starts(tmp_path, monkeypatch):
+    real = engines.importlib.util.find_spec
+    monkeypatch.setattr(
+        engines.importlib.util,
+        "find_spec",
+        lambda name: None if name == "cryptography" else real(name),
+    )
+    for name in ("dask", "slurm"):
+        with pytest.raises(ConfigError, match=r"needs cryptography, .* 'hml-core\[cluster\]'"):
+            engines.sweep(configs(), engine=name, runs_root=tmp_path)
+    engines.check("dask:tcp://127.0.0.1:9")  # makes no certificates
 
 
 def test_what_is_finished_starts_no_cluster(tmp_path, serial, monkeypatch):

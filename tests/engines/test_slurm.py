@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 
+import dask
 import pandas as pd
 import pytest
 import yaml
@@ -13,12 +14,14 @@ from click.testing import CliRunner
 from hml_core import engines
 from hml_core.config import grid
 from hml_core.engines import slurm
-from hml_core.errors import ConfigError
+from hml_core.engines.dask import SETTINGS
+from hml_core.errors import ConfigError, RunError
 from hml_core.system import yaml_files
 from hml_lab import notebooks
 from hml_lab.cli import main
 from tests.engines import helpers
 from tests.engines.helpers import REPOSITORY, configs
+from tests.engines.test_dask import strangers_attempts
 
 EXAMPLE = REPOSITORY / "notebooks" / "batches" / "slurm.yaml"
 TABLE = REPOSITORY / "notebooks" / "02_cifar_lt.ipynb"
@@ -35,14 +38,16 @@ GOLDEN = """\
 #SBATCH -t 04:00:00
 #SBATCH --gres=gpu:1
 
-PYTHON -m distributed.cli.dask_worker tcp://SCHEDULER --name dummy-name --nthreads 1 \
---memory-limit 29.80GiB --nanny --death-timeout 60 --resources GPU=1
+PYTHON -m distributed.cli.dask_worker tls://SCHEDULER --name dummy-name --nthreads 1 \
+--memory-limit 29.80GiB --nanny --death-timeout 60 --no-dashboard --dashboard-address 127.0.0.1:0 \
+--resources GPU=1 --protocol tls:// --tls-ca-file FILE --tls-cert FILE --tls-key FILE
 """
 
 
 def normalised(script: str) -> str:
     script = script.replace(sys.executable, "PYTHON")
-    return re.sub(r"tcp://[\d.]+:\d+", "tcp://SCHEDULER", script).strip() + "\n"
+    script = re.sub(r"(--tls-[a-z-]+) /\S+", r"\1 FILE", script)
+    return re.sub(r"tls://[\d.]+:\d+", "tls://SCHEDULER", script).strip() + "\n"
 
 
 def test_the_job_script_is_the_one_we_expect():
@@ -72,6 +77,7 @@ def test_a_dry_run_prints_runs_and_script_and_submits_nothing(tmp_path, monkeypa
         ({"cores": None, "memory": None}, "lacks cores, memory"),
         ({"partition": "gpu"}, r"do not exist or are not its to set: partition. .*queue"),
         ({"processes": 4}, "not its to set: processes"),
+        ({"security": True, "protocol": "tcp://"}, "not its to set: protocol, security"),
         ({"jobs": 0}, "`jobs` in .* to be a whole number ≥ 1, got 0"),
         ({"jobs": "many"}, "`jobs` in .* got 'many'"),
         ({"gpus": 2}, "`gpus` in .* to be 0 or 1, got 2"),
@@ -110,6 +116,66 @@ def test_a_sweep_over_jobs_gives_the_serial_frame(tmp_path, monkeypatch):
     serial = engines.sweep(configs(), runs_root=tmp_path / "serial", progress=False)
     pd.testing.assert_frame_equal(serial.drop(columns="seconds"), frame.drop(columns="seconds"))
     assert list((tmp_path / "bin").glob("job.*.log")), "no job ran"
+
+
+REFUSED = (
+    "sbatch: error: Batch job submission failed: Invalid account or account/partition combination"
+)
+
+
+@pytest.mark.parametrize(
+    ("sbatch", "reason"),
+    [
+        (None, r"no command 'sbatch' here; expected a login node"),
+        (f"echo '{REFUSED}' >&2; exit 1", "Batch job submission failed: Invalid account"),
+        ("echo 'Welcome to the cluster'", "Could not parse job id"),
+        ("exec sleep 600", r"'sbatch.*' did not answer within 1 seconds"),
+    ],
+)
+def test_slurm_that_takes_no_job_is_told_with_its_reason(sbatch, reason, tmp_path, monkeypatch):
+    path = helpers.pretend_slurm(tmp_path, monkeypatch)
+    monkeypatch.setattr(slurm, "PAUSE_S", 0.0)
+    if sbatch is not None and "sleep" in sbatch:
+        monkeypatch.setattr(slurm, "SUBMIT_TIMEOUT_S", 1.0)
+        monkeypatch.setattr(slurm, "ATTEMPTS", 1)
+    command = tmp_path / "bin" / "sbatch"
+    command.unlink()
+    if sbatch is not None:
+        command.write_text(f"#!/bin/sh\n{sbatch}\n")
+        command.chmod(0o755)
+    with pytest.raises(RunError, match=f"Slurm takes no job: .*{reason}"):
+        engines.sweep(
+            configs(), engine=f"slurm:{path}", runs_root=tmp_path / "runs", progress=False
+        )
+    assert not list((tmp_path / "runs").glob(".slurm-*")), "the key is gone with the sweep"
+
+
+def test_a_refusal_counts_only_while_no_job_is_left():
+    submissions = slurm.Submissions()
+    assert submissions.hopeless() is None, "nothing has been submitted yet"
+    submissions.refusal = "the limit of jobs is reached."
+    assert "the limit of jobs is reached" in submissions.hopeless()
+    submissions.alive.add(1)
+    assert submissions.hopeless() is None, "another one may still train everything"
+
+
+def test_nobody_without_the_certificate_speaks_to_the_scheduler(tmp_path, monkeypatch):
+    """It listens at one address, and its key is its owner's alone."""
+    options = slurm.read(helpers.pretend_slurm(tmp_path, monkeypatch))
+    shared = tmp_path / "shared"
+    shared.mkdir(mode=0o700)
+    with dask.config.set(SETTINGS), slurm.make_cluster(options, shared) as made:
+        assert made.scheduler.address.startswith("tls://127.0.0.1:")
+        assert not [at for at in made.scheduler.listeners if "0.0.0.0" in at.listen_address]
+        assert made.scheduler.http_server.address == "127.0.0.1"
+        assert len(strangers_attempts(made.scheduler.address)) == 2
+        files = list(shared.iterdir())
+        assert len(files) == 3
+        assert {path.stat().st_mode & 0o077 for path in files} == {0}
+    without = {name: value for name, value in options.items() if name != "interface"}
+    with slurm.make_cluster(without, tmp_path) as made:
+        (listener,) = made.scheduler.listeners
+        assert "0.0.0.0" not in listener.listen_address
 
 
 def test_the_sweep_file_of_the_readme_holds_the_runs_of_the_notebook():
