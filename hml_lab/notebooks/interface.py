@@ -88,7 +88,7 @@ def from_here(given: Mapping[str, Any]) -> dict[str, Any]:
 def _from_here(name: str, value: Any) -> Any:
     if not isinstance(value, str) or not value:
         return value
-    if name.endswith("_root") or (name == "weights" and Path(value).expanduser().is_file()):
+    if name.endswith("_root") or (name == "weights" and os.path.isfile(os.path.expanduser(value))):
         return os.path.abspath(os.path.expanduser(value))
     if value.startswith("slurm:"):
         return f"slurm:{os.path.abspath(os.path.expanduser(value.removeprefix('slurm:')))}"
@@ -126,7 +126,7 @@ def _check_values(notebook: Path, values: Mapping[str, Any]) -> None:
             exec(compile(source, f"<{notebook.name}>", "exec"), namespace)
     except HmlError as error:
         raise ParameterError(str(error)) from error
-    except Exception:
+    except (Exception, SystemExit):
         # A fault of the cell rather than of a value: the executed notebook shows it with its traceback.
         return
 

@@ -11,7 +11,7 @@ import nbformat
 import pytest
 
 from hml_core.errors import ConfigError, RunError
-from hml_lab.notebooks import execution
+from hml_lab.notebooks import kernels as kernels_of_notebooks
 from hml_lab.notebooks.execution import execute, is_done, record_of
 from tests.notebooks.helpers import make
 
@@ -23,7 +23,7 @@ def run(path: Path, given: dict | None = None, **options) -> Path:
 @pytest.fixture
 def kernels(monkeypatch):
     """The kernels that are started; the first ``kernels.broken`` of them die at once."""
-    real = execution._kernel_manager
+    real = kernels_of_notebooks.manager
 
     class Kernels(list):
         broken = 0
@@ -40,7 +40,7 @@ def kernels(monkeypatch):
 
         return Manager
 
-    monkeypatch.setattr(execution, "_kernel_manager", kernel_manager)
+    monkeypatch.setattr(kernels_of_notebooks, "manager", kernel_manager)
     return started
 
 
@@ -146,7 +146,7 @@ def test_a_notebook_does_not_overwrite_itself(tmp_path):
     path = make(tmp_path, "x = 1  # a number")
     with pytest.raises(ConfigError, match="would overwrite"):
         execute(path, {}, path)
-    with pytest.raises(ConfigError, match="is a folder"):
+    with pytest.raises(ConfigError, match="a folder"):
         execute(path, {}, tmp_path)
     assert nbformat.read(path, 4).cells[0].source == "x = 1  # a number"
 
