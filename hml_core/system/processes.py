@@ -17,13 +17,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 LOOK_S = 1.0  # how often a guard looks for its parent, should no signal tell
 REAP_S = 0.02  # and for what is left, while it ends everything
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _STOPPING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+_first: list[Callable[[], None]] = []  # what an interruption does before it is raised
 
 
 class Interrupted(KeyboardInterrupt):
@@ -77,6 +79,8 @@ def interruptible() -> Iterator[None]:
 
     def interrupt(number: int, frame: Any) -> None:
         if os.getpid() == owner:
+            for action in _first:
+                action()
             raise Interrupted(number)
         if callable(before[number]):
             before[number](number, frame)
@@ -94,6 +98,16 @@ def interruptible() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def first_on_interrupt(action: Callable[[], None]) -> Iterator[None]:
+    """Inside the block, call ``action`` before a signal raises :class:`Interrupted`."""
+    _first.append(action)
+    try:
+        yield
+    finally:
+        _first.remove(action)
 
 
 def guarded(command: Sequence[str], grace: float) -> list[str]:

@@ -94,22 +94,29 @@ def home() -> Path | None:
 
 @contextmanager
 def time_limit(timeout: float | None, managers: list[Any]) -> Iterator[threading.Event]:
-    """End the kernels and what they started after ``timeout`` seconds; the event says that it happened."""
+    """End the kernels and what they started after ``timeout`` seconds; the event says that it happened.
+
+    A signal ends them, too, at once: left to itself, nbclient would wait for the cell to end.
+    """
     time_is_up = threading.Event()
 
-    def end() -> None:
+    def end_in_time() -> None:
         time_is_up.set()
+        end()
+
+    def end() -> None:
         for manager in managers:
             process = getattr(manager.provisioner, "process", None)
             if process is not None:
                 with suppress(OSError):
                     process.terminate()
 
-    timer = threading.Timer(timeout or 0, end)
+    timer = threading.Timer(timeout or 0, end_in_time)
     timer.daemon = True
     if timeout is not None:
         timer.start()
     try:
-        yield time_is_up
+        with processes.first_on_interrupt(end):
+            yield time_is_up
     finally:
         timer.cancel()
