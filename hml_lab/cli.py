@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,22 @@ import click
 from data_prep.cli import prepare
 from hml_core import __version__
 from hml_core.errors import HmlError
-from hml_core.system import yaml_files
+from hml_core.system import files, processes, yaml_files
 from hml_lab.run_records import runs
 from hml_lab.train import train
 
 
 class _Group(click.Group):
-    """Shows an error of ours as one message instead of a traceback."""
+    """Shows an error of ours as one message instead of a traceback; a signal's exit status is 128 + it."""
 
     def invoke(self, context: click.Context) -> Any:
         try:
-            return super().invoke(context)
+            with processes.interruptible():
+                return super().invoke(context)
+        except KeyboardInterrupt as error:
+            with contextlib.suppress(OSError):  # after SIGHUP the terminal is gone
+                click.echo(f"Interrupted: {error or 'stopped by SIGINT'}.", err=True)
+            raise SystemExit(processes.exit_status(error)) from error
         except HmlError as error:
             raise click.ClickException(str(error)) from error
         except ModuleNotFoundError as error:
@@ -71,7 +77,9 @@ def main() -> None:
     metavar="FILE_OR_MODULE",
     help="One's own methods: the notebook's parameter `imports`.",
 )
-@click.option("--timeout", type=float, metavar="SECONDS", help="Stop it after this time.")
+@click.option(
+    "--timeout", type=float, metavar="SECONDS", help="Stop it, and all it started, after this time."
+)
 def run(
     notebook: Path,
     pairs: tuple,
@@ -106,9 +114,11 @@ def run(
 def batch(file: Path, jobs: int, resume: bool, dry_run: bool) -> None:
     """Execute the notebooks of FILE (YAML), each in its own process, and sum up how they went.
 
-    The exit status is 1 if any failed. The summary also lies beside the executed notebooks.
+    The exit status is 1 if any failed, 128 + its number after a signal. The summary also lies beside the
+    executed notebooks.
     """
     from hml_lab.notebooks import batch as batches
+    from hml_lab.notebooks import outputs
 
     planned = batches.read(file)
     if dry_run:
@@ -116,14 +126,15 @@ def batch(file: Path, jobs: int, resume: bool, dry_run: bool) -> None:
             given = ", ".join(f"{name}={value!r}" for name, value in job.parameters.items())
             click.echo(f"{job.output}  ←  {job.notebook}  {given}")
         return
+    summary = planned[0].output.parent / f"{file.stem}_summary.csv"
+    outputs.require_plain(summary, "the summary")
     frame = batches.run(planned, parallel=jobs, resume=resume)
     width = max(map(len, frame["output"]))
     for row in frame.itertuples():
         click.echo(f"{row.status:<12}{row.seconds:>9.1f} s  {row.output:<{width}}  {row.message}")
-    summary = planned[0].output.parent / f"{file.stem}_summary.csv"
-    frame.to_csv(summary, index=False)
+    files.write_atomically(summary, frame.to_csv(index=False))
     click.echo(f"Summary: {summary}")
-    if not frame["status"].isin(["done", "done before"]).all():
+    if not frame["status"].isin(batches.GOOD).all():
         raise SystemExit(1)
 
 

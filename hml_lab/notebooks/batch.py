@@ -22,7 +22,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -36,13 +35,15 @@ from typing import Any
 import pandas as pd
 
 from hml_core.errors import ConfigError
-from hml_core.system import devices, files, yaml_files
+from hml_core.system import devices, processes, yaml_files
 from hml_core.system.progress import Progress
+from hml_lab.notebooks import outputs
 from hml_lab.notebooks.execution import is_done, record_of
 from hml_lab.notebooks.interface import check_parameters, from_here
 
+GOOD = ("done", "done before")
 JOB_KEYS = {"notebook", "parameters", "grid", "output", "timeout"}
-# After its time limit a notebook's process may take this long to write down what it has.
+# After its time limit, or SIGTERM, a notebook's process may take this long to write down what it has.
 GRACE_S = 30.0
 
 
@@ -172,6 +173,8 @@ def run(
 ) -> pd.DataFrame:
     """Execute the jobs, ``parallel`` at a time; one that fails does not stop the others.
 
+    The processes of the jobs, and all that they start, end with this one, however it ends.
+
     Parameters
     ----------
     jobs : sequence of Job
@@ -183,67 +186,60 @@ def run(
     Returns
     -------
     pandas.DataFrame
-        A row for every job: ``output``, ``status`` ("done", "done before", "failed", "timed out"),
-        ``seconds``, ``message``.
+        A row for every job: ``output``, ``status`` ("done", "done before", "failed", "timed out",
+        "stopped"), ``seconds``, ``message``.
     """
     if parallel < 1:
         raise ConfigError(f"Expected at least one job at a time, got {parallel}.")
-    for folder in {job.output.parent for job in jobs}:
-        files.require_writable(folder)
+    for job in jobs:
+        outputs.require_place(job.output, "`output`")
+        outputs.require_plain(job.log, "the log")
     rows: dict[int, dict[str, Any]] = {}
-    processes: dict[int, subprocess.Popen] = {}
+    working: dict[int, subprocess.Popen] = {}
     cores = max(devices.usable_cores() // parallel, 1)
     with (
         Progress(len(jobs), "notebooks", enabled=progress, unit="notebooks") as bar,
         ThreadPoolExecutor(parallel) as pool,
     ):
         started = {
-            pool.submit(_one, number, job, resume, cores, processes): number
+            pool.submit(_one, number, job, resume, cores, working): number
             for number, job in enumerate(jobs)
         }
         try:
             for future in as_completed(started):
                 row = rows[started[future]] = future.result()
-                if row["status"] in ("failed", "timed out"):
+                if row["status"] not in GOOD:
                     bar.message(f"{row['output']} {row['status']}: {row['message']}")
                 bar.update(Path(row["output"]).name)
         except KeyboardInterrupt:
             for future in started:
                 future.cancel()
-            for process in list(processes.values()):
-                process.send_signal(signal.SIGINT)
-            bar.message("Interrupted: the same command with --resume goes on from there.")
+            for process in list(working.values()):
+                process.terminate()
+            with contextlib.suppress(OSError):  # after SIGHUP the terminal is gone
+                bar.message("Interrupted: the same command with --resume goes on from there.")
             raise
     return pd.DataFrame([rows[number] for number in sorted(rows)])
 
 
 def _one(
-    number: int, job: Job, resume: bool, cores: int, processes: dict[int, subprocess.Popen]
+    number: int, job: Job, resume: bool, cores: int, working: dict[int, subprocess.Popen]
 ) -> dict[str, Any]:
     row = {"output": str(job.output), "status": "done before", "seconds": 0.0, "message": ""}
     if resume and is_done(job.notebook, job.parameters, job.output):
         return row
-    began = time.perf_counter()
+    began, before = time.perf_counter(), _version(job.output)
     environment = {**os.environ, "HML_HEADLESS": "1"}
     environment.setdefault("OMP_NUM_THREADS", str(cores))
     with tempfile.TemporaryDirectory() as folder, job.log.open("wb") as log:
         given = Path(folder) / "parameters.yaml"
         given.write_text(yaml_files.text(job.parameters), encoding="utf-8")
-        command = [
-            sys.executable,
-            "-m",
-            "hml_core",
-            "run",
-            job.notebook,
-            "-f",
-            given,
-            "-o",
-            job.output,
-        ]
+        options = ["-f", given, "-o", job.output]
         if job.timeout is not None:
-            command += ["--timeout", job.timeout]
-        process = processes[number] = subprocess.Popen(
-            [str(part) for part in command],
+            options += ["--timeout", job.timeout]
+        command = [sys.executable, "-m", "hml_core", "run", job.notebook, *options]
+        process = working[number] = subprocess.Popen(
+            processes.guarded([str(part) for part in command], GRACE_S),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -252,19 +248,35 @@ def _one(
         )
         try:
             process.wait(None if job.timeout is None else job.timeout + GRACE_S)
-        except subprocess.TimeoutExpired:  # it does not even die by itself
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+        except subprocess.TimeoutExpired:  # it does not even end by itself
+            process.terminate()
             process.wait()
         finally:
-            processes.pop(number)
+            working.pop(number)
     row["seconds"] = round(time.perf_counter() - began, 1)
-    record = record_of(job.output) or {"status": "failed"}
-    row["status"] = record["status"]
-    if process.returncode != 0:
-        row["status"] = "failed" if record["status"] == "done" else record["status"]
+    row["status"] = _status(job, process.returncode, before)
+    if row["status"] != "done":
         row["message"] = _message(job.log, process.returncode)
     return row
+
+
+def _version(path: Path) -> tuple[int, int] | None:
+    """What tells a file from one that took its place."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
+def _status(job: Job, code: int, before: tuple[int, int] | None) -> str:
+    """How a job ended: "done" if its process says so and the notebook there is whole and this job's."""
+    if code == 0:
+        return "done" if is_done(job.notebook, job.parameters, job.output) else "failed"
+    if _version(job.output) == before:  # an older result tells nothing about this job
+        return "failed"
+    told = (record_of(job.output) or {}).get("status", "failed")
+    return "failed" if told == "done" else told
 
 
 def _message(log: Path, code: int) -> str:
@@ -273,6 +285,8 @@ def _message(log: Path, code: int) -> str:
     last = next(
         (n for n, line in reversed(list(enumerate(lines))) if line.startswith("Error: ")), None
     )
-    if last is None:
-        return " ".join(lines[-1:]) or f"its process ended with status {code}"
-    return lines[last].removeprefix("Error: ")
+    if last is not None:
+        return lines[last].removeprefix("Error: ")
+    if name := processes.died_of(code):
+        return f"its process was ended by {name}"
+    return " ".join(lines[-1:]) or f"its process ended with status {code}"

@@ -1,23 +1,21 @@
 """Headless execution of one notebook: a kernel of its own, a time limit, a record of what was done.
 
-An executed notebook carries under ``metadata["hml_core"]`` its status ("done", "failed", "timed out"),
-parameters, the SHA-256 of its source, versions, git commit, start and duration, and names no absolute
-path of the machine that executed it.
+An executed notebook carries under ``metadata["hml_core"]`` its status ("done", "failed", "timed out",
+"stopped"), parameters, the SHA-256 of its source, versions, git commit, start and duration, and names no
+absolute path of the machine that executed it. It is "done" if every cell was executed to its end.
 """
 
 from __future__ import annotations
 
 import datetime
+import errno
 import json
 import os
 import re
 import sys
-import tempfile
-import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ from hml_core.errors import ConfigError, RunError
 from hml_core.runs import environment
 from hml_core.system import files
 from hml_lab import places
+from hml_lab.notebooks import kernels, outputs
 from hml_lab.notebooks.interface import ParameterError, check_parameters, from_here
 
 STARTUP_TIMEOUT_S = 60
@@ -50,7 +49,8 @@ def execute(
 ) -> Path:
     """Execute a notebook headlessly, in its own folder, into ``output``.
 
-    A kernel that fails to start is started a second time; nothing else is tried twice.
+    A kernel that fails to start is started a second time; nothing else is tried twice. The kernel and all
+    that it starts end with the notebook, with the time limit, and with this process, however that ends.
 
     Parameters
     ----------
@@ -58,12 +58,13 @@ def execute(
     given : mapping
         Parameters; checked before anything is started. Relative paths mean the current folder.
     output : path
-        Default ``my_results/notebooks/<name>.ipynb`` of the notebook's checkout. After a failure it holds
-        what was executed.
+        Default ``my_results/notebooks/<name>.ipynb`` of the notebook's checkout. It is written beside and
+        renamed in the end: until then an older result stays there. After a failure it holds what was
+        executed; after SIGINT, SIGTERM or SIGHUP, too, unless it held a notebook that was done.
     show_progress : bool
         Count the cells.
     timeout : float, optional
-        Seconds after which the kernel is killed.
+        Seconds after which the kernel and what it started are ended.
 
     Returns
     -------
@@ -74,13 +75,19 @@ def execute(
     ------
     ParameterError
         Before the kernel starts.
+    ConfigError
+        For an output that is no plain file of this machine.
+    RunBusyError
+        Where another process is executing into ``output``.
     RunError
         With the failed cell's message, or that the time was up.
     """
     notebook, given = Path(notebook), from_here(given or {})
     check_parameters(notebook, given)
     output = Path(output or default_output(notebook))
-    _check_output(notebook, output)
+    if os.path.realpath(output) == os.path.realpath(notebook):
+        raise ParameterError(f"The output would overwrite the notebook {str(notebook)!r} itself.")
+    outputs.require_place(output, "the output")
     if timeout is not None and not timeout > 0:
         raise ConfigError(f"Expected `timeout` to be a number of seconds > 0, got {timeout!r}.")
     record = {
@@ -90,30 +97,26 @@ def execute(
         "versions": environment.versions(),
         "git_commit": environment.git_commit(),
     }
-    output.unlink(missing_ok=True)  # an older result must not be taken for this one's
-    began = time.perf_counter()
-    status = "failed"
-    try:
+    with outputs.claimed(output) as partial:
+        began = time.perf_counter()
+        status = "failed"
         try:
-            _execute_once(notebook, given, output, show_progress, timeout)
-        except _KernelNotStarted as error:
-            warnings.warn(f"The kernel did not start ({error}); trying once more.", stacklevel=2)
-            _execute_once(notebook, given, output, show_progress, timeout)
-        status = "done"
-    except _KernelNotStarted as error:
-        raise RunError(
-            f"{notebook.name} was not executed: its kernel did not start ({error})."
-        ) from error
-    except _TimedOut as error:
-        status = "timed out"
-        raise RunError(
-            f"{notebook.name} was stopped: it was not done after {timeout:g} s. The executed part lies "
-            f"in {output}."
-        ) from error
-    finally:
-        if output.exists():
+            _execute(notebook, given, partial, output, show_progress, timeout)
+            status = outputs.DONE
+        except _TimedOut as error:
+            status = "timed out"
+            raise RunError(
+                f"{notebook.name} was stopped: it was not done after {timeout:g} s. The executed part "
+                f"lies in {output}."
+            ) from error
+        except KeyboardInterrupt:
+            status = "stopped"
+            raise
+        finally:
             seconds = round(time.perf_counter() - began, 1)
-            _finish(output, {"status": status, "seconds": seconds, **record}, notebook.parent)
+            _keep(
+                partial, output, {"status": status, "seconds": seconds, **record}, notebook.parent
+            )
     return output
 
 
@@ -123,20 +126,39 @@ def default_output(notebook: str | Path) -> Path:
     return root / places.RESULTS / "notebooks" / Path(notebook).name
 
 
-def _check_output(notebook: Path, output: Path) -> None:
-    if output.resolve() == notebook.resolve():
-        raise ParameterError(f"The output would overwrite the notebook {str(notebook)!r} itself.")
-    if output.is_dir():
-        raise ParameterError(f"The output {str(output)!r} is a folder: expected a file name.")
+def _execute(
+    notebook: Path,
+    given: Mapping[str, Any],
+    partial: Path,
+    output: Path,
+    show_progress: bool,
+    timeout: float | None,
+) -> None:
+    """Execute every cell, or say why not."""
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"Cannot write {str(output)!r}: {error.strerror or error}.") from error
+        try:
+            _execute_once(notebook, given, partial, output, show_progress, timeout)
+        except _KernelNotStarted as error:
+            warnings.warn(f"The kernel did not start ({error}); trying once more.", stacklevel=3)
+            _execute_once(notebook, given, partial, output, show_progress, timeout)
+    except _KernelNotStarted as error:
+        raise RunError(
+            f"{notebook.name} was not executed: its kernel did not start ({error})."
+        ) from error
+    content = outputs.read(partial)
+    if content is None:
+        raise RunError(f"Cannot write {str(output)!r}: what was executed could not be stored.")
+    if (number := outputs.stopped_at(content)) is not None:
+        raise RunError(
+            f"Cell {number} of {notebook.name} was not executed to its end: the notebook was left there "
+            f"(SystemExit). What was executed lies in {output}."
+        )
 
 
 def _execute_once(
     notebook: Path,
     given: Mapping[str, Any],
+    partial: Path,
     output: Path,
     show_progress: bool,
     timeout: float | None,
@@ -149,17 +171,17 @@ def _execute_once(
 
     managers: list[Any] = []
     with (
-        tempfile.TemporaryDirectory(prefix="hml-") as sockets,
-        _headless(),
-        _time_limit(timeout, managers) as time_is_up,
+        kernels.socket_folder() as sockets,
+        kernels.environment(sockets),
+        kernels.time_limit(timeout, managers) as time_is_up,
     ):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)
-                # Relative paths: papermill records them in the executed notebook.
+                warnings.filterwarnings("ignore", r"The specified file .* does not end in one of")
                 papermill.execute_notebook(
-                    os.path.relpath(notebook),
-                    os.path.relpath(output),
+                    _for_papermill(notebook),
+                    _for_papermill(partial),
                     parameters=dict(given),
                     cwd=str(notebook.parent),
                     progress_bar=show_progress,
@@ -167,7 +189,7 @@ def _execute_once(
                     start_timeout=STARTUP_TIMEOUT_S,
                     kernel_name="python3",  # that of the running environment
                     language="python",
-                    kernel_manager_class=_kernel_manager(sockets, managers),
+                    kernel_manager_class=kernels.manager(sockets, managers),
                 )
         except PapermillExecutionError as error:
             raise RunError(
@@ -177,72 +199,29 @@ def _execute_once(
         except (OSError, ValueError, TypeError, RuntimeError) as error:
             if time_is_up.is_set():
                 raise _TimedOut from error
-            if isinstance(error, RuntimeError) and not _has_begun(output):
+            if isinstance(error, OSError) and error.errno in (
+                errno.ENOSPC,
+                errno.EDQUOT,
+                errno.EFBIG,
+            ):
+                raise RunError(f"Cannot write {str(output)!r}: {error.strerror}.") from error
+            if isinstance(error, RuntimeError) and not _has_begun(partial):
                 raise _KernelNotStarted(str(error)) from error
             # A kernel that dies, a language that papermill does not know.
             raise RunError(f"{notebook.name} could not be executed: {error}") from error
 
 
-def _has_begun(output: Path) -> bool:
+def _for_papermill(path: Path) -> str:
+    """A path as papermill takes it: relative, since it records it, and braces would name parameters."""
+    return os.path.relpath(path).replace("{", "{{").replace("}", "}}")
+
+
+def _has_begun(partial: Path) -> bool:
     """Whether a cell was handed to the kernel."""
-    try:
-        cells = nbformat.read(output, as_version=4).cells
-    except (OSError, ValueError):
-        return False
+    content = outputs.read(partial)
+    cells = [] if content is None else content.cells
     # (papermill calls every cell "completed" in the end; only the times are told truly.)
     return any(cell.metadata.get("papermill", {}).get("start_time") for cell in cells)
-
-
-def _kernel_manager(sockets: str, managers: list[Any]) -> type:
-    """A kernel manager that talks over sockets in a private folder instead of TCP ports.
-
-    Two batches can then not race for a port, and nothing listens on the network. (Left to itself,
-    jupyter_client would put the sockets of all kernels into the working folder, under one name.) Each
-    instance adds itself to ``managers``.
-    """
-    from jupyter_client import AsyncKernelManager
-
-    class SocketFileKernelManager(AsyncKernelManager):
-        def __init__(self, **options):
-            super().__init__(**{"transport": "ipc", "ip": f"{sockets}/kernel", **options})
-            managers.append(self)
-
-    return SocketFileKernelManager
-
-
-@contextmanager
-def _time_limit(timeout: float | None, managers: list[Any]) -> Iterator[threading.Event]:
-    """Kill the kernels after ``timeout`` seconds; the event says that it happened."""
-    time_is_up = threading.Event()
-
-    def kill() -> None:
-        time_is_up.set()
-        for manager in managers:
-            process = getattr(manager.provisioner, "process", None)
-            if process is not None:
-                process.kill()
-
-    timer = threading.Timer(timeout or 0, kill)
-    if timeout is not None:
-        timer.start()
-    try:
-        yield time_is_up
-    finally:
-        timer.cancel()
-
-
-@contextmanager
-def _headless() -> Iterator[None]:
-    """Tell the kernels started inside that nobody watches them (see hml_core.system.progress)."""
-    before = os.environ.get("HML_HEADLESS")
-    os.environ["HML_HEADLESS"] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["HML_HEADLESS"]
-        else:
-            os.environ["HML_HEADLESS"] = before
 
 
 # The record -------------------------------------------------------------------------------------
@@ -250,28 +229,38 @@ def _headless() -> Iterator[None]:
 
 def record_of(executed: str | Path) -> dict[str, Any] | None:
     """What :func:`execute` recorded in an executed notebook; None where it did not end."""
-    try:
-        return dict(nbformat.read(executed, as_version=4).metadata["hml_core"])
-    except Exception:  # no notebook, no record: nbformat raises its validators' own errors
-        return None
+    content = outputs.read(executed)
+    return (outputs.record(content) or None) if content is not None else None
 
 
 def is_done(notebook: str | Path, given: Mapping[str, Any], executed: str | Path) -> bool:
     """Whether ``executed`` is the whole result of this notebook with these parameters."""
-    record, given = record_of(executed), from_here(given)
-    if record is None or record["status"] != "done" or not Path(notebook).is_file():
+    content, given = outputs.read(executed), from_here(given)
+    if content is None or not Path(notebook).is_file():
+        return False
+    record = outputs.record(content)
+    if not record or outputs.status(content) != outputs.DONE:
         return False
     as_recorded = _without_machine(json.dumps(dict(given)), given, Path(notebook).parent)
-    return record["sha256"] == files.sha256(notebook) and record["parameters"] == json.loads(
+    return record.get("sha256") == files.sha256(notebook) and record["parameters"] == json.loads(
         as_recorded
     )
 
 
-def _finish(output: Path, record: dict[str, Any], folder: Path) -> None:
-    content = nbformat.read(output, as_version=4)
-    content.metadata["hml_core"] = record
-    text = nbformat.writes(content)
-    files.write_atomically(output, _without_machine(text, record["parameters"], folder) + "\n")
+def _keep(partial: Path, output: Path, record: dict[str, Any], folder: Path) -> None:
+    """Put what was executed, with its record, in the place of ``output``.
+
+    Where that cannot be written, the older result is still there and ``partial`` holds what was executed.
+    """
+    content = outputs.read(partial)
+    older = outputs.read(output) if record["status"] == "stopped" else None
+    if content is not None and (older is None or outputs.status(older) != outputs.DONE):
+        content.metadata.setdefault("papermill", {})["output_path"] = os.path.relpath(output)
+        content.metadata["hml_core"] = record
+        text = _without_machine(nbformat.writes(content), record["parameters"], folder)
+        outputs.require_plain(output, "the output")
+        files.write_atomically(output, text + "\n")
+    partial.unlink(missing_ok=True)
 
 
 def _without_machine(text: str, given: Mapping[str, Any], folder: Path) -> str:
@@ -285,8 +274,9 @@ def _without_machine(text: str, given: Mapping[str, Any], folder: Path) -> str:
         str(places.checkout(folder)): ".",
         sys.prefix: "<environment>",
         sys.base_prefix: "<python>",
-        str(Path.home()): "~",
     }
+    if (home := kernels.home()) is not None:
+        names[str(home)] = "~"
     for value in given.values():
         if isinstance(value, str) and os.path.isabs(value):
             names[value.rstrip("/")] = os.path.relpath(value, folder)

@@ -25,6 +25,7 @@ from PIL import Image
 
 from hml_core.errors import ConfigError
 from hml_core.system import files
+from hml_lab.notebooks import outputs
 
 TEMPLATES = Path(__file__).parent / "templates"
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -101,10 +102,10 @@ def _page(path: Path) -> Page:
         raise ConfigError(f"There is no notebook {str(path)!r}.") from error
     except Exception as error:  # nbformat raises its validators' own errors
         raise ConfigError(f"{str(path)!r} is not a Jupyter notebook: {error}") from error
-    outputs = [output for cell in content.cells for output in cell.get("outputs", [])]
-    if not outputs:
+    shown = [output for cell in content.cells for output in cell.get("outputs", [])]
+    if not shown:
         raise ConfigError(f"{str(path)!r} was not executed: `hml run {path}` does it.")
-    record = content.metadata.get("hml_core", {})
+    record = outputs.record(content)
     title, purpose = _heading(content, path.stem)
     _describe_figures(content, title)
     body, _ = _Exporter().from_notebook_node(content)
@@ -112,20 +113,15 @@ def _page(path: Path) -> Page:
         file=f"{path.stem}.html",
         title=title,
         purpose=purpose,
-        status=record.get("status", _status(outputs)),
+        status=outputs.status(content),
         body=body,
         date=record.get("started", "")[:16].replace("T", " ") + " UTC" if record else "",
         duration=_duration(record["seconds"]) if record else "",
         commit=(record.get("git_commit") or "")[:10],
         parameters=record.get("parameters", {}),
-        key_row=_key_row(outputs),
-        thumbnail=_thumbnail(outputs),
+        key_row=_key_row(shown),
+        thumbnail=_thumbnail(shown),
     )
-
-
-def _status(outputs: list) -> str:
-    """Of a notebook that was not executed by us: whether a cell failed."""
-    return "failed" if any(o.output_type == "error" for o in outputs) else "done"
 
 
 def _duration(seconds: float) -> str:

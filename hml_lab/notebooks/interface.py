@@ -101,7 +101,7 @@ def _from_here(name: str, value: Any) -> Any:
 
 
 def _file_from_here(value: Any) -> Any:
-    if isinstance(value, str) and value and Path(value).expanduser().is_file():
+    if isinstance(value, str) and value and os.path.isfile(os.path.expanduser(value)):
         return os.path.abspath(os.path.expanduser(value))
     return value
 
@@ -137,7 +137,7 @@ def _check_values(notebook: Path, values: Mapping[str, Any]) -> None:
             exec(compile(source, f"<{notebook.name}>", "exec"), namespace)
     except HmlError as error:
         raise ParameterError(str(error)) from error
-    except Exception:
+    except (Exception, SystemExit):
         # A fault of the cell rather than of a value: the executed notebook shows it with its traceback.
         return
 

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import nbformat
@@ -16,9 +15,11 @@ import yaml
 from click.testing import CliRunner
 
 from hml_core.errors import ConfigError
+from hml_core.system import files
 from hml_lab.cli import main
-from hml_lab.notebooks import batch
+from hml_lab.notebooks import batch, execution
 from tests.notebooks.helpers import make
+from tests.test_processes import LIMIT_S, is_gone, wait_for
 
 SOURCES = (
     "value = 1  # an int\nname = ''  # a text",
@@ -125,28 +126,77 @@ def test_a_batch_ends_with_a_summary_whatever_fails_and_goes_on_with_resume(fold
     assert processes == [printed(Path(f"out/made_{value}.ipynb")) for value in (1, 2)]
 
 
-def test_an_interrupted_batch_leaves_no_process_and_goes_on(folder):
-    """Ctrl-C: the kernels end, what was done is kept, --resume does the rest."""
-    note = folder / "pid"
-    source = f"import os, time\nif value > 1:\n    open({str(note)!r}, 'w').write(str(os.getpid()))"
-    go = str(folder / "go")
-    wait = f"while value > 1 and not os.path.exists({go!r}):\n    time.sleep(0.1)"
-    make(folder, SOURCES[0], source, wait)
-    write(folder, {"output": "out", "jobs": [job(grid={"value": [1, 2]})]})
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_batch_leaves_no_process_and_says_what_was_stopped(sent, folder):
+    """Ctrl-C and kill -9: all ends that was started, and --resume does not take it for done."""
+    note = folder / "pids"
+    source = (
+        "import os, subprocess, time\n"
+        "child = subprocess.Popen(['sleep', '3600'], start_new_session=True)\n"
+        "open('new', 'w').write(f'{os.getpid()} {os.getppid()} {child.pid}')\n"
+        f"os.rename('new', {str(note)!r})"
+    )
+    make(folder, SOURCES[0], source, "time.sleep(3600)")
+    write(folder, {"output": "out", "jobs": [job(grid={"value": [2]})]})
     command = [sys.executable, "-m", "hml_core", "batch", "batch.yaml"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    deadline = time.monotonic() + 90
-    while not note.exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode != 0
-    assert "--resume goes on from there" in output
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(note.read_text()), 0)
-    (folder / "go").touch()
-    frame = batch.run(batch.read("batch.yaml"), resume=True, progress=False)
-    assert frame["status"].tolist() == ["done before", "done"]
+    wait_for(note.exists, "second cell")
+    process.send_signal(sent)
+    output, _ = process.communicate(timeout=LIMIT_S)
+    if sent == signal.SIGINT:
+        assert process.returncode == 128 + sent
+        assert "--resume goes on from there" in output
+    for number in note.read_text().split():
+        wait_for(lambda number=number: is_gone(int(number)), f"end of process {number}")
+    # The notebook's own process says how it ended before it does.
+    wait_for(lambda: execution.record_of("out/made_2.ipynb"), "record")
+    assert execution.record_of("out/made_2.ipynb")["status"] == "stopped"
+    (task,) = batch.read("batch.yaml")
+    assert not execution.is_done(task.notebook, task.parameters, task.output)
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "told"),
+    [
+        (0, "done", "done"),
+        (1, "failed", "failed"),
+        (1, "timed out", "timed out"),
+        (143, "stopped", "stopped"),
+        (137, "done", "failed"),  # killed after it had written, or the record is another's
+        (0, "failed", "failed"),
+    ],
+)
+def test_a_job_s_status_is_what_its_process_and_its_record_agree_on(code, status, told, folder):
+    (task,) = batch.read(write(folder, {"output": "out", "jobs": [job()]}))
+    task.output.parent.mkdir()
+    record = {"status": status, "seconds": 1.0, "started": "", "parameters": {}}
+    record["sha256"] = files.sha256(task.notebook)
+    content = nbformat.v4.new_notebook(metadata={"hml_core": record})
+    nbformat.write(content, task.output)
+    assert batch._status(task, code, None) == told
+    older = batch._version(task.output)
+    if code:
+        assert batch._status(task, code, older) == "failed", "what lay there before tells nothing"
+
+
+def test_a_job_that_was_killed_says_so(folder):
+    log = folder / "a.log"
+    log.write_text("Executing: 1/3\n")
+    assert batch._message(log, 137) == "its process was ended by SIGKILL"
+    log.write_text("Error: no room\nAborted\n")
+    assert batch._message(log, 137) == "no room"
+
+
+@pytest.mark.parametrize("name", ["made.ipynb", "made.log", "batch_summary.csv"])
+def test_a_batch_writes_to_plain_files_only(name, folder):
+    """A pipe would be waited for, for ever; a link replaced, or what it names overwritten."""
+    (folder / "out").mkdir()
+    os.mkfifo(folder / "out" / name)
+    write(folder, {"output": "out", "jobs": [job()]})
+    result = CliRunner().invoke(main, ["batch", "batch.yaml"])
+    assert result.exit_code == 1
+    assert "to be a plain file, got" in result.output
+    assert [path.name for path in (folder / "out").iterdir()] == [name]
 
 
 def test_the_batches_that_come_along_are_valid(repository, monkeypatch):

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import sys
-import time
+import tempfile
+import threading
 from pathlib import Path
 
 import nbformat
 import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from hml_core.errors import ConfigError, RunError
-from hml_lab.notebooks import execution
+from hml_core.errors import ConfigError, RunBusyError, RunError
+from hml_core.system import files, processes
+from hml_lab.notebooks import execution, outputs
+from hml_lab.notebooks import kernels as kernels_of_notebooks
 from hml_lab.notebooks.execution import execute, is_done, record_of
 from tests.notebooks.helpers import make
 
@@ -23,7 +29,7 @@ def run(path: Path, given: dict | None = None, **options) -> Path:
 @pytest.fixture
 def kernels(monkeypatch):
     """The kernels that are started; the first ``kernels.broken`` of them die at once."""
-    real = execution._kernel_manager
+    real = kernels_of_notebooks.manager
 
     class Kernels(list):
         broken = 0
@@ -40,7 +46,7 @@ def kernels(monkeypatch):
 
         return Manager
 
-    monkeypatch.setattr(execution, "_kernel_manager", kernel_manager)
+    monkeypatch.setattr(kernels_of_notebooks, "manager", kernel_manager)
     return started
 
 
@@ -110,18 +116,33 @@ def test_a_kernel_that_dies_in_a_cell_is_not_started_again(tmp_path, kernels):
     assert len(kernels) == 1
 
 
-def test_a_time_limit_stops_the_kernel_and_keeps_what_ran(tmp_path):
-    note = tmp_path / "pid"
-    source = f"import os, time\nopen({str(note)!r}, 'w').write(str(os.getpid()))\nprint('started')"
+def test_a_time_limit_ends_all_that_was_started_and_keeps_what_ran(tmp_path, monkeypatch):
+    """Processes in sessions of their own, too: torchrun gives each trainer one."""
+    note = tmp_path / "pids"
+    source = (
+        "import os, subprocess, time\nprint('started')\n"
+        "child = subprocess.Popen(['sleep', '3600'], start_new_session=True)\n"
+        f"open('new', 'w').write(f'{{os.getpid()}} {{child.pid}}')\nos.rename('new', {str(note)!r})"
+    )
+
+    class Timer(threading.Timer):
+        """The time is up when the notebook has come so far."""
+
+        def run(self) -> None:
+            while not note.exists() and not self.finished.wait(0.05):
+                pass
+            if not self.finished.is_set():
+                self.function()
+
     path = make(tmp_path, "x = 1  # a number", source, "time.sleep(600)")
-    began = time.monotonic()
+    monkeypatch.setattr(kernels_of_notebooks.threading, "Timer", Timer)
     with pytest.raises(
         RunError, match=r"was stopped: it was not done after 4 s\. The executed part"
     ):
         run(path, timeout=4)
-    assert time.monotonic() - began < 60
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(note.read_text()), 0)
+    for process in note.read_text().split():
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(process), 0)
     output = tmp_path / "out" / "done.ipynb"
     assert record_of(output)["status"] == "timed out"
     assert "started" in output.read_text()
@@ -146,9 +167,215 @@ def test_a_notebook_does_not_overwrite_itself(tmp_path):
     path = make(tmp_path, "x = 1  # a number")
     with pytest.raises(ConfigError, match="would overwrite"):
         execute(path, {}, path)
-    with pytest.raises(ConfigError, match="is a folder"):
+    with pytest.raises(ConfigError, match="a folder"):
         execute(path, {}, tmp_path)
     assert nbformat.read(path, 4).cells[0].source == "x = 1  # a number"
+
+
+# What is written, and when -------------------------------------------------------------------------
+
+
+def cell(source: str = "x", count: int | None = 1, *, raised: str = "", tags: tuple = ()):
+    """A cell as it is after an execution."""
+    made = new_code_cell(source, execution_count=count, metadata={"tags": list(tags)})
+    if raised:
+        made.outputs = [new_output("error", ename=raised, evalue="", traceback=[])]
+    return made
+
+
+@pytest.fixture
+def instead(monkeypatch):
+    """Executes nothing: ``instead(cells, then)`` leaves these cells, then does something."""
+
+    def change(cells, then=lambda: None):
+        def execute_once(notebook, given, partial, *_):
+            nbformat.write(new_notebook(cells=cells), partial)
+            then()
+
+        monkeypatch.setattr(execution, "_execute_once", execute_once)
+
+    return change
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_a_notebook_left_by_system_exit_is_not_done(tmp_path):
+    """papermill calls it a success where the status is 0."""
+    path = make(tmp_path, "x = 1  # a number", "raise SystemExit", "print('never')")
+    with pytest.raises(RunError, match=r"Cell 2 of made\.ipynb was not executed to its end"):
+        run(path)
+    assert record_of(tmp_path / "out" / "done.ipynb")["status"] == "failed"
+    assert not is_done(path, {}, tmp_path / "out" / "done.ipynb")
+
+
+@pytest.mark.parametrize(
+    ("cells", "number"),
+    [
+        ([cell(), cell()], None),
+        ([cell(), cell(count=None)], 2),
+        ([cell(raised="SystemExit"), cell()], 1),
+        ([cell(), cell(raised="SystemExit")], 2),
+        ([cell(raised="ValueError", tags=("raises-exception",)), cell()], None),
+        ([cell(), cell(count=None, tags=("skip-execution",)), cell(" \n", count=None)], None),
+        ([new_markdown_cell("text"), cell(count=None)], 2),
+    ],
+)
+def test_a_notebook_is_done_if_every_cell_was_executed_to_its_end(cells, number):
+    content = new_notebook(cells=cells)
+    assert outputs.stopped_at(content) == number
+    assert (outputs.status(content) == "done") == (number is None)
+    told = {"status": "done", "seconds": 1.0, "started": "", "parameters": {}}
+    content.metadata["hml_core"] = told
+    assert (outputs.status(content) == "done") == (number is None), "a record is not believed"
+
+
+@pytest.mark.parametrize("record", [3, {}, {"status": "done"}, {"status": 1, "seconds": "x"}])
+def test_a_crafted_record_is_none(record, tmp_path):
+    nbformat.write(new_notebook(cells=[], metadata={"hml_core": record}), tmp_path / "a.ipynb")
+    assert record_of(tmp_path / "a.ipynb") is None
+    assert not is_done(make(tmp_path, "x = 1  # a number"), {}, tmp_path / "a.ipynb")
+
+
+def test_an_older_result_stays_until_there_is_another(tmp_path, instead):
+    """Whatever is refused, stopped or has no room; and nothing else is left beside it."""
+    path = make(tmp_path, "x = 1  # a number")
+    instead([cell()])
+    output = run(path)
+    good = everything(output.parent)
+    with pytest.raises(ConfigError):
+        run(path, {"y": 3})
+    with outputs.claimed(output), pytest.raises(RunBusyError, match="is executing a notebook into"):
+        run(path)
+    (output.parent / ".done.ipynb.running").unlink()
+
+    def stop():
+        raise processes.Interrupted(signal.SIGTERM)
+
+    instead([cell(), cell(count=None)], stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(path, {"x": 2})
+    assert everything(output.parent) == good
+    assert is_done(path, {}, output)
+
+
+def test_what_was_executed_before_a_signal_is_kept_where_nothing_better_lies(tmp_path, instead):
+    def stop():
+        raise processes.Interrupted(signal.SIGTERM)
+
+    instead([cell(), cell(count=None)], stop)
+    path = make(tmp_path, "x = 1  # a number")
+    with pytest.raises(KeyboardInterrupt):
+        run(path)
+    assert record_of(tmp_path / "out" / "done.ipynb")["status"] == "stopped"
+    instead([cell()])
+    assert record_of(run(path))["status"] == "done", "and replaced by what is done"
+
+
+def test_a_full_disk_leaves_the_older_result(tmp_path, instead, monkeypatch):
+    path = make(tmp_path, "x = 1  # a number")
+    instead([cell()])
+    output = run(path)
+    good = output.read_bytes()
+
+    def no_room(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "_write_and_rename", no_room)
+        with pytest.raises(RunError, match="No space left on device"):
+            run(path, {"x": 2})
+    assert output.read_bytes() == good
+    partial = output.parent / ".done.ipynb.running"
+    assert outputs.stopped_at(nbformat.read(partial, 4)) is None, (
+        "hours of work are not thrown away"
+    )
+    # The disk fills up while papermill writes: half a file.
+    instead([cell()], lambda: os.truncate(partial, 20))
+    with pytest.raises(RunError, match=r"Cannot write .*could not be stored"):
+        run(path, {"x": 2})
+    assert everything(output.parent) == {"done.ipynb": good}
+
+
+def test_papermill_without_room_is_an_error_of_ours(tmp_path, monkeypatch):
+    from papermill.iorw import LocalHandler
+
+    def no_room(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(LocalHandler, "write", no_room)
+    with pytest.raises(RunError, match=r"Cannot write '.*done\.ipynb': No space left on device"):
+        run(make(tmp_path, "x = 1  # a number"))
+    assert not everything(tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", ["link", "broken link", "pipe", "device", "bucket"])
+def test_an_output_that_is_no_plain_file_is_refused_and_left_alone(kind, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    target, output = tmp_path / "target", Path("here.ipynb")
+    if kind == "link":
+        target.write_text("precious")
+    if "link" in kind:
+        output.symlink_to(target)
+    elif kind == "pipe":
+        os.mkfifo(output)
+    elif kind == "device":
+        output = Path(os.devnull)
+    else:
+        output = Path("s3://bucket/here.ipynb")
+    before = sorted(path.name for path in tmp_path.iterdir())
+    path = make(tmp_path, "x = 1  # a number")
+    with pytest.raises(ConfigError, match=r"Expected the output to be a (plain file|file of this)"):
+        execute(path, {}, output)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*before, "made.ipynb"])
+    assert kind != "link" or target.read_text() == "precious"
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_anything_starts(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match=r"Cannot write .*: (Not a directory|File exists)"):
+        execute(make(tmp_path, "x = 1  # a number"), {}, tmp_path / "file" / "x.ipynb")
+
+
+def test_what_a_killed_process_left_is_begun_anew(tmp_path, instead):
+    partial = tmp_path / "out" / ".done.ipynb.running"
+    partial.parent.mkdir()
+    partial.write_text("half a note")
+    instead([cell()])
+    assert everything(run(make(tmp_path, "x = 1  # a number")).parent).keys() == {"done.ipynb"}
+
+
+# Odd hosts -----------------------------------------------------------------------------------------
+
+
+def test_no_home_no_user_and_a_long_folder_for_temporary_files(tmp_path, monkeypatch):
+    """A container with a number for a user, a batch system with a TMPDIR of its own."""
+    import pwd
+
+    def nobody(_):
+        raise KeyError("no such user")
+
+    long = tmp_path / ("t" * 120)
+    long.mkdir()
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setenv("TMPDIR", str(long))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    path = make(tmp_path, "root = ''  # a folder", "import os\nprint(os.path.expanduser('~'))")
+    output = run(path, {"root": "~/data"})
+    assert record_of(output)["status"] == "done"
+    assert "HOME" not in os.environ
+
+
+def test_sockets_find_no_room(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", "/" + "t" * 120)
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setattr(kernels_of_notebooks.os, "access", lambda *_: False)
+    with pytest.raises(
+        ConfigError, match="TMPDIR to name a writable folder with a path of at most"
+    ):
+        kernels_of_notebooks.socket_folder().__enter__()
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"cells": []}', "no json"])

@@ -1,0 +1,235 @@
+"""Processes that end together: signals as an exception, exit statuses, and a guard over what is started.
+
+A process that starts others can be killed (``kill -9``, out of memory, a cluster's time limit), and what
+it started may have left its process group (``torchrun`` gives each trainer a session of its own). So a
+command is started below a **guard**: this file, run as a program, without any import of the package. It
+adopts what the command's processes leave behind (Linux: ``PR_SET_CHILD_SUBREAPER``), learns that its own
+parent died (``PR_SET_PDEATHSIG``, and by looking), and does not end before everything below it has.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+LOOK_S = 1.0  # how often a guard looks for its parent, should no signal tell
+REAP_S = 0.02  # and for what is left, while it ends everything
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_STOPPING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+_first: list[Callable[[], None]] = []  # what an interruption does before it is raised
+
+
+class Interrupted(KeyboardInterrupt):
+    """The process was asked to end. (What cleans up after Ctrl-C does so for SIGTERM and SIGHUP, too.)"""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.signal = number
+
+
+def exit_status(cause: int | KeyboardInterrupt) -> int:
+    """The exit status as a shell gives it: 128 + the signal's number.
+
+    Parameters
+    ----------
+    cause : int or KeyboardInterrupt
+        A return code of :mod:`subprocess`, negative for a signal; or what stopped this process.
+
+    >>> exit_status(3), exit_status(-9), exit_status(KeyboardInterrupt())
+    (3, 137, 130)
+    """
+    if isinstance(cause, KeyboardInterrupt):
+        return 128 + getattr(cause, "signal", signal.SIGINT)
+    return 128 - cause if cause < 0 else cause
+
+
+def died_of(status: int) -> str | None:
+    """The name of the signal that an exit status tells of, given either way; None without one.
+
+    >>> died_of(137), died_of(-15), died_of(1)
+    ('SIGKILL', 'SIGTERM', None)
+    """
+    try:
+        return signal.Signals(-status if status < 0 else status - 128).name
+    except ValueError:
+        return None
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Inside the block SIGINT, SIGTERM and SIGHUP raise :class:`Interrupted`, once for each that arrives.
+
+    A signal that was ignored stays so (``nohup``, a background job of a plain shell), and processes forked
+    inside do with a signal what they would have done without the block. Outside the main thread, where
+    Python knows no signals, nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    owner, before = os.getpid(), {}
+
+    def interrupt(number: int, frame: Any) -> None:
+        if os.getpid() == owner:
+            for action in _first:
+                action()
+            raise Interrupted(number)
+        if callable(before[number]):
+            before[number](number, frame)
+        else:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    for number in (signal.SIGINT, *_STOPPING):
+        handler = signal.getsignal(number)
+        if handler not in (signal.SIG_IGN, None):
+            before[number] = handler
+            signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def first_on_interrupt(action: Callable[[], None]) -> Iterator[None]:
+    """Inside the block, call ``action`` before a signal raises :class:`Interrupted`."""
+    _first.append(action)
+    try:
+        yield
+    finally:
+        _first.remove(action)
+
+
+def guarded(command: Sequence[str], grace: float) -> list[str]:
+    """``command`` below a guard: it and all that it starts end with it, and with this process.
+
+    SIGTERM asks the command to end; ``grace`` seconds later everything below the guard is killed. The
+    guard's exit status is the command's, 128 + signal included. (Windows has neither; there the command
+    is left as it is.)
+    """
+    if sys.platform == "win32":
+        return list(command)
+    # Neither the environment nor installed packages change what a guard does.
+    own = [sys.executable, "-I", "-S", os.path.abspath(__file__)]
+    return [*own, str(os.getpid()), str(grace), *command]
+
+
+def descendants(process: int) -> list[int]:
+    """The living processes below ``process``; zombies do not count. Empty where there is no ``/proc``."""
+    children: dict[int, list[int]] = {}
+    dead = set()
+    for name in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
+        if not name.isdigit():
+            continue
+        try:
+            with open(f"/proc/{name}/stat", "rb") as stream:
+                state, parent = stream.read().rpartition(b")")[2].split()[:2]
+        except (OSError, ValueError):  # gone by now
+            continue
+        children.setdefault(int(parent), []).append(int(name))
+        if state in (b"Z", b"X"):
+            dead.add(int(name))
+    below, pending = [], [process]
+    while pending:
+        for child in children.get(pending.pop(), ()):
+            below.append(child)
+            pending.append(child)
+    return [child for child in below if child not in dead]
+
+
+# The guard, as a program --------------------------------------------------------------------------
+
+
+class _Guard:
+    """Starts one command, waits for it, and leaves nothing of it behind."""
+
+    def __init__(self, parent: int, grace: float) -> None:
+        self.parent, self.grace = parent, grace
+        self.is_asked = False
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        self.woken, write = os.pipe()
+        os.set_blocking(self.woken, False)
+        os.set_blocking(write, False)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        for number in _STOPPING:
+            signal.signal(number, self._ask)
+        # To interrupt a kernel, Jupyter signals its group, of which the guard is one.
+        for number in (signal.SIGINT, signal.SIGCHLD):
+            signal.signal(number, lambda *_: None)
+
+    def _ask(self, *_: Any) -> None:
+        self.is_asked = True
+
+    def run(self, command: list[str]) -> int:
+        try:
+            child = subprocess.Popen(
+                command,
+                close_fds=False,
+                preexec_fn=lambda: _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL),
+            ).pid
+        except OSError as error:
+            print(f"Cannot start {command[0]!r}: {error.strerror}.", file=sys.stderr)
+            return 127
+        status, kill_at, is_child_asked, is_rest_asked = None, None, False, False
+        while True:
+            ended = self._reap(child)
+            status = ended if status is None else status
+            if status is None:
+                if not is_child_asked and (self.is_asked or os.getppid() != self.parent):
+                    is_child_asked, kill_at = True, time.monotonic() + self.grace
+                    _signal([child], signal.SIGTERM)
+                left = [child, *descendants(os.getpid())] if is_child_asked else [child]
+            else:
+                left = descendants(os.getpid())
+                if not left:
+                    return status
+                if not is_rest_asked:
+                    is_rest_asked, kill_at = True, time.monotonic() + self.grace
+                    _signal(left, signal.SIGTERM)
+            if kill_at is not None and time.monotonic() >= kill_at:
+                _signal(left, signal.SIGKILL)
+            select.select([self.woken], [], [], LOOK_S if kill_at is None else REAP_S)
+            with contextlib.suppress(BlockingIOError):
+                os.read(self.woken, 4096)
+
+    def _reap(self, child: int) -> int | None:
+        """Take note of every process below that has ended; the child's exit status, if it has."""
+        status = None
+        while True:
+            try:
+                process, code = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return status
+            if process == 0:
+                return status
+            if process == child:
+                status = exit_status(os.waitstatus_to_exitcode(code))
+
+
+def _signal(processes: Sequence[int], number: int) -> None:
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(process, number)
+
+
+def _prctl(option: int, value: int) -> None:
+    """Linux's own; elsewhere a guard looks for its parent, and knows its child alone."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
+if __name__ == "__main__":
+    sys.exit(_Guard(int(sys.argv[1]), float(sys.argv[2])).run(sys.argv[3:]))

@@ -1,0 +1,122 @@
+"""The kernel of a headless notebook: private sockets, a guard over all that it starts, a time limit."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from hml_core.errors import ConfigError
+from hml_core.system import processes
+
+# Bytes of a Unix socket's path: 107 on Linux, 103 on macOS. Ours adds /hml-xxxxxxxx/kernel-NN to a folder.
+LONGEST_FOLDER = 103 - 24
+# An asked kernel may take PATIENCE_S to end by itself; once it is told to, it gets GRACE_S.
+PATIENCE_S = 4.0
+GRACE_S = 1.5
+
+
+def manager(sockets: str, managers: list[Any]) -> type:
+    """A kernel manager that talks over sockets in a private folder, of kernels below a guard.
+
+    No port is raced for and nothing listens on the network. (Left to itself, jupyter_client would put the
+    sockets of all kernels into the working folder, under one name.) The guard ends what a kernel has
+    started together with it, whoever ends it. Each instance adds itself to ``managers``.
+    """
+    from jupyter_client import AsyncKernelManager
+
+    class GuardedKernelManager(AsyncKernelManager):
+        def __init__(self, **options):
+            own = {"transport": "ipc", "ip": f"{sockets}/kernel"}
+            super().__init__(**{**own, "shutdown_wait_time": 2 * PATIENCE_S, **options})
+            managers.append(self)
+
+        def format_kernel_cmd(self, *arguments, **options):
+            return processes.guarded(super().format_kernel_cmd(*arguments, **options), GRACE_S)
+
+    return GuardedKernelManager
+
+
+@contextmanager
+def socket_folder() -> Iterator[str]:
+    """A private folder, gone afterwards, whose path leaves room for a socket's name.
+
+    Raises
+    ------
+    ConfigError
+        Where no folder for temporary files has a path that is short enough.
+    """
+    places = [tempfile.gettempdir(), os.environ.get("XDG_RUNTIME_DIR", ""), "/tmp", "/var/tmp"]
+    for place in places:
+        if place and len(os.fsencode(place)) <= LONGEST_FOLDER and os.access(place, os.W_OK):
+            with tempfile.TemporaryDirectory(prefix="hml-", dir=place) as folder:
+                yield folder
+            return
+    raise ConfigError(
+        f"Expected TMPDIR to name a writable folder with a path of at most {LONGEST_FOLDER} bytes, for "
+        f"the sockets of a kernel, got {places[0]!r}."
+    )
+
+
+@contextmanager
+def environment(folder: str) -> Iterator[None]:
+    """What the kernels started inside find: that nobody watches them, and somewhere to write.
+
+    (See :mod:`hml_core.system.progress`.) ``folder`` holds their connection files, which otherwise need a
+    home; a user without one is given it as home.
+    """
+    changes = {"HML_HEADLESS": "1", "JUPYTER_RUNTIME_DIR": folder}
+    if home() is None:
+        changes["HOME"] = folder
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def home() -> Path | None:
+    """The user's home; None for one with neither HOME nor an entry in the machine's list of users."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return None
+
+
+@contextmanager
+def time_limit(timeout: float | None, managers: list[Any]) -> Iterator[threading.Event]:
+    """End the kernels and what they started after ``timeout`` seconds; the event says that it happened.
+
+    A signal ends them, too, at once: left to itself, nbclient would wait for the cell to end.
+    """
+    time_is_up = threading.Event()
+
+    def end_in_time() -> None:
+        time_is_up.set()
+        end()
+
+    def end() -> None:
+        for manager in managers:
+            process = getattr(manager.provisioner, "process", None)
+            if process is not None:
+                with suppress(OSError):
+                    process.terminate()
+
+    timer = threading.Timer(timeout or 0, end_in_time)
+    timer.daemon = True
+    if timeout is not None:
+        timer.start()
+    try:
+        with processes.first_on_interrupt(end):
+            yield time_is_up
+    finally:
+        timer.cancel()

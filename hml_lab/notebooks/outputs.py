@@ -1,0 +1,170 @@
+"""Executed notebooks as files: written beside and renamed, held by one process; what counts as done."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from hml_core.errors import ConfigError, RunBusyError, RunError
+
+DONE = "done"
+UNFINISHED = "not finished"  # what a notebook is that nobody executed to its end
+SKIPPED, MAY_FAIL = "skip-execution", "raises-exception"  # tags that nbclient knows
+
+
+def require_plain(path: Path, what: str) -> None:
+    """Refuse a path where there is anything but a plain file, or nothing.
+
+    A link would be replaced instead of what it names; a device or a pipe is no place for a result.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if re.match(r"[A-Za-z][\w+.-]+:/", str(path)):  # (a Path holds one of the slashes)
+        raise ConfigError(
+            f"Expected {what} to be a file of this machine, got {str(path)!r}: write it "
+            "here, then copy it."
+        )
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise RunError(f"Cannot write {str(path)!r}: {error.strerror or error}.") from error
+    if stat.S_ISDIR(mode):
+        raise ConfigError(f"Expected {what} to be a file name, got {str(path)!r}: it is a folder.")
+    if stat.S_ISLNK(mode):
+        raise ConfigError(
+            f"Expected {what} to be a plain file, got {str(path)!r}: it is a link to "
+            f"{os.readlink(path)!r}; name that file itself."
+        )
+    if not stat.S_ISREG(mode):
+        raise ConfigError(
+            f"Expected {what} to be a plain file, got {str(path)!r}: it is a device, a pipe or a socket."
+        )
+
+
+def require_place(path: Path, what: str) -> None:
+    """Refuse a path that no file can be written to, before anything is computed for it.
+
+    Raises
+    ------
+    ConfigError, RunError
+    """
+    require_plain(path, what)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise RunError(f"Cannot write {str(path)!r}: {error.strerror or error}.") from error
+
+
+@contextlib.contextmanager
+def claimed(output: Path) -> Iterator[Path]:
+    """The file beside ``output`` that a notebook is executed into, until it is renamed.
+
+    It is this process's as long as that lives: the lock is the kernel's. One that a killed process left is
+    begun anew.
+
+    Raises
+    ------
+    RunBusyError
+        Where another process is executing into ``output``.
+    """
+    partial = output.with_name(f".{output.name}.running")
+    require_plain(partial, "the file of a notebook that is executed")
+    try:
+        handle = _locked(partial)
+    except BlockingIOError as error:
+        raise RunBusyError(
+            f"Another process is executing a notebook into {str(output)!r}."
+        ) from error
+    except OSError as error:
+        raise RunError(f"Cannot write {str(partial)!r}: {error.strerror or error}.") from error
+    try:
+        os.truncate(handle, 0)
+        yield partial
+    finally:
+        os.close(handle)
+
+
+def _locked(path: Path) -> int:
+    """An open file with a lock on it, where the file system has locks; who held it may have removed it."""
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+    while True:
+        handle = os.open(path, flags, 0o666)
+        try:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise
+        except (ImportError, OSError):  # Windows, or a file system without locks
+            return handle
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle), os.stat(path)):
+                return handle
+        os.close(handle)
+
+
+def read(path: str | Path) -> nbformat.NotebookNode | None:
+    """A notebook; None for what is none."""
+    try:
+        return nbformat.read(path, as_version=4)
+    except Exception:  # nbformat raises its validators' and decoders' own errors
+        return None
+
+
+def stopped_at(content: nbformat.NotebookNode) -> int | None:
+    """The number of the first cell that was not executed to its end, from 1; None if all were.
+
+    A cell that raised (SystemExit is an exception, too) did not end, unless it is tagged to raise.
+    """
+    for number, cell in enumerate(content.cells, 1):
+        tags = cell.metadata.get("tags", [])
+        if cell.cell_type != "code" or not cell.source.strip() or SKIPPED in tags:
+            continue
+        raised = any(output.output_type == "error" for output in cell.get("outputs", []))
+        told = cell.metadata.get("papermill", {})
+        if raised and MAY_FAIL not in tags:
+            return number
+        if cell.get("execution_count") is None or told.get("status") in ("running", "pending"):
+            return number
+    return None
+
+
+def status(content: nbformat.NotebookNode) -> str:
+    """How the execution ended, by its record and by its cells: a record is not believed against them."""
+    told = record(content).get("status", DONE)
+    if told != DONE or stopped_at(content) is None:
+        return told
+    outputs = [output for cell in content.cells for output in cell.get("outputs", [])]
+    return "failed" if any(output.output_type == "error" for output in outputs) else UNFINISHED
+
+
+def record(content: nbformat.NotebookNode) -> dict[str, Any]:
+    """What :func:`hml_lab.notebooks.execute` recorded; empty where it did not."""
+    found = content.metadata.get("hml_core")
+    kinds = {
+        "status": str,
+        "seconds": (int, float),
+        "started": str,
+        "parameters": dict,
+    }
+    if not isinstance(found, dict) or not all(
+        isinstance(found.get(name), kind) for name, kind in kinds.items()
+    ):
+        return {}
+    return json.loads(json.dumps(found))

@@ -1,0 +1,172 @@
+"""Processes that end together: a guard leaves nothing behind, whoever is killed; signals have a status."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from hml_core.system import processes
+
+LIMIT_S = 120.0  # generous: nothing here waits that long unless it fails
+linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and prctl")
+
+# A command that has started a process in a session of its own, as torchrun does, and ignores SIGTERM.
+FAMILY = """
+trap '' TERM
+setsid sleep 3600 & echo $! > child
+echo $$ > parent
+wait
+"""
+
+
+def wait_for(condition, what: str):
+    deadline = time.monotonic() + LIMIT_S
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"no {what} within {LIMIT_S:g} s"
+        time.sleep(0.02)
+    return value
+
+
+def number(file: Path) -> int:
+    return int(wait_for(lambda: file.exists() and file.read_text().strip(), file.name))
+
+
+def is_gone(process: int) -> bool:
+    """Whether a process has ended; whoever adopted it may not have taken note of that yet."""
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return state in "ZX"
+
+
+def family(folder: Path) -> list[int]:
+    return [number(folder / name) for name in ("parent", "child")]
+
+
+def test_the_exit_status_is_the_command_s():
+    for script, status in {"exit 0": 0, "exit 3": 3, "kill -9 $$": 137, "kill -15 $$": 143}.items():
+        assert subprocess.run(processes.guarded(["sh", "-c", script], 1)).returncode == status
+
+
+def test_a_command_that_is_not_there_is_told(capfd):
+    assert subprocess.run(processes.guarded(["/no/such/command"], 1)).returncode == 127
+    assert "Cannot start '/no/such/command': No such file" in capfd.readouterr().err
+
+
+@linux
+def test_what_a_command_leaves_behind_ends_with_it(tmp_path):
+    script = "setsid sleep 3600 & echo $! > child"
+    subprocess.run(processes.guarded(["sh", "-c", script], 60), cwd=tmp_path, check=True)
+    assert is_gone(number(tmp_path / "child"))
+
+
+@linux
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP])
+def test_a_guard_that_is_asked_ends_all_of_it(sent, tmp_path):
+    guard = subprocess.Popen(processes.guarded(["sh", "-c", FAMILY], 0.2), cwd=tmp_path)
+    below = family(tmp_path)
+    guard.send_signal(sent)
+    assert guard.wait(LIMIT_S) == 128 + signal.SIGKILL, "the command ignores SIGTERM"
+    assert all(map(is_gone, below))
+
+
+@linux
+def test_a_guard_ends_all_of_it_when_its_parent_is_killed(tmp_path):
+    """``kill -9`` of the process that started it, which can do nothing about it any more."""
+    start = (
+        "import subprocess, sys; from hml_core.system import processes; "
+        "subprocess.run(processes.guarded(['sh', '-c', sys.argv[1]], 0.2))"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", start, FAMILY], cwd=tmp_path)
+    below = family(tmp_path)
+    parent.kill()
+    parent.wait(LIMIT_S)
+    for process in below:
+        wait_for(lambda process=process: is_gone(process), "end of the family")
+
+
+@linux
+def test_a_guard_that_is_killed_takes_the_command_with_it(tmp_path):
+    guard = subprocess.Popen(processes.guarded(["sh", "-c", FAMILY], 1), cwd=tmp_path)
+    parent, child = family(tmp_path)
+    guard.kill()
+    guard.wait(LIMIT_S)
+    wait_for(lambda: is_gone(parent), "end of the command")
+    os.kill(child, signal.SIGKILL)  # nobody is left to do it
+
+
+@linux
+def test_guards_within_guards_leave_nothing(tmp_path):
+    # The process in the middle is the one that is killed: the outer guard has it, it has the inner guard.
+    middle = (
+        "import os, subprocess, sys; from hml_core.system import processes; "
+        "open('middle', 'w').write(str(os.getpid())); "
+        "subprocess.run(processes.guarded(['sh', '-c', sys.argv[1]], 0.2))"
+    )
+    command = [sys.executable, "-c", middle, FAMILY]
+    outer = subprocess.Popen(processes.guarded(command, 5), cwd=tmp_path)
+    below = family(tmp_path)
+    os.kill(number(tmp_path / "middle"), signal.SIGKILL)
+    assert outer.wait(LIMIT_S) == 137
+    assert all(map(is_gone, below))
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_is_an_interruption_with_its_own_status(sent):
+    before = signal.getsignal(sent)
+    with pytest.raises(KeyboardInterrupt) as raised, processes.interruptible():
+        signal.raise_signal(sent)
+    assert processes.exit_status(raised.value) == 128 + sent
+    assert str(raised.value) == f"stopped by {sent.name}"
+    assert signal.getsignal(sent) is before
+
+
+def test_what_is_ignored_stays_ignored():
+    """nohup, and a background job of a plain shell."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with processes.interruptible():
+            signal.raise_signal(signal.SIGHUP)
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_forked_process_keeps_the_default():
+    """A pool ends its workers by SIGTERM: they are to die of it, without a traceback."""
+    with processes.interruptible():
+        child = os.fork()
+        if child == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(LIMIT_S)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == -signal.SIGTERM
+
+
+def test_threads_cannot_and_do_not_change_anything():
+    before, seen = signal.getsignal(signal.SIGTERM), []
+
+    def look() -> None:
+        with processes.interruptible():
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    assert seen == [before]
+
+
+def test_statuses_in_both_notations():
+    assert [processes.exit_status(code) for code in (0, 1, -2, -15)] == [0, 1, 130, 143]
+    assert [processes.died_of(code) for code in (-9, 137, 0, 1, 128, 255)] == (
+        ["SIGKILL", "SIGKILL", None, None, None, None]
+    )
