@@ -51,11 +51,12 @@ def executed(folder: Path, name: str = "a.ipynb", record: dict | None = RECORD, 
         metadata={"hml_core": {"key_row": [["Recipe", "HML<1>"], ["Balanced acc.", "95.7 ± 1.0"]]}},
     )
     outputs = [new_output("stream", name="stdout", text=text) for text in ("one", "\n", "two\n")]
+    figure = new_output("display_data", {"image/png": png()})
     cells = [
         new_markdown_cell(f"# {title}\n\n**Makes:** a `figure`,\nand more.\n\nOf $L_f(p) = -\\log p$."),
         new_code_cell("secret = 'the code'", execution_count=1, outputs=outputs),
         new_markdown_cell("## The curve"),
-        new_code_cell("draw()", execution_count=2, outputs=[new_output("display_data", {"image/png": png()})]),
+        new_code_cell("draw()", execution_count=2, outputs=[figure]),
         new_code_cell("show()", execution_count=3, outputs=[table]),
     ]  # fmt: skip
     path = folder / name
