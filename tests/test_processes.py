@@ -11,8 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from hml_core.system import processes
+from hml_lab.cli import main
 
 LIMIT_S = 120.0  # generous: nothing here waits that long unless it fails
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and prctl")
@@ -170,3 +172,14 @@ def test_statuses_in_both_notations():
     assert [processes.died_of(code) for code in (-9, 137, 0, 1, 128, 255)] == (
         ["SIGKILL", "SIGKILL", None, None, None, None]
     )
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_the_command_ends_with_128_and_the_signal(sent, monkeypatch):
+    def examine(_):
+        signal.raise_signal(sent)
+
+    monkeypatch.setattr("hml_lab.doctor.examine", examine)
+    result = CliRunner().invoke(main, ["doctor"])
+    assert result.exit_code == 128 + sent
+    assert f"stopped by {sent.name}" in result.output

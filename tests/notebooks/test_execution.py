@@ -19,6 +19,7 @@ from hml_core.system import files, processes
 from hml_lab.notebooks import execution, outputs
 from hml_lab.notebooks import kernels as kernels_of_notebooks
 from hml_lab.notebooks.execution import execute, is_done, record_of
+from hml_lab.notebooks.interface import check_parameters
 from tests.notebooks.helpers import make
 
 
@@ -229,6 +230,15 @@ def test_a_notebook_is_done_if_every_cell_was_executed_to_its_end(cells, number)
     told = {"status": "done", "seconds": 1.0, "started": "", "parameters": {}}
     content.metadata["hml_core"] = told
     assert (outputs.status(content) == "done") == (number is None), "a record is not believed"
+
+
+def test_a_cell_that_makes_the_experiment_may_leave_but_not_the_command(tmp_path):
+    """The check of the parameters executes it here: its SystemExit is the notebook's, not ours."""
+    path = make(tmp_path, "x = 1  # a number", "raise SystemExit(0)")
+    content = nbformat.read(path, 4)
+    content.cells[1].metadata["tags"] = ["experiment"]
+    nbformat.write(content, path)
+    check_parameters(path, {})
 
 
 @pytest.mark.parametrize("record", [3, {}, {"status": "done"}, {"status": 1, "seconds": "x"}])

@@ -51,12 +51,13 @@ def executed(folder: Path, name: str = "a.ipynb", record: dict | None = RECORD, 
         metadata={"hml_core": {"key_row": [["Recipe", "HML<1>"], ["Balanced acc.", "95.7 ± 1.0"]]}},
     )
     outputs = [new_output("stream", name="stdout", text=text) for text in ("one", "\n", "two\n")]
+    figure = new_output("display_data", {"image/png": png()})
     cells = [
         new_markdown_cell(f"# {title}\n\n**Makes:** a `figure`,\nand more.\n\nOf $L_f(p) = -\\log p$."),
-        new_code_cell("secret = 'the code'", outputs=outputs),
+        new_code_cell("secret = 'the code'", execution_count=1, outputs=outputs),
         new_markdown_cell("## The curve"),
-        new_code_cell("draw()", outputs=[new_output("display_data", {"image/png": png()})]),
-        new_code_cell("show()", outputs=[table]),
+        new_code_cell("draw()", execution_count=2, outputs=[figure]),
+        new_code_cell("show()", execution_count=3, outputs=[table]),
     ]  # fmt: skip
     path = folder / name
     metadata = {} if record is None else {"hml_core": record}
@@ -183,3 +184,13 @@ def test_the_key_row_of_a_table_is_the_best_one(shown):
     assert rows == [[recipe, top1, n], [top1, recipe, n], []]
     with pytest.raises(ConfigError, match="no column 'top1': it has Top-1, n"):
         notebooks.show_table(table, best="top1")
+
+
+def test_a_notebook_that_nobody_executed_to_its_end_is_not_shown_as_done(tmp_path):
+    """Killed, or executed in part by another tool: neither without nor against its record."""
+    path = executed(tmp_path)
+    assert gallery._page(path).status == "done"
+    content = nbformat.read(path, 4)
+    content.cells.append(nbformat.v4.new_code_cell("print('never executed')"))
+    nbformat.write(content, path)
+    assert gallery._page(path).status == "not finished"

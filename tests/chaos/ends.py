@@ -1,0 +1,97 @@
+"""Scenarios of ends: something of a batch of notebooks is killed, and nothing of it lives on or lies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+from hml_core.system import processes
+from hml_lab.notebooks import batch, execution, outputs
+from tests.chaos.scenarios import Outcome, scenario
+from tests.engines import helpers
+from tests.notebooks.helpers import make
+
+MARK = "HML_CHAOS_CASE"
+SOURCES = (
+    "go = ''  # a file",
+    "import os, subprocess\nchild = subprocess.Popen(['sleep', '3600'], start_new_session=True)",
+    "child.kill() if os.path.exists(go) else open('begun', 'w').close()\nchild.wait()",
+    "open('ended', 'w').close()",
+)
+BATCH = """
+output: {folder}
+jobs: [{{notebook: {folder}/made.ipynb, parameters: {{go: {folder}/go}}, output: out.ipynb}}]
+"""
+
+
+@scenario("batch, its notebook, a guard or a trainer killed", cases=5, few=0)
+def killed_batch(folder: Path, random: Random, cases: int) -> Iterator[Outcome]:
+    """All that was started ends; no result is taken for done that is not; --resume makes it."""
+    for case in range(cases):
+        own = folder / f"batch-{case}"
+        own.mkdir()
+        make(own, *SOURCES)
+        file = own / "batch.yaml"
+        file.write_text(BATCH.format(folder=own))
+        (job,) = batch.read(file)
+        mark = f"{MARK}={own}"
+        command = [sys.executable, "-m", "hml_core", "batch", str(file)]
+        with (own / "said").open("wb") as said:
+            process = subprocess.Popen(
+                command,
+                stdout=said,
+                stderr=said,
+                env={**os.environ, MARK: str(own)},
+            )
+        if case % 2:  # in the middle of the notebook, or at any moment before
+            helpers.wait_for((own / "begun").exists, "the notebook")
+        else:
+            time.sleep(random.uniform(0, 5))
+        victims = [process.pid, *processes.descendants(process.pid)]
+        victim = random.choice(victims)
+        number = random.choice([signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+        try:
+            os.kill(victim, number)
+        except ProcessLookupError:
+            process.kill()  # it has just ended by itself; the batch is then the one
+        _end(process)
+        helpers.wait_for(lambda mark=mark: not _marked(mark), "the end of all that was started")
+        note = f"{number.name} to number {victims.index(victim)} of {len(victims)}"
+        is_done = execution.is_done(job.notebook, job.parameters, job.output)
+        truthful = not is_done or (own / "ended").exists()
+        (own / "go").touch()
+        before = job.output.read_bytes() if is_done else None
+        frame = batch.run([job], resume=True, progress=False)
+        lost = int(before is not None and job.output.read_bytes() != before)
+        content = outputs.read(job.output)
+        whole = content is not None and outputs.status(content) == outputs.DONE
+        good = frame["status"].isin(batch.GOOD).all()
+        yield Outcome(truthful and whole and bool(good), lost, note=note)
+
+
+def _end(process: subprocess.Popen) -> None:
+    """Wait for the batch; where the victim was nothing that it waits for, end it, too."""
+    try:
+        process.wait(30)
+    except subprocess.TimeoutExpired:
+        process.terminate()
+        process.wait()
+
+
+def _marked(mark: str) -> list[int]:
+    """The living processes that were started with this mark in their environment."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if mark.encode() in (entry / "environ").read_bytes().split(b"\0"):
+                    found.append(int(entry.name))
+            except OSError:  # gone, or another user's
+                continue
+    return found
