@@ -16,8 +16,9 @@ from hml_core.config import RunConfig
 from hml_core.errors import ConfigError, RunError
 from hml_core.recipes import is_hard_mining
 from hml_core.runs import Run
-from hml_lab import places, tables
+from hml_lab import tables
 from hml_lab.notebooks import display as outputs
+from hml_lab.places import DATA, RESULTS, RUNS, place
 
 
 class Experiment:
@@ -94,9 +95,9 @@ class Experiment:
         engines.check(engine)
         self.by = by
         self.selection = selection
-        self.runs_root = places.place(runs_root, places.RUNS)
-        self.data_root = places.place(data_root, places.DATA)
-        self.results_root = places.place(results_root, places.RESULTS)
+        self.runs_root = place(runs_root, RUNS)
+        self.data_root = place(data_root, DATA)
+        self.results_root = place(results_root, RESULTS)
         self.options = {
             "engine": engine,
             "data_root": self.data_root,
