@@ -91,7 +91,7 @@ def test_a_stranger_without_our_certificate_runs_no_code_while_a_sweep_runs(
         port = client.scheduler_info()["services"].get("dashboard")
         for path in ("", "status", "info/main/workers.html", "json/counts.json", "metrics"):
             with pytest.raises(urllib.error.HTTPError, match="404"):
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=5)
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=60)
             pages.append(path)
         yield from plain(client, configs, place, resources, *rest)
 
