@@ -16,11 +16,6 @@ from click.testing import CliRunner
 from hml_core.system import processes
 from hml_lab.cli import main
 
-# Forked from a worker of pytest-xdist, which has threads, a guard may wait for ever.
-pytestmark = pytest.mark.skipif(
-    "PYTEST_XDIST_WORKER" in os.environ, reason="run by itself: pytest tests/test_processes.py"
-)
-
 
 LIMIT_S = 120.0  # generous: nothing here waits that long unless it fails
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and prctl")

@@ -173,14 +173,16 @@ class _Guard:
 
     def run(self, command: list[str]) -> int:
         try:
-            child = subprocess.Popen(
+            # Kept: one that nobody holds any more waits for its process, whose status would be lost.
+            started = subprocess.Popen(
                 command,
                 close_fds=False,
                 preexec_fn=lambda: _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL),
-            ).pid
+            )
         except OSError as error:
             print(f"Cannot start {command[0]!r}: {error.strerror}.", file=sys.stderr)
             return 127
+        child = started.pid
         status, kill_at, is_child_asked, is_rest_asked = None, None, False, False
         while True:
             ended = self._reap(child)
