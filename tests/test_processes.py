@@ -16,7 +16,6 @@ from click.testing import CliRunner
 from hml_core.system import processes
 from hml_lab.cli import main
 
-
 LIMIT_S = 120.0  # generous: nothing here waits that long unless it fails
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and prctl")
 
