@@ -28,8 +28,7 @@ DELTAS = (1e2, 1e4, 1e6, 1e8, 1e10)  # notebook 07's
 
 def every_recipe() -> list[RunConfig]:
     """One run of each built-in recipe."""
-    names = [name for name in recipes.names() if recipes.is_built_in(name)]
-    return grid(recipe=names, epochs=EPOCHS, evaluate_every=EVALUATE_EVERY)
+    return grid(recipe=list(recipes.BUILT_IN), epochs=EPOCHS, evaluate_every=EVALUATE_EVERY)
 
 
 def every_cell() -> list[RunConfig]:

@@ -324,11 +324,6 @@ def options(name: str) -> dict[str, Any]:
     return {key: parameter.default for key, parameter in parameters.items()}
 
 
-def is_built_in(name: str) -> bool:
-    """Whether the recipe is one of this module's: its name alone says what it does."""
-    return _entry(name) is BUILT_IN.get(name)
-
-
 def is_hard_mining(name: str) -> bool:
     """Whether a stage of the recipe uses the hard-mining loss, on adjusted logits or not."""
     return any(getattr(stage.loss_class, "is_hard_mining", False) for stage in get(name).stages)

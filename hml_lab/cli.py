@@ -12,6 +12,7 @@ from data_prep.cli import prepare
 from hml_core import __version__
 from hml_core.errors import HmlError
 from hml_core.system import files, processes, yaml_files
+from hml_lab import options
 from hml_lab.run_records import runs
 from hml_lab.train import train
 
@@ -172,25 +173,11 @@ def report(notebooks: tuple[Path, ...], output: Path, title: str) -> None:
     show_default=True,
     help="serial, interleave:K, torchrun:N, dask, dask:tcp://HOST:PORT or slurm:FILE.",
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@options.device
 @click.option("--threads", type=int, default=1, show_default=True, help="CPU threads of a run.")
-@click.option(
-    "--data-root", type=click.Path(path_type=Path), help="Folder of the data set's files."
-)
-@click.option(
-    "--runs-root",
-    type=click.Path(path_type=Path),
-    default=Path("results/runs"),
-    show_default=True,
-    help="Where run records lie.",
-)
-@click.option(
-    "--import",
-    "imports",
-    multiple=True,
-    metavar="FILE_OR_MODULE",
-    help="One's own losses, recipes, models and data sets.",
-)
+@options.data_root
+@options.runs_root
+@options.imports
 @click.option("--dry-run", is_flag=True, help="Say what would be trained, and how; train nothing.")
 def sweep(
     file: Path,
@@ -198,7 +185,7 @@ def sweep(
     runs_root: Path,
     imports: tuple[str, ...],
     dry_run: bool,
-    **options: Any,
+    **place: Any,
 ) -> None:
     """Train the grid of runs in FILE: YAML with fields of RunConfig; a list is a dimension of the grid.
 
@@ -221,7 +208,7 @@ def sweep(
         if engine.startswith("slurm"):
             click.echo(f"\n{engines.slurm.job_script(engines.slurm.options_of(engine))}")
         return
-    frame = engines.sweep(configs, engine=engine, runs_root=runs_root, **options)
+    frame = engines.sweep(configs, engine=engine, runs_root=runs_root, **place)
     counts = frame["status"].value_counts()
     click.echo(", ".join(f"{number} {status}" for status, number in counts.items()))
     click.echo(f"Run records: {runs_root}")

@@ -7,18 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hml_lab import options
+
 if TYPE_CHECKING:
     import pandas as pd
 
     from hml_core.runs import Run
-
-_ROOT = click.option(
-    "--runs-root",
-    type=click.Path(path_type=Path),
-    default=Path("results/runs"),
-    show_default=True,
-    help="Where run records lie.",
-)
 
 
 @click.group()
@@ -27,7 +21,7 @@ def runs() -> None:
 
 
 @runs.command(name="list")
-@_ROOT
+@options.runs_root
 @click.option(
     "-w",
     "--where",
@@ -68,7 +62,7 @@ def _finished(runs_root: Path, wanted: tuple[tuple[str, str], ...]) -> pd.DataFr
 
 @runs.command()
 @click.argument("run_id")
-@_ROOT
+@options.runs_root
 def show(run_id: str, runs_root: Path) -> None:
     """Config, environment and metrics of the run RUN_ID; the beginning or end of an id is enough."""
     import json
@@ -104,7 +98,7 @@ def find(run_id: str, runs_root: Path) -> Run:
 
 
 @runs.command()
-@_ROOT
+@options.runs_root
 def verify(runs_root: Path) -> None:
     """Check every file of every finished run against its checksum.
 
@@ -130,7 +124,7 @@ def verify(runs_root: Path) -> None:
 
 @runs.command()
 @click.argument("destination", type=click.Path(path_type=Path))
-@_ROOT
+@options.runs_root
 def export(destination: Path, runs_root: Path) -> None:
     """Copy finished runs to DESTINATION in a compact form, which is read like a record.
 

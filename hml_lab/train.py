@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hml_core.system import yaml_files
+from hml_lab import options
 
 if TYPE_CHECKING:
     from hml_core.config import RunConfig
@@ -44,7 +45,7 @@ class ConfigCommand(click.Command):
 def _config_options() -> tuple[click.Option, ...]:
     from hml_core.config import SETTINGS
 
-    options = []
+    flags = []
     for name, known in SETTINGS.items():
         flag, told = f"--{name.replace('_', '-')}", {"help": known.help}
         if known.kind is bool:
@@ -56,8 +57,8 @@ def _config_options() -> tuple[click.Option, ...]:
             option = click.Option([flag, name], **pair, **told)
         else:
             option = click.Option([flag, name], type=known.kind, **told)
-        options.append(option)
-    return tuple(options)
+        flags.append(option)
+    return tuple(flags)
 
 
 @click.command(cls=ConfigCommand)
@@ -67,30 +68,16 @@ def _config_options() -> tuple[click.Option, ...]:
     type=click.Path(path_type=Path),
     help="JSON of a RunConfig, such as a record's config.json, in place of its options.",
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option(
-    "--data-root", type=click.Path(path_type=Path), help="Folder of the data set's files."
-)
-@click.option(
-    "--runs-root",
-    type=click.Path(path_type=Path),
-    default=Path("results/runs"),
-    show_default=True,
-    help="Where run records lie.",
-)
+@options.device
+@options.data_root
+@options.runs_root
 @click.option(
     "--checkpoint-steps",
     type=int,
     metavar="STEPS",
     help="Steps between checkpoints within an epoch [default: 1000].",
 )
-@click.option(
-    "--import",
-    "imports",
-    multiple=True,
-    metavar="FILE_OR_MODULE",
-    help="One's own losses, recipes, models and data sets.",
-)
+@options.imports
 @click.option("--quiet", is_flag=True, help="No progress.")
 # What the engine "torchrun" says to the processes of a group:
 @click.option("--points", "points_file", type=click.Path(path_type=Path), hidden=True)
@@ -142,12 +129,12 @@ def train(
 
 
 def _train(
-    file: Path | None, fields: dict[str, Any], points_file: Path | None, **options: Any
+    file: Path | None, fields: dict[str, Any], points_file: Path | None, **place: Any
 ) -> Run:
     from hml_core.trainer import exhaust, training
 
     config, points = _config(file, fields), _points(points_file)
-    return exhaust(training(config, points=points, **options))
+    return exhaust(training(config, points=points, **place))
 
 
 def _train_in_group(
@@ -177,8 +164,8 @@ def _train_in_group(
                 config, points = _config(file, fields), _points(points_file)
                 if bundle is not None:
                     require_same(bundle, config)
-            options = {"device": own_device, "wait": WAIT_S, "world": processes}
-            done = exhaust(training(config, points=points, **options, **place))
+            here = {"device": own_device, "wait": WAIT_S, "world": processes}
+            done = exhaust(training(config, points=points, **here, **place))
             if processes.is_first:
                 _report(done)
     except RunBusyError as error:

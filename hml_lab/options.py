@@ -1,0 +1,28 @@
+"""Options that several commands have: what they are called, take and mean is told here alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+device = click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
+)
+data_root = click.option(
+    "--data-root", type=click.Path(path_type=Path), help="Folder of the data set's files."
+)
+runs_root = click.option(
+    "--runs-root",
+    type=click.Path(path_type=Path),
+    default=Path("results/runs"),
+    show_default=True,
+    help="Where run records lie.",
+)
+imports = click.option(
+    "--import",
+    "imports",
+    multiple=True,
+    metavar="FILE_OR_MODULE",
+    help="One's own losses, recipes, models and data sets.",
+)
