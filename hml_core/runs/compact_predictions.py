@@ -94,7 +94,7 @@ def write(folder: Path, arrays: Mapping[str, np.ndarray], metrics: bytes) -> Non
         "metrics": files.checksum(json.loads(metrics)),
         "files": {ARRAYS: files.sha256(folder / ARRAYS)},
     }
-    files.write_json(folder / SEAL, {**seal, "checksum": files.checksum(seal)})
+    files.write_json(folder / SEAL, files.sealed(seal))
 
 
 def verify(folder: Path, manifest_sha256: str) -> None:
@@ -117,13 +117,12 @@ def verify(folder: Path, manifest_sha256: str) -> None:
 def _is_sealed(folder: Path) -> bool:
     try:
         text = (folder / SEAL).read_text()
-        seal: dict[str, Any] = json.loads(text)
-        is_whole = text == files.json_text(seal)
-        claimed = seal.pop("checksum")
+        written: dict[str, Any] = json.loads(text)
+        seal = files.unsealed(written)
         metrics = files.checksum(json.loads((folder / "metrics.json").read_text()))
         return (
-            is_whole
-            and claimed == files.checksum(seal)
+            text == files.json_text(written)
+            and seal is not None
             and seal["metrics"] == metrics
             and seal["run_id"] == folder.name
             and set(seal["files"]) == {ARRAYS}

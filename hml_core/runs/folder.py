@@ -176,9 +176,7 @@ class RunFolder:
             "files": {name: files.sha256(self.path / name) for name in RECORDED},
         }
         metrics = json.loads(json.dumps(metrics))  # floats as a reader will see them
-        files.write_json(
-            self.path / "metrics.json", {**metrics, "checksum": files.checksum(metrics)}
-        )
+        files.write_json(self.path / "metrics.json", files.sealed(metrics))
         files.remove(self.path / "checkpoint.pt")
         return Run(self.path)
 
