@@ -84,7 +84,8 @@ def test_a_stranger_without_our_certificate_runs_no_code_while_a_sweep_runs(
         for address in addresses:
             assert address.startswith("tls://127.0.0.1:")
             seen[address] = strangers_attempts(address)
-        stranger = {"timeout": 1, "set_as_default": False}
+        # On our own loop: a stranger would have his, but a thread more may start too late here.
+        stranger = {"timeout": 1, "set_as_default": False, "loop": client.loop}
         for security in (None, Security.temporary()):
             with pytest.raises((OSError, TypeError, TimeoutError)):
                 Client(client.scheduler.address, security=security, **stranger)
