@@ -247,7 +247,7 @@ def shown(content: nbformat.NotebookNode, title: str) -> nbformat.NotebookNode:
             elif cell.cell_type == "code":
                 cells.append(_code(cell, heading))
             elif cell.source.strip():
-                cells.append(_html(f"<pre>{escape(cell.source)}</pre>"))
+                cells.append(html_cell(f"<pre>{escape(cell.source)}</pre>"))
         except Exception as error:  # one bad cell is a notice
             cells.append(_notice(f"A cell cannot be shown: {_short(error)}"))
     if not any(_is_heading(cell, 1) for cell in cells[:1]):
@@ -291,7 +291,7 @@ def _markdown(cell: nbformat.NotebookNode, heading: str) -> tuple[list, str]:
         text = "\n".join(lines)
         lines.clear()
         if text.strip():
-            parts.append(_html(safe_html.from_markdown(text, cell.get("attachments"))))
+            parts.append(html_cell(safe_html.from_markdown(text, cell.get("attachments"))))
 
     for line in cell.source.splitlines():
         if found := _FENCE.match(line):
@@ -310,13 +310,15 @@ def _markdown(cell: nbformat.NotebookNode, heading: str) -> tuple[list, str]:
     return parts, heading
 
 
-def _html(html: str) -> nbformat.NotebookNode:
+def html_cell(html: str) -> nbformat.NotebookNode:
+    """A cell of which nothing but this HTML is shown."""
     output = new_output("display_data", {"text/html": html})
-    return new_code_cell("", metadata={"tags": [TEXT]}, outputs=[output])
+    # (MyST-NB leaves out cells without a source.)
+    return new_code_cell("# text", metadata={"tags": [TEXT]}, outputs=[output])
 
 
 def _notice(text: str) -> nbformat.NotebookNode:
-    return _html(f"<p><strong>{escape(text)}</strong></p>")
+    return html_cell(f"<p><strong>{escape(text)}</strong></p>")
 
 
 def _code(cell: nbformat.NotebookNode, heading: str) -> nbformat.NotebookNode:
@@ -333,10 +335,11 @@ def _code(cell: nbformat.NotebookNode, heading: str) -> nbformat.NotebookNode:
             results.append(new_output("error", **told))
         elif data := _best(output, heading):
             results.append(new_output("display_data", data))
+    has_source = bool(cell.source.strip())
     return new_code_cell(
-        cell.source,
+        cell.source if has_source else "# nothing",
         execution_count=cell.execution_count,
-        metadata={"tags": ["hide-input"]} if cell.source.strip() else {"tags": [TEXT]},
+        metadata={"tags": ["hide-input" if has_source else TEXT]},
         outputs=results,
     )
 

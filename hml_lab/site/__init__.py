@@ -16,7 +16,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import nbformat
-from nbformat.v4 import new_code_cell, new_output
 
 from hml_core.errors import ConfigError, RunError
 from hml_core.system import files
@@ -129,8 +128,7 @@ def _page(notebook: Executed) -> nbformat.NotebookNode:
     facts = f"<p><small>{safe_html.escape(executed.facts(notebook))}</small></p>"
     if notebook.status != executed.outputs.DONE:
         facts = f"<p><strong>Status: {safe_html.escape(notebook.status)}.</strong></p>{facts}"
-    cell = new_code_cell("", metadata={"tags": [executed.TEXT]}, id="facts")
-    cell.outputs = [new_output("display_data", {"text/html": facts})]
+    cell = executed.html_cell(facts)
     content.cells = [content.cells[0], cell, *content.cells[1:]]
     return content
 

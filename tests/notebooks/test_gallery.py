@@ -165,14 +165,17 @@ def test_a_bad_notebook_is_a_notice_and_the_others_are_shown(tmp_path):
 
 
 def test_the_command_takes_what_was_executed_last(tmp_path, monkeypatch):
+    (tmp_path / "hml_lab").mkdir()
+    (tmp_path / "hml_lab" / "__init__.py").touch()
+    (tmp_path / "notebooks").mkdir()
     monkeypatch.chdir(tmp_path)
     refused = CliRunner().invoke(main, ["report"])
     assert refused.exit_code == 1
     assert refused.output.startswith("Error: No executed notebooks")
-    Path("results/notebooks").mkdir(parents=True)
-    executed(Path("results/notebooks"))
-    assert "results/gallery/index.html" in CliRunner().invoke(main, ["report"]).output
-    assert Path("results/gallery/a.html").is_file()
+    Path("my_results/notebooks").mkdir(parents=True)
+    executed(Path("my_results/notebooks"))
+    assert "my_results/gallery/index.html" in CliRunner().invoke(main, ["report"]).output
+    assert Path("my_results/gallery/a.html").is_file()
 
 
 @pytest.fixture
