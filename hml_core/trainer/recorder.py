@@ -22,6 +22,35 @@ from hml_core.trainer.branches import Point
 from hml_core.trainer.loop import NonFiniteLossError, Trainer
 from hml_core.trainer.world import World
 
+WRITING_SHARE = 0.05  # of a process's time that goes into checkpoints, at most
+
+
+class Pace:
+    """How often a run's checkpoint is written, so that many runs in one process do not only write.
+
+    Runs that take turns on a GPU have an epoch in a tenth of a second and a checkpoint of 10 MB each.
+    """
+
+    def __init__(self) -> None:
+        self.began, self.spent = time.monotonic(), 0.0
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Count the time that the block takes."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.spent += time.monotonic() - started
+
+    def factor(self) -> float:
+        """What an interval between checkpoints is to be multiplied with, at least 1."""
+        elapsed = max(time.monotonic() - self.began, 1.0)
+        return max(1.0, self.spent / elapsed / WRITING_SHARE)
+
+
+PACE = Pace()  # of this process
+
 
 class Recorder:
     """The record of one run.
@@ -36,7 +65,8 @@ class Recorder:
     checkpoint_steps : int
         Steps after which a checkpoint is written within an epoch.
     interval : float
-        Seconds between the checkpoints of epochs that are shorter than that.
+        Seconds between the checkpoints of epochs that are shorter than that; longer where writing takes
+        too much of the process's time (:data:`WRITING_SHARE`).
     progress : bool
     """
 
@@ -147,17 +177,18 @@ class Recorder:
             self.first_does(lambda: self.beginnings.leave(trainer.epoch, content))
         if not self.by_step:
             self.bar.update(headline(trainer.history))
-        if self.first_does(lambda: time.monotonic() - self.last >= self.interval):
+        if self.first_does(lambda: time.monotonic() - self.last >= self.interval * PACE.factor()):
             self._checkpoint(trainer)
 
     def _checkpoint(self, trainer: Trainer) -> None:
-        state = trainer.state()
+        with PACE.writing():
+            state = trainer.state()
 
-        def write() -> None:
-            self.folder.checkpoint(state)
-            self.folder.write_history(trainer.history)
+            def write() -> None:
+                self.folder.checkpoint(state)
+                self.folder.write_history(trainer.history)
 
-        self.first_does(write)
+            self.first_does(write)
         self.last = time.monotonic()
 
     def finish(self, trainer: Trainer) -> Run:
