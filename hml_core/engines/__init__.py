@@ -7,7 +7,7 @@ An engine decides where and in which order runs are trained, nothing else: every
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from hml_core.engines.jobs import (
     Place,
     attempt,
     begun_first,
+    identity_of,
     is_finished,
     row,
     stored_row,
@@ -38,6 +39,10 @@ from hml_core.trainer import beginnings, branches
 
 __all__ = ["ENGINES", "Engine", "check", "sweep"]
 
+CHANGED = (
+    "What the config names was edited or registered anew while the sweep went on: this is another run "
+    "now. Expected the sweep to be started again."
+)
 ENGINES = (
     "serial",
     "interleave:K",
@@ -185,17 +190,21 @@ def sweep(
     data_root = None if data_root is None else Path(data_root).absolute()
     place = Place(runs_root, data_root, str(device), threads)
     with beginnings.kept(runs_root):
-        outcomes = _collect(list(known.values()), chosen, place, progress)
-    return frame(lambda run_id, config: row(config, outcomes[run_id], runs_root))
+        outcomes = _collect(known, chosen, place, progress)
+    return frame(
+        lambda run_id, config: {**row(config, outcomes[run_id], runs_root), "run_id": run_id}
+    )
 
 
 def _collect(
-    configs: Sequence[RunConfig], engine: Engine, place: Place, progress: bool
+    configs: Mapping[str, RunConfig], engine: Engine, place: Place, progress: bool
 ) -> dict[str, Outcome]:
     """How each run ended, by run_id; what is finished needs no engine."""
-    finished = [config for config in configs if is_finished(config, place.runs_root)]
-    names = {config.run_id for config in finished}
-    pending = [config for config in configs if config.run_id not in names]
+    finished = [config for config in configs.values() if is_finished(config, place.runs_root)]
+    done = {id(config) for config in finished}
+    pending = [config for config in configs.values() if id(config) not in done]
+    # Once and for all: code of one's own that is edited or registered anew meanwhile has another identity.
+    names = {id(config): run_id for run_id, config in configs.items()}
     outcomes: dict[str, Outcome] = {}
     failed = 0
 
@@ -209,13 +218,14 @@ def _collect(
     with Progress(len(configs), "runs", enabled=progress, unit="runs") as bar:
         try:
             for config, outcome in everything():
-                outcomes[config.run_id] = outcome
+                run_id = names[id(config)]
+                if outcome.status == "done" and identity_of(config) != run_id:
+                    outcome = Outcome("failed", CHANGED)
+                outcomes[run_id] = outcome
                 if outcome.status == "failed":
                     failed += 1
-                    bar.message(
-                        f"Run {config.run_id} failed.\n{outcome.traceback or outcome.error}"
-                    )
-                bar.update(f"{config.run_id}{f', {failed} failed' if failed else ''}")
+                    bar.message(f"Run {run_id} failed.\n{outcome.traceback or outcome.error}")
+                bar.update(f"{run_id}{f', {failed} failed' if failed else ''}")
         except KeyboardInterrupt:
             bar.message(
                 f"Interrupted: {len(outcomes) - failed} of {len(configs)} runs are done. The same "

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from hml_core.config import RunConfig
-from hml_core.errors import RunBusyError, RunError
+from hml_core.errors import ConfigError, RunBusyError, RunError
 from hml_core.runs import Run, RunFolder
 from hml_core.trainer import exhaust, training
 from hml_core.trainer.branches import Point
@@ -146,10 +146,18 @@ def stored_row(config: RunConfig, runs_root: Path) -> dict[str, Any]:
         return without_result(config, Outcome("missing", str(error)))
 
 
+def identity_of(config: RunConfig) -> str | None:
+    """The run_id as things are registered now; None where what the config names is gone."""
+    try:
+        return config.run_id
+    except ConfigError:
+        return None
+
+
 def without_result(config: RunConfig, outcome: Outcome, *, has_id: bool = True) -> dict[str, Any]:
     """The row of a run that has no record to show; ``has_id``: its config has an identity."""
     fields = {name: getattr(config, name) for name in config.to_dict()}
     return {
-        "run_id": config.run_id if has_id else None, "status": outcome.status, "error": outcome.error,
-        "traceback": outcome.traceback, **fields,
+        "run_id": identity_of(config) if has_id else None, "status": outcome.status,
+        "error": outcome.error, "traceback": outcome.traceback, **fields,
     }  # fmt: skip
