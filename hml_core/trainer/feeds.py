@@ -25,7 +25,14 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from hml_core.augment import AUGMENTATIONS, Augmentation, Draws, ImageBank, draw
+from hml_core.augment import (
+    AUGMENTATIONS,
+    FILE_AUGMENTATIONS,
+    Augmentation,
+    Draws,
+    ImageBank,
+    draw,
+)
 from hml_core.config import RunConfig
 from hml_core.datasets import DataError, LabelledFiles, LabelledImages, Splits
 from hml_core.datasets.inaturalist import SEEN
@@ -40,6 +47,8 @@ MOST_WORKERS = 8
 IMAGES_PER_WORKER = 500  # starting a process is not worth it for fewer
 PREFETCHED = 4  # batches that each worker makes ahead
 CACHE_SHARE = 0.25  # of the free memory
+# Augmentations of image files that are made of whole batches, of images that lie in memory.
+BATCH_WISE = {name for name in FILE_AUGMENTATIONS if name != "none" and name in AUGMENTATIONS}
 
 
 class Feed(Protocol):
@@ -76,11 +85,43 @@ def make(
     *,
     augmented: bool = False,
 ) -> Feed:
-    """A feed for a split, with the run's augmentation or without."""
+    """A feed for a split, with the run's augmentation or without.
+
+    Image files whose augmentation is one of whole batches are decoded once and lie on the device.
+
+    Raises
+    ------
+    DataError
+        Where these do not fit into memory.
+    """
     augmentation = config.augmentation if augmented else "none"
     if isinstance(part, LabelledFiles):
-        return FileFeed(part, splits, config.image_size, augmentation, device)
+        if config.augmentation not in BATCH_WISE:
+            return FileFeed(part, splits, config.image_size, augmentation, device)
+        part = decoded(part, config.image_size)
     return BankFeed(part, splits, AUGMENTATIONS[augmentation], device)
+
+
+def decoded(part: LabelledFiles, size: int) -> LabelledImages:
+    """The squares of ``size`` pixels that a network sees of image files, in memory.
+
+    Raises
+    ------
+    DataError
+        Where they are more than ``HML_IMAGE_CACHE_GB``, by default a quarter of what is free.
+    """
+    needed = len(part) * size * size * 3
+    if needed > cache_bytes():
+        raise DataError(
+            f"{len(part):,} images of {size} pixels take {needed / 1e9:.1f} GB of memory, more than the "
+            f"{cache_bytes() / 1e9:.1f} GB that they may (HML_IMAGE_CACHE_GB): expected smaller ones, or "
+            "an augmentation of images that are read in every epoch."
+        )
+    images = np.empty((len(part), size, size, 3), dtype=np.uint8)
+    files = _Files(part, size, "none", cached=False)
+    for index in range(len(part)):
+        images[index] = files[index, None].permute(1, 2, 0).numpy()
+    return LabelledImages(images, part.targets)
 
 
 class BankFeed:
@@ -201,12 +242,15 @@ class _Keys:
 class _Files(Dataset):
     """uint8 (3, S, S) of the image at an index, augmented by the stream of a seed."""
 
-    def __init__(self, part: LabelledFiles, size: int, augmentation: str) -> None:
+    def __init__(
+        self, part: LabelledFiles, size: int, augmentation: str, *, cached: bool = True
+    ) -> None:
         self.part, self.size = part, size
         self.transform = None if augmentation == "none" else transform(augmentation, size)
         self.cuts_itself = augmentation == "resized_crop"
         # An image that is cut out differs from epoch to epoch.
-        self.cache = _Cache(0 if part.crops else len(part), (3, size, size))
+        number = 0 if part.crops or not cached else len(part)
+        self.cache = _Cache(number, (3, size, size))
 
     def __len__(self) -> int:
         return len(self.part)

@@ -263,8 +263,10 @@ class Trainer:
     def results(self) -> dict[str, Any]:
         """The content of ``metrics.json``: test metrics after the last and at the best epochs."""
         taken = self.branch or {"epoch": 0, "seconds": 0.0}  # over from another run
+        further = self.evaluator.further_tests(self.epoch)
         return {
             "selections": self.evaluator.selections(self.epoch),
+            **({"further_tests": further} if further else {}),
             "class_counts": self.splits.class_counts.tolist(),
             "class_names": list(self.splits.class_names),
             "class_groups": list(self.splits.class_groups),
