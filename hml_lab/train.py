@@ -77,6 +77,8 @@ def _config_options() -> tuple[click.Option, ...]:
     metavar="STEPS",
     help="Steps between checkpoints within an epoch [default: 1000].",
 )
+@options.keep_weights
+@options.retrain
 @options.imports
 @click.option("--quiet", is_flag=True, help="No progress.")
 # What the engine "torchrun" says to the processes of a group:
@@ -89,6 +91,8 @@ def train(
     data_root: Path | None,
     runs_root: Path,
     checkpoint_steps: int | None,
+    keep_weights: str | None,
+    retrain: bool,
     quiet: bool,
     points_file: Path | None,
     bundle_file: Path | None,
@@ -111,6 +115,8 @@ def train(
         "runs_root": runs_root,
         "progress": not quiet,
         "checkpoint_steps": CHECKPOINT_STEPS if checkpoint_steps is None else checkpoint_steps,
+        "keep_weights": keep_weights,
+        "retrain": retrain,
     }
     given = {name: value for name, value in fields.items() if value not in (None, ())}
     if pairs := given.pop("options", ()):

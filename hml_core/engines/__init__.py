@@ -26,6 +26,7 @@ from hml_core.engines.jobs import (
     begun_first,
     identity_of,
     is_finished,
+    require_weights,
     row,
     stored_row,
     without_result,
@@ -35,7 +36,7 @@ from hml_core.engines.torchrun import torchrun
 from hml_core.errors import ConfigError
 from hml_core.system import devices, files
 from hml_core.system.progress import Progress
-from hml_core.trainer import beginnings, branches
+from hml_core.trainer import beginnings, branches, require_keeping
 
 __all__ = ["ENGINES", "Engine", "check", "sweep"]
 
@@ -109,6 +110,8 @@ def sweep(
     progress: bool = True,
     train: bool = True,
     threads: int | None = 1,
+    keep_weights: str | None = None,
+    retrain: bool = False,
 ) -> pd.DataFrame:
     """Train every configuration; a run that is finished already is only read.
 
@@ -137,11 +140,13 @@ def sweep(
         Count the runs, and print the traceback of one that failed.
     train : bool
         False: only read what is finished below ``runs_root``; a row that is not there has the
-        ``status`` "missing".
+        ``status`` "missing". Weights are not asked for then.
     threads : int, optional
         CPU threads of a run; None: as many as torch uses now. Runs side by side are faster than threads
         within small runs, and another number rounds sums differently: engines agree to the bit, on the
         same kind of processor, at the same number.
+    keep_weights, retrain
+        As for :func:`hml_core.trainer.fit`.
 
     Returns
     -------
@@ -153,7 +158,8 @@ def sweep(
     ------
     ConfigError, DeviceError, RunError
         Before anything is trained: an unknown engine, no configuration, a device that is not there, a
-        results folder that cannot be written to, a cluster that cannot be reached.
+        results folder that cannot be written to, a cluster that cannot be reached, finished runs that have
+        not kept the weights which are asked for.
     """
     distinct, refused = {}, {}
     for config in configs:
@@ -168,6 +174,7 @@ def sweep(
         isinstance(threads, bool) or threads != int(threads) or threads < 1
     ):
         raise ConfigError(f"Expected `threads` to be a whole number ≥ 1 or None, got {threads!r}.")
+    require_keeping(keep_weights, retrain)
     chosen = check(engine)
     runs_root = Path(runs_root).absolute()
     known = {run_id: config for run_id, config in distinct.items() if run_id not in refused}
@@ -182,13 +189,15 @@ def sweep(
             ]
         )
 
+    data_root = None if data_root is None else Path(data_root).absolute()
+    wishes = {"keep_weights": keep_weights, "retrain": retrain}
+    place = Place(runs_root, data_root, str(device), threads, **wishes)
     if not train:
         return frame(lambda _, config: stored_row(config, runs_root))
     if chosen.is_here:
         devices.resolve(device)
     files.require_writable(runs_root)
-    data_root = None if data_root is None else Path(data_root).absolute()
-    place = Place(runs_root, data_root, str(device), threads)
+    require_weights(list(known.values()), place)
     with beginnings.kept(runs_root):
         outcomes = _collect(known, chosen, place, progress)
     return frame(
@@ -200,7 +209,7 @@ def _collect(
     configs: Mapping[str, RunConfig], engine: Engine, place: Place, progress: bool
 ) -> dict[str, Outcome]:
     """How each run ended, by run_id; what is finished needs no engine."""
-    finished = [config for config in configs.values() if is_finished(config, place.runs_root)]
+    finished = [config for config in configs.values() if is_finished(config, place)]
     done = {id(config) for config in finished}
     pending = [config for config in configs.values() if id(config) not in done]
     # Once and for all: code of one's own that is edited or registered anew meanwhile has another identity.
@@ -209,7 +218,7 @@ def _collect(
     failed = 0
 
     def everything() -> Iterator[tuple[RunConfig, Outcome]]:
-        local = Place(place.runs_root, place.data_root, "cpu", place.threads)
+        local = replace(place, device="cpu")
         yield from ((config, attempt(config, local)) for config in finished)  # compares the images
         if pending:
             shared = replace(place, points=branches.plan(pending))

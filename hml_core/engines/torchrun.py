@@ -62,7 +62,7 @@ def _train(processes: int, config: RunConfig, place: Place) -> Outcome:
             sent.write_bytes(pickle.dumps(bundle))
             options += ["--bundle", str(sent)]
         said = _run([*command(processes, file, place), *options], place)
-    if is_finished(config, place.runs_root):
+    if is_finished(config, place):
         return Outcome("done")
     if busy := [line for line in said if line.startswith(BUSY)]:
         return Outcome("busy", busy[0].removeprefix(BUSY).strip())
@@ -80,11 +80,14 @@ def command(processes: int, config: Path, place: Place) -> list[str]:
     options = {"runs-root": place.runs_root, "device": place.device}
     if place.data_root is not None:
         options["data-root"] = place.data_root
+    if place.keep_weights is not None:
+        options["keep-weights"] = place.keep_weights
     return [
         *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
         *("--nproc-per-node", str(processes), "--max-restarts", str(MAX_RESTARTS)),
         *("-m", "hml_core", "train", "--final-errors", "--config", str(config)),
         *(text for name, value in options.items() for text in (f"--{name}", str(value))),
+        *(["--retrain"] if place.retrain else []),
     ]
 
 

@@ -14,15 +14,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
 
 from hml_core.config import RunConfig, identity
 from hml_core.errors import RunError
+from hml_core.runs import kept_weights
 from hml_core.runs.record import RECORDED, UNREADABLE, ForeignRecordError, Run
 from hml_core.system import files, locks, states
 
 # What is ever written into the folder of a run.
-WRITTEN = (*RECORDED, "metrics.json", "checkpoint.pt", "failed.json")
-SHELF = ".damaged"
+WRITTEN = (*RECORDED, kept_weights.NAME, "metrics.json", "checkpoint.pt", "failed.json")
+# Below runs_root, where records lie that were damaged, or are trained again to have their weights.
+SHELF, REPLACED = ".damaged", ".replaced"
 
 
 class RunFolder:
@@ -79,26 +82,26 @@ class RunFolder:
             return None
         return run
 
-    def set_aside(self, reason: str) -> Path:
-        """Move the folder to ``<runs_root>/.damaged/`` and warn, so that nothing is lost.
+    def set_aside(self, reason: str, shelf: str = SHELF) -> Path:
+        """Move the folder to a shelf, ``<runs_root>/.damaged/``, and warn, so that nothing is lost.
 
         Raises
         ------
         RunError
             Where something else has the name of that folder.
         """
-        shelf = self.root / SHELF
+        place = self.root / shelf
         try:
-            if shelf.is_symlink():
+            if place.is_symlink():
                 raise FileExistsError(0, "it is a link")
-            shelf.mkdir(exist_ok=True)
+            place.mkdir(exist_ok=True)
             number = 0
-            while os.path.lexists(target := shelf / f"{self.path.name}.{number}"):
+            while os.path.lexists(target := place / f"{self.path.name}.{number}"):
                 number += 1
             os.rename(self.path, target)
         except OSError as error:
             raise RunError(
-                f"{reason} It cannot be set aside in {str(shelf)!r} ({error.strerror or error}): "
+                f"{reason} It cannot be set aside in {str(place)!r} ({error.strerror or error}): "
                 "expected a folder there, or nothing. Nothing was moved."
             ) from error
         warnings.warn(f"{reason} It was set aside in {target} and is trained again.", stacklevel=3)
@@ -160,8 +163,28 @@ class RunFolder:
         text = pd.DataFrame(history).to_csv(index=False)
         files.write_atomically(self.path / "history.csv", text)
 
-    def finish(self, metrics: dict[str, Any], arrays: dict[str, np.ndarray]) -> Run:
-        """Write the arrays and, last, the metrics; the checkpoint is then removed."""
+    def finish(
+        self,
+        metrics: dict[str, Any],
+        arrays: dict[str, np.ndarray],
+        weights: tuple[dict[str, Tensor], dict[str, Any]] | None = None,
+    ) -> Run:
+        """Write the arrays, the weights that are kept and, last, the metrics.
+
+        The checkpoint is then removed.
+        """
+        written = RECORDED
+        if weights is None:
+            files.remove(
+                self.path / kept_weights.NAME
+            )  # of somebody who was killed and wanted them
+        else:
+            tensors, described = weights
+            content = kept_weights.to_bytes(tensors, described)
+            files.write_atomically(self.path / kept_weights.NAME, content)
+            written = (*RECORDED, kept_weights.NAME)
+            told = kept_weights.describe(described["which"], described["epoch"])
+            metrics = {**metrics, "kept_weights": told}
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **arrays)
         files.write_atomically(self.path / "predictions.npz", buffer.getvalue())
@@ -173,7 +196,7 @@ class RunFolder:
             **(
                 {"own": own} if own else {}
             ),  # by which the record is read where it is not registered
-            "files": {name: files.sha256(self.path / name) for name in RECORDED},
+            "files": {name: files.sha256(self.path / name) for name in written},
         }
         metrics = json.loads(json.dumps(metrics))  # floats as a reader will see them
         files.write_json(self.path / "metrics.json", files.sealed(metrics))

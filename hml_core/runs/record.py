@@ -2,7 +2,8 @@
 
 ``<runs_root>/<run_id>/`` has ``config.json``, ``environment.json``, ``manifest.json`` (which images
 were trained on), ``history.csv`` (a row per epoch), ``predictions.npz`` (test logits and targets, and how
-sure the network was of its training images), ``checkpoint.pt`` while the run is going, ``failed.json``
+sure the network was of its training images), ``weights.safetensors`` where it was asked for
+(:mod:`hml_core.runs.kept_weights`), ``checkpoint.pt`` while the run is going, ``failed.json``
 after a failure and ``metrics.json`` last. The latter carries the SHA-256 of every other file and of
 itself.
 """
@@ -26,7 +27,8 @@ import pandas as pd
 from hml_core.config import RunConfig, identity
 from hml_core.errors import ConfigError, RunError
 from hml_core.metrics import Predictions
-from hml_core.runs import compact_predictions
+from hml_core.models.trained import TrainedModel
+from hml_core.runs import compact_predictions, kept_weights
 from hml_core.system import files
 
 SELECTIONS = ("last", "best_validation", "best_test")
@@ -137,7 +139,7 @@ class Run:
             damaged |= self.metrics["config_hash"] != self.config.hash
             damaged |= self.path.name != self.metrics["run_id"]
             damaged |= not set(self.metrics) >= REQUIRED
-            damaged |= set(self.metrics["files"]) != set(RECORDED)
+            damaged |= set(self.metrics["files"]) - {kept_weights.NAME} != set(RECORDED)
             damaged |= not _is_understood(self.metrics)
         except UnknownMethodError as error:
             raise UnknownMethodError(f"The run {self.path.name} {error}") from error
@@ -166,13 +168,15 @@ class Run:
         """Check every file against its recorded SHA-256; raises RunError naming the damaged one.
 
         ``published`` records (:func:`export`) may lack predictions and manifest. Those in compact form
-        have others in their place (:mod:`hml_core.runs.compact_predictions`).
+        have others in their place (:mod:`hml_core.runs.compact_predictions`). Weights may be removed from
+        any record.
         """
         if self.is_compact:
             compact_predictions.verify(self.path, self.metrics["files"]["manifest.json"])
         for name, recorded in self.metrics["files"].items():
             path = self.path / name
-            if (published or self.is_compact) and name not in EXPORTED and not path.exists():
+            may_lack = published or self.is_compact or name == kept_weights.NAME
+            if may_lack and name not in EXPORTED and not path.exists():
                 continue
             if not path.is_file() or files.sha256(path) != recorded:
                 raise RunError(
@@ -212,6 +216,29 @@ class Run:
     def initialised_from(self) -> str:
         """What the network started from: "random", "imagenet" or the name of a file."""
         return self.metrics.get("initialisation", {}).get("weights", "random")
+
+    def keeps(self, which: str | None = None) -> bool:
+        """Whether weights are there: any, or those of the "last" or the "best" epoch on validation."""
+        return kept_weights.are_there(self.path, self.metrics, which)
+
+    def model(self) -> TrainedModel:
+        """The trained network with its preprocessing, on the CPU; where weights were kept.
+
+        It predicts what the record says: after the last epoch, or at the best one on validation
+        (``described["which"]``), with the average of the weights and the classifier that were evaluated.
+
+        Raises
+        ------
+        RunError
+            Where no weights were kept, they are damaged, or the network is somebody's own that is not
+            registered here as it was then.
+        """
+        if changed := [text for text in self.unknown if text.startswith("model ")]:
+            raise RunError(
+                f"The run {self.run_id} was made with the {changed[0]}, which is not registered here, "
+                "or with other code (`--import` brings it): its weights are of that network."
+            )
+        return kept_weights.load(self.run_id, self.path, self.metrics)
 
     @cached_property
     def history(self) -> pd.DataFrame:

@@ -13,6 +13,7 @@ import io
 import os
 import re
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
@@ -100,24 +101,40 @@ def decode(data: bytes, draft: int = 0) -> Image.Image:
         which part of the range is used); for an animation; for a side of one pixel, or more than 150
         million pixels, told by the header; for a file that is cut off or damaged in any way.
     """
+    with _reasons(), Image.open(io.BytesIO(data), formats=tuple(FORMATS)) as opened:
+        _require_usable(opened, data)
+        turn = _turn(opened)
+        if draft:
+            opened.draft("RGB", (2 * draft, 2 * draft))
+        image = _rgb(opened)
+    return image if turn is None else image.transpose(turn)
+
+
+@contextlib.contextmanager
+def _reasons() -> Iterator[None]:
+    """Whatever is wrong with an image becomes an :class:`ImageError`."""
     try:
-        with Image.open(io.BytesIO(data), formats=tuple(FORMATS)) as opened:
-            _require_usable(opened, data)
-            turn = _turn(opened)
-            if draft:
-                opened.draft("RGB", (2 * draft, 2 * draft))
-            image = _rgb(opened)
+        yield
     except ImageError:
         raise
     except Image.UnidentifiedImageError as error:
         raise ImageError(
             f"does not decode: it is no {', '.join(FORMATS)} that can be identified"
         ) from error
-    except (
-        Exception
-    ) as error:  # whatever a decoder makes of damage is a reason to leave one image out
+    # Whatever a decoder makes of damage is a reason to leave one image out.
+    except Exception as error:
         raise ImageError(f"does not decode: {reason(error)}") from error
-    return image if turn is None else image.transpose(turn)
+
+
+def require_usable(data: bytes) -> None:
+    """Judge an encoded image by its header, for a reader that does not: see :func:`decode`.
+
+    Raises
+    ------
+    ImageError
+    """
+    with _reasons(), Image.open(io.BytesIO(data), formats=tuple(FORMATS)) as opened:
+        _require_usable(opened, data)
 
 
 def load(path: Path) -> Image.Image:

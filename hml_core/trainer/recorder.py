@@ -15,6 +15,7 @@ from typing import Any
 from hml_core.config import RunConfig
 from hml_core.datasets import LabelledFiles
 from hml_core.runs import Run, RunFolder, environment
+from hml_core.runs.folder import REPLACED
 from hml_core.system.progress import Progress
 from hml_core.trainer import views
 from hml_core.trainer.beginnings import Beginnings
@@ -107,6 +108,10 @@ class Recorder:
         """SHA-256 of the images that a finished run was made from."""
         return self.first_does(lambda: done.manifest["sha256"])
 
+    def keeps(self, done: Run, which: str) -> bool:
+        """Whether a finished run has those weights."""
+        return self.first_does(lambda: done.keeps(which))
+
     def beginning(self, wait: float | None) -> dict[str, Any] | None:
         """What another run has trained already of this one, if this one has not begun."""
 
@@ -135,6 +140,13 @@ class Recorder:
             self.folder.begin(*self.known)
 
         self.first_does(anew)
+
+    def replace(self) -> None:
+        """Move a finished record away that has not kept the weights which are asked for."""
+        run_id = self.config.run_id
+        self.first_does(
+            lambda: self.folder.set_aside(f"The run {run_id} has no such weights.", REPLACED)
+        )
 
     def continue_after(self, epoch: int) -> None:
         """Promise to others what the run will still pass, see :class:`Beginnings`."""
@@ -193,11 +205,11 @@ class Recorder:
 
     def finish(self, trainer: Trainer) -> Run:
         """Write the results: the run is done."""
-        results, arrays = trainer.results(), trainer.arrays()
+        results, arrays, weights = trainer.results(), trainer.arrays(), trainer.weights()
 
         def write() -> Run:
             self.folder.write_history(trainer.history)
-            return self.folder.finish(results, arrays)
+            return self.folder.finish(results, arrays, weights)
 
         return self.first_does(write)
 

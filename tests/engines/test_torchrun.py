@@ -62,7 +62,7 @@ def test_what_only_this_process_knows_goes_along(tmp_path, monkeypatch):
 
 def test_a_busy_run_comes_again_and_an_old_failure_is_not_this_one(tmp_path, monkeypatch):
     torchrun = importlib.import_module("hml_core.engines.torchrun")  # the function has its name
-    monkeypatch.setattr(torchrun, "is_finished", lambda config, root: False)
+    monkeypatch.setattr(torchrun, "is_finished", lambda config, place: False)
     chosen = configs()[:1]
     record = tmp_path / chosen[0].run_id / "failed.json"
     record.parent.mkdir()
