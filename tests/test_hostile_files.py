@@ -223,7 +223,7 @@ def test_an_archive_that_unpacks_to_gigabytes_is_named_before_it_does(tmp_path):
     path = tmp_path / "bomb.npz"
     np.savez_compressed(path, logits=np.zeros(2**22))
     assert path.stat().st_size < 2**17
-    with pytest.raises(OSError, match="it unpacks to 33,55.* expected at most 1,048,576"):
+    with pytest.raises(OSError, match=r"it unpacks to 33,55.* expected at most 1,048,576"):
         arrays.read(path, 2**20)
     npz(path, HEADER, bytes(8), size=2**32 - 2)
     with pytest.raises((OSError, ValueError), match=r"unpacks to|declared"):
@@ -241,7 +241,7 @@ def test_an_archive_that_unpacks_to_gigabytes_is_named_before_it_does(tmp_path):
 )
 def test_an_array_whose_shape_is_another_size_than_it_has_is_refused(header, content, tmp_path):
     npz(tmp_path / "a.npz", header, content)
-    with pytest.raises(ValueError, match="'logits.npy' is declared as"):
+    with pytest.raises(ValueError, match=r"'logits\.npy' is declared as"):
         arrays.read(tmp_path / "a.npz")
 
 
