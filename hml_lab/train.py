@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hml_core.system import yaml_files
+from hml_core.system import files, yaml_files
 from hml_lab import options
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ def _unpack(file: Path | None, held: contextlib.ExitStack) -> Bundle | None:
 
     if file is None:
         return None
-    bundle = pickle.loads(file.read_bytes())
+    bundle = pickle.loads(files.read_bytes(file, files.LARGEST_DATA))
     held.enter_context(installed(bundle))
     return bundle
 
@@ -205,9 +205,9 @@ def _points(file: Path | None) -> tuple[Point, ...]:
     if file is None:
         return ()
     try:
-        return tuple(map(Point.from_dict, json.loads(file.read_text(encoding="utf-8"))))
+        return tuple(map(Point.from_dict, json.loads(files.read_text(file))))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"Cannot read the points {str(file)!r}: {error}") from error
+        raise ConfigError(f"Cannot read the points {str(file)!r}: {files.reason(error)}") from error
 
 
 def _config(file: Path | None, fields: dict[str, Any]) -> RunConfig:
@@ -219,9 +219,9 @@ def _config(file: Path | None, fields: dict[str, Any]) -> RunConfig:
     if fields:
         raise ConfigError(f"Expected either --config or {', '.join(fields)}, got both.")
     try:
-        return RunConfig.from_json(file.read_text(encoding="utf-8"))
+        return RunConfig.from_json(files.read_text(file))
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"Cannot read the config {str(file)!r}: {error}") from error
+        raise ConfigError(f"Cannot read the config {str(file)!r}: {files.reason(error)}") from error
 
 
 def _report(done: Run) -> None:

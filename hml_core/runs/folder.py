@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
+from hml_core import __version__
 from hml_core.config import RunConfig, identity
 from hml_core.errors import RunError
 from hml_core.runs import kept_weights
@@ -26,6 +28,7 @@ from hml_core.system import files, locks, states
 WRITTEN = (*RECORDED, kept_weights.NAME, "metrics.json", "checkpoint.pt", "failed.json")
 # Below runs_root, where records lie that were damaged, or are trained again to have their weights.
 SHELF, REPLACED = ".damaged", ".replaced"
+FORMAT = 1  # of a checkpoint; to be raised when an older version could not go on from one
 
 
 class RunFolder:
@@ -108,9 +111,16 @@ class RunFolder:
         return target
 
     def begin(self, environment: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any] | None:
-        """Write what is known before training; returns the checkpoint to go on from, if any."""
+        """Write what is known before training; returns the checkpoint to go on from, if any.
+
+        Raises
+        ------
+        ForeignRecordError
+            For a checkpoint of a newer version that this one does not understand: it is left where it is.
+        """
         checkpoint = self._read_checkpoint()
         if checkpoint is not None and not self._is_same(manifest):
+            self._require_ours("it tells of its images in another way, or of others", checkpoint)
             self.set_aside(f"The run {self.path.name} was begun with other images.")
             checkpoint = None
         try:
@@ -127,7 +137,7 @@ class RunFolder:
 
     def _is_same(self, manifest: dict[str, Any]) -> bool:
         try:
-            begun = json.loads((self.path / "manifest.json").read_text())
+            begun = json.loads(files.read_text(self.path / "manifest.json", files.LARGEST_TABLE))
             return begun["sha256"] == manifest["sha256"]
         except UNREADABLE:
             return False
@@ -136,22 +146,59 @@ class RunFolder:
         path = self.path / "checkpoint.pt"
         if not path.exists():
             return None
+        checkpoint = None
         try:
             checkpoint = states.read(path)
+            if checkpoint.get("format", 0) > FORMAT:
+                raise RunError(
+                    f"its format is {checkpoint['format']}, known are those up to {FORMAT}"
+                )
             if checkpoint["config_hash"] != self.config.hash:
                 raise RunError("it belongs to another config")
             return checkpoint
         except MemoryError:
             raise
         except OSError as error:
-            raise RunError(f"Cannot read the checkpoint {str(path)!r}: {error}") from error
+            raise RunError(
+                f"Cannot read the checkpoint {str(path)!r}: {error.strerror or error}."
+            ) from error
         except Exception as error:  # whatever a damaged archive makes its readers raise
+            self._require_ours(str(error), checkpoint)
             self.set_aside(f"The checkpoint of the run {self.path.name} is damaged ({error}).")
             return None
 
+    def begin_anew(
+        self, environment: dict[str, Any], manifest: dict[str, Any], reason: str
+    ) -> dict[str, Any] | None:
+        """Set a checkpoint aside that the run cannot go on from, and :meth:`begin`."""
+        with contextlib.suppress(OSError):
+            self._require_ours(reason, states.read(self.path / "checkpoint.pt"))
+        self.set_aside(f"The checkpoint of the run {self.path.name} is unusable ({reason}).")
+        return self.begin(environment, manifest)
+
+    def _require_ours(self, reason: str, checkpoint: Any) -> None:
+        """What a newer version began, and this one cannot go on with, is not damaged.
+
+        Raises
+        ------
+        ForeignRecordError
+        """
+        version = checkpoint.get("version") if isinstance(checkpoint, dict) else None
+        if version is None:
+            with contextlib.suppress(*UNREADABLE):  # of one that could not be read
+                begun = json.loads(files.read_text(self.path / "environment.json"))
+                version = begun["versions"]["hml-core"]
+        if _is_newer(version):
+            raise ForeignRecordError(
+                f"The run {self.path.name} was begun by hml-core {version}, and its checkpoint is not "
+                f"for {__version__} to go on from ({reason}). It is left as it is: expected that version, "
+                "or another `runs_root`."
+            )
+
     def checkpoint(self, state: dict[str, Any]) -> None:
         """Replace the checkpoint; the previous one stays until the new one is whole."""
-        states.write(self.path / "checkpoint.pt", {**state, "config_hash": self.config.hash})
+        vouched = {"config_hash": self.config.hash, "format": FORMAT, "version": __version__}
+        states.write(self.path / "checkpoint.pt", {**state, **vouched})
 
     @staticmethod
     def has_begun(runs_root: str | Path, config: RunConfig) -> bool:
@@ -219,3 +266,14 @@ class RunFolder:
         }
         with contextlib.suppress(RunError):
             files.write_json(self.path / "failed.json", record)
+
+
+def _is_newer(version: Any) -> bool:
+    """Whether a version, such as "0.10.0", is one after this one."""
+    try:
+        given, ours = (
+            tuple(int(part) for part in re.findall(r"\d+", text)) for text in (version, __version__)
+        )
+    except TypeError:
+        return False
+    return given > ours

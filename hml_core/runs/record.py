@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import math
 import warnings
@@ -129,12 +130,12 @@ class Run:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         try:
-            text = (self.path / "metrics.json").read_text()
+            text = files.read_text(self.path / "metrics.json")
             self.metrics = json.loads(text)
             damaged = text != files.json_text(self.metrics)
             claimed = self.metrics.pop("checksum")
             damaged |= claimed != files.checksum(self.metrics)
-            content = (self.path / "config.json").read_text()
+            content = files.read_text(self.path / "config.json")
             self.config, self.unknown = _read_config(content, self.metrics)
             damaged |= self.metrics["config_hash"] != self.config.hash
             damaged |= self.path.name != self.metrics["run_id"]
@@ -178,7 +179,7 @@ class Run:
             may_lack = published or self.is_compact or name == kept_weights.NAME
             if may_lack and name not in EXPORTED and not path.exists():
                 continue
-            if not path.is_file() or files.sha256(path) != recorded:
+            if not files.holds(path, recorded):
                 raise RunError(
                     f"The run {self.path.name} is damaged: {name} is not what was written."
                 )
@@ -243,7 +244,7 @@ class Run:
     @cached_property
     def history(self) -> pd.DataFrame:
         """A row per epoch."""
-        return pd.read_csv(self.path / "history.csv")
+        return pd.read_csv(io.StringIO(files.read_text(self.path / "history.csv")))
 
     @property
     def branch(self) -> tuple[int, str] | None:
@@ -347,8 +348,7 @@ class Run:
         path = self.path / "predictions.npz"
         if not path.exists():
             raise RunError(f"The run {self.run_id} was exported without its predictions.")
-        with np.load(path, allow_pickle=False) as stored:
-            return dict(stored)
+        return compact_predictions.arrays_of(path)
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
@@ -361,7 +361,7 @@ class Run:
         path = self.path / "manifest.json"
         if self.is_compact and not path.exists():
             return compact_predictions.manifest(self.path, self.metrics["files"][path.name])
-        return path.read_bytes()
+        return files.read_bytes(path, files.LARGEST_TABLE)
 
     def selection(self, name: str = "last") -> dict[str, Any]:
         """Test metrics after the last epoch, or at the best epoch on validation or on the test set.
@@ -416,7 +416,7 @@ class Run:
 def _is_whole(folder: Path) -> bool:
     """Whether the record's seal holds, and every file that it names is what was written."""
     try:
-        text = (folder / "metrics.json").read_text()
+        text = files.read_text(folder / "metrics.json")
         metrics = json.loads(text)
         if text != files.json_text(metrics):
             return False
@@ -424,7 +424,7 @@ def _is_whole(folder: Path) -> bool:
         if metrics["run_id"] != folder.name or "config.json" not in recorded:
             return False
         return all(
-            Path(name).name == name and files.sha256(folder / name) == known
+            Path(name).name == name and files.holds(folder / name, known)
             for name, known in recorded.items()
             if name in EXPORTED or (folder / name).exists()
         )
@@ -485,6 +485,6 @@ def failures(runs_root: str | Path = "results/runs") -> pd.DataFrame:
     rows = []
     for path in sorted(Path(runs_root).glob("*/failed.json")):
         with contextlib.suppress(*UNREADABLE):
-            record = json.loads(path.read_text())
+            record = json.loads(files.read_text(path))
             rows.append({"run_id": path.parent.name, "error": record["error"], **record["config"]})
     return pd.DataFrame(rows)

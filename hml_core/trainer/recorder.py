@@ -133,13 +133,7 @@ class Recorder:
 
     def begin_anew(self, reason: str) -> None:
         """Set a checkpoint aside that the run cannot go on from."""
-        run_id = self.config.run_id
-
-        def anew() -> None:
-            self.folder.set_aside(f"The checkpoint of the run {run_id} is unusable ({reason}).")
-            self.folder.begin(*self.known)
-
-        self.first_does(anew)
+        self.first_does(lambda: self.folder.begin_anew(*self.known, reason))
 
     def replace(self) -> None:
         """Move a finished record away that has not kept the weights which are asked for."""

@@ -21,10 +21,9 @@ from markupsafe import Markup
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
-from PIL import Image
 
 from hml_core.errors import ConfigError
-from hml_core.system import files
+from hml_core.system import files, images
 from hml_lab.notebooks import outputs
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -97,7 +96,7 @@ def build(notebooks: Sequence[str | Path], folder: str | Path, title: str = "Res
 
 def _page(path: Path) -> Page:
     try:
-        content = nbformat.read(path, as_version=4)
+        content = outputs.parsed(path)
     except FileNotFoundError as error:
         raise ConfigError(f"There is no notebook {str(path)!r}.") from error
     except Exception as error:  # nbformat raises its validators' own errors
@@ -160,10 +159,13 @@ def _thumbnail(outputs: list) -> str:
     """The first figure as base64 of a smaller PNG; empty without one."""
     for output in outputs:
         if data := output.get("data", {}).get("image/png"):
-            with Image.open(io.BytesIO(base64.b64decode(data))) as image:
-                image.thumbnail((THUMBNAIL_WIDTH, 4 * THUMBNAIL_WIDTH))
-                buffer = io.BytesIO()
-                image.convert("RGB").quantize(64).save(buffer, format="PNG", optimize=True)
+            try:
+                image = images.decode(base64.b64decode(data))
+            except (images.ImageError, ValueError):  # no figure that one can look at
+                continue
+            image.thumbnail((THUMBNAIL_WIDTH, 4 * THUMBNAIL_WIDTH))
+            buffer = io.BytesIO()
+            image.quantize(64).save(buffer, format="PNG", optimize=True)
             return base64.b64encode(buffer.getvalue()).decode()
     return ""
 
