@@ -258,7 +258,8 @@ def _lines(path: Path, needed: Mapping[str, type]) -> list[dict[str, Any]]:
     What is left out, half-written or damaged, is done again.
     """
     try:
-        texts = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        content = files.read_bytes(path, files.LARGEST_TABLE)
+        texts = content.decode("utf-8", errors="replace").splitlines()
     except FileNotFoundError:
         return []
     except OSError as error:

@@ -41,4 +41,4 @@ html_theme_options = {
 }
 html_math_renderer = "mathml"
 copyright = "the hml-core developers, MIT licence"
-suppress_warnings = ["mystnb.mime_priority", "myst.header"]
+suppress_warnings = ["mystnb.mime_priority", "myst.header", "ref.python"]

@@ -208,6 +208,8 @@ def site(notebooks: tuple[Path, ...], output: Path | None) -> None:
 @click.option("--threads", type=int, default=1, show_default=True, help="CPU threads of a run.")
 @options.data_root
 @options.runs_root
+@options.keep_weights
+@options.retrain
 @options.imports
 @click.option("--dry-run", is_flag=True, help="Say what would be trained, and how; train nothing.")
 def sweep(
@@ -233,8 +235,11 @@ def sweep(
     if dry_run:
         engines.check(engine)
         frame = engines.sweep(configs, runs_root=runs_root, train=False)
+        if place["keep_weights"] is not None:
+            _mark_without_weights(frame, runs_root, place["keep_weights"], place["retrain"])
         for run in frame.itertuples():
-            click.echo(f"{'done' if run.status == 'done' else 'to do':<8}{run.run_id}")
+            marks = {"done": "done", "without": "no weights (--retrain)"}
+            click.echo(f"{marks.get(run.status, 'to do'):<7} {run.run_id}")
         click.echo(_cost(configs, frame))
         if engine.startswith("slurm"):
             click.echo(f"\n{engines.slurm.job_script(engines.slurm.options_of(engine))}")
@@ -247,11 +252,20 @@ def sweep(
         raise SystemExit(1)
 
 
+def _mark_without_weights(frame: Any, runs_root: Path, which: str, retrain: bool) -> None:
+    """Runs that are finished and have not kept what is asked for are not done."""
+    from hml_core.runs import Run
+
+    for index, run_id in frame.loc[frame["status"] == "done", "run_id"].items():
+        if not Run(runs_root / run_id).keeps(which):
+            frame.loc[index, "status"] = "missing" if retrain else "without"
+
+
 def _cost(configs: list[Any], frame: Any) -> str:
     """What is left to train, in epochs."""
     from hml_core.trainer import branches
 
-    left = set(frame["run_id"][frame["status"] != "done"])
+    left = set(frame["run_id"][~frame["status"].isin(("done", "without"))])
     pending = [config for config in configs if config.run_id in left]
     alone, shared = sum(config.epochs for config in pending), branches.epochs_to_train(pending)
     return (

@@ -19,6 +19,17 @@ runs_root = click.option(
     show_default=True,
     help="Where run records lie.",
 )
+keep_weights = click.option(
+    "--keep-weights",
+    type=click.Choice(["last", "best"]),
+    help="Keep the network after the last epoch, or at the best one on validation, beside the record.",
+)
+retrain = click.option(
+    "--retrain",
+    is_flag=True,
+    help="Train finished runs again that lack the weights of --keep-weights; their records are moved "
+    "aside.",
+)
 imports = click.option(
     "--import",
     "imports",

@@ -6,7 +6,13 @@ made ready first, a part of :mod:`data_prep`. :func:`register` adds one from out
 """
 
 from hml_core.datasets import digits, cifar, imagefolder, isic, inaturalist  # isort: skip (as they are listed)
-from hml_core.datasets.base import LabelledFiles, LabelledImages, Splits, make_long_tailed
+from hml_core.datasets.base import (
+    EvaluationSet,
+    LabelledFiles,
+    LabelledImages,
+    Splits,
+    make_long_tailed,
+)
 from hml_core.datasets.registry import (
     BUILT_IN,
     DATASETS,
@@ -25,6 +31,7 @@ __all__ = [
     "DATASETS",
     "DataError",
     "DatasetInfo",
+    "EvaluationSet",
     "LabelledFiles",
     "LabelledImages",
     "Splits",

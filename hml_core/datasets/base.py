@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,29 @@ class LabelledFiles:
 
 
 @dataclass(frozen=True, eq=False)
+class EvaluationSet:
+    """Images that a trained network is judged on, and which of them are not independent.
+
+    Parameters
+    ----------
+    images : LabelledImages or LabelledFiles
+        Their targets are numbered as the classes of the :class:`Splits` beside them.
+    clusters : numpy.ndarray
+        str (N,): images with the same name show the same thing (a lesion, a patient), and are what an
+        interval over the set is to draw. The names mean nothing beyond the set.
+    """
+
+    images: LabelledImages | LabelledFiles
+    clusters: np.ndarray
+
+    def sha256(self) -> str:
+        """Over images, targets and clusters."""
+        digest = hashlib.sha256(repr(self.clusters.tolist()).encode())
+        _update(digest, self.images)
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
 class Splits:
     """A data set, made long-tailed and ready to train on.
 
@@ -120,6 +144,11 @@ class Splits:
         True for made-up images; every table and figure then says so.
     class_groups : tuple of str
         What each class belongs to, such as a supercategory; empty where classes are not grouped.
+    test_clusters : numpy.ndarray, optional
+        str (N,), of the test images: see :class:`EvaluationSet`. None: each stands for itself.
+    further_tests : mapping of str to EvaluationSet
+        Sets beside the test split that a run's record also speaks of. Nothing is chosen on them, and a
+        run is the same with them or without; :meth:`manifest` leaves them out.
     """
 
     name: str
@@ -132,6 +161,8 @@ class Splits:
     train_indices: np.ndarray
     synthetic: bool = False
     class_groups: tuple[str, ...] = ()
+    test_clusters: np.ndarray | None = None
+    further_tests: Mapping[str, EvaluationSet] = field(default_factory=dict)
 
     @property
     def num_classes(self) -> int:
@@ -155,17 +186,22 @@ class Splits:
         digest.update(self.train_indices.tobytes())
         for split in (self.train, self.validation, self.test):
             if split is not None:
-                digest.update(np.ascontiguousarray(split.targets).data)
-                if isinstance(split, LabelledFiles):
-                    digest.update(repr(split.sha256).encode())
-                else:
-                    digest.update(np.ascontiguousarray(split.images).data)
+                _update(digest, split)
         return {
             "dataset": self.name,
             "train_indices": self.train_indices.tolist(),
             "class_counts": self.class_counts.tolist(),
             "sha256": digest.hexdigest(),
         }
+
+
+def _update(digest: hashlib._Hash, part: LabelledImages | LabelledFiles) -> None:
+    """Add what is trained or tested on to a sum."""
+    digest.update(np.ascontiguousarray(part.targets).data)
+    if isinstance(part, LabelledFiles):
+        digest.update(repr(part.sha256).encode())
+    else:
+        digest.update(np.ascontiguousarray(part.images).data)
 
 
 def make_long_tailed(

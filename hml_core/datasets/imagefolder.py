@@ -69,7 +69,7 @@ def index_of(folder: Path) -> dict[str, Any]:
         Where its checksum does not hold.
     """
     try:
-        index = storage.unsealed(json.loads((folder / "index.json").read_text(encoding="utf-8")))
+        index = storage.unsealed(json.loads(storage.read_text(folder / "index.json")))
     except (OSError, ValueError, RecursionError, AttributeError, TypeError):
         index = None
     if index is None:

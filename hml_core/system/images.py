@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import re
-import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
 
 from hml_core.errors import DataError
+from hml_core.system import files
 
 FORMATS = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -30,6 +30,9 @@ MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")  # of 8 bits
 LARGEST_PIXELS = 150_000_000  # of an image: 450 MB as RGB
 LARGEST_FILE = 2**29  # bytes
 SMALLEST_SIDE = 2  # pixels
+# An image of more pixels than this must bring a byte for so many of them: a photograph brings one for less
+# than twenty, and a few kilobytes that decode to hundreds of megabytes are made to fill a memory.
+BOMB_PIXELS, BOMB_PIXELS_PER_BYTE = 25_000_000, 300
 PNG = b"\x89PNG\r\n\x1a\n"
 PNG_DEPTH = 24  # where a PNG says its bits a channel
 ORIENTATION = 0x0112  # the EXIF tag
@@ -62,21 +65,7 @@ def read(source: Path | bytes) -> bytes:
     if isinstance(source, bytes):
         return source
     try:
-        # A pipe without a writer would block an open without the flag.
-        handle = os.open(
-            source, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-        )
-        with os.fdopen(handle, "rb") as stream:
-            status = os.fstat(handle)
-            if not stat.S_ISREG(status.st_mode):
-                raise ImageError(
-                    "cannot be read: it is no regular file, but a folder, pipe or device"
-                )
-            if status.st_size > LARGEST_FILE:
-                raise ImageError(
-                    f"cannot be read: it has {status.st_size} bytes, expected at most {LARGEST_FILE}"
-                )
-            return stream.read(LARGEST_FILE)
+        return files.read_bytes(source, LARGEST_FILE)
     except OSError as error:
         raise ImageError(f"cannot be read: {error.strerror or error}") from error
 
@@ -98,26 +87,43 @@ def decode(data: bytes, draft: int = 0) -> Image.Image:
     ImageError
         For another format than those in :data:`FORMATS`; for more than 8 bits a channel (nobody says
         which part of the range is used); for an animation; for a side of one pixel, or more than 150
-        million pixels, told by the header; for a file that is cut off or damaged in any way.
+        million pixels, told by the header, or more than 25 million in next to no bytes; for a file that
+        is cut off or damaged in any way.
     """
+    with _reasons(), Image.open(io.BytesIO(data), formats=tuple(FORMATS)) as opened:
+        _require_usable(opened, data)
+        turn = _turn(opened)
+        if draft:
+            opened.draft("RGB", (2 * draft, 2 * draft))
+        image = _rgb(opened)
+    return image if turn is None else image.transpose(turn)
+
+
+@contextlib.contextmanager
+def _reasons() -> Iterator[None]:
+    """Whatever is wrong with an image becomes an :class:`ImageError`."""
     try:
-        with Image.open(io.BytesIO(data), formats=tuple(FORMATS)) as opened:
-            _require_usable(opened, data)
-            turn = _turn(opened)
-            if draft:
-                opened.draft("RGB", (2 * draft, 2 * draft))
-            image = _rgb(opened)
+        yield
     except ImageError:
         raise
     except Image.UnidentifiedImageError as error:
         raise ImageError(
             f"does not decode: it is no {', '.join(FORMATS)} that can be identified"
         ) from error
-    except (
-        Exception
-    ) as error:  # whatever a decoder makes of damage is a reason to leave one image out
+    # Whatever a decoder makes of damage is a reason to leave one image out.
+    except Exception as error:
         raise ImageError(f"does not decode: {reason(error)}") from error
-    return image if turn is None else image.transpose(turn)
+
+
+def require_usable(data: bytes) -> None:
+    """Judge an encoded image by its header, for a reader that does not: see :func:`decode`.
+
+    Raises
+    ------
+    ImageError
+    """
+    with _reasons(), Image.open(io.BytesIO(data), formats=tuple(FORMATS)) as opened:
+        _require_usable(opened, data)
 
 
 def load(path: Path) -> Image.Image:
@@ -141,6 +147,11 @@ def _require_usable(opened: Image.Image, data: bytes) -> None:
     if width * height > LARGEST_PIXELS:
         raise ImageError(
             f"is {width} × {height} pixels: expected at most {LARGEST_PIXELS / 1e6:.0f} million"
+        )
+    if width * height > max(BOMB_PIXELS, BOMB_PIXELS_PER_BYTE * len(data)):
+        raise ImageError(
+            f"is {width} × {height} pixels in {len(data):,} bytes: expected a byte for at most "
+            f"{BOMB_PIXELS_PER_BYTE} pixels, as in any photograph"
         )
     is_deep = data.startswith(PNG) and data[PNG_DEPTH] > 8
     if is_deep or opened.mode not in MODES:

@@ -15,6 +15,7 @@ from hml_core.errors import RunBusyError, RunError
 from hml_core.system import files
 
 FOLDER = ".locks"
+LARGEST_NOTE = 2**12  # bytes
 
 
 @contextlib.contextmanager
@@ -66,7 +67,7 @@ def held(root: Path, name: str, what: str, wait: float | None = None) -> Iterato
 def _holder(note: Path) -> str:
     """Who holds a lock, as far as its note tells."""
     try:
-        record = json.loads(note.read_text())
+        record = json.loads(files.read_text(note, LARGEST_NOTE))
         return f"Process {record['process']} on {record['host']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "Another process"

@@ -15,9 +15,9 @@ from hml_core.datasets import LabelledImages, Splits
 from hml_core.errors import ConfigError
 from hml_core.losses import registry
 from hml_core.losses.cross_entropy import label_aware_smoothing
+from hml_core.models import post_hoc
 from hml_core.recipes import Stage
 from hml_core.system import seeds
-from hml_core.trainer import post_hoc
 from hml_core.trainer.chance import LayerChance
 from hml_core.trainer.cuda_graphs import GraphedStep
 from hml_core.trainer.update import Step, Update, build_loss, build_optimizer

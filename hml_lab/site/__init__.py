@@ -12,7 +12,7 @@ import io
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import nbformat
@@ -75,7 +75,8 @@ def build(
     said, warned = io.StringIO(), io.StringIO()
     # Beside the pages, so that their links to files of the checkout lead there.
     with _source(pages) as source, tempfile.TemporaryDirectory() as doctrees:
-        write_notebooks(shown, source / NOTEBOOKS)
+        names = write_notebooks(shown, source / NOTEBOOKS)
+        lead_on(source, names)
         reference.write(source / REFERENCE, rooms)
         try:
             app = Sphinx(
@@ -90,7 +91,7 @@ def build(
 
 
 @contextlib.contextmanager
-def _source(pages: Path) -> Iterable[Path]:
+def _source(pages: Path) -> Iterator[Path]:
     """A copy of the pages for what is written between them, as deep in the checkout as they are."""
     with tempfile.TemporaryDirectory(prefix=".site-", dir=pages.resolve().parent) as folder:
         source = Path(folder)
@@ -98,14 +99,44 @@ def _source(pages: Path) -> Iterable[Path]:
         yield source
 
 
-def write_notebooks(shown: Sequence[Executed], folder: Path) -> None:
-    """Write a page of each notebook that can be shown, and the list of all, for Sphinx."""
+def lead_on(source: Path, executed_as: Mapping[str, str]) -> None:
+    """Rewrite the pages' links to what is no page: an executed notebook's leads to its page, a folder's goes.
+
+    (Sphinx makes copies of the files that pages link to, but takes those for pages whose suffix it knows.)
+    """
+
+    def rewritten(link: re.Match) -> str:
+        text, address = link[1], link[2]
+        path = Path(address)
+        if path.parts[:3] == ("..", "results", "notebooks") and path.stem in executed_as:
+            return f"[{text}]({NOTEBOOKS}/{executed_as[path.stem]}.ipynb)"
+        if (source / path).is_dir():
+            return text
+        if path.suffix in (".md", ".ipynb"):
+            return f"{{download}}`{text.replace('`', '')} <{address}>`"
+        return link[0]
+
+    for page in source.glob("*.md"):
+        text = page.read_text(encoding="utf-8")
+        changed = re.sub(r"(?<!!)\[([^\]]+)\]\((\.\./[^)#\s]+)\)", rewritten, text)
+        page.write_text(changed, encoding="utf-8")
+
+
+def write_notebooks(shown: Sequence[Executed], folder: Path) -> dict[str, str]:
+    """Write a page of each notebook that can be shown, and the list of all, for Sphinx.
+
+    Returns
+    -------
+    dict
+        The names of the pages, by the notebooks' names.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     names = _document_names(shown)
     for name, notebook in zip(names, shown):
         if not notebook.notice:
             nbformat.write(_page(notebook), folder / f"{name}.ipynb")
     (folder / "index.md").write_text(_index(names, shown), encoding="utf-8")
+    return {notebook.name: name for name, notebook in zip(names, shown) if not notebook.notice}
 
 
 def _document_names(shown: Sequence[Executed]) -> list[str]:

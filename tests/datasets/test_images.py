@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 
 from hml_core.datasets import imagefolder
 from hml_core.errors import DataError
+from hml_core.models import preprocessing
 from hml_core.system import images
 from hml_core.trainer import feeds
 
@@ -103,7 +104,7 @@ def test_the_orientation_is_applied_by_both_readers(orientation, monkeypatch):
         read = feeds.decode(data).numpy().transpose(1, 2, 0)
         assert read.shape == expected.shape
         assert np.abs(read.astype(int) - expected).max() <= 2
-        monkeypatch.setattr(feeds, "_jpeg_reader", lambda: None)
+        monkeypatch.setattr(preprocessing, "_jpeg_reader", lambda: None)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
