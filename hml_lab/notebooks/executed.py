@@ -278,9 +278,13 @@ def plain(text: str) -> str:
     """
     parts = re.split(r"(\$[^$\n]+\$|`[^`{}\n]+`)", " ".join(text.split()))
     for at in range(0, len(parts), 2):
-        bare = re.sub(r"\*\*|(?<!\w)[*_]|[*_](?!\w)", "", parts[at])
-        parts[at] = re.sub(r"([\\`*_{}\[\]<>$&#!|~^%@])", r"\\\1", bare)
+        parts[at] = escaped(re.sub(r"\*\*|(?<!\w)[*_](?=\w)|(?<=\w)[*_](?!\w)", "", parts[at]))
     return "".join(parts)
+
+
+def escaped(text: str) -> str:
+    """A text as Markdown in which no sign means anything."""
+    return re.sub(r"([\\`*_{}\[\]<>$&#!|~^%@])", r"\\\1", text)
 
 
 def _markdown(cell: nbformat.NotebookNode, heading: str) -> tuple[list, str]:

@@ -7,6 +7,7 @@ site is made nor when it is read (:mod:`hml_lab.notebooks.executed`). Needs the 
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import re
@@ -100,7 +101,7 @@ def _source(pages: Path) -> Iterator[Path]:
 
 
 def lead_on(source: Path, executed_as: Mapping[str, str]) -> None:
-    """Rewrite the pages' links to what is no page: an executed notebook's leads to its page, a folder's goes.
+    """Rewrite the pages' links to what is no page: an executed notebook's leads to its page.
 
     (Sphinx makes copies of the files that pages link to, but takes those for pages whose suffix it knows.)
     """
@@ -135,6 +136,8 @@ def write_notebooks(shown: Sequence[Executed], folder: Path) -> dict[str, str]:
     for name, notebook in zip(names, shown):
         if not notebook.notice:
             nbformat.write(_page(notebook), folder / f"{name}.ipynb")
+        if notebook.thumbnail:
+            (folder / f"{name}.png").write_bytes(base64.b64decode(notebook.thumbnail))
     (folder / "index.md").write_text(_index(names, shown), encoding="utf-8")
     return {notebook.name: name for name, notebook in zip(names, shown) if not notebook.notice}
 
@@ -174,15 +177,19 @@ def _index(names: Sequence[str], shown: Sequence[Executed]) -> str:
     for name, notebook in zip(names, shown):
         title = executed.plain(notebook.title)
         done = notebook.status == executed.outputs.DONE
-        status = "" if done else f" **Status: {executed.plain(notebook.status)}.**"
-        told = executed.plain(notebook.notice or notebook.purpose)
         key = ", ".join(f"{column}: {value}" for column, value in notebook.key_row.items())
+        picture = f"![First figure of: {executed.escaped(notebook.title)}]({name}.png)"
+        told = [
+            "" if done else f"**Status: {executed.escaped(notebook.status)}.**",
+            executed.escaped(" ".join((notebook.notice or notebook.purpose).split())),
+            f"Its key row: {executed.escaped(key)}." if key else "",
+            "" if notebook.notice else f"*({executed.escaped(executed.facts(notebook))})*",
+            picture if notebook.thumbnail else "",
+        ]
         lines += [
-            f"**{title}**" if notebook.notice else f"**[{title}]({name}.ipynb)**",
-            f":  {told}{status}",
-            *([f"   Its key row: {executed.plain(key)}."] if key else []),
-            f"   *({executed.plain(executed.facts(notebook))})*",
+            f"## {title}" if notebook.notice else f"## [{title}]({name}.ipynb)",
             "",
+            *(line for part in told if part for line in (part, "")),
         ]
     entries = [name for name, notebook in zip(names, shown) if not notebook.notice]
     return "\n".join([*lines, "```{toctree}", ":hidden:", "", *entries, "```", ""])
