@@ -10,6 +10,12 @@ from types import TracebackType
 from tqdm.auto import tqdm
 
 PLAIN_INTERVAL_S = 10.0
+# Plain lines become rarer: one for so much of the time that has passed.
+PLAIN_SHARE = 0.05
+REDRAW_INTERVAL_S = 0.5
+
+# What is shown now, the innermost last: there a silent count says how far it is.
+_shown: list[Progress] = []
 
 
 def is_headless() -> bool:
@@ -26,12 +32,15 @@ def is_headless() -> bool:
 class Progress:
     """Counts ``total`` steps; use as a context manager.
 
+    A silent one inside the block of one that is shown tells that how far it is: a sweep counts runs, and
+    says of those that this process trains the epochs, the loss and the time left.
+
     Parameters
     ----------
     total : int
     description : str
     enabled : bool
-        False: silent.
+        False: silent, but see above.
     initial : int
         Steps that an earlier process had done.
     unit : str
@@ -50,6 +59,9 @@ class Progress:
         self.enabled = enabled
         self.plain = is_headless()
         self.note = ""
+        self.within: dict[Progress, str] = {}  # silent counts inside, and how they are
+        self.teller: Progress | None = None  # that this silent count tells how far it is
+        self.last_drawn = 0.0
         self.unsaid = False  # steps since the last line
         self.started = self.last_line = time.monotonic()
         self.first = initial
@@ -60,6 +72,10 @@ class Progress:
             )
 
     def __enter__(self) -> Progress:
+        if self.enabled:
+            _shown.append(self)
+        elif _shown:
+            self.teller = _shown[-1]
         return self
 
     def __exit__(
@@ -68,6 +84,10 @@ class Progress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self in _shown:
+            _shown.remove(self)
+        if self.teller is not None:
+            self.teller.within.pop(self, None)
         if self.bar is not None:
             self.bar.close()
         elif self.enabled and kind is None and self.last_line != self.started and self.unsaid:
@@ -79,9 +99,43 @@ class Progress:
         self.note = note
         self.unsaid = True
         if self.bar is not None:
-            self.bar.set_postfix_str(note, refresh=False)
+            self.bar.set_postfix_str(self._told(), refresh=False)
             self.bar.update(1)
-        elif self.enabled and time.monotonic() - self.last_line >= PLAIN_INTERVAL_S:
+        elif self.enabled:
+            self._line_if_due()
+        elif self.teller is not None:
+            self.teller._hear(self)
+
+    def _hear(self, inside: Progress) -> None:
+        """A silent count inside has gone on."""
+        count = f"{inside.done}/{inside.total} {inside.unit}"
+        self.within[inside] = f"{inside.description}: {count}, {inside.note}".rstrip(", ")
+        self.unsaid = True
+        if self.bar is None:
+            self._line_if_due()
+        elif time.monotonic() - self.last_drawn >= REDRAW_INTERVAL_S:
+            self.last_drawn = time.monotonic()
+            self.bar.set_postfix_str(self._told(), refresh=True)
+
+    def _told(self) -> str:
+        """The last note or, of what goes on inside, how far it is and about how long all will take."""
+        if not self.within:
+            return self.note
+        first, *others = self.within.values()
+        others_told = f" and {len(others)} more" if others else ""
+        return f"{first}{others_told}, about {self._left():.0f} s left"
+
+    def _left(self) -> float:
+        """Seconds until the end, at the pace so far; steps count by the part of them that is done."""
+        parts = [count.done / max(count.total, 1) for count in self.within]
+        begun = [count.first / max(count.total, 1) for count in self.within]
+        done = self.done - self.first + sum(parts) - sum(begun)
+        left = self.total - self.done - sum(parts)
+        return (time.monotonic() - self.started) / max(done, 1e-9) * max(left, 0.0)
+
+    def _line_if_due(self) -> None:
+        now = time.monotonic()
+        if now - self.last_line >= max(PLAIN_INTERVAL_S, PLAIN_SHARE * (now - self.started)):
             self._line()
 
     def message(self, text: str) -> None:
@@ -95,9 +149,10 @@ class Progress:
         self.last_line = time.monotonic()
         self.unsaid = False
         passed = self.last_line - self.started
-        left = passed / max(self.done - self.first, 1) * (self.total - self.done)
+        told = self._told() if self.within else self.note
+        left = "" if self.within else f", about {self._left():.0f} s left"
         print(
-            f"{self.description}: {self.done}/{self.total} {self.unit} "
-            f"after {passed:.0f} s, about {left:.0f} s left. {self.note}".rstrip(),
+            f"{self.description}: {self.done}/{self.total} {self.unit} after {passed:.0f} s{left}. "
+            f"{told}".rstrip(),
             flush=True,
         )

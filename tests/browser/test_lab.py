@@ -6,7 +6,9 @@ import re
 
 import pytest
 
+from hml_lab import site as sites
 from hml_lab.notebooks import gallery
+from tests.notebooks import foreign
 
 pytestmark = pytest.mark.browser
 
@@ -120,4 +122,27 @@ def test_the_site_is_read_from_a_folder_and_fits(width, browser, site):
     page.wait_for_selector("#search-results li")
     assert all(url.startswith(("file:", "data:")) for url in asked)
     assert failures == []
+    context.close()
+
+
+def test_nothing_of_a_strangers_notebook_runs(browser, tmp_path):
+    """Each such page, of the site and of the gallery, in a browser that would run it."""
+    for name in ("sphinx", "myst_nb", "pydata_sphinx_theme"):
+        pytest.importorskip(name, reason="the extra `docs` is not installed: `make docs` does it")
+    paths = [foreign.write(tmp_path, name, text) for name, text in foreign.SHOWABLE.items()]
+    sites.build(paths, tmp_path / "site", rooms=[])
+    gallery.build(paths, tmp_path / "gallery")
+    pages = [
+        *(tmp_path / "site" / "executed").glob("*.html"),
+        *(tmp_path / "gallery").glob("*.html"),
+    ]
+    assert len(pages) > 2 * len(paths)
+    context = browser.new_context(offline=True)
+    page, asked = context.new_page(), []
+    page.on("request", lambda request: asked.append(request.url))
+    for path in pages:
+        page.goto(path.as_uri())
+        page.wait_for_selector("h1")
+        assert page.evaluate("typeof window.hml_ran") == "undefined", path.name
+    assert all(url.startswith(("file:", "data:")) for url in asked)
     context.close()
