@@ -283,12 +283,22 @@ main.add_command(runs)
 
 
 @main.command()
-@click.option("--runs-root", type=click.Path(path_type=Path), default=Path("results/runs"))
-def doctor(runs_root: Path) -> None:
-    """Say what works on this machine, what is missing and how to get it."""
+@options.runs_root
+@click.option(
+    "--data-root",
+    type=click.Path(path_type=Path),
+    default=Path("data"),
+    show_default=True,
+    help="Folder in which data sets are looked for.",
+)
+def doctor(runs_root: Path, data_root: Path) -> None:
+    """Say what works on this machine, what is missing and how to get it.
+
+    MISSING is what every run needs; a note is about what only some do: data sets, weights, optional parts.
+    """
     from hml_lab.doctor import examine
 
-    findings = examine(runs_root)
+    findings = examine(runs_root, data_root)
     for finding in findings:
         click.echo(f"{finding.mark:<8}{finding.what}")
         if finding.remedy:

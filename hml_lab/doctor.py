@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from hml_core.errors import RunError
+from hml_core import datasets
+from hml_core.config import RunConfig
+from hml_core.errors import HmlError, RunError
 from hml_core.runs import environment
 from hml_core.system import devices, files
+from hml_lab import places
 
 OK, MISSING, NOTE = "ok", "MISSING", "note"
 
@@ -24,8 +29,10 @@ class Finding:
     remedy: str = ""
 
 
-def examine(runs_root: str | Path = "results/runs") -> list[Finding]:
-    """Every finding, in the order in which a run would need them."""
+def examine(
+    runs_root: str | Path = places.RUNS, data_root: str | Path = places.DATA
+) -> list[Finding]:
+    """Every finding, in the order in which a run would need them; last, what only some runs need."""
     return [
         *_versions(),
         _operators(),
@@ -34,6 +41,9 @@ def examine(runs_root: str | Path = "results/runs") -> list[Finding]:
         _results(Path(runs_root)),
         _kernel(),
         _commit(),
+        *_data(Path(data_root)),
+        *_weights(),
+        *_parts(),
     ]
 
 
@@ -114,3 +124,98 @@ def _commit() -> Finding:
     return Finding(
         OK, f"git commit {commit[:10]}{' with local changes' if 'dirty' in commit else ''}"
     )
+
+
+# What only some runs need ---------------------------------------------------------------------------
+
+
+def _data(root: Path) -> list[Finding]:
+    """Each data set whose files one provides: read, where there are any, as a run would read it."""
+    findings = []
+    for name, described in datasets.DATASETS.items():
+        if (
+            not described.needs_data_root or name == "imagefolder"
+        ):  # (any folder: which, a run says)
+            continue
+        # `prepare` is told a folder of each challenge; two data sets may be made of one.
+        places_of_it = [root / name, root / name.partition("_")[0], root]
+        findings.append(_data_set(name, [place for place in places_of_it if place.is_dir()], root))
+    return findings
+
+
+def _data_set(name: str, candidates: list[Path], root: Path) -> Finding:
+    reasons = []
+    for folder in candidates:
+        try:
+            splits = datasets.load(RunConfig(dataset=name), folder)
+        except (HmlError, OSError) as error:
+            if folder != root:
+                reasons.append(f": {error}")
+        else:
+            return Finding(OK, f"data set {name} in {folder}: {len(splits.train)} training images")
+    state = f"cannot be used from {root}{reasons[0]}" if reasons else f"is not in {root}"
+    # CIFAR's archives lie in the folder itself; those of others in one of their own.
+    own = root if name.startswith("cifar") else root / name.partition("_")[0]
+    return Finding(
+        NOTE,
+        f"data set {name} {state}",
+        f"hml prepare {name.partition('_')[0]} --data-root {own}",
+    )
+
+
+def _weights() -> list[Finding]:
+    """Pretrained weights of the networks that start from them unless told otherwise."""
+    from torchvision import models
+
+    configs = [RunConfig(dataset=name) for name in datasets.DATASETS]
+    findings = []
+    for model in sorted({config.model for config in configs if config.weights == "imagenet"}):
+        published = models.get_model_weights(model).DEFAULT
+        file = published.url.rpartition("/")[2]
+        cached = Path(torch.hub.get_dir()) / "checkpoints" / file
+        told = re.search(r"-([0-9a-f]{8,})\.pth$", file)
+        if not cached.is_file():
+            findings.append(
+                Finding(
+                    NOTE,
+                    f"ImageNet weights of {model} are not in torch's cache: the first run loads them",
+                    f"without a network, put {published.url} into {cached.parent}, or name the file "
+                    "with --weights",
+                )
+            )
+        elif told and not files.sha256(cached).startswith(told[1]):
+            findings.append(
+                Finding(NOTE, f"ImageNet weights of {model} are damaged", f"remove {cached}")
+            )
+        else:
+            findings.append(Finding(OK, f"ImageNet weights of {model}"))
+    return findings
+
+
+def _parts() -> list[Finding]:
+    """The optional parts of the package, each with what it lacks."""
+    wanted: dict[str, list[str]] = {}
+    try:
+        requirements = importlib.metadata.requires("hml-core") or []
+    except importlib.metadata.PackageNotFoundError:
+        return [Finding(NOTE, "hml-core is not installed: its optional parts are not known")]
+    for requirement in requirements:
+        if found := re.match(r"([\w.-]+).*\bextra == ['\"](\w+)['\"]", requirement):
+            wanted.setdefault(found[2], []).append(found[1])
+    findings = []
+    for part, names in sorted(wanted.items()):
+        lacking = [name for name in names if not _is_installed(name)]
+        if lacking:
+            what = f"optional part [{part}] lacks {', '.join(lacking)}"
+            findings.append(Finding(NOTE, what, f"pip install 'hml-core[{part}]'"))
+        else:
+            findings.append(Finding(OK, f"optional part [{part}]"))
+    return findings
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True

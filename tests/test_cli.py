@@ -139,3 +139,13 @@ def test_commands_that_train_nothing_do_not_wait_for_torch():
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_the_shell_completes_commands_and_options():
+    from click.shell_completion import get_completion_class
+
+    shell = get_completion_class("bash")(main, {}, "hml", "_HML_COMPLETE")
+    assert "complete -o nosort -F _hml_completion hml" in shell.source()
+    assert "doctor" in [item.value for item in shell.get_completions([], "doc")]
+    assert "--engine" in [item.value for item in shell.get_completions(["sweep"], "--e")]
+    assert "--recipe" in [item.value for item in shell.get_completions(["train"], "--rec")]

@@ -176,7 +176,7 @@ def test_statuses_in_both_notations():
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_command_ends_with_128_and_the_signal(sent, monkeypatch):
-    def examine(_):
+    def examine(*_):
         signal.raise_signal(sent)
 
     monkeypatch.setattr("hml_lab.doctor.examine", examine)

@@ -1,0 +1,76 @@
+"""`hml doctor`: what every run needs, and what only some do."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from hml_core import datasets
+from hml_lab import doctor
+
+
+@pytest.fixture
+def without_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    return tmp_path / "hub" / "checkpoints"
+
+
+def test_data_sets_that_are_not_there_are_notes_with_the_command(tmp_path):
+    findings = {finding.what.split()[2]: finding for finding in doctor._data(tmp_path / "no")}
+    assert set(findings) == {
+        "cifar10",
+        "cifar100",
+        "isic2018",
+        "isic2019",
+        "isic2019_all",
+        "inat2018",
+    }
+    assert {finding.mark for finding in findings.values()} == {doctor.NOTE}
+    assert findings["cifar10"].remedy == f"hml prepare cifar10 --data-root {tmp_path / 'no'}"
+    assert findings["isic2019_all"].remedy.endswith(
+        f"isic2019 --data-root {tmp_path / 'no'}/isic2019"
+    )
+
+
+def test_a_prepared_data_set_is_read_and_an_unfinished_one_says_why(tmp_path, monkeypatch):
+    def load(config, folder):
+        seen.append((config.dataset, folder))
+        if config.dataset == "isic2018" and folder.name == "isic2018":
+            return SimpleNamespace(train=range(7))
+        return really(config, folder)
+
+    seen, really = [], datasets.load
+    monkeypatch.setattr(datasets, "load", load)
+    (tmp_path / "isic2018").mkdir()
+    (tmp_path / "inat2018").mkdir()
+    findings = {finding.what.split()[2]: finding for finding in doctor._data(tmp_path)}
+    assert findings["isic2018"] == doctor.Finding(
+        doctor.OK, f"data set isic2018 in {tmp_path / 'isic2018'}: 7 training images"
+    )
+    assert findings["inat2018"].mark == doctor.NOTE
+    assert f"cannot be used from {tmp_path}: " in findings["inat2018"].what
+    assert ("inat2018", tmp_path / "inat2018") in seen
+
+
+def test_weights_are_looked_for_and_compared(without_cache):
+    (finding,) = doctor._weights()
+    assert finding.mark == doctor.NOTE
+    assert "efficientnet_b3 are not in torch's cache" in finding.what
+    name = finding.remedy.split(" into ")[0].rpartition("/")[2]
+    without_cache.mkdir(parents=True)
+    (without_cache / name).write_bytes(b"half of it")
+    (finding,) = doctor._weights()
+    assert "damaged" in finding.what
+    assert str(without_cache / name) in finding.remedy
+
+
+def test_optional_parts_say_what_they_lack(monkeypatch):
+    wanted = ["numpy>=2", 'numpy>=2; extra == "whole"', 'no-such-package[x]>=1; extra == "docs"']
+    monkeypatch.setattr(importlib.metadata, "requires", lambda _: wanted)
+    docs, whole = doctor._parts()
+    assert (docs.mark, whole.mark) == (doctor.NOTE, doctor.OK)
+    assert docs.what == "optional part [docs] lacks no-such-package"
+    assert docs.remedy == "pip install 'hml-core[docs]'"
