@@ -43,11 +43,26 @@ class ConfigCommand(click.Command):
 
 @functools.cache
 def _config_options() -> tuple[click.Option, ...]:
+    from hml_core import augment, datasets, recipes
     from hml_core.config import SETTINGS
 
+    registries = {
+        "dataset": datasets.DATASETS,
+        "recipe": recipes.names(),
+        "augmentation": [*augment.AUGMENTATIONS, *augment.FILE_AUGMENTATIONS],
+    }
     flags = []
     for name, known in SETTINGS.items():
-        flag, told = f"--{name.replace('_', '-')}", {"help": known.help}
+        flag = f"--{name.replace('_', '-')}"
+        choices = tuple(known.choices or ())
+        told: dict[str, Any] = {"help": known.help}
+        if name in registries:
+            choices = tuple(registries[name])
+            own = "" if name == "augmentation" else ", or one's own by --import"
+            listed = f"One of {', '.join(choices)}{own}."
+            told["help"] = known.help.replace(known.meaning, listed)
+        if choices:
+            told["shell_complete"] = functools.partial(_beginning, choices)
         if known.kind is bool:
             option = click.Option([f"{flag}/--no-{flag[2:]}", name], default=None, **told)
         elif known.kind is tuple:
@@ -59,6 +74,11 @@ def _config_options() -> tuple[click.Option, ...]:
             option = click.Option([flag, name], type=known.kind, **told)
         flags.append(option)
     return tuple(flags)
+
+
+def _beginning(choices: tuple[str, ...], _context: Any, _option: Any, begun: str) -> list[str]:
+    """What the shell completes a value to."""
+    return [choice for choice in choices if choice.startswith(begun)]
 
 
 @click.command(cls=ConfigCommand)

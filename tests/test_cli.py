@@ -149,3 +149,12 @@ def test_the_shell_completes_commands_and_options():
     assert "doctor" in [item.value for item in shell.get_completions([], "doc")]
     assert "--engine" in [item.value for item in shell.get_completions(["sweep"], "--e")]
     assert "--recipe" in [item.value for item in shell.get_completions(["train"], "--rec")]
+    values = [item.value for item in shell.get_completions(["train", "--recipe"], "balanced_s")]
+    assert values == ["balanced_softmax"]
+
+
+def test_help_names_what_may_be_chosen():
+    text = " ".join(call("train", "--help").split())
+    for names in ("One of digits, cifar10,", "One of ce, focal,", "One of linear, cosine."):
+        assert names in text
+    assert "hml_core.recipes.names()" not in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from types import TracebackType
@@ -13,6 +14,9 @@ PLAIN_INTERVAL_S = 10.0
 # Plain lines become rarer: one for so much of the time that has passed.
 PLAIN_SHARE = 0.05
 REDRAW_INTERVAL_S = 0.5
+
+# Such a line, for whoever relays what a notebook prints.
+LINE = re.compile(r"[^:\n]+: \d+/\d+ \S+ after \d+ s\b")
 
 # What is shown now, the innermost last: there a silent count says how far it is.
 _shown: list[Progress] = []

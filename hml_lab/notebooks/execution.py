@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from tqdm import tqdm
 
 from hml_core.errors import ConfigError, RunError
 from hml_core.runs import environment
-from hml_core.system import files
+from hml_core.system import files, progress
 from hml_lab import places
 from hml_lab.notebooks import kernels, outputs
 from hml_lab.notebooks.interface import ParameterError, check_parameters, from_here
@@ -33,6 +34,17 @@ STARTUP_TIMEOUT_S = 60
 
 class _KernelNotStarted(Exception):
     """The kernel was gone before the first cell."""
+
+
+class _Relay:
+    """Says in the shell how far the runs of a cell are; what else a notebook prints stays in it."""
+
+    def write(self, text: str) -> None:
+        for line in filter(progress.LINE.match, text.splitlines()):
+            tqdm.write(f"  {line}", file=sys.stderr)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
 
 
 class _TimedOut(Exception):
@@ -186,6 +198,7 @@ def _execute_once(
                     cwd=str(notebook.parent),
                     progress_bar=show_progress,
                     log_output=False,
+                    stdout_file=_Relay() if show_progress else None,
                     start_timeout=STARTUP_TIMEOUT_S,
                     kernel_name="python3",  # that of the running environment
                     language="python",

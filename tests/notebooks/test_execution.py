@@ -393,3 +393,14 @@ def test_what_is_no_executed_notebook_has_no_record(content, tmp_path):
     (tmp_path / "a.ipynb").write_text(content)
     assert record_of(tmp_path / "a.ipynb") is None
     assert record_of(tmp_path / "missing.ipynb") is None
+
+
+def test_the_shell_is_told_how_far_the_runs_of_a_cell_are(tmp_path, capsys):
+    """Lines of progress alone; everything that was printed is in the notebook."""
+    line = "runs: 0/6 runs after 12 s. digits-ce-s0: 4/30 epochs, loss 0.512, about 80 s left"
+    path = make(tmp_path, "epochs = 3  # a number", f"print('secret: 1/2')\nprint({line!r})")
+    written = execute(path, {}, tmp_path / "out.ipynb")
+    told = capsys.readouterr().err
+    assert f"  {line}\n" in told
+    assert "secret" not in told
+    assert "secret: 1/2" in written.read_text()
