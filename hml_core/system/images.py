@@ -14,6 +14,7 @@ import os
 import re
 import stat
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image
 
@@ -44,6 +45,7 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+TURNED = [UPRIGHT[tag] for tag in (5, 6, 7, 8)]  # after which the sides have changed places
 
 
 class ImageError(DataError):
@@ -57,28 +59,79 @@ def read(source: Path | bytes) -> bytes:
     ------
     ImageError
         With the system's reason; also for what is no regular file, such as a pipe, which is not waited
-        for, and for one of more than 512 MiB.
+        for, for one of more than 512 MiB, and for one that somebody writes to meanwhile.
     """
     if isinstance(source, bytes):
         return source
     try:
-        # A pipe without a writer would block an open without the flag.
-        handle = os.open(
-            source, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-        )
-        with os.fdopen(handle, "rb") as stream:
-            status = os.fstat(handle)
-            if not stat.S_ISREG(status.st_mode):
-                raise ImageError(
-                    "cannot be read: it is no regular file, but a folder, pipe or device"
-                )
-            if status.st_size > LARGEST_FILE:
-                raise ImageError(
-                    f"cannot be read: it has {status.st_size} bytes, expected at most {LARGEST_FILE}"
-                )
-            return stream.read(LARGEST_FILE)
+        with _opened(source) as stream:
+            before = os.fstat(stream.fileno())
+            data = stream.read(LARGEST_FILE)
+            after = os.fstat(stream.fileno())
     except OSError as error:
         raise ImageError(f"cannot be read: {error.strerror or error}") from error
+    if len(data) != before.st_size or _state(before) != _state(after):
+        raise ImageError("changed while it was read: try again once it is written")
+    return data
+
+
+def size(path: Path) -> tuple[int, int]:
+    """Width and height of the upright image in a file, by its header: no pixel is decoded.
+
+    (The EXIF orientation of a PNG, which may stand behind its pixels, is not looked for.)
+
+    Raises
+    ------
+    ImageError
+        As :func:`read` and :func:`decode`, as far as a header tells.
+    """
+    try:
+        with _opened(path) as stream:
+            start = stream.read(PNG_DEPTH + 1)
+            stream.seek(0)
+            with _identified(stream) as opened:
+                _require_usable(opened, start)
+                turn = None if opened.format == "PNG" else _turn(opened)
+                width, height = opened.size
+    except ImageError:
+        raise
+    except OSError as error:
+        raise ImageError(f"cannot be read: {error.strerror or error}") from error
+    return (height, width) if turn in TURNED else (width, height)
+
+
+def _opened(source: Path) -> BinaryIO:
+    """A regular file of a size to work with, for reading."""
+    # A pipe without a writer would block an open without the flag.
+    handle = os.open(
+        source, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    )
+    stream = os.fdopen(handle, "rb")
+    status = os.fstat(handle)
+    if stat.S_ISREG(status.st_mode) and status.st_size <= LARGEST_FILE:
+        return stream
+    stream.close()
+    if stat.S_ISREG(status.st_mode):
+        raise ImageError(
+            f"cannot be read: it has {status.st_size} bytes, expected at most {LARGEST_FILE}"
+        )
+    raise ImageError("cannot be read: it is no regular file, but a folder, pipe or device")
+
+
+def _state(status: os.stat_result) -> tuple[int, int]:
+    return status.st_size, status.st_mtime_ns
+
+
+def _identified(stream: BinaryIO) -> Image.Image:
+    """An image whose header was read and nothing more."""
+    try:
+        return Image.open(stream, formats=tuple(FORMATS))
+    except Image.UnidentifiedImageError as error:
+        raise ImageError(
+            f"does not decode: it is no {', '.join(FORMATS)} that can be identified"
+        ) from error
+    except Exception as error:  # whatever a decoder makes of a damaged header
+        raise ImageError(f"does not decode: {reason(error)}") from error
 
 
 def decode(data: bytes, draft: int = 0) -> Image.Image:
@@ -101,7 +154,7 @@ def decode(data: bytes, draft: int = 0) -> Image.Image:
         million pixels, told by the header; for a file that is cut off or damaged in any way.
     """
     try:
-        with Image.open(io.BytesIO(data), formats=tuple(FORMATS)) as opened:
+        with _identified(io.BytesIO(data)) as opened:
             _require_usable(opened, data)
             turn = _turn(opened)
             if draft:
@@ -109,13 +162,7 @@ def decode(data: bytes, draft: int = 0) -> Image.Image:
             image = _rgb(opened)
     except ImageError:
         raise
-    except Image.UnidentifiedImageError as error:
-        raise ImageError(
-            f"does not decode: it is no {', '.join(FORMATS)} that can be identified"
-        ) from error
-    except (
-        Exception
-    ) as error:  # whatever a decoder makes of damage is a reason to leave one image out
+    except Exception as error:  # whatever a decoder makes of damage is a reason to leave one out
         raise ImageError(f"does not decode: {reason(error)}") from error
     return image if turn is None else image.transpose(turn)
 
