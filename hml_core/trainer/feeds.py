@@ -134,7 +134,7 @@ def preprocessing_of(splits: Splits, config: RunConfig) -> Preprocessing:
         mean=splits.mean,
         std=splits.std,
         shorter=shorter_side(config.image_size) if crops else 0,
-        in_memory=in_memory,
+        in_memory=in_memory or config.augmentation in BATCH_WISE,  # files are decoded, see make
     )
 
 
