@@ -148,17 +148,48 @@ def batch(file: Path, jobs: int, resume: bool, dry_run: bool) -> None:
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    default=Path("results/gallery"),
-    show_default=True,
-    help="Folder of the gallery.",
+    help="Folder of the gallery [default: my_results/gallery].",
 )
 @click.option("--title", default="Results", show_default=True, help="Heading of the index.")
-def report(notebooks: tuple[Path, ...], output: Path, title: str) -> None:
-    """Make a static HTML gallery of executed NOTEBOOKS [default: all in results/notebooks]."""
+def report(notebooks: tuple[Path, ...], output: Path | None, title: str) -> None:
+    """Make pages of executed NOTEBOOKS, each one file without scripts [default: those in my_results].
+
+    One that cannot be shown is a notice. The site of the published ones is made by `hml site`.
+    """
+    from hml_lab import places
     from hml_lab.notebooks import gallery
 
-    chosen = notebooks or sorted(Path("results/notebooks").glob("*.ipynb"))
-    click.echo(f"Gallery: {gallery.build(chosen, output, title)}")
+    folder = places.place("")
+    chosen = notebooks or sorted((folder / "notebooks").glob("*.ipynb"))
+    click.echo(f"Gallery: {gallery.build(chosen, output or folder / 'gallery', title)}")
+
+
+# hml site -----------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("notebooks", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Folder of the site [default: site, in the checkout].",
+)
+def site(notebooks: tuple[Path, ...], output: Path | None) -> None:
+    """Make one site of the pages in docs/, executed NOTEBOOKS and docstrings.
+
+    [default: the notebooks in results/notebooks.] It is read without a network, from a folder as well as
+    from a server. A notebook that cannot be shown is a notice.
+    """
+    from hml_lab import places
+    from hml_lab import site as sites
+
+    root = places.checkout()
+    chosen = notebooks or sorted((root / "results" / "notebooks").glob("*.ipynb"))
+    first, amiss = sites.build(chosen, output or root / "site")
+    for line in amiss:
+        click.echo(line, err=True)
+    click.echo(f"Site: {first}")
 
 
 # hml sweep ----------------------------------------------------------------------------------------
