@@ -14,6 +14,8 @@ root_doc = "index"
 # Notebooks are shown as they were executed; nothing of them runs here or in the reader's browser.
 nb_execution_mode = "off"
 nb_merge_streams = True
+nb_code_prompt_show = "Show code"
+nb_code_prompt_hide = "Hide code"
 nb_ipywidgets_js = {}
 nb_mime_priority_overrides = [("html", "text/html", 1), ("html", "text/plain", 2)]
 myst_enable_extensions = ["dollarmath", "amsmath", "deflist"]
@@ -22,7 +24,7 @@ myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 napoleon_google_docstring = False
-napoleon_use_rtype = False
+napoleon_use_rtype = True
 
 html_theme = "pydata_sphinx_theme"
 html_title = "hml-core"
@@ -37,8 +39,11 @@ html_theme_options = {
     "show_prev_next": False,
     "footer_start": ["copyright"],
     "footer_end": [],
-    "secondary_sidebar_items": ["page-toc"],
+    "header_links_before_dropdown": 6,
+    # A table of results needs the width.
+    "secondary_sidebar_items": {"*": ["page-toc"], "reference/*": ["page-toc"], "executed/*": []},
 }
+html_sidebars = {"executed/*": []}
 html_math_renderer = "mathml"
 copyright = "the hml-core developers, MIT licence"
-suppress_warnings = ["mystnb.mime_priority", "myst.header"]
+suppress_warnings = ["mystnb.mime_priority", "myst.header", "ref.python"]

@@ -59,7 +59,7 @@ def test_train_refuses_in_one_line_and_writes_nothing(extra, message, tmp_path):
 
 
 def test_the_command_of_the_authors_has_its_equivalent(tmp_path):
-    """As the README writes it, on the CPU: it gets as far as the images, which are not here."""
+    """As docs/datasets.md writes it, on the CPU: it gets as far as the images, which are not here."""
     output = call(
         "train", "--dataset", "cifar100", "--data-root", tmp_path, "--imbalance-type", "exp",
         "--imbalance-ratio", 50, "--recipe", "hml1", "--delta", 10000, "--weighting", "CS",

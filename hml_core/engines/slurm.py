@@ -70,7 +70,7 @@ def read(path: str | Path) -> dict[str, Any]:
     if not path.exists():
         raise ConfigError(
             f"There is no file {str(path)!r}: the engine 'slurm' reads from it what a job asks for "
-            "(see the README, 'More than one machine')."
+            "(see docs/clusters.md)."
         )
     options = yaml_files.read(path)
     missing = [name for name in REQUIRED if not options.get(name)]

@@ -20,8 +20,8 @@ from typing import Any
 
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from PIL import Image
 
+from hml_core.system import files, images
 from hml_lab.notebooks import outputs, safe_html
 
 THUMBNAIL_WIDTH = 640
@@ -72,11 +72,11 @@ def read(path: str | Path) -> Executed:
 
 def _content(path: Path) -> Any:
     """What the file holds, in the present format if in any; nbformat's validators want it faultless."""
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = json.loads(files.read_text(path, files.LARGEST_TABLE))
     version = content.get("nbformat") if isinstance(content, dict) else None
     if version == 4 or not isinstance(version, int):
         return content
-    return nbformat.read(path, as_version=4)
+    return outputs.parsed(path)
 
 
 def _described(path: Path, name: str, content: nbformat.NotebookNode) -> Executed:
@@ -216,12 +216,12 @@ def _thumbnail(results: list) -> str:
     for output in results:
         data = output.get("data", {}).get("image/png")
         try:
-            with Image.open(io.BytesIO(base64.b64decode(data or ""))) as image:
-                image.thumbnail((THUMBNAIL_WIDTH, 4 * THUMBNAIL_WIDTH))
-                buffer = io.BytesIO()
-                image.convert("RGB").quantize(64).save(buffer, format="PNG", optimize=True)
-        except Exception:  # Pillow's readers raise what they like
+            image = images.decode(base64.b64decode(data or ""))
+        except (images.ImageError, ValueError, TypeError):  # no figure that one can look at
             continue
+        image.thumbnail((THUMBNAIL_WIDTH, 4 * THUMBNAIL_WIDTH))
+        buffer = io.BytesIO()
+        image.quantize(64).save(buffer, format="PNG", optimize=True)
         return base64.b64encode(buffer.getvalue()).decode()
     return ""
 
@@ -262,7 +262,7 @@ def _language(metadata: Mapping) -> dict[str, str]:
     """What the code is coloured as."""
     told = metadata.get("language_info")
     name = _text(told.get("name")) if isinstance(told, Mapping) else "python"
-    lexer = "ipython3" if name in ("", "python") else "text"
+    lexer = "python" if name in ("", "python") else "text"
     return {"name": name or "python", "pygments_lexer": lexer}
 
 
@@ -278,9 +278,13 @@ def plain(text: str) -> str:
     """
     parts = re.split(r"(\$[^$\n]+\$|`[^`{}\n]+`)", " ".join(text.split()))
     for at in range(0, len(parts), 2):
-        bare = re.sub(r"\*\*|(?<!\w)[*_]|[*_](?!\w)", "", parts[at])
-        parts[at] = re.sub(r"([\\`*_{}\[\]<>$&#!|~^%@])", r"\\\1", bare)
+        parts[at] = escaped(re.sub(r"\*\*|(?<!\w)[*_](?=\w)|(?<=\w)[*_](?!\w)", "", parts[at]))
     return "".join(parts)
+
+
+def escaped(text: str) -> str:
+    """A text as Markdown in which no sign means anything."""
+    return re.sub(r"([\\`*_{}\[\]<>$&#!|~^%@])", r"\\\1", text)
 
 
 def _markdown(cell: nbformat.NotebookNode, heading: str) -> tuple[list, str]:
@@ -351,7 +355,7 @@ def _best(output: nbformat.NotebookNode, heading: str) -> dict[str, str]:
     for mime in sorted(safe_html.PICTURES & set(data), key=lambda mime: mime == "image/svg+xml"):
         try:
             source = safe_html.embedded(mime, _text(data[mime]))
-        except ValueError as error:
+        except (ValueError, images.ImageError) as error:
             damaged = f"A picture cannot be shown: {error}"
             continue
         told = output.metadata.get(mime)

@@ -7,12 +7,13 @@ site is made nor when it is read (:mod:`hml_lab.notebooks.executed`). Needs the 
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import nbformat
@@ -75,7 +76,8 @@ def build(
     said, warned = io.StringIO(), io.StringIO()
     # Beside the pages, so that their links to files of the checkout lead there.
     with _source(pages) as source, tempfile.TemporaryDirectory() as doctrees:
-        write_notebooks(shown, source / NOTEBOOKS)
+        names = write_notebooks(shown, source / NOTEBOOKS)
+        lead_on(source, names)
         reference.write(source / REFERENCE, rooms)
         try:
             app = Sphinx(
@@ -90,7 +92,7 @@ def build(
 
 
 @contextlib.contextmanager
-def _source(pages: Path) -> Iterable[Path]:
+def _source(pages: Path) -> Iterator[Path]:
     """A copy of the pages for what is written between them, as deep in the checkout as they are."""
     with tempfile.TemporaryDirectory(prefix=".site-", dir=pages.resolve().parent) as folder:
         source = Path(folder)
@@ -98,14 +100,46 @@ def _source(pages: Path) -> Iterable[Path]:
         yield source
 
 
-def write_notebooks(shown: Sequence[Executed], folder: Path) -> None:
-    """Write a page of each notebook that can be shown, and the list of all, for Sphinx."""
+def lead_on(source: Path, executed_as: Mapping[str, str]) -> None:
+    """Rewrite the pages' links to what is no page: an executed notebook's leads to its page.
+
+    (Sphinx makes copies of the files that pages link to, but takes those for pages whose suffix it knows.)
+    """
+
+    def rewritten(link: re.Match) -> str:
+        text, address = link[1], link[2]
+        path = Path(address)
+        if path.parts[:3] == ("..", "results", "notebooks") and path.stem in executed_as:
+            return f"[{text}]({NOTEBOOKS}/{executed_as[path.stem]}.ipynb)"
+        if (source / path).is_dir():
+            return text
+        if path.suffix in (".md", ".ipynb"):
+            return f"{{download}}`{text.replace('`', '')} <{address}>`"
+        return link[0]
+
+    for page in source.glob("*.md"):
+        text = page.read_text(encoding="utf-8")
+        changed = re.sub(r"(?<!!)\[([^\]]+)\]\((\.\./[^)#\s]+)\)", rewritten, text)
+        page.write_text(changed, encoding="utf-8")
+
+
+def write_notebooks(shown: Sequence[Executed], folder: Path) -> dict[str, str]:
+    """Write a page of each notebook that can be shown, and the list of all, for Sphinx.
+
+    Returns
+    -------
+    dict
+        The names of the pages, by the notebooks' names.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     names = _document_names(shown)
     for name, notebook in zip(names, shown):
         if not notebook.notice:
             nbformat.write(_page(notebook), folder / f"{name}.ipynb")
+        if notebook.thumbnail:
+            (folder / f"{name}.png").write_bytes(base64.b64decode(notebook.thumbnail))
     (folder / "index.md").write_text(_index(names, shown), encoding="utf-8")
+    return {notebook.name: name for name, notebook in zip(names, shown) if not notebook.notice}
 
 
 def _document_names(shown: Sequence[Executed]) -> list[str]:
@@ -143,15 +177,19 @@ def _index(names: Sequence[str], shown: Sequence[Executed]) -> str:
     for name, notebook in zip(names, shown):
         title = executed.plain(notebook.title)
         done = notebook.status == executed.outputs.DONE
-        status = "" if done else f" **Status: {executed.plain(notebook.status)}.**"
-        told = executed.plain(notebook.notice or notebook.purpose)
         key = ", ".join(f"{column}: {value}" for column, value in notebook.key_row.items())
+        picture = f"![First figure of: {executed.escaped(notebook.title)}]({name}.png)"
+        told = [
+            "" if done else f"**Status: {executed.escaped(notebook.status)}.**",
+            executed.escaped(" ".join((notebook.notice or notebook.purpose).split())),
+            f"Its key row: {executed.escaped(key)}." if key else "",
+            "" if notebook.notice else f"*({executed.escaped(executed.facts(notebook))})*",
+            picture if notebook.thumbnail else "",
+        ]
         lines += [
-            f"**{title}**" if notebook.notice else f"**[{title}]({name}.ipynb)**",
-            f":  {told}{status}",
-            *([f"   Its key row: {executed.plain(key)}."] if key else []),
-            f"   *({executed.plain(executed.facts(notebook))})*",
+            f"## {title}" if notebook.notice else f"## [{title}]({name}.ipynb)",
             "",
+            *(line for part in told if part for line in (part, "")),
         ]
     entries = [name for name, notebook in zip(names, shown) if not notebook.notice]
     return "\n".join([*lines, "```{toctree}", ":hidden:", "", *entries, "```", ""])

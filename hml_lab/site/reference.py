@@ -51,7 +51,7 @@ def write(folder: Path, chosen: Sequence[str] | None = None) -> None:
         lines.append(room)
         text = [f"# {room}", ""]
         for module in modules:
-            text += [] if module == room else [f"## {module}", ""]
+            text += [] if module == room else [f"## {module.removeprefix(f'{room}.')}", ""]
             text += [
                 "```{eval-rst}",
                 f".. automodule:: {module}",
