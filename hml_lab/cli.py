@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ class _Group(click.Group):
     """Shows an error of ours as one message instead of a traceback; a signal's exit status is 128 + it."""
 
     def invoke(self, context: click.Context) -> Any:
+        for stream in (sys.stdout, sys.stderr):  # of a terminal that has no letters for what we say
+            with contextlib.suppress(AttributeError):
+                stream.reconfigure(errors="backslashreplace")
         try:
             with processes.interruptible():
                 return super().invoke(context)
