@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from data_prep.cli import prepare
+from data_prep.cli import Folder, prepare
 from hml_core import __version__
 from hml_core.errors import HmlError
 from hml_core.system import files, processes, yaml_files
@@ -151,7 +151,7 @@ def batch(file: Path, jobs: int, resume: bool, dry_run: bool) -> None:
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=Folder(path_type=Path),
     default=Path("results/gallery"),
     show_default=True,
     help="Folder of the gallery.",
@@ -242,7 +242,7 @@ main.add_command(runs)
 
 
 @main.command()
-@click.option("--runs-root", type=click.Path(path_type=Path), default=Path("results/runs"))
+@options.runs_root
 def doctor(runs_root: Path) -> None:
     """Say what works on this machine, what is missing and how to get it."""
     from hml_lab.doctor import examine
