@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from data_prep.cli import Folder
 from hml_core.system import files
 from hml_lab import options
 
@@ -124,7 +125,7 @@ def verify(runs_root: Path) -> None:
 
 
 @runs.command()
-@click.argument("destination", type=click.Path(path_type=Path))
+@click.argument("destination", type=Folder(path_type=Path))
 @options.runs_root
 def export(destination: Path, runs_root: Path) -> None:
     """Copy finished runs to DESTINATION in a compact form, which is read like a record.
