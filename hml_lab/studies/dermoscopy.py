@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
 
 from data_prep.isic import report
-from hml_core import datasets, recipes
+from hml_core import datasets
+from hml_core import recipes as methods
 from hml_core.config import RunConfig, grid
 from hml_core.recipes import boundary
 from hml_core.runs import Run
@@ -18,6 +21,10 @@ from hml_lab.experiment import Experiment
 
 OFFICIAL = "official_test"
 CONTROL = "ce_drw"
+ALIKE = (
+    "weighting",
+    "switch_patience",
+)  # what the control takes over from hard mining, besides the rest
 # Of the images of ISIC 2018 task 3 (HAM10000), as their licence asks.
 CREDIT = (
     "Images: ISIC 2018 task 3 (HAM10000), ViDIR Group, Department of Dermatology, Medical University of "
@@ -36,6 +43,21 @@ def control(*, epochs: int, weighting: str = "CS", **fields) -> list[RunConfig]:
     deferred = {"weighting": weighting, "mean_over": "images"}
     deferred["stage_ends"] = (boundary(0.5, epochs),)
     return grid(recipe=CONTROL, epochs=epochs, **deferred, **fields)
+
+
+def configs(
+    recipes: Sequence[str], hard_mining: Mapping[str, Any], with_control: bool, **fields
+) -> list[RunConfig]:
+    """The runs of P3's table on ISIC 2018, with the :func:`control` of the hard-mining recipes or without.
+
+    The control takes the place of ``ce_drw`` as its paper has it (CB weights from 80 % of the run on).
+    """
+    fields = {"dataset": "isic2018", **fields}
+    if not with_control:
+        return grid(recipe=list(recipes), hard_mining=hard_mining, **fields)
+    others = [recipe for recipe in recipes if recipe != CONTROL]
+    alike = {name: hard_mining[name] for name in ALIKE if name in hard_mining}
+    return grid(recipe=others, hard_mining=hard_mining, **fields) + control(**alike, **fields)
 
 
 def caption(experiment: Experiment, images: str = "") -> str:
@@ -103,7 +125,7 @@ def author_claim(folder: str | Path = published.FOLDER) -> pd.DataFrame:
             own, other = (scores.get_group(names[name]).to_numpy() for name in (method, baseline))
             found = stats.welch(own, other)
             p_values.append(found.p_value)
-            rows[f"{recipes.title(method)} − {recipes.title(baseline)}"] = {
+            rows[f"{methods.title(method)} − {methods.title(baseline)}"] = {
                 "Δ Balanced acc. [95 %]": f"{found.difference:+.1f} [{found.low:+.1f}, {found.high:+.1f}]",
                 "n": f"{len(own)} + {len(other)}",
             }
