@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,7 +73,7 @@ def predict(
         model, found.files, device=device, progress=output is not None and not quiet
     )
     if output is None:
-        summary = prediction.write(rows, columns, click.get_binary_stream("stdout"))
+        summary = prediction.write(rows, columns, sys.stdout.buffer)
     else:
         summary = prediction.write_file(rows, columns, output)
     if found.left_out:

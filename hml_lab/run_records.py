@@ -73,6 +73,7 @@ def show(run_id: str, runs_root: Path) -> None:
     told = {"run_id": run.run_id, "record": str(run.path), "config": run.config.to_dict()}
     told |= {"environment": environment, "last epoch": metrics, "branch": run.metrics.get("branch")}
     told["trained_epochs"] = run.trained_epochs
+    told["kept weights"] = run.metrics.get("kept_weights") if run.keeps() else None
     click.echo(json.dumps(_without_nan(told), indent=2, ensure_ascii=False))
 
 
