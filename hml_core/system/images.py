@@ -75,7 +75,7 @@ def read(source: Path | bytes) -> bytes:
     return data
 
 
-def size(path: Path) -> tuple[int, int]:
+def size(source: Path | bytes) -> tuple[int, int]:
     """Width and height of the upright image in a file, by its header: no pixel is decoded.
 
     (The EXIF orientation of a PNG, which may stand behind its pixels, is not looked for.)
@@ -86,7 +86,7 @@ def size(path: Path) -> tuple[int, int]:
         As :func:`read` and :func:`decode`, as far as a header tells.
     """
     try:
-        with _opened(path) as stream:
+        with io.BytesIO(source) if isinstance(source, bytes) else _opened(source) as stream:
             start = stream.read(PNG_DEPTH + 1)
             stream.seek(0)
             with _identified(stream) as opened:
