@@ -1,11 +1,11 @@
 """Run records: one folder a run, done if and only if its ``metrics.json`` is there and holds.
 
 ``<runs_root>/<run_id>/`` has ``config.json``, ``environment.json``, ``manifest.json`` (which images
-were trained on), ``history.csv`` (a row per epoch), ``predictions.npz`` (logits and targets of the
-test split and of sets beside it, and how sure the network was of its training images), ``weights.safetensors`` where it was asked for
-(:mod:`hml_core.runs.kept_weights`), ``checkpoint.pt`` while the run is going, ``failed.json``
-after a failure and ``metrics.json`` last. The latter carries the SHA-256 of every other file and of
-itself.
+were trained on), ``history.csv`` (a row per epoch), ``predictions.npz`` (logits and targets of the test
+split and of sets beside it, and how sure the network was of its training images),
+``weights.safetensors`` where it was asked for (:mod:`hml_core.runs.kept_weights`), ``checkpoint.pt``
+while the run is going, ``failed.json`` after a failure and ``metrics.json`` last. The latter carries the
+SHA-256 of every other file and of itself.
 """
 
 from __future__ import annotations
