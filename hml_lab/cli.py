@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from data_prep.cli import prepare
+from data_prep.cli import Folder, prepare
 from hml_core import __version__
 from hml_core.errors import HmlError
 from hml_core.system import files, processes, yaml_files
 from hml_lab import options
+from hml_lab.predict import predict
 from hml_lab.run_records import runs
 from hml_lab.train import train
 
@@ -21,6 +23,9 @@ class _Group(click.Group):
     """Shows an error of ours as one message instead of a traceback; a signal's exit status is 128 + it."""
 
     def invoke(self, context: click.Context) -> Any:
+        for stream in (sys.stdout, sys.stderr):  # of a terminal that has no letters for what we say
+            with contextlib.suppress(AttributeError):
+                stream.reconfigure(errors="backslashreplace")
         try:
             with processes.interruptible():
                 return super().invoke(context)
@@ -147,7 +152,7 @@ def batch(file: Path, jobs: int, resume: bool, dry_run: bool) -> None:
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=Folder(path_type=Path),
     help="Folder of the gallery [default: my_results/gallery].",
 )
 @click.option("--title", default="Results", show_default=True, help="Heading of the index.")
@@ -172,7 +177,7 @@ def report(notebooks: tuple[Path, ...], output: Path | None, title: str) -> None
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=Folder(path_type=Path),
     help="Folder of the site [default: site, in the checkout].",
 )
 def site(notebooks: tuple[Path, ...], output: Path | None) -> None:
@@ -277,6 +282,7 @@ def _cost(configs: list[Any], frame: Any) -> str:
 main.add_command(prepare)
 main.add_command(train)
 main.add_command(runs)
+main.add_command(predict)
 
 
 # hml doctor ---------------------------------------------------------------------------------------

@@ -208,12 +208,20 @@ class Experiment:
         )
         return Markdown(said)
 
-    def save_table(self, *parts: pd.DataFrame, suffix: str = "", best: str | None = None) -> None:
+    def save_table(
+        self,
+        *parts: pd.DataFrame,
+        suffix: str = "",
+        best: str | None = None,
+        note: str = "",
+    ) -> None:
         """Write tables one below the other as Markdown, and show them.
 
-        With ``best``, the row that is highest in this column stands for the notebook in the gallery.
+        With ``best``, the row that is highest in this column stands for the notebook in the gallery. A
+        ``note`` stands below them in the file.
         """
         text = "\n".join(tables.to_markdown(part) for part in parts)
+        text += f"\n{note}\n" if note else ""
         outputs.save_text(text, f"{self._file(suffix)}.md", self.results_root / "tables")
         for part in parts:
             display(part) if best is None else outputs.show_table(part, best)

@@ -6,15 +6,17 @@ from pathlib import Path
 
 import click
 
+from data_prep.cli import Folder
+
 device = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
 )
 data_root = click.option(
-    "--data-root", type=click.Path(path_type=Path), help="Folder of the data set's files."
+    "--data-root", type=Folder(path_type=Path), help="Folder of the data set's files."
 )
 runs_root = click.option(
     "--runs-root",
-    type=click.Path(path_type=Path),
+    type=Folder(path_type=Path),
     default=Path("results/runs"),
     show_default=True,
     help="Where run records lie.",

@@ -39,6 +39,22 @@ def test_train_prints_labelled_selections_and_the_record(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "command",
+    [
+        ["train", "--runs-root", ""], ["train", "--data-root", ""], ["doctor", "--runs-root", ""],
+        ["runs", "list", "--runs-root", ""], ["runs", "export", ""], ["report", "-o", ""],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_an_empty_path_is_not_the_current_folder(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 2
+    assert "expected a folder, got ''" in result.output
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
     ("extra", "message"),
     [
         (["--imbalance-ratio", 0.05], "did you mean 20?"),

@@ -35,7 +35,7 @@ from hml_core.engines.dask import GPU, NO_DASHBOARD, SETTINGS, submit
 from hml_core.engines.jobs import Outcome, Place
 from hml_core.engines.slurm_queue import LONGEST_WAIT_S, Submissions
 from hml_core.errors import ConfigError
-from hml_core.system import yaml_files
+from hml_core.system import limits, yaml_files
 
 DEFAULT_FILE = "slurm.yaml"
 REQUIRED = ("cores", "memory", "walltime")
@@ -228,6 +228,7 @@ def run(
     import dask
     from distributed import Client
 
+    limits.require_files(limits.SEVERAL_PROCESSES, "the engine 'slurm'")
     jobs = min(options.get("jobs", 1), len(configs))
     wait = options.get("longest_wait")
     submissions = Submissions(

@@ -1,11 +1,11 @@
 """Run records: one folder a run, done if and only if its ``metrics.json`` is there and holds.
 
 ``<runs_root>/<run_id>/`` has ``config.json``, ``environment.json``, ``manifest.json`` (which images
-were trained on), ``history.csv`` (a row per epoch), ``predictions.npz`` (test logits and targets, and how
-sure the network was of its training images), ``weights.safetensors`` where it was asked for
-(:mod:`hml_core.runs.kept_weights`), ``checkpoint.pt`` while the run is going, ``failed.json``
-after a failure and ``metrics.json`` last. The latter carries the SHA-256 of every other file and of
-itself.
+were trained on), ``history.csv`` (a row per epoch), ``predictions.npz`` (logits and targets of the test
+split and of sets beside it, and how sure the network was of its training images),
+``weights.safetensors`` where it was asked for (:mod:`hml_core.runs.kept_weights`), ``checkpoint.pt``
+while the run is going, ``failed.json`` after a failure and ``metrics.json`` last. The latter carries the
+SHA-256 of every other file and of itself.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from hml_core.errors import ConfigError, RunError
 from hml_core.metrics import Predictions
 from hml_core.models.trained import TrainedModel
 from hml_core.runs import compact_predictions, kept_weights
+from hml_core.runs.evaluated import TEST, Evaluated
 from hml_core.system import files
 
 SELECTIONS = ("last", "best_validation", "best_test")
@@ -124,7 +125,8 @@ class Run:
         other code. The record is read all the same, its config from what was written
         (:class:`StoredConfig`).
     metrics : dict
-        ``metrics["selections"][selection]`` holds the test metrics of that epoch.
+        ``metrics["selections"][selection]`` holds the test metrics of that epoch,
+        ``metrics["further_tests"]`` those of sets beside the test split (:meth:`evaluated`).
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -306,6 +308,32 @@ class Run:
         if predictions is None:
             raise ValueError(f"The run {self.run_id} holds no test predictions of {selection!r}.")
         return predictions
+
+    @property
+    def further_tests(self) -> tuple[str, ...]:
+        """Names of the sets beside the test split that the run was judged on, such as "official_test"."""
+        return tuple(self.metrics.get("further_tests", ()))
+
+    def evaluated(self, name: str = TEST) -> Evaluated:
+        """What the record says of the test split, or of a further set.
+
+        Raises
+        ------
+        ValueError
+            For a set that the run was not judged on.
+        RunError
+            For a record that was exported without its predictions.
+        """
+        if name == TEST:
+            return Evaluated(name, self._arrays, self.metrics["selections"], self.run_id)
+        if name not in self.further_tests:
+            known = ", ".join((TEST, *self.further_tests))
+            raise ValueError(
+                f"The run {self.run_id} was judged on {known}, not on {name!r}: expected one of them, or "
+                "the run trained anew where that set was prepared."
+            )
+        measured = self.metrics["further_tests"][name]["selections"]
+        return Evaluated(name, self._arrays, measured, self.run_id)
 
     def _of_selection(self, what: str, selection: str) -> np.ndarray:
         names = {"last": what, "best_validation": f"best_validation_{what}"}

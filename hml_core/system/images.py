@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,6 +48,7 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+TURNED = [UPRIGHT[tag] for tag in (5, 6, 7, 8)]  # after which the sides have changed places
 
 
 class ImageError(DataError):
@@ -60,14 +62,49 @@ def read(source: Path | bytes) -> bytes:
     ------
     ImageError
         With the system's reason; also for what is no regular file, such as a pipe, which is not waited
-        for, and for one of more than 512 MiB.
+        for, for one of more than 512 MiB, and for one that somebody writes to meanwhile.
     """
     if isinstance(source, bytes):
         return source
     try:
-        return files.read_bytes(source, LARGEST_FILE)
+        with files.opened(source, LARGEST_FILE) as stream:
+            before = os.fstat(stream.fileno())
+            data = stream.read(LARGEST_FILE)
+            after = os.fstat(stream.fileno())
     except OSError as error:
         raise ImageError(f"cannot be read: {error.strerror or error}") from error
+    if len(data) != before.st_size or _state(before) != _state(after):
+        raise ImageError("changed while it was read: try again once it is written")
+    return data
+
+
+def size(source: Path | bytes) -> tuple[int, int]:
+    """Width and height of the upright image in a file, by its header: no pixel is decoded.
+
+    (The EXIF orientation of a PNG, which may stand behind its pixels, is not looked for.)
+
+    Raises
+    ------
+    ImageError
+        As :func:`read` and :func:`decode`, as far as a header tells.
+    """
+    try:
+        is_here = isinstance(source, bytes)
+        with io.BytesIO(source) if is_here else files.opened(source, LARGEST_FILE) as stream:
+            length = len(source) if is_here else os.fstat(stream.fileno()).st_size
+            start = stream.read(PNG_DEPTH + 1)
+            stream.seek(0)
+            with _reasons(), Image.open(stream, formats=tuple(FORMATS)) as opened:
+                _require_usable(opened, start, length)
+                turn = None if opened.format == "PNG" else _turn(opened)
+                width, height = opened.size
+    except OSError as error:
+        raise ImageError(f"cannot be read: {error.strerror or error}") from error
+    return (height, width) if turn in TURNED else (width, height)
+
+
+def _state(status: os.stat_result) -> tuple[int, int]:
+    return status.st_size, status.st_mtime_ns
 
 
 def decode(data: bytes, draft: int = 0) -> Image.Image:
@@ -91,7 +128,7 @@ def decode(data: bytes, draft: int = 0) -> Image.Image:
         is cut off or damaged in any way.
     """
     with _reasons(), Image.open(io.BytesIO(data), formats=tuple(FORMATS)) as opened:
-        _require_usable(opened, data)
+        _require_usable(opened, data, len(data))
         turn = _turn(opened)
         if draft:
             opened.draft("RGB", (2 * draft, 2 * draft))
@@ -123,7 +160,7 @@ def require_usable(data: bytes) -> None:
     ImageError
     """
     with _reasons(), Image.open(io.BytesIO(data), formats=tuple(FORMATS)) as opened:
-        _require_usable(opened, data)
+        _require_usable(opened, data, len(data))
 
 
 def load(path: Path) -> Image.Image:
@@ -137,8 +174,8 @@ def reason(error: BaseException) -> str:
     return text or type(error).__name__
 
 
-def _require_usable(opened: Image.Image, data: bytes) -> None:
-    """Judge an image whose pixels were not decoded yet."""
+def _require_usable(opened: Image.Image, start: bytes, length: int) -> None:
+    """Judge an image whose pixels were not decoded yet, from how its ``length`` bytes begin."""
     width, height = opened.size
     if min(opened.size) < SMALLEST_SIDE:
         raise ImageError(
@@ -148,12 +185,12 @@ def _require_usable(opened: Image.Image, data: bytes) -> None:
         raise ImageError(
             f"is {width} × {height} pixels: expected at most {LARGEST_PIXELS / 1e6:.0f} million"
         )
-    if width * height > max(BOMB_PIXELS, BOMB_PIXELS_PER_BYTE * len(data)):
+    if width * height > max(BOMB_PIXELS, BOMB_PIXELS_PER_BYTE * length):
         raise ImageError(
-            f"is {width} × {height} pixels in {len(data):,} bytes: expected a byte for at most "
+            f"is {width} × {height} pixels in {length:,} bytes: expected a byte for at most "
             f"{BOMB_PIXELS_PER_BYTE} pixels, as in any photograph"
         )
-    is_deep = data.startswith(PNG) and data[PNG_DEPTH] > 8
+    is_deep = start.startswith(PNG) and start[PNG_DEPTH] > 8
     if is_deep or opened.mode not in MODES:
         raise ImageError(
             f"has more than 8 bits a channel (mode {opened.mode}{', 16-bit PNG' if is_deep else ''}): "

@@ -35,7 +35,7 @@ from hml_core.datasets import DataError, LabelledFiles, LabelledImages, Splits
 from hml_core.datasets.inaturalist import SEEN
 from hml_core.models import preprocessing
 from hml_core.models.preprocessing import Preprocessing, decode
-from hml_core.system import devices
+from hml_core.system import devices, limits
 from hml_core.system import images as opener
 
 # Images of an evaluation at a time: on a CPU the activations stay in the cache (benchmarks/evaluation.py),
@@ -44,6 +44,7 @@ CPU_BATCH, CUDA_BATCH = 250, 2500
 MOST_WORKERS = 8
 IMAGES_PER_WORKER = 500  # starting a process is not worth it for fewer
 PREFETCHED = 4  # batches that each worker makes ahead
+LARGEST_BATCH = 256  # images, as far as shared memory is concerned
 CACHE_SHARE = 0.25  # of the free memory
 # Augmentations of image files that are made of whole batches, of images that lie in memory.
 BATCH_WISE = {name for name in FILE_AUGMENTATIONS if name != "none" and name in AUGMENTATIONS}
@@ -134,7 +135,7 @@ def preprocessing_of(splits: Splits, config: RunConfig) -> Preprocessing:
         mean=splits.mean,
         std=splits.std,
         shorter=shorter_side(config.image_size) if crops else 0,
-        in_memory=in_memory,
+        in_memory=in_memory or config.augmentation in BATCH_WISE,  # files are decoded, see make
     )
 
 
@@ -197,10 +198,13 @@ class FileFeed:
         self.device = device
         workers = loader_workers(len(part))
         self.files = _Files(part, size, augmentation)
+        waiting = workers * PREFETCHED * LARGEST_BATCH * 3 * size**2
+        is_shared = limits.has_shared_memory(waiting)
         self.keys = _Keys()
         self.loader = DataLoader(
             self.files,
             batch_sampler=self.keys,
+            collate_fn=None if is_shared else _through_a_pipe,
             num_workers=workers,
             persistent_workers=workers > 0 and augmentation != "none",
             prefetch_factor=PREFETCHED if workers > 0 else None,
@@ -230,7 +234,7 @@ class FileFeed:
         ]
         try:
             for images in self.loader:
-                yield images.to(self.device, non_blocking=True)
+                yield torch.as_tensor(images).to(self.device, non_blocking=True)
         except DataError as error:  # a worker's comes with its traceback
             raise DataError(str(error).rpartition("DataError: ")[2].strip()) from None
 
@@ -238,6 +242,11 @@ class FileFeed:
         """See :class:`Feed`."""
         images = payload.to(torch.float32, memory_format=torch.channels_last)
         return (images - self.mean) / self.std
+
+
+def _through_a_pipe(images: list[Tensor]) -> np.ndarray:
+    """A batch as an array: a worker would put a tensor into shared memory, and die where that is full."""
+    return torch.stack(images).numpy()
 
 
 def _in_worker(number: int) -> None:

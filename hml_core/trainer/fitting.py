@@ -221,6 +221,7 @@ class _Settings:
     def __enter__(self) -> _Settings:
         self.stack.enter_context(devices.current(self.device))
         self.stack.enter_context(devices.algorithms(self.deterministic))
+        self.stack.enter_context(devices.default_dtype(torch.float32))
         return self
 
     def __exit__(self, *error: Any) -> None:

@@ -193,7 +193,10 @@ def stage_loss(config: RunConfig, stage: Stage, class_counts: np.ndarray) -> nn.
     """The loss of a stage of the run, with the run's label smoothing."""
     smoothing = config.label_smoothing
     if config.label_aware_smoothing:
-        smoothing = label_aware_smoothing(class_counts, config.label_aware_smoothing)
+        try:
+            smoothing = label_aware_smoothing(class_counts, config.label_aware_smoothing)
+        except ValueError as error:  # of a data set whose number of classes only its images tell
+            raise ConfigError(f"`label_aware_smoothing`: {error}") from error
     return build_loss(stage, class_counts, smoothing)
 
 

@@ -8,9 +8,9 @@ from hml_lab.tables.cells import (
     SELECTION_LABELS,
     to_markdown,
 )
+from hml_lab.tables.image_sets import against, bootstrap_intervals, on_set
 from hml_lab.tables.literature import beside_author_runs, beside_published
 from hml_lab.tables.methods import (
-    bootstrap_intervals,
     comparison,
     differences,
     export_runs,
@@ -25,6 +25,7 @@ __all__ = [
     "LOWER_IS_BETTER",
     "METRICS",
     "SELECTION_LABELS",
+    "against",
     "beside_author_runs",
     "beside_published",
     "bootstrap_intervals",
@@ -33,6 +34,7 @@ __all__ = [
     "differences",
     "export_runs",
     "missing",
+    "on_set",
     "protocol",
     "selections",
     "summary",

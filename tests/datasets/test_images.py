@@ -165,12 +165,12 @@ def test_what_a_folder_holds_and_is_not_read_is_counted(tree):
     (tree / "val" / "3.png").write_bytes(encoded())
     (tree / "__MACOSX").mkdir()
     (tree / "__MACOSX" / "._0.png").write_bytes(b"x")
-    with pytest.warns(UserWarning, match=r"Not read in .*1 \.tif, 1 images beside train and test"):
+    with pytest.warns(UserWarning, match=r"Not read in .*1 \.tif \(train/ant/1\.tif\), 1 images"):
         folder = imagefolder.pack(tree, progress=False)
     assert imagefolder.index_of(folder)["left_out"] == [
-        "1 .tif",
-        "1 images beside train and test",
-        "1 images in no or deeper folders",
+        "1 .tif (train/ant/1.tif)",
+        "1 images beside train and test (val/3.png)",
+        "1 images in no or deeper folders (train/ant/deeper/2.png)",
     ]
 
 
