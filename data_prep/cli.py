@@ -76,18 +76,32 @@ for _name in ("cifar10", "cifar100"):
 
 @prepare.command()
 @_data_root("The tree <root>/{train,test}/<class>/*.png or *.jpg.")
-def imagefolder(data_root: Path) -> None:
-    """Pack a folder of small images of one size into <root>.packed."""
+@click.option(
+    "--pack-root",
+    type=Folder(path_type=Path),
+    help="Where the pack goes, of a tree that is read-only [default: beside the tree].",
+)
+def imagefolder(data_root: Path, pack_root: Path | None) -> None:
+    """Pack a folder of small images of one size into <root>.packed.
+
+    Training on the tree packs it, too. A pack can be given as --data-root in the tree's place.
+    """
+    import warnings
+
     import numpy as np
 
     from hml_core.datasets import imagefolder as images
 
-    folder = images.pack(data_root)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Not read in")  # said below
+        folder = images.pack(data_root, pack_root=pack_root)
     index = images.index_of(folder)
     number = {split: len(np.load(folder / f"{split}_targets.npy")) for split in images.SPLITS}
     _say(folder, {"training": number["train"], "test": number["test"]}, len(index["class_names"]))
     if index["left_out"]:
         click.echo(f"Not read: {', '.join(index['left_out'])}.")
+    if pack_root is not None:
+        click.echo(f"Train with: --dataset imagefolder --data-root {folder}")
 
 
 # ISIC -------------------------------------------------------------------------------------------

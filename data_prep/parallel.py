@@ -15,7 +15,7 @@ import pandas as pd
 from data_prep import worker
 from data_prep.image_files import cannot_write
 from hml_core.errors import ConfigError, DataError, RunError
-from hml_core.system import devices, files
+from hml_core.system import devices, files, limits
 from hml_core.system.progress import Progress
 
 Process = Callable[[Path | bytes, Path, Any], dict[str, Any]]
@@ -129,6 +129,7 @@ def in_parallel(
     DataError
         Where a worker process dies; that of ``work``, after all that it gave before.
     """
+    limits.require_files(limits.SEVERAL_PROCESSES, "preparing images in several processes")
     context = multiprocessing.get_context("spawn")  # nothing of this process goes along
     running: dict[Future, Any] = {}
     workers = max(workers, 1)
@@ -258,7 +259,8 @@ def _lines(path: Path, needed: Mapping[str, type]) -> list[dict[str, Any]]:
     What is left out, half-written or damaged, is done again.
     """
     try:
-        texts = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        content = files.read_bytes(path, files.LARGEST_TABLE)
+        texts = content.decode("utf-8", errors="replace").splitlines()
     except FileNotFoundError:
         return []
     except OSError as error:

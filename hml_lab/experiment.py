@@ -11,7 +11,7 @@ import pandas as pd
 from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 
-from hml_core import engines
+from hml_core import engines, trainer
 from hml_core.config import RunConfig
 from hml_core.errors import ConfigError, RunError
 from hml_core.recipes import is_hard_mining
@@ -42,13 +42,13 @@ class Experiment:
         the checkout (:mod:`hml_lab.places`).
     selection : {"last", "best_validation", "best_test"}
         The epoch that the table reports.
-    engine, device, train, threads
+    engine, device, train, threads, keep_weights, retrain
         As for :func:`hml_core.engines.sweep`.
 
     Raises
     ------
     ConfigError
-        For no configurations, a name that is no file's, an unknown engine.
+        For no configurations, a name that is no file's, an unknown engine, weights that nobody can keep.
 
     Examples
     --------
@@ -81,6 +81,8 @@ class Experiment:
         device: str = "auto",
         train: bool = True,
         threads: int | None = 1,
+        keep_weights: str | None = None,
+        retrain: bool = False,
     ) -> None:
         if Path(name).name != name or name in ("", ".."):
             raise ConfigError(
@@ -93,6 +95,7 @@ class Experiment:
         if not self.configs:
             raise ConfigError("Expected an experiment to have at least one run, got none.")
         engines.check(engine)
+        trainer.require_keeping(keep_weights, retrain)
         self.by = by
         self.selection = selection
         self.runs_root = place(runs_root, RUNS)
@@ -105,6 +108,8 @@ class Experiment:
             "device": device,
             "train": train,
             "threads": threads,
+            "keep_weights": keep_weights,
+            "retrain": retrain,
         }  # of engines.sweep
 
     # The runs ---------------------------------------------------------------------------------------

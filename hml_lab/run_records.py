@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from data_prep.cli import Folder
+from hml_core.system import files
 from hml_lab import options
 
 if TYPE_CHECKING:
@@ -68,7 +70,7 @@ def show(run_id: str, runs_root: Path) -> None:
     import json
 
     run = find(run_id, runs_root)
-    environment = json.loads((run.path / "environment.json").read_text())
+    environment = json.loads(files.read_text(run.path / "environment.json"))
     metrics = {key: value for key, value in run.selection().items() if not isinstance(value, list)}
     told = {"run_id": run.run_id, "record": str(run.path), "config": run.config.to_dict()}
     told |= {"environment": environment, "last epoch": metrics, "branch": run.metrics.get("branch")}
@@ -123,7 +125,7 @@ def verify(runs_root: Path) -> None:
 
 
 @runs.command()
-@click.argument("destination", type=click.Path(path_type=Path))
+@click.argument("destination", type=Folder(path_type=Path))
 @options.runs_root
 def export(destination: Path, runs_root: Path) -> None:
     """Copy finished runs to DESTINATION in a compact form, which is read like a record.

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from hml_core.errors import DataError
+from hml_core.system import files
 
 SPLITS = ("train", "validation", "test")
 FRACTIONS = (0.8, 0.1, 0.1)
@@ -57,9 +58,10 @@ def from_csv(records: pd.DataFrame, path: str | Path) -> pd.Series:
         "validation" (or "val") and "test".
     """
     try:
-        given = pd.read_csv(path, dtype=str)
+        with files.opened(path, files.LARGEST_TABLE) as stream:
+            given = pd.read_csv(stream, dtype=str)
     except (OSError, ValueError) as error:
-        raise DataError(f"Cannot read {str(path)!r}: {error}") from error
+        raise DataError(f"Cannot read {str(path)!r}: {files.reason(error)}") from error
     if missing := sorted({"id", "split"} - set(given.columns)):
         raise DataError(f"{str(path)!r} lacks the column(s) {', '.join(missing)}.")
     given["split"] = given["split"].replace({"val": "validation"})

@@ -30,6 +30,7 @@ import numpy as np
 
 from hml_core.errors import RunError
 from hml_core.metrics import Predictions
+from hml_core.system import arrays as archives
 from hml_core.system import files
 
 ARRAYS = "predictions_compact.npz"
@@ -95,11 +96,24 @@ def _small(classes: np.ndarray) -> np.ndarray:
 
 def read(folder: Path) -> dict[str, np.ndarray]:
     """The arrays of a compact record, classes as int64."""
-    with np.load(folder / ARRAYS, allow_pickle=False) as stored:
-        return {
-            name: array if array.dtype == np.float16 else array.astype(np.int64)
-            for name, array in stored.items()
-        }
+    return {
+        name: array if array.dtype == np.float16 else array.astype(np.int64)
+        for name, array in arrays_of(folder / ARRAYS).items()
+    }
+
+
+def arrays_of(path: Path) -> dict[str, np.ndarray]:
+    """The arrays in a file of a record.
+
+    Raises
+    ------
+    RunError
+        Naming the file, where it cannot be read, or declares more than it holds or anybody needs.
+    """
+    try:
+        return archives.read(path)
+    except (OSError, ValueError) as error:
+        raise RunError(f"Cannot read {str(path)!r}: {files.reason(error)}.") from error
 
 
 def write(folder: Path, arrays: Mapping[str, np.ndarray], metrics: bytes) -> None:
@@ -122,20 +136,20 @@ def verify(folder: Path, manifest_sha256: str) -> None:
         Naming what is damaged.
     """
     _require(_is_sealed(folder), folder, SEAL)
-    seal = json.loads((folder / SEAL).read_text())
+    seal = json.loads(files.read_text(folder / SEAL))
     for name, recorded in seal["files"].items():
         path = folder / name
-        _require(path.is_file() and files.sha256(path) == recorded, folder, name)
+        _require(files.holds(path, recorded), folder, name)
     if not (folder / "manifest.json").exists():
         manifest(folder, manifest_sha256)
 
 
 def _is_sealed(folder: Path) -> bool:
     try:
-        text = (folder / SEAL).read_text()
+        text = files.read_text(folder / SEAL)
         written: dict[str, Any] = json.loads(text)
         seal = files.unsealed(written)
-        metrics = files.checksum(json.loads((folder / "metrics.json").read_text()))
+        metrics = files.checksum(json.loads(files.read_text(folder / "metrics.json")))
         return (
             text == files.json_text(written)
             and seal is not None
@@ -162,7 +176,7 @@ def manifest(folder: Path, sha256: str) -> bytes:
     """
     path = manifest_path(folder, sha256)
     try:
-        content = lzma.decompress(path.read_bytes())
+        content = files.read_xz(path)
     except (OSError, lzma.LZMAError, EOFError):
         content = None
     _require(

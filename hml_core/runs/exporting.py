@@ -60,7 +60,7 @@ def _holds(folder: Path, run: Run) -> bool:
 def _write(run: Run, folder: Path) -> None:
     _check(run)
     folder.mkdir(exist_ok=True)
-    content = {name: (run.path / name).read_bytes() for name in EXPORTED}
+    content = {name: files.read_bytes(run.path / name) for name in EXPORTED}
     # Last of all comes metrics.json, which makes the folder a record.
     compact_predictions.write_manifest(folder, run.manifest_content)
     compact_predictions.write(folder, run._arrays, content["metrics.json"])

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from hml_core import datasets, metrics
 from hml_core.config import RunConfig
 from hml_core.datasets import LabelledFiles, LabelledImages, Splits
-from hml_core.errors import DataError
-from hml_core.models import inference
-from hml_core.trainer import feeds, post_hoc
+from hml_core.errors import ConfigError, DataError
+from hml_core.models import inference, post_hoc, trained
+from hml_core.trainer import feeds
 from hml_core.trainer.world import ALONE, World
 
 # Test images × classes: logits of more are not kept, only what metrics need of them.
@@ -77,6 +77,13 @@ class Evaluator:
     world : World
         Each of its processes evaluates its own share of the images; what is measured is measured over all
         of them, on every process.
+    keeps : {"last", "best"}, optional
+        Keep a copy of the network that was evaluated last, or is the best on validation.
+
+    Raises
+    ------
+    ConfigError
+        Where the best is to be kept and there is no validation split.
     """
 
     def __init__(
@@ -86,8 +93,14 @@ class Evaluator:
         device: torch.device,
         autocast_dtype: torch.dtype | None,
         world: World = ALONE,
+        keeps: str | None = None,
     ) -> None:
-        self.config, self.splits, self.world = config, splits, world
+        self.config, self.splits, self.world, self.keeps = config, splits, world, keeps
+        if keeps == "best" and splits.validation is None:
+            raise ConfigError(
+                f"The data set {config.dataset!r} has no validation split to say which epoch is the best: "
+                "expected `keep_weights` 'last', or `validation_fraction` > 0."
+            )
         self.device, self.autocast_dtype = device, autocast_dtype
         self.evaluated = {"test": splits.test}
         if splits.validation is not None:
@@ -105,6 +118,8 @@ class Evaluator:
         self.last: Outcome | None = None
         self.last_further: dict[str, Outcome] = {}
         self.features: Tensor | None = None  # of the test images, at the best epoch on validation
+        # Of the network that is to be kept: {"which", "epoch", "tensors", "described"}.
+        self.kept: dict[str, Any] | None = None
 
     def _feed(self, part: LabelledImages | LabelledFiles) -> feeds.Feed:
         return feeds.make(part, self.splits, self.config, self.device)
@@ -122,6 +137,7 @@ class Evaluator:
         self.last = outcomes["test"]
         self.last_further = {name: outcomes[name] for name in self.further}
         row = {}
+        is_wanted = self.keeps == "last"
         for name, split in self.evaluated.items():
             predicted = outcomes[name].predictions.classes
             found = metrics.quick(predicted, split.targets, self.splits.num_classes)
@@ -130,14 +146,44 @@ class Evaluator:
             best = self.best.get(f"best_{name}")
             if best is None or score > best["score"]:
                 self.best[f"best_{name}"] = {"epoch": epoch, "score": score, "test": self.last}
+                is_wanted |= self.keeps == "best" and name == "validation"
                 if name == "validation":
                     self.best["best_validation"]["further"] = self.last_further
                     if self.info.streamed and self.keeps_logits:
                         own = features["test"].half().cpu().numpy()
                         self.features = torch.from_numpy(self.world.joined(own))
+        if is_wanted:
+            self._keep(model, classifier, logit_scale, epoch)
         return row
 
-    def _classifier(self, model: nn.Module) -> post_hoc.Classifier:
+    def keep(self, model: nn.Module, logit_scale: float, epoch: int) -> None:
+        """Keep the network as it was evaluated after ``epoch``. All processes must call it."""
+        model.eval()
+        self._keep(model, self._classifier(model), logit_scale, epoch)
+
+    def _keep(
+        self, model: nn.Module, classifier: nn.Module, logit_scale: float, epoch: int
+    ) -> None:
+        described = {
+            "model": self.config.model,
+            "preprocessing": feeds.preprocessing_of(self.splits, self.config).to_dict(),
+            "class_names": list(self.splits.class_names),
+            "dataset": self.config.dataset,
+            "synthetic": self.splits.synthetic,
+            "logit_scale": float(logit_scale),
+            "precision": self.config.precision,
+            "evaluated_at_a_time": self._images_at_a_time(),
+        }
+        shift = self._shift().cpu() if self.config.post_hoc_tau else None
+        tensors, described = trained.kept(model, classifier, shift, described)
+        self.kept = {
+            "which": self.keeps,
+            "epoch": epoch,
+            "tensors": tensors,
+            "described": described,
+        }
+
+    def _classifier(self, model: nn.Module) -> nn.Module:
         """The trained classifier, or the one that the recipe puts in its place after training."""
         method = self.config.method
         if method.post_hoc == "tau_norm":
@@ -158,18 +204,21 @@ class Evaluator:
             self.feeds[name] = self._feed(self.splits.train)
         feed, parts = self.feeds[name], []
         number = len(self.splits.train if name == "train" else self.parts[name])
-        size = feeds.bank_batch(self.device)
-        if self.info.streamed:
-            size = self.config.micro_batch_size or self.config.batch_size
+        size = self._images_at_a_time()
         features = inference.features_of(model, self.device, self.autocast_dtype)
         for payload in feed.batches(torch.arange(number)[self.world.share(number)], size):
             parts.append(features(feed.images(payload)))
         return torch.cat(parts)
 
+    def _images_at_a_time(self) -> int:
+        if self.info.streamed:
+            return self.config.micro_batch_size or self.config.batch_size
+        return feeds.bank_batch(self.device)
+
     @torch.inference_mode()
     def _outcome(
         self,
-        classifier: post_hoc.Classifier,
+        classifier: nn.Module,
         features: Tensor,
         logit_scale: float,
         targets: np.ndarray,
@@ -195,15 +244,17 @@ class Evaluator:
         return Outcome(metrics.Predictions(**joined), whole)
 
     @torch.inference_mode()
-    def _logits(
-        self, classifier: post_hoc.Classifier, features: Tensor, logit_scale: float
-    ) -> Tensor:
+    def _logits(self, classifier: nn.Module, features: Tensor, logit_scale: float) -> Tensor:
         """float32 (N, C) on the CPU, scaled so that their softmax is the model's probability."""
         logits = classifier(features).float() * logit_scale
         if self.config.post_hoc_tau:
-            counts = torch.from_numpy(self.splits.class_counts).to(self.device)
-            logits = logits - self.config.post_hoc_tau * (counts / counts.sum()).log()
+            logits = logits - self._shift()
         return logits.cpu()
+
+    def _shift(self) -> Tensor:
+        """What post-hoc logit adjustment subtracts, (C,)."""
+        counts = torch.from_numpy(self.splits.class_counts).to(self.device)
+        return self.config.post_hoc_tau * (counts / counts.sum()).log()
 
     def selections(self, last_epoch: int) -> dict[str, Any]:
         """Test metrics after the last epoch and at the best epochs on validation and on the test set."""
@@ -290,6 +341,7 @@ class Evaluator:
             "last": None if self.last is None else self.last.state(),
             "last_further": {name: one.state() for name, one in self.last_further.items()},
             "features": self.features,
+            "kept": self.kept,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -302,6 +354,8 @@ class Evaluator:
             name: Outcome.restored(one) for name, one in state.get("last_further", {}).items()
         }
         self.features = state["features"]
+        kept = state.get("kept")
+        self.kept = kept if kept is not None and kept["which"] == self.keeps else None
 
 
 def _each_outcome(best: dict[str, Any], change: Callable[[Any], Any]) -> dict[str, Any]:

@@ -100,14 +100,15 @@ def per_class_accuracy(runs: Iterable[Run], *, selection: str = "last") -> Figur
     if len(next(iter(groups.values()))[0].class_counts) > 20:
         return _per_class_curves(groups, selection)
     first = next(iter(groups.values()))[0]
-    counts, names = first.class_counts, first.class_names
+    order = _head_to_tail(first)
+    counts, names = first.class_counts[order], [first.class_names[label] for label in order]
     made, (ax, below) = figure(10, 5.2, rows=2, sharex=True, gridspec_kw={"height_ratios": [4, 1]})
     positions = np.arange(len(counts))
     width = 0.8 / len(groups)
     for number, (recipe, members) in enumerate(groups.items()):
         drawn = look(recipe)
-        accuracy = 100 * np.array([run.per_class_accuracy(selection) for run in members])  # (n, C)
-        points = np.array([_interval(column) for column in accuracy.T])
+        accuracy = 100 * np.array([run.per_class_accuracy(selection)[order] for run in members])
+        points = np.array([_interval(column) for column in accuracy.T])  # accuracy: (n, C)
         ax.errorbar(
             positions + (number - (len(groups) - 1) / 2) * width,
             points[:, 0],
@@ -135,9 +136,15 @@ def per_class_accuracy(runs: Iterable[Run], *, selection: str = "last") -> Figur
     return made
 
 
+def _head_to_tail(run: Run) -> np.ndarray:
+    """The classes from the most frequent to the rarest; those of a folder come in order of their names."""
+    return np.argsort(-run.class_counts, kind="stable")
+
+
 def _per_class_curves(groups: dict[str, list[Run]], selection: str) -> Figure:
     first = next(iter(groups.values()))[0]
-    counts = first.class_counts
+    order = _head_to_tail(first)
+    counts = first.class_counts[order]
     window = max(3, len(counts) // 10)
     made, (ax,) = figure(10, 4.6)
     shade_groups(ax, counts)
@@ -146,7 +153,7 @@ def _per_class_curves(groups: dict[str, list[Run]], selection: str) -> Figure:
     weight = np.convolve(np.ones(len(counts)), kernel, mode="same")
     for recipe, members in groups.items():
         drawn = look(recipe)
-        accuracy = 100 * np.array([run.per_class_accuracy(selection) for run in members])
+        accuracy = 100 * np.array([run.per_class_accuracy(selection)[order] for run in members])
         smooth = np.array([np.convolve(row, kernel, mode="same") / weight for row in accuracy])
         mean, half = np.array([_interval(column) for column in smooth.T]).T
         ax.plot(positions, mean, color=drawn.colour, linestyle=drawn.line, label=drawn.label)
