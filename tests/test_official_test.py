@@ -20,7 +20,7 @@ from hml_core.config import RunConfig, grids
 from hml_core.datasets import isic
 from hml_core.errors import DataError, RunError
 from hml_core.trainer import Trainer, feeds, fit, handed_over
-from hml_lab import published, stats, tables
+from hml_lab import published, stats, tables, train
 from hml_lab.studies import dermoscopy
 
 CPU = torch.device("cpu")
@@ -381,3 +381,12 @@ def test_the_notebook_asks_for_the_runs_that_the_sweep_trains(repository, tmp_pa
     asked = names["experiment"]
     assert {config.run_id for config in asked.configs} == {config.run_id for config in trained}
     assert (asked.baseline, asked.hard_mining) == ("ce", ["chml2", "dhml1", "dhml2"])
+
+
+def test_the_command_says_what_the_run_reached_on_the_official_set(finished, capsys):
+    train._report(finished[0])
+    lines = capsys.readouterr().out.splitlines()
+    found = finished[0].evaluated(OFFICIAL).metrics("last")
+    (line,) = [line for line in lines if line.startswith("| last epoch, official_test")]
+    assert f" {100 * found['balanced_accuracy']:.1f} " in line
+    assert len([line for line in lines if "official_test" in line]) == 2
