@@ -1,11 +1,11 @@
 """Run records: one folder a run, done if and only if its ``metrics.json`` is there and holds.
 
 ``<runs_root>/<run_id>/`` has ``config.json``, ``environment.json``, ``manifest.json`` (which images
-were trained on), ``history.csv`` (a row per epoch), ``predictions.npz`` (logits and targets of the
-test split and of sets beside it, and how sure the network was of its training images), ``weights.safetensors`` where it was asked for
-(:mod:`hml_core.runs.kept_weights`), ``checkpoint.pt`` while the run is going, ``failed.json``
-after a failure and ``metrics.json`` last. The latter carries the SHA-256 of every other file and of
-itself.
+were trained on), ``history.csv`` (a row per epoch), ``predictions.npz`` (logits and targets of the test
+split and of sets beside it, and how sure the network was of its training images),
+``weights.safetensors`` where it was asked for (:mod:`hml_core.runs.kept_weights`), ``checkpoint.pt``
+while the run is going, ``failed.json`` after a failure and ``metrics.json`` last. The latter carries the
+SHA-256 of every other file and of itself.
 """
 
 from __future__ import annotations
@@ -337,11 +337,12 @@ class Run:
 
     def _of_selection(self, what: str, selection: str) -> np.ndarray:
         names = {"last": what, "best_validation": f"best_validation_{what}"}
-        if what == "logits" and selection in names:
+        if what == "logits" and selection in names and names[selection] not in self._arrays:
             self._require_whole("test logits")
         if names.get(selection) not in self._arrays:
             raise ValueError(f"The run {self.run_id} holds no test {what} of {selection!r}.")
-        return self._arrays[names[selection]]
+        found = self._arrays[names[selection]]
+        return found.astype(np.float32, copy=False) if what == "logits" else found
 
     @property
     def features(self) -> np.ndarray:
@@ -357,8 +358,8 @@ class Run:
 
         As the training step saw them: augmented, and before it changed the network.
         """
-        self._require_whole("the confidence of training images")
         if "confidence" not in self._arrays:
+            self._require_whole("the confidence of training images")
             raise ValueError(f"The run {self.run_id} is too old to hold confidences.")
         return self._arrays["confidence"]
 
