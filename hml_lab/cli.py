@@ -14,6 +14,7 @@ from hml_core import __version__
 from hml_core.errors import HmlError
 from hml_core.system import files, processes, yaml_files
 from hml_lab import options
+from hml_lab.predict import predict
 from hml_lab.run_records import runs
 from hml_lab.train import train
 
@@ -281,6 +282,7 @@ def _cost(configs: list[Any], frame: Any) -> str:
 main.add_command(prepare)
 main.add_command(train)
 main.add_command(runs)
+main.add_command(predict)
 
 
 # hml doctor ---------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ A data set registers itself in its own file, as a :class:`DatasetInfo` made of a
 made ready first, a part of :mod:`data_prep`. :func:`register` adds one from outside of the package, too.
 """
 
-from hml_core.datasets import digits, cifar, imagefolder, isic, inaturalist  # isort: skip (as they are listed)
+from hml_core.datasets import digits, cifar, imagefolder, isic, inaturalist, folder  # isort: skip (as they are listed)
 from hml_core.datasets.base import (
     EvaluationSet,
     LabelledFiles,
@@ -38,6 +38,7 @@ __all__ = [
     "cifar",
     "departures",
     "digits",
+    "folder",
     "imagefolder",
     "inaturalist",
     "info",

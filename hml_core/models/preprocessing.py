@@ -111,7 +111,7 @@ def whole(image: Image.Image, size: tuple[int, int], mode: str = "RGB") -> np.nd
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.BILINEAR)
     pixels = np.asarray(image).reshape(height, width, -1)
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    return pixels.transpose(2, 0, 1).copy()
 
 
 def middle(image: Tensor, size: int, shorter: int) -> Tensor:

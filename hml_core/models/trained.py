@@ -6,6 +6,7 @@ What a run keeps of its network is a mapping of tensors and a description in pla
 
 from __future__ import annotations
 
+import copy
 import io
 from collections.abc import Mapping
 from pathlib import Path
@@ -128,8 +129,10 @@ class TrainedModel(nn.Module):
         shape = (2, self.preprocessing.channels, *self.preprocessing.size)
         example = torch.zeros(shape, dtype=torch.uint8, device=device)
         try:
+            # torch.export.save warns of tensors in another order than the usual one.
+            plain = copy.deepcopy(self).to(memory_format=torch.contiguous_format)
             program = torch.export.export(
-                self, (example,), dynamic_shapes={"images": {0: torch.export.Dim("images")}}
+                plain, (example,), dynamic_shapes={"images": {0: torch.export.Dim("images")}}
             )
         except Exception as error:  # whatever somebody's own backbone does
             raise RunError(

@@ -49,10 +49,11 @@ def require_choice(keep_weights: str | None) -> str | None:
 
 
 def to_bytes(tensors: Mapping[str, Tensor], described: Mapping[str, Any]) -> bytes:
-    """The content of the file."""
+    """The content of the file: of the same run the same bytes."""
     from safetensors import torch as safetensors
 
-    header = {"format": "pt", HEADER: json.dumps(described, sort_keys=True)}
+    # One entry alone: safetensors writes several in any order.
+    header = {HEADER: json.dumps(described, sort_keys=True)}
     return safetensors.save(dict(tensors), metadata=header)
 
 
@@ -70,7 +71,8 @@ def read(path: Path) -> trained.TrainedModel:
     try:
         with safe_open(path, framework="pt") as stored:
             described = json.loads((stored.metadata() or {})[HEADER])
-            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+            # Each in memory of its own: they are parts of one buffer as they come.
+            tensors = {name: stored.get_tensor(name).clone() for name in stored.keys()}  # noqa: SIM118
         return trained.rebuilt(tensors, described)
     except ConfigError:
         raise

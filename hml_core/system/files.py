@@ -6,6 +6,7 @@ are read through :func:`opened`, which waits for nobody, and up to a size that i
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -14,7 +15,7 @@ import os
 import re
 import stat
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -103,10 +104,24 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 
 
 def _write_and_rename(path: Path, data: bytes) -> None:
+    with written_beside(path) as stream:
+        stream.write(data)
+
+
+@contextlib.contextmanager
+def written_beside(path: Path) -> Iterator[BinaryIO]:
+    """A stream into a file beside ``path``, which gets that name at the end of the block.
+
+    After an error in the block the old file is still there, and the new one gone.
+
+    Raises
+    ------
+    OSError
+    """
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         os.chmod(temporary, 0o666 & ~_umask())

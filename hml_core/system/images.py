@@ -78,7 +78,7 @@ def read(source: Path | bytes) -> bytes:
     return data
 
 
-def size(path: Path) -> tuple[int, int]:
+def size(source: Path | bytes) -> tuple[int, int]:
     """Width and height of the upright image in a file, by its header: no pixel is decoded.
 
     (The EXIF orientation of a PNG, which may stand behind its pixels, is not looked for.)
@@ -89,8 +89,9 @@ def size(path: Path) -> tuple[int, int]:
         As :func:`read` and :func:`decode`, as far as a header tells.
     """
     try:
-        with files.opened(path, LARGEST_FILE) as stream:
-            length = os.fstat(stream.fileno()).st_size
+        is_here = isinstance(source, bytes)
+        with io.BytesIO(source) if is_here else files.opened(source, LARGEST_FILE) as stream:
+            length = len(source) if is_here else os.fstat(stream.fileno()).st_size
             start = stream.read(PNG_DEPTH + 1)
             stream.seek(0)
             with _reasons(), Image.open(stream, formats=tuple(FORMATS)) as opened:
