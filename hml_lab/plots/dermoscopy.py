@@ -42,12 +42,17 @@ def roc_curves(
     for recipe, members in groups.items():
         curves, areas = [], []
         for run in members:
-            truth = run.predictions[1] == positive
+            truth = run.test_targets == positive
+            if not truth.any():  # of a split that lacks the class
+                continue
             score = log_softmax(run.test_logits(selection).astype(float), axis=1)[:, positive]
             false, true, _ = roc_curve(truth, score)
             curves.append(np.interp(grid, false, true))
             areas.append(100 * roc_auc_score(truth, score))
         drawn = look(recipe)
+        if not curves:
+            ax.plot([], [], label=f"{drawn.label}: no test image of {positive_class}")
+            continue
         spread = f" ± {np.std(areas, ddof=1):.1f}" if len(areas) > 1 else ""
         label = f"{drawn.label}: AUC {np.mean(areas):.1f}{spread} %"
         ax.plot(

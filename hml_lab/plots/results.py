@@ -47,7 +47,9 @@ def caveat(runs: Iterable[Run]) -> str:
 
 
 def _interval(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and half-width of its 95 % interval; no width for a single run."""
+    """Mean and half-width of its 95 % interval; no width for a single run, NaN where nothing is known."""
+    if np.isnan(values).any():  # the recall of a class without test images
+        return np.nan, np.nan
     found = stats.mean_interval(np.asarray(values, dtype=float))
     return found.mean, 0.0 if np.isnan(found.high) else found.high - found.mean
 

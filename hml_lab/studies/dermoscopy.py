@@ -150,6 +150,14 @@ def shown_run(experiment: Experiment) -> Run:
     return next((run for run in experiment.runs if run.config.recipe == last), experiment.runs[-1])
 
 
+def save_features(experiment: Experiment) -> None:
+    """Features of :func:`shown_run`; records in compact form hold none."""
+    if (run := shown_run(experiment)).is_compact:
+        display(Markdown("The stored records are in compact form, without features to draw."))
+        return
+    experiment.save_figure(plots.features(run), "features")
+
+
 def save_class_figures(experiment: Experiment) -> None:
     """Training images, accuracy by class and over classes, and what is confused with what."""
     runs, selection = experiment.runs, experiment.selection

@@ -79,7 +79,7 @@ def bootstrap_intervals(
         low, high = stats.cluster_bootstrap(targets, clusters, measure, n_resamples=n_resamples)
         mean = measure(np.arange(len(targets)))
         cells[recipes.title(recipe)] = {
-            LABELS[name]: f"{m:.1f} [{a:.1f}, {b:.1f}]"
+            LABELS[name]: "–" if np.isnan(m) else f"{m:.1f} [{a:.1f}, {b:.1f}]"
             for name, m, a, b in zip(names, mean, low, high, strict=True)
         }
     table = pd.DataFrame.from_dict(cells, orient="index")
