@@ -200,6 +200,7 @@ def two_sweeps(folder: Path, random: Random, cases: int) -> Iterator[Outcome]:
     for case in range(cases):
         root, log = folder / f"sweeps-{case}", folder / f"log-{case}"
         processes = [helpers.start(helpers.LOGGED, root, log, 20) for _ in range(2)]
+        helpers.start_together(*processes)
         helpers.wait_for(log.exists, "the first epoch")
         time.sleep(random.uniform(0, 2))
         processes[0].kill()
