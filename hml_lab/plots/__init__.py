@@ -1,9 +1,9 @@
 """Figures: each function takes runs or a frame and returns a matplotlib ``Figure``.
 
 ``results`` draws what runs measured, ``dermoscopy`` what a clinician asks beside it, ``groups`` classes
-that have something in common, ``losses`` what the formulas say. A method has the same colour, marker and
-line in every figure (:mod:`hml_lab.plots.style`); bands and bars are 95 % intervals of the mean over
-seeds unless the axis or the docstring says otherwise.
+that have something in common, ``photographs`` the images themselves, ``losses`` what the formulas say. A
+method has the same colour, marker and line in every figure (:mod:`hml_lab.plots.style`); bands and bars
+are 95 % intervals of the mean over seeds unless the axis or the docstring says otherwise.
 """
 
 from hml_lab.plots.dermoscopy import confidence, features, preparation, roc_curves
@@ -15,8 +15,11 @@ from hml_lab.plots.losses import (
     outlier_cuts,
     weighting_curves,
 )
+from hml_lab.plots.photographs import samples, sides
 from hml_lab.plots.results import (
     balanced_accuracy,
+    by_recipe,
+    caveat,
     class_counts,
     confusion_matrix,
     delta_sweep,
@@ -29,6 +32,8 @@ __all__ = [
     "accuracy_by_frequency",
     "accuracy_by_group",
     "balanced_accuracy",
+    "by_recipe",
+    "caveat",
     "class_counts",
     "confidence",
     "confusion_matrix",
@@ -43,5 +48,7 @@ __all__ = [
     "per_class_accuracy",
     "preparation",
     "roc_curves",
+    "samples",
+    "sides",
     "weighting_curves",
 ]

@@ -310,10 +310,12 @@ def confusion_matrix(
     made, axes = figure(5.2 * len(recipes), 4.8, columns=len(recipes))
     for ax, recipe in zip(axes, recipes, strict=True):
         members = groups[recipe]
-        names = members[0].class_names
+        order = _head_to_tail(members[0])
+        names = [members[0].class_names[label] for label in order]
         shares = []
         for run in members:
             matrix = confusion(run.test_classes(selection), run.test_targets, len(names))
+            matrix = matrix[np.ix_(order, order)]
             shares.append(matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1))
         few = len(names) <= 15
         seaborn.heatmap(
