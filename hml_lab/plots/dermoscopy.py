@@ -86,7 +86,13 @@ def confidence(runs: Iterable[Run]) -> Figure:
     first = next(iter(groups.values()))[0]
     chosen = {"head": int(first.class_counts.argmax()), "tail": int(first.class_counts.argmin())}
     drawn, axes = figure(
-        3.3 * len(groups) + 1, 5.4, columns=len(groups), rows=2, sharex="col", sharey=True
+        3.3 * len(groups) + 1,
+        5.4,
+        columns=len(groups),
+        rows=2,
+        stack=False,
+        sharex="col",
+        sharey=True,
     )
     for column, (recipe, members) in enumerate(groups.items()):
         for row, (part, label) in enumerate(chosen.items()):
@@ -214,7 +220,7 @@ def preparation(
     synthetic : bool
         Says so in the title.
     """
-    drawn, axes = figure(2.1 * len(pairs), 4.4, columns=len(pairs), rows=2)
+    drawn, axes = figure(2.1 * len(pairs), 4.4, columns=len(pairs), rows=2, stack=False)
     for column, (title, *images) in enumerate(pairs):
         for row, image in enumerate(images):
             ax = axes[row * len(pairs) + column]

@@ -15,6 +15,7 @@ from hml_lab.plots.style import (
     horizontal_values,
     legend,
     name_classes,
+    page_width,
     wrapped,
 )
 
@@ -38,7 +39,7 @@ def forest(table: pd.DataFrame, *, xlabel: str, title: str = "", by: str | None 
     rows = table.dropna(subset=["difference"]).iloc[::-1].reset_index(drop=True)
     if rows.empty:
         raise ValueError("Expected at least one difference to draw, got none.")
-    texts = wrapped(rows["label"], LABEL_LETTERS)
+    texts = wrapped(rows["label"], LABEL_LETTERS if page_width() > 6 else LABEL_LETTERS // 2)
     lines = sum(1 + text.count("\n") for text in texts)
     drawn, (ax,) = figure(9.5, 0.13 * len(rows) + 0.19 * lines + 1.5, by_rows=True)
     horizontal_values(ax)

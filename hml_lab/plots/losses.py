@@ -177,6 +177,11 @@ def _shades(number: int) -> list[tuple]:
     return [colormaps["viridis"](x) for x in np.linspace(0, 0.9, number)]
 
 
+def _cuts(delta: float, weight: float) -> str:
+    cuts = [outlier_cut(delta, weight, placement) for placement in ("outer", "inner")]
+    return f"cut: outer {cuts[0]:.2g}, inner {cuts[1]:.2g}"
+
+
 @drawing
 def weighting_curves(delta: float, *, head_weight: float, tail_weight: float) -> Figure:
     """Loss and pull on the logit for a head and a tail class, weighted outside and inside."""
@@ -189,18 +194,19 @@ def weighting_curves(delta: float, *, head_weight: float, tail_weight: float) ->
             def loss(q: Tensor, weight=weight, placement=placement) -> Tensor:
                 return hard_mining_value(q, delta, weight, placement)
 
-            label = f"{placement} (cut at p = {outlier_cut(delta, weight, placement):.2g})"
-            axes[column].plot(p, loss(p), color=colour, linestyle=line, label=label, linewidth=1.8)
+            axes[column].plot(
+                p, loss(p), color=colour, linestyle=line, label=placement, linewidth=1.8
+            )
             axes[2 + column].plot(p, -slope(p, loss), color=colour, linestyle=line, linewidth=1.8)
         axes[column].set(
-            title=f"{name} class, weight w = {weight:.3g}",
+            title=f"{name} class, w = {weight:.3g} ({_cuts(delta, weight)})",
             xscale="log",
             xlim=(1e-8, 1),
             ylabel="loss (nats)",
         )
-        axes[column].legend(frameon=False, fontsize="small", loc="best")
         axes[2 + column].axhline(0, color="#444444", linewidth=0.8)
-        axes[2 + column].set(xlabel=f"{P_LABEL} (logarithmic)", ylabel="−dL/dz")
+        axes[2 + column].set(xlabel=f"{P_LABEL} (logarithmic)", ylabel=f"{name}: −dL/dz")
+    legend(drawn, handles(axes[0]))
     drawn.suptitle(f"Weighted hard-mining loss, δ = {_power(delta)}")
     cuts = "; ".join(
         f"{name} class, w = {weight:.3g}: outer {outlier_cut(delta, weight, 'outer'):.2g}, inner "

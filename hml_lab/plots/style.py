@@ -96,18 +96,19 @@ def figure(
     rows: int = 1,
     *,
     by_rows: bool = False,
+    stack: bool = True,
     **options,
 ) -> tuple[Figure, list[Axes]]:
     """A figure in inches with its axes in reading order, without touching pyplot's state.
 
-    At another width than its own (:func:`drawing`), its height shrinks less than its width, and columns of
-    a single row that would be too narrow stand below each other. ``by_rows``: the height is that of lines
+    At another width than its own (:func:`drawing`), its height shrinks less than its width, and
+    columns that would be too narrow stand below each other (``stack``). ``by_rows``: the height is that of lines
     of text, and shrinks with these alone.
     """
     wanted = _width.get()
     if wanted is not None:
-        if rows == 1 and columns > 1 and wanted / columns < NARROWEST_PANEL:
-            width, height, rows, columns = width / columns, height * columns, columns, 1
+        if stack and columns > 1 and wanted / columns < NARROWEST_PANEL:
+            width, height, rows, columns = width / columns, height * columns, rows * columns, 1
             height *= 0.85
         height *= (
             COLUMN_FONT / FONT if by_rows else float(np.clip(np.sqrt(wanted / width), 0.7, 1.2))
@@ -122,6 +123,11 @@ def figure(
         ax.grid(axis="y", color=GRID, linewidth=0.7)
         ax.set_axisbelow(True)
     return drawn, axes
+
+
+def page_width() -> float:
+    """Inches that the figure was asked to have; infinite where it has its own width."""
+    return _width.get() or np.inf
 
 
 def marker_size(points: float) -> float:
