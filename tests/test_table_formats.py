@@ -27,16 +27,9 @@ def frame(tmp_path=None, n=3, commit="a" * 40, **fields):
     rows = []
     for recipe, score in (("ce", 0.70), ("hml1", 0.75)):
         for seed in range(n):
-            row = {
-                "run_id": f"{recipe}-{seed}",
-                "recipe": recipe,
-                "seed": seed,
-                "status": "done",
-                **SETTING,
-            }
-            row |= {
-                f"last_{metric}": score + 0.01 * (seed % 2 + seed / 7) for metric in tables.LABELS
-            }
+            row = {"run_id": f"{recipe}-{seed}", "recipe": recipe, "seed": seed, "status": "done"}
+            value = score + 0.01 * (seed % 2 + seed * score)
+            row |= {**SETTING, **{f"last_{metric}": value for metric in tables.LABELS}}
             row["last_few"] = float("nan")
             if tmp_path is not None:
                 folder = tmp_path / row["run_id"]
@@ -105,8 +98,9 @@ def test_what_a_tables_maker_says_of_its_intervals_and_family_is_kept(tmp_path):
 
 
 def test_commits_of_several_records_are_all_named(tmp_path):
-    one, other = frame(tmp_path / "x" if (tmp_path / "x").mkdir() else tmp_path / "x"), None
-    (tmp_path / "y").mkdir()
+    for name in ("x", "y"):
+        (tmp_path / name).mkdir()
+    one = frame(tmp_path / "x")
     other = frame(tmp_path / "y", commit=None).assign(run_id=lambda f: "y-" + f["run_id"])
     said = tables.caption(tables.comparison(one), pd.concat([one, other]))
     assert said.endswith("Commits aaaaaaaaaa, unknown.")
@@ -174,13 +168,8 @@ def test_latex_is_escaped_and_balanced():
     rows = [line for line in text.splitlines() if line.endswith(r"\\")]
     assert all(len(re.findall(r"(?<!\\)&", row)) == 3 for row in rows)
     assert len(rows) == 4
-    for needed in (
-        r"\toprule",
-        r"\midrule",
-        r"\bottomrule",
-        r"\label{tab:a-b-c}",
-        r"\textbf{75.0 $\pm$ 1.1}",
-    ):
+    rules = (r"\toprule", r"\midrule", r"\bottomrule")
+    for needed in (*rules, r"\label{tab:a-b-c}", r"\textbf{75.0 $\pm$ 1.1}"):
         assert text.count(needed) == 1
     assert r"a\_b \& c \textbar{} d" in text
     assert r"own\textbackslash{}method" in text

@@ -102,8 +102,8 @@ def figure(
     """A figure in inches with its axes in reading order, without touching pyplot's state.
 
     At another width than its own (:func:`drawing`), its height shrinks less than its width, and columns
-    that would be too narrow stand below each other (``stack``). ``by_rows``: the height is that of lines of
-    text, and shrinks with these alone.
+    that would be too narrow stand below each other (``stack``). ``by_rows``: the height is that of lines
+    of text, and shrinks with these alone.
     """
     wanted = _width.get()
     if wanted is not None:

@@ -63,7 +63,7 @@ def caption(
             "p: paired t-tests, corrected by Holm's method over the "
             f"{number(tests, 'difference')} of this table"
             if tests
-            else "p: none, for which at least two seeds in common are needed"
+            else "p: none (fewer than two seeds in common, or no spread)"
         )
         parts.append(_sentence(family))
     if any(cell.endswith(BEST) for cell in cells):
