@@ -12,7 +12,7 @@ INSTALLED := $(VENV)/.installed
 GPU_ONLY := ^(nvidia|cuda|triton)
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-browser chaos bench lab tables gallery doctor clean
+.PHONY: help install quickstart test test-browser chaos bench lab tables docs doctor clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,7 +64,7 @@ test: $(INSTALLED)  ## Run the tests
 # Debian: apt install chromium. CHROMIUM names another one.
 CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 
-test-browser: $(INSTALLED)  ## JupyterLab and the gallery in a headless Chromium
+test-browser: $(INSTALLED)  ## JupyterLab, the gallery and the site in a headless Chromium
 	@test -n "$(CHROMIUM)" || { echo "No Chromium was found: on Debian, apt install chromium; or make \
 	CHROMIUM=/path/to/it test-browser" >&2; exit 1; }
 	@$(BIN)/python -c 'import playwright' 2>/dev/null || \
@@ -87,8 +87,10 @@ tables: $(INSTALLED)  ## The full 200-epoch CIFAR-LT tables and the audit (needs
 	$(BIN)/hml prepare cifar100 --data-root data
 	$(BIN)/hml batch notebooks/batches/tables.yaml --resume
 
-gallery: $(INSTALLED)  ## HTML pages of the executed notebooks, in results/gallery
-	@$(BIN)/hml report
+docs: $(INSTALLED)  ## The site, in site/: pages, executed notebooks, reference of the code, search
+	@$(BIN)/python -c 'import myst_nb, pydata_sphinx_theme, sphinx' 2>/dev/null || \
+	  $(BIN)/pip install --quiet --disable-pip-version-check -e '.[docs]'
+	@$(BIN)/hml site
 
 doctor: $(INSTALLED)  ## Say what works on this machine and what is missing
 	@$(BIN)/hml doctor

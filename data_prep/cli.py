@@ -76,18 +76,108 @@ for _name in ("cifar10", "cifar100"):
 
 @prepare.command()
 @_data_root("The tree <root>/{train,test}/<class>/*.png or *.jpg.")
-def imagefolder(data_root: Path) -> None:
-    """Pack a folder of small images of one size into <root>.packed."""
+@click.option(
+    "--pack-root",
+    type=Folder(path_type=Path),
+    help="Where the pack goes, of a tree that is read-only [default: beside the tree].",
+)
+def imagefolder(data_root: Path, pack_root: Path | None) -> None:
+    """Pack a folder of small images of one size into <root>.packed.
+
+    Training on the tree packs it, too. A pack can be given as --data-root in the tree's place.
+    """
+    import warnings
+
     import numpy as np
 
     from hml_core.datasets import imagefolder as images
 
-    folder = images.pack(data_root)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Not read in")  # said below
+        folder = images.pack(data_root, pack_root=pack_root)
     index = images.index_of(folder)
     number = {split: len(np.load(folder / f"{split}_targets.npy")) for split in images.SPLITS}
     _say(folder, {"training": number["train"], "test": number["test"]}, len(index["class_names"]))
     if index["left_out"]:
         click.echo(f"Not read: {', '.join(index['left_out'])}.")
+    if pack_root is not None:
+        click.echo(f"Train with: --dataset imagefolder --data-root {folder}")
+
+
+# One's own photographs --------------------------------------------------------------------------
+
+
+@prepare.command("folder")
+@click.argument("source", type=Folder(path_type=Path))
+@click.option(
+    "--data-root",
+    type=Folder(path_type=Path),
+    required=True,
+    help="Where the prepared images go, outside of SOURCE; training takes the same.",
+)
+@click.option(
+    "--csv",
+    type=click.Path(path_type=Path),
+    help="Columns path and class, group (patient, lesion, sequence …), split; without a class: groups for "
+    "the images of the folders.",
+)
+@click.option("--size", type=int, default=256, show_default=True, help="Shorter side, pixels.")
+@click.option(
+    "--crop/--no-crop",
+    default=False,
+    show_default=True,
+    help="To the largest centred square.",
+)
+@click.option(
+    "--constancy",
+    default="none",
+    show_default=True,
+    help="Colour constancy: shades_of_gray, gray_world or none.",
+)
+@click.option("--format", default="jpeg", show_default=True, help="jpeg or png.")
+@click.option("--quality", type=int, default=95, show_default=True, help="Of JPEG.")
+@click.option(
+    "--fractions",
+    type=float,
+    nargs=3,
+    default=(0.7, 0.15, 0.15),
+    show_default=True,
+    help="Of training, validation and test.",
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the split."
+)
+@click.option("--workers", type=int, help="Processes [default: one a core].")
+def own_folder(
+    source: Path,
+    data_root: Path,
+    csv: Path | None,
+    fractions: tuple[float, ...],
+    seed: int,
+    workers: int | None,
+    **given: Any,
+) -> None:
+    """Prepare one's own images: SOURCE/<class>/…, with or without train/ val/ test/ above, or a CSV.
+
+    Resized copies of whatever decodes, a stratified split that keeps groups together, and a summary of
+    what was found. Nothing in SOURCE is changed. Interrupted and started again, it goes on where it was;
+    images that cannot be used are named in rejected.csv, those that are there twice in duplicates.csv.
+    """
+    from data_prep.folder import images, report
+    from data_prep.folder import source as sources
+    from data_prep.folder.prepare import prepare as prepare_all
+
+    options = images.Options(**given)
+    found = sources.read(source, csv)
+    made = prepare_all(found, data_root, options, seed=seed, fractions=fractions, workers=workers)
+    counts = made.manifest["split"].value_counts()
+    number = {"training": "train", "validation": "validation", "test": "test"}
+    images_of = {text: int(counts[split]) for text, split in number.items()}
+    _say(made.folder, images_of, made.manifest["class"].nunique())
+    _say_what_went_along(made, found.synthetic)
+    for line in report.lines(made.summary):
+        click.echo(line)
+    click.echo(report.how_to_train(made.summary, options.crop, str(data_root)))
 
 
 # ISIC -------------------------------------------------------------------------------------------

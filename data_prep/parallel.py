@@ -15,7 +15,7 @@ import pandas as pd
 from data_prep import worker
 from data_prep.image_files import cannot_write
 from hml_core.errors import ConfigError, DataError, RunError
-from hml_core.system import devices, files
+from hml_core.system import devices, files, limits
 from hml_core.system.progress import Progress
 
 Process = Callable[[Path | bytes, Path, Any], dict[str, Any]]
@@ -69,9 +69,18 @@ def work_through(
     todo = records[~records["id"].isin(journal.of(records, folder))]
     before = len(records) - len(todo)
     work = _files(todo) if sources is None else sources(todo)
+    stamps: dict[str, Any] = {}
+
+    def handed_out() -> Iterator[tuple[Any, Any]]:
+        for row, source in work:
+            stamps[row.id] = journal.source_of(row)
+            yield row, source
+
     with Progress(len(records), name, enabled=progress, initial=before, unit="images") as bar:
-        for row, result in in_parallel(process, work, folder, options, min(workers, len(todo))):
-            journal.add(row, result)
+        for row, result in in_parallel(
+            process, handed_out(), folder, options, min(workers, len(todo))
+        ):
+            journal.add(row, result, stamps.pop(row.id))
             bar.update(f"{journal.rejected} rejected" if journal.rejected else "")
     return before
 
@@ -129,6 +138,7 @@ def in_parallel(
     DataError
         Where a worker process dies; that of ``work``, after all that it gave before.
     """
+    limits.require_files(limits.SEVERAL_PROCESSES, "preparing images in several processes")
     context = multiprocessing.get_context("spawn")  # nothing of this process goes along
     running: dict[Future, Any] = {}
     workers = max(workers, 1)
@@ -219,7 +229,8 @@ class Journal:
         files.write_atomically(self.path, "".join(json.dumps(line) + "\n" for line in lines))
         self.rejected = sum("error" in entry for entry in self.entries.values())
 
-    def _source(self, row: Any) -> list[int] | None:
+    def source_of(self, row: Any) -> list[int] | None:
+        """Size and time of change of what an image is made of."""
         return _stamp(row.path) if self.container is None else self.container_stamp
 
     def of(self, records: pd.DataFrame, folder: Path) -> set[str]:
@@ -229,12 +240,13 @@ class Journal:
             for row in records.itertuples()
             if (entry := self.entries.get(row.id)) is not None
             and "error" not in entry
-            and entry["source"] == self._source(row)
+            and entry["source"] == self.source_of(row)
             and entry["output"] == _stamp(folder / row.file)
         }
 
-    def add(self, row: Any, result: dict[str, Any]) -> None:
-        """Remember what was done to an image.
+    def add(self, row: Any, result: dict[str, Any], source: list[int] | None = None) -> None:
+        """Remember what was done to an image, whose ``source`` (:meth:`source_of`) was taken before it was
+        read: one that changes meanwhile is done again by the next call.
 
         Raises
         ------
@@ -243,7 +255,12 @@ class Journal:
         """
         output = self.path.parent / row.file
         self.rejected += ("error" in result) - ("error" in self.entries.get(row.id, {}))
-        entry = {"id": row.id, "source": self._source(row), "output": _stamp(output), **result}
+        entry = {
+            "id": row.id,
+            "source": source or self.source_of(row),
+            "output": _stamp(output),
+            **result,
+        }
         self.entries[row.id] = entry
         try:
             with self.path.open("a", encoding="utf-8") as stream:
@@ -258,7 +275,8 @@ def _lines(path: Path, needed: Mapping[str, type]) -> list[dict[str, Any]]:
     What is left out, half-written or damaged, is done again.
     """
     try:
-        texts = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        content = files.read_bytes(path, files.LARGEST_TABLE)
+        texts = content.decode("utf-8", errors="replace").splitlines()
     except FileNotFoundError:
         return []
     except OSError as error:

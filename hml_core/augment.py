@@ -6,6 +6,7 @@ function of tensors (it can be captured as a CUDA graph), and an epoch is the sa
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,37 +24,44 @@ class Augmentation:
         Random crop of the original size out of the image with ``pad`` black pixels on every side.
     flip : bool
         Mirror left and right with probability one half.
+    upturn : bool
+        Mirror top and bottom with probability one half: what is seen from above has no upper side.
     """
 
     pad: int = 0
     flip: bool = False
+    upturn: bool = False
 
 
-# Of small images; those of image files are torchvision's, see :mod:`hml_core.trainer.feeds`.
-FILE_AUGMENTATIONS = ("none", "dermoscopy", "resized_crop")
+# Of image files: torchvision's, image by image (:mod:`hml_core.trainer.feeds`), and of whole batches those
+# that are below, too. With one of the latter the decoded images lie in memory as small ones do.
+FILE_AUGMENTATIONS = ("none", "dermoscopy", "resized_crop", "crop_flips")
 AUGMENTATIONS = {
     "none": Augmentation(),
     "crop": Augmentation(pad=1),
     "crop_flip": Augmentation(pad=4, flip=True),
+    "crop_flips": Augmentation(pad=4, flip=True, upturn=True),
 }
 
 
 @dataclass(frozen=True)
 class Draws:
-    """The random part of an epoch: crop offsets int64 (N,) in 0 … 2·pad and, if any, flips bool (N,)."""
+    """The random part of an epoch: crop offsets int64 (N,) in 0 … 2·pad and, if any, mirrors bool (N,)."""
 
     top: Tensor
     left: Tensor
     flip: Tensor | None
+    upturn: Tensor | None = None
 
     def __getitem__(self, part: slice | Tensor) -> Draws:
-        return Draws(
-            self.top[part], self.left[part], None if self.flip is None else self.flip[part]
-        )
+        return self._each(lambda draws: draws[part])
 
     def to(self, device: torch.device) -> Draws:
-        flip = None if self.flip is None else self.flip.to(device)
-        return Draws(self.top.to(device), self.left.to(device), flip)
+        return self._each(lambda draws: draws.to(device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Draws:
+        values = (self.top, self.left, self.flip, self.upturn)
+        return Draws(*(None if one is None else change(one) for one in values))
 
 
 def draw(number: int, augmentation: Augmentation, generator: torch.Generator) -> Draws:
@@ -62,10 +70,11 @@ def draw(number: int, augmentation: Augmentation, generator: torch.Generator) ->
     offsets = torch.randint(
         2 * augmentation.pad + 1, (2, number), generator=generator, device=device
     )
-    flip = None
-    if augmentation.flip:
-        flip = torch.rand(number, generator=generator, device=device) < 0.5
-    return Draws(offsets[0], offsets[1], flip)
+
+    def coins(wanted: bool) -> Tensor | None:
+        return torch.rand(number, generator=generator, device=device) < 0.5 if wanted else None
+
+    return Draws(offsets[0], offsets[1], coins(augmentation.flip), coins(augmentation.upturn))
 
 
 class ImageBank:
@@ -124,14 +133,16 @@ class ImageBank:
         first = (indices * self.rows + top) * self.columns + left  # (B,)
         batch = self.windows.index_select(0, first)  # (B, H, W·C) uint8
         if draws is not None and draws.flip is not None:
-            batch = self._flipped(batch, draws.flip)
+            batch = self._mirrored(batch, draws.flip, 2)
+        if draws is not None and draws.upturn is not None:
+            batch = self._mirrored(batch, draws.upturn, 1)
         batch = torch.addcmul(self.shift, batch.float(), self.scale)
         return batch.reshape(-1, self.height, self.width, self.channels).permute(0, 3, 1, 2)
 
-    def _flipped(self, batch: Tensor, flip: Tensor) -> Tensor:
-        """The mirror images of those that ``flip`` (B,) says, without asking how many those are."""
+    def _mirrored(self, batch: Tensor, flip: Tensor, axis: int) -> Tensor:
+        """Along an axis those that ``flip`` (B,) says, without asking how many those are."""
         pixels = batch.reshape(-1, self.height, self.width, self.channels)
-        both = torch.cat([pixels, pixels.flip(2)])
+        both = torch.cat([pixels, pixels.flip(axis)])
         number = len(batch)
         chosen = torch.arange(number, device=batch.device) + number * flip
         return both.index_select(0, chosen).reshape(batch.shape)

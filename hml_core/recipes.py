@@ -11,7 +11,7 @@ returns its stages; :func:`register` adds one's own:
 {'gamma': 1.0}
 >>> del RECIPES["ce_then_focal"]
 
-P1, P2 and P3 are the papers of Foahom Gouabou et al. named in the README.
+P1, P2 and P3 are the papers of Foahom Gouabou et al. named in docs/cite.md.
 """
 
 from __future__ import annotations

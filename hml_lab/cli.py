@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from data_prep.cli import prepare
+from data_prep.cli import Folder, prepare
 from hml_core import __version__
 from hml_core.errors import HmlError
 from hml_core.system import files, processes, yaml_files
 from hml_lab import options
+from hml_lab.predict import predict
 from hml_lab.run_records import runs
 from hml_lab.train import train
 
@@ -21,6 +23,9 @@ class _Group(click.Group):
     """Shows an error of ours as one message instead of a traceback; a signal's exit status is 128 + it."""
 
     def invoke(self, context: click.Context) -> Any:
+        for stream in (sys.stdout, sys.stderr):  # of a terminal that has no letters for what we say
+            with contextlib.suppress(AttributeError):
+                stream.reconfigure(errors="backslashreplace")
         try:
             with processes.interruptible():
                 return super().invoke(context)
@@ -147,18 +152,49 @@ def batch(file: Path, jobs: int, resume: bool, dry_run: bool) -> None:
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
-    default=Path("results/gallery"),
-    show_default=True,
-    help="Folder of the gallery.",
+    type=Folder(path_type=Path),
+    help="Folder of the gallery [default: my_results/gallery].",
 )
 @click.option("--title", default="Results", show_default=True, help="Heading of the index.")
-def report(notebooks: tuple[Path, ...], output: Path, title: str) -> None:
-    """Make a static HTML gallery of executed NOTEBOOKS [default: all in results/notebooks]."""
+def report(notebooks: tuple[Path, ...], output: Path | None, title: str) -> None:
+    """Make pages of executed NOTEBOOKS, each one file without scripts [default: those in my_results].
+
+    One that cannot be shown is a notice. The site of the published ones is made by `hml site`.
+    """
+    from hml_lab import places
     from hml_lab.notebooks import gallery
 
-    chosen = notebooks or sorted(Path("results/notebooks").glob("*.ipynb"))
-    click.echo(f"Gallery: {gallery.build(chosen, output, title)}")
+    folder = places.place("")
+    chosen = notebooks or sorted((folder / "notebooks").glob("*.ipynb"))
+    click.echo(f"Gallery: {gallery.build(chosen, output or folder / 'gallery', title)}")
+
+
+# hml site -----------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("notebooks", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=Folder(path_type=Path),
+    help="Folder of the site [default: site, in the checkout].",
+)
+def site(notebooks: tuple[Path, ...], output: Path | None) -> None:
+    """Make one site of the pages in docs/, executed NOTEBOOKS and docstrings.
+
+    [default: the notebooks in results/notebooks.] It is read without a network, from a folder as well as
+    from a server. A notebook that cannot be shown is a notice.
+    """
+    from hml_lab import places
+    from hml_lab import site as sites
+
+    root = places.checkout()
+    chosen = notebooks or sorted((root / "results" / "notebooks").glob("*.ipynb"))
+    first, amiss = sites.build(chosen, output or root / "site")
+    for line in amiss:
+        click.echo(line, err=True)
+    click.echo(f"Site: {first}")
 
 
 # hml sweep ----------------------------------------------------------------------------------------
@@ -177,6 +213,8 @@ def report(notebooks: tuple[Path, ...], output: Path, title: str) -> None:
 @click.option("--threads", type=int, default=1, show_default=True, help="CPU threads of a run.")
 @options.data_root
 @options.runs_root
+@options.keep_weights
+@options.retrain
 @options.imports
 @click.option("--dry-run", is_flag=True, help="Say what would be trained, and how; train nothing.")
 def sweep(
@@ -202,8 +240,11 @@ def sweep(
     if dry_run:
         engines.check(engine)
         frame = engines.sweep(configs, runs_root=runs_root, train=False)
+        if place["keep_weights"] is not None:
+            _mark_without_weights(frame, runs_root, place["keep_weights"], place["retrain"])
         for run in frame.itertuples():
-            click.echo(f"{'done' if run.status == 'done' else 'to do':<8}{run.run_id}")
+            marks = {"done": "done", "without": "no weights (--retrain)"}
+            click.echo(f"{marks.get(run.status, 'to do'):<7} {run.run_id}")
         click.echo(_cost(configs, frame))
         if engine.startswith("slurm"):
             click.echo(f"\n{engines.slurm.job_script(engines.slurm.options_of(engine))}")
@@ -216,11 +257,20 @@ def sweep(
         raise SystemExit(1)
 
 
+def _mark_without_weights(frame: Any, runs_root: Path, which: str, retrain: bool) -> None:
+    """Runs that are finished and have not kept what is asked for are not done."""
+    from hml_core.runs import Run
+
+    for index, run_id in frame.loc[frame["status"] == "done", "run_id"].items():
+        if not Run(runs_root / run_id).keeps(which):
+            frame.loc[index, "status"] = "missing" if retrain else "without"
+
+
 def _cost(configs: list[Any], frame: Any) -> str:
     """What is left to train, in epochs."""
     from hml_core.trainer import branches
 
-    left = set(frame["run_id"][frame["status"] != "done"])
+    left = set(frame["run_id"][~frame["status"].isin(("done", "without"))])
     pending = [config for config in configs if config.run_id in left]
     alone, shared = sum(config.epochs for config in pending), branches.epochs_to_train(pending)
     return (
@@ -232,13 +282,14 @@ def _cost(configs: list[Any], frame: Any) -> str:
 main.add_command(prepare)
 main.add_command(train)
 main.add_command(runs)
+main.add_command(predict)
 
 
 # hml doctor ---------------------------------------------------------------------------------------
 
 
 @main.command()
-@click.option("--runs-root", type=click.Path(path_type=Path), default=Path("results/runs"))
+@options.runs_root
 def doctor(runs_root: Path) -> None:
     """Say what works on this machine, what is missing and how to get it."""
     from hml_lab.doctor import examine

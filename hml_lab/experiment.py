@@ -11,7 +11,7 @@ import pandas as pd
 from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 
-from hml_core import engines
+from hml_core import engines, trainer
 from hml_core.config import RunConfig
 from hml_core.errors import ConfigError, RunError
 from hml_core.recipes import is_hard_mining
@@ -42,7 +42,7 @@ class Experiment:
         the checkout (:mod:`hml_lab.places`).
     selection : {"last", "best_validation", "best_test"}
         The epoch that the table reports.
-    engine, device, train, threads
+    engine, device, train, threads, keep_weights, retrain
         As for :func:`hml_core.engines.sweep`.
     figure_format, figure_width
         As for :func:`hml_lab.notebooks.save`: "pdf" or "svg" besides PNG, and inches, 0 for
@@ -51,8 +51,8 @@ class Experiment:
     Raises
     ------
     ConfigError
-        For no configurations, a name that is no file's, an unknown engine, or a format or width that no
-        figure has.
+        For no configurations, a name that is no file's, an unknown engine, weights that nobody can keep,
+        or a format or width that no figure has.
 
     Examples
     --------
@@ -85,6 +85,8 @@ class Experiment:
         device: str = "auto",
         train: bool = True,
         threads: int | None = 1,
+        keep_weights: str | None = None,
+        retrain: bool = False,
         figure_format: str = "png",
         figure_width: float = 0.0,
     ) -> None:
@@ -99,6 +101,7 @@ class Experiment:
         if not self.configs:
             raise ConfigError("Expected an experiment to have at least one run, got none.")
         engines.check(engine)
+        trainer.require_keeping(keep_weights, retrain)
         outputs.check_figure(figure_format, figure_width)
         self.figures = {"figure_format": figure_format, "figure_width": figure_width}
         self.by = by
@@ -113,6 +116,8 @@ class Experiment:
             "device": device,
             "train": train,
             "threads": threads,
+            "keep_weights": keep_weights,
+            "retrain": retrain,
         }  # of engines.sweep
 
     # The runs ---------------------------------------------------------------------------------------
@@ -212,19 +217,25 @@ class Experiment:
         )
         return Markdown(said)
 
-    def save_table(self, *parts: pd.DataFrame, suffix: str = "", best: str | None = None) -> None:
+    def save_table(
+        self,
+        *parts: pd.DataFrame,
+        suffix: str = "",
+        best: str | None = None,
+        note: str = "",
+    ) -> None:
         """Write tables one below the other as Markdown, HTML, LaTeX and CSV, and show them.
 
         Each gets its caption (:func:`hml_lab.tables.captioned`), the CSV file the ids of the runs behind
         each row. With ``best``, the row that is highest in this column stands for the notebook in the
-        gallery.
+        gallery. A ``note`` stands below them in the files.
         """
         self._finished()
         by = self.by if self.groups is not None else "recipe"
         parts = [
             tables.captioned(part, self.frame, selection=self.selection, by=by) for part in parts
         ]
-        tables.write(parts, self._file(suffix), self.results_root / "tables")
+        tables.write(parts, self._file(suffix), self.results_root / "tables", note=note)
         for part in parts:
             outputs.show_table(part, best)
 

@@ -6,18 +6,31 @@ from pathlib import Path
 
 import click
 
+from data_prep.cli import Folder
+
 device = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
 )
 data_root = click.option(
-    "--data-root", type=click.Path(path_type=Path), help="Folder of the data set's files."
+    "--data-root", type=Folder(path_type=Path), help="Folder of the data set's files."
 )
 runs_root = click.option(
     "--runs-root",
-    type=click.Path(path_type=Path),
+    type=Folder(path_type=Path),
     default=Path("results/runs"),
     show_default=True,
     help="Where run records lie.",
+)
+keep_weights = click.option(
+    "--keep-weights",
+    type=click.Choice(["last", "best"]),
+    help="Keep the network after the last epoch, or at the best one on validation, beside the record.",
+)
+retrain = click.option(
+    "--retrain",
+    is_flag=True,
+    help="Train finished runs again that lack the weights of --keep-weights; their records are moved "
+    "aside.",
 )
 imports = click.option(
     "--import",

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from hml_core.errors import DataError
+from hml_core.system import files
 
 FOLDER = Path(__file__).resolve().parents[1] / "results" / "published"
 # The authors' ISIC 2018 configurations by what they really ran (see the table's ``meaning``), not by name.
@@ -46,7 +47,8 @@ def table(name: str, folder: str | Path = FOLDER) -> pd.DataFrame:
             f"The published figures {path.name!r} are not there: they live in results/published/ of "
             "the repository; pass its path as `folder`."
         )
-    return pd.read_csv(path)
+    with files.opened(path, files.LARGEST_TABLE) as stream:
+        return pd.read_csv(stream)
 
 
 def comparable(
@@ -77,7 +79,8 @@ def comparable(
     if not is_natural:
         setting = setting[setting["imbalance_ratio"] == imbalance_ratio]
     name = "comparable_inaturalist2018.csv" if is_natural else "comparable.csv"
-    choices = pd.read_csv(Path(folder) / name, keep_default_na=False).query("recipe == @recipe")
+    with files.opened(Path(folder) / name, files.LARGEST_TABLE) as stream:
+        choices = pd.read_csv(stream, keep_default_na=False).query("recipe == @recipe")
     if "epochs" in choices:
         choices["epochs"] = pd.to_numeric(choices["epochs"])
     found = choices.merge(setting, on=["source", "method"])

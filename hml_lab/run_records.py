@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from data_prep.cli import Folder
+from hml_core.system import files
 from hml_lab import options
 
 if TYPE_CHECKING:
@@ -68,11 +70,12 @@ def show(run_id: str, runs_root: Path) -> None:
     import json
 
     run = find(run_id, runs_root)
-    environment = json.loads((run.path / "environment.json").read_text())
+    environment = json.loads(files.read_text(run.path / "environment.json"))
     metrics = {key: value for key, value in run.selection().items() if not isinstance(value, list)}
     told = {"run_id": run.run_id, "record": str(run.path), "config": run.config.to_dict()}
     told |= {"environment": environment, "last epoch": metrics, "branch": run.metrics.get("branch")}
     told["trained_epochs"] = run.trained_epochs
+    told["kept weights"] = run.metrics.get("kept_weights") if run.keeps() else None
     click.echo(json.dumps(_without_nan(told), indent=2, ensure_ascii=False))
 
 
@@ -123,18 +126,19 @@ def verify(runs_root: Path) -> None:
 
 
 @runs.command()
-@click.argument("destination", type=click.Path(path_type=Path))
+@click.argument("destination", type=Folder(path_type=Path))
 @options.runs_root
-def export(destination: Path, runs_root: Path) -> None:
+@click.option("--weights", is_flag=True, help="With the weights of the runs that have kept them.")
+def export(destination: Path, runs_root: Path, weights: bool) -> None:
     """Copy finished runs to DESTINATION in a compact form, which is read like a record.
 
     It holds the class that was predicted for each test image and how sure the network was, no logits: at
-    most 150 kB for 10,000 images.
+    most 150 kB for 10,000 images. Kept weights stay behind unless they are asked for.
     """
     from hml_core import runs as records
     from hml_core.errors import RunError
 
-    written = records.export(runs_root, destination)
+    written = records.export(runs_root, destination, weights=weights)
     if not written:
         raise RunError(f"There is no finished run in {str(runs_root)!r} to export.")
     click.echo(f"{len(written)} records in {destination}")

@@ -195,6 +195,64 @@ def stratified_bootstrap(
     return low, high
 
 
+def cluster_bootstrap(
+    targets,
+    clusters,
+    statistic: Callable[[np.ndarray], np.ndarray],
+    *,
+    confidence: float = 0.95,
+    n_resamples: int = 1000,
+    random_state: int = 0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Percentile intervals of statistics of a test set whose clusters (lesions, patients) are drawn anew.
+
+    Images of one lesion are not independent: a drawn lesion brings all of its images, so that the number
+    of images differs from resample to resample. With every image its own cluster this is
+    :func:`stratified_bootstrap`.
+
+    Parameters
+    ----------
+    targets : int (N,)
+        Every class keeps its number of clusters, so that none is missing from a resample; a cluster with
+        images of several classes counts for the first one's.
+    clusters : (N,)
+        Numbers or names; images of the same one are drawn together.
+    statistic : callable
+        Indices (M,) of the images drawn → values (K,).
+
+    Returns
+    -------
+    low, high : float64 (K,)
+
+    Raises
+    ------
+    ValueError
+        Where targets and clusters are not as many.
+    """
+    _check_confidence(confidence)
+    targets, clusters = np.asarray(targets), np.asarray(clusters)
+    if targets.shape != clusters.shape or targets.ndim != 1:
+        raise ValueError(
+            f"Expected a cluster for each of {targets.shape} targets, got {clusters.shape}."
+        )
+    random = np.random.default_rng(random_state)
+    _, first, numbers = np.unique(clusters, return_index=True, return_inverse=True)
+    order = np.argsort(numbers, kind="stable")
+    starts = np.concatenate([[0], np.bincount(numbers).cumsum()])
+    classes = targets[first]  # of each cluster
+    members = [np.flatnonzero(classes == label) for label in np.unique(classes)]
+    values = []
+    for _ in range(n_resamples):
+        drawn = np.concatenate([random.choice(own, len(own)) for own in members])
+        sizes = starts[drawn + 1] - starts[drawn]
+        # The images of the drawn clusters, one after the other.
+        offsets = np.arange(sizes.sum()) - np.repeat(sizes.cumsum() - sizes, sizes)
+        values.append(statistic(order[np.repeat(starts[drawn], sizes) + offsets]))
+    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
+    low, high = np.quantile(np.asarray(values), tails, axis=0)
+    return low, high
+
+
 def minimum_detectable(sd: float, n: int, power: float = 0.8, alpha: float = 0.05) -> float:
     """The smallest true paired difference that ``n`` pairs with this ``sd`` detect with ``power``.
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hml_core.system import yaml_files
+from hml_core.system import files, yaml_files
 from hml_lab import options
 
 if TYPE_CHECKING:
@@ -77,6 +77,8 @@ def _config_options() -> tuple[click.Option, ...]:
     metavar="STEPS",
     help="Steps between checkpoints within an epoch [default: 1000].",
 )
+@options.keep_weights
+@options.retrain
 @options.imports
 @click.option("--quiet", is_flag=True, help="No progress.")
 # What the engine "torchrun" says to the processes of a group:
@@ -89,6 +91,8 @@ def train(
     data_root: Path | None,
     runs_root: Path,
     checkpoint_steps: int | None,
+    keep_weights: str | None,
+    retrain: bool,
     quiet: bool,
     points_file: Path | None,
     bundle_file: Path | None,
@@ -111,6 +115,8 @@ def train(
         "runs_root": runs_root,
         "progress": not quiet,
         "checkpoint_steps": CHECKPOINT_STEPS if checkpoint_steps is None else checkpoint_steps,
+        "keep_weights": keep_weights,
+        "retrain": retrain,
     }
     given = {name: value for name, value in fields.items() if value not in (None, ())}
     if pairs := given.pop("options", ()):
@@ -186,7 +192,7 @@ def _unpack(file: Path | None, held: contextlib.ExitStack) -> Bundle | None:
 
     if file is None:
         return None
-    bundle = pickle.loads(file.read_bytes())
+    bundle = pickle.loads(files.read_bytes(file, files.LARGEST_DATA))
     held.enter_context(installed(bundle))
     return bundle
 
@@ -199,9 +205,9 @@ def _points(file: Path | None) -> tuple[Point, ...]:
     if file is None:
         return ()
     try:
-        return tuple(map(Point.from_dict, json.loads(file.read_text(encoding="utf-8"))))
+        return tuple(map(Point.from_dict, json.loads(files.read_text(file))))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"Cannot read the points {str(file)!r}: {error}") from error
+        raise ConfigError(f"Cannot read the points {str(file)!r}: {files.reason(error)}") from error
 
 
 def _config(file: Path | None, fields: dict[str, Any]) -> RunConfig:
@@ -213,9 +219,9 @@ def _config(file: Path | None, fields: dict[str, Any]) -> RunConfig:
     if fields:
         raise ConfigError(f"Expected either --config or {', '.join(fields)}, got both.")
     try:
-        return RunConfig.from_json(file.read_text(encoding="utf-8"))
+        return RunConfig.from_json(files.read_text(file))
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"Cannot read the config {str(file)!r}: {error}") from error
+        raise ConfigError(f"Cannot read the config {str(file)!r}: {files.reason(error)}") from error
 
 
 def _report(done: Run) -> None:

@@ -14,13 +14,17 @@ MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
 CPU = torch.device("cpu")
 
 
-def reference(image: np.ndarray, top: int, left: int, flip: bool, pad: int) -> torch.Tensor:
+def reference(
+    image: np.ndarray, top: int, left: int, flip: bool, pad: int, upturn: bool = False
+) -> torch.Tensor:
     """One image through torchvision, with the draws given."""
     tensor = torch.from_numpy(image).permute(2, 0, 1)
     tensor = v2.functional.pad(tensor, [pad] * 4)
     tensor = v2.functional.crop(tensor, top, left, image.shape[0], image.shape[1])
     if flip:
         tensor = v2.functional.horizontal_flip(tensor)
+    if upturn:
+        tensor = v2.functional.vertical_flip(tensor)
     return v2.functional.normalize(tensor.float() / 255, MEAN, STD)
 
 
@@ -39,6 +43,7 @@ def test_a_batch_is_what_torchvision_makes_image_by_image(augmentation):
             int(draws.left[row]),
             draws.flip is not None and bool(draws.flip[row]),
             augmentation.pad,
+            draws.upturn is not None and bool(draws.upturn[row]),
         )
         torch.testing.assert_close(batch[row], expected, rtol=1e-5, atol=1e-5)
 
@@ -70,6 +75,19 @@ def test_draws_are_even_over_their_range():
         share = torch.bincount(offsets, minlength=5) / 30_000
         assert (share - 0.2).abs().max() < 0.012
     assert draws.flip.float().mean().item() == pytest.approx(0.5, abs=0.012)
+
+
+def test_mirrors_are_drawn_apart_and_after_what_others_draw():
+    """An augmentation that also turns images upside down draws the same crops and flips as one without."""
+    both, one = (
+        draw(30_000, Augmentation(2, True, upturn), torch.Generator().manual_seed(0))
+        for upturn in (True, False)
+    )
+    assert one.upturn is None
+    assert (both.top == one.top).all()
+    assert (both.flip == one.flip).all()
+    shares = torch.bincount(2 * both.flip + both.upturn, minlength=4) / 30_000
+    assert (shares - 0.25).abs().max() < 0.012
 
 
 def test_draws_can_be_sliced_like_the_order():

@@ -39,6 +39,22 @@ def test_train_prints_labelled_selections_and_the_record(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "command",
+    [
+        ["train", "--runs-root", ""], ["train", "--data-root", ""], ["doctor", "--runs-root", ""],
+        ["runs", "list", "--runs-root", ""], ["runs", "export", ""], ["report", "-o", ""],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_an_empty_path_is_not_the_current_folder(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 2
+    assert "expected a folder, got ''" in result.output
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
     ("extra", "message"),
     [
         (["--imbalance-ratio", 0.05], "did you mean 20?"),
@@ -59,7 +75,7 @@ def test_train_refuses_in_one_line_and_writes_nothing(extra, message, tmp_path):
 
 
 def test_the_command_of_the_authors_has_its_equivalent(tmp_path):
-    """As the README writes it, on the CPU: it gets as far as the images, which are not here."""
+    """As docs/datasets.md writes it, on the CPU: it gets as far as the images, which are not here."""
     output = call(
         "train", "--dataset", "cifar100", "--data-root", tmp_path, "--imbalance-type", "exp",
         "--imbalance-ratio", 50, "--recipe", "hml1", "--delta", 10000, "--weighting", "CS",

@@ -9,12 +9,21 @@ import torch
 from hml_core import datasets, engines
 from hml_core.config import RunConfig, grid
 from hml_core.runs import Run
+from hml_core.system import devices
 from hml_core.trainer import Trainer, fit
 from hml_core.trainer.cuda_graphs import WARM_UP_STEPS, GraphedStep
 from tests.distributed.jobs import SMALL
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 EPOCHS = 8
+
+
+@pytest.fixture
+def repeatable():
+    """Trainers without :func:`fit` around them leave torch the choice, and the fastest algorithms add in
+    another order each time. At this rate, and with HML's second stage, two runs then soon part."""
+    with devices.algorithms(deterministic=True):
+        yield
 
 
 def config(**fields) -> RunConfig:
@@ -31,9 +40,9 @@ def whole(one: Trainer) -> Trainer:
 
 @pytest.mark.parametrize("recipe", ["ce", "hml1", "ldam_drw", "crt", "ib"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_a_captured_run_goes_as_an_eager_one(recipe, optimizer, monkeypatch):
+def test_a_captured_run_goes_as_an_eager_one(recipe, optimizer, repeatable, monkeypatch):
     rate = {"learning_rate": 1e-3} if optimizer == "adam" else {}
-    given = config(recipe=recipe, optimizer=optimizer, precision="float32", **rate)
+    given = config(recipe=recipe, optimizer=optimizer, deterministic=True, **rate)
     splits, device = datasets.load(given), torch.device("cuda", 0)
     captured = whole(Trainer(given, splits, device))
     assert isinstance(captured.phase.step, GraphedStep)
@@ -42,9 +51,7 @@ def test_a_captured_run_goes_as_an_eager_one(recipe, optimizer, monkeypatch):
     monkeypatch.setattr("hml_core.trainer.phase.GraphedStep", lambda step: step)
     eager = whole(Trainer(given, splits, device))
     losses = [[row["train_loss"] for row in one.history] for one in (captured, eager)]
-    np.testing.assert_allclose(losses[0][:3], losses[1][:3], rtol=0.02)
-    scores = [one.history[-1]["test_accuracy"] for one in (captured, eager)]
-    assert abs(scores[0] - scores[1]) < 0.1, scores
+    np.testing.assert_allclose(*losses, rtol=1e-4)
 
 
 def test_nothing_in_a_step_waits_for_the_device():
@@ -86,7 +93,7 @@ def test_deterministic_runs_repeat_to_the_bit(recipe, tmp_path):
     assert np.array_equal(first.predictions[0], second.predictions[0])
 
 
-def test_a_checkpoint_of_a_gpu_goes_on_there(tmp_path):
+def test_a_checkpoint_of_a_gpu_goes_on_there(repeatable, tmp_path):
     given = config(recipe="hml1", deterministic=True)
     splits, device = datasets.load(given), torch.device("cuda", 0)
     straight = whole(Trainer(given, splits, device))
@@ -99,20 +106,19 @@ def test_a_checkpoint_of_a_gpu_goes_on_there(tmp_path):
     second = Trainer(given, splits, device)
     second.restore(torch.load(tmp_path / "state.pt", weights_only=True, map_location="cpu"))
     whole(second)
-    assert second.history[-1]["test_accuracy"] == pytest.approx(
-        straight.history[-1]["test_accuracy"], abs=0.05
-    )
+    losses = [[row["train_loss"] for row in one.history] for one in (second, straight)]
+    np.testing.assert_allclose(*losses, rtol=1e-4)
 
 
-def test_captured_micro_batches_go_as_eager_ones(monkeypatch):
-    given = config(recipe="hml1", precision="float32", micro_batch_size=8, ema_decay=0.9)
+def test_captured_micro_batches_go_as_eager_ones(repeatable, monkeypatch):
+    given = config(recipe="hml1", deterministic=True, micro_batch_size=8, ema_decay=0.9)
     splits, device = datasets.load(given), torch.device("cuda", 0)
     captured = whole(Trainer(given, splits, device))
     assert captured.phase.step.captured, "nothing was captured"
     monkeypatch.setattr("hml_core.trainer.phase.GraphedStep", lambda step: step)
     eager = whole(Trainer(given, splits, device))
     losses = [[row["train_loss"] for row in one.history] for one in (captured, eager)]
-    np.testing.assert_allclose(losses[0][:3], losses[1][:3], rtol=0.02)
+    np.testing.assert_allclose(*losses, rtol=1e-4)
 
 
 def test_image_files_train_on_a_gpu_as_on_a_cpu(miniature, tmp_path):

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
+from data_prep.cli import prepare
 from hml_core import datasets
-from hml_core.config import RunConfig
-from hml_core.datasets import imagefolder
+from hml_core.config import RunConfig, grids
+from hml_core.datasets import imagefolder, packs
 from hml_core.errors import DataError, RunError
+from hml_core.system import files as storage
+from hml_core.system import images as opener
+from hml_core.system import yaml_files
 from hml_core.trainer import fit
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -60,7 +68,7 @@ def test_a_tree_becomes_a_long_tailed_data_set(tree):
 
 def test_it_is_packed_once_and_again_when_it_changes(tree, monkeypatch):
     imagefolder.pack(tree)
-    monkeypatch.setattr(imagefolder, "_decode", lambda *a: pytest.fail("packed again"))
+    monkeypatch.setattr(packs, "write", lambda *a, **k: pytest.fail("packed again"))
     imagefolder.pack(tree)
     monkeypatch.undo()
     Image.fromarray(np.zeros((5, 6, 3), np.uint8)).save(tree / "train" / "cat" / "99.png")
@@ -70,6 +78,7 @@ def test_it_is_packed_once_and_again_when_it_changes(tree, monkeypatch):
     path = tree / "train" / "cat" / "99.png"
     Image.fromarray(np.full((5, 6, 3), 7, np.uint8)).save(path)
     os.utime(path, ns=(1, 1))
+    imagefolder.pack(tree)
     again = datasets.load(config(imbalance_type="natural"), tree)
     assert (again.train.images[-1] == 7).all()
 
@@ -160,9 +169,225 @@ def test_a_record_made_from_other_images_is_refused(tree, tmp_path):
     again = fit(config(), data_root=tree, runs_root=tmp_path / "runs", progress=False)
     assert again.run_id == run.run_id
     for path in sorted((tree / "train" / "ant").iterdir()):
+        path.unlink()
         Image.fromarray(np.full((5, 6, 3), 9, np.uint8)).save(path, format="png")
     with pytest.raises(RunError, match="was made from other images"):
         fit(config(), data_root=tree, runs_root=tmp_path / "runs", progress=False)
+
+
+def picture(path: Path, size: tuple[int, int] = (6, 5), seed: int = 0) -> Path:
+    """Noise in a file, drawn from the seed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, format="png")
+    return path
+
+
+def test_a_folder_is_kept_as_it_is_unless_a_ratio_is_asked_for(tree):
+    for number in range(20, 40):
+        picture(tree / "train" / "bee" / f"{number}.png", seed=number)
+    kept = RunConfig(dataset="imagefolder")
+    assert (kept.imbalance_type, kept.imbalance_ratio) == ("natural", 1.0)
+    assert kept.run_id.startswith("imagefolder-natural-ce-s0-")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert datasets.load(kept, tree).class_counts.tolist() == [12, 32, 12]
+    asked = config(imbalance_ratio=4.0)
+    assert asked == config(imbalance_ratio=4.0, imbalance_type="exp")
+    with pytest.warns(UserWarning, match="of 56 images it keeps 21 and throws 35 away") as said:
+        assert datasets.load(asked, tree).class_counts.tolist() == [12, 6, 3]
+    assert "have 12 to 32 training images" in str(said[0].message)
+
+
+def test_the_batches_of_stored_folder_runs_still_describe_them(repository):
+    made = set()
+    for path in sorted((repository / "notebooks" / "batches").glob("cifar100_lt_full*.yaml")):
+        values = yaml_files.read(path)
+        if values.get("dataset") == "imagefolder":
+            made |= {one.run_id for one in grids(values)}
+    stored = {path.name for path in (repository / "results/records/cifar100_lt_full").iterdir()}
+    assert len(stored & made) > 20
+
+
+@pytest.mark.parametrize(
+    "name", [".ipynb_checkpoints", ".Trash-0", "@eaDir", "__MACOSX", "$RECYCLE.BIN", "lost+found"]
+)
+def test_folders_of_systems_are_no_classes_and_no_part_of_one(name, tree):
+    before = imagefolder.index_of(imagefolder.pack(tree))
+    picture(tree / "train" / name / "0.png")
+    picture(tree / name / "train" / "ant" / "0.png")
+    picture(tree / "train" / "ant" / name / "0.png")
+    picture(tree / "test" / name / "0.png")
+    assert imagefolder.index_of(imagefolder.pack(tree)) == before
+
+
+def test_what_is_in_a_class_folder_and_not_read_is_named(tree):
+    (tree / "train" / "dog").mkdir()
+    (tree / "train" / "dog" / "notes.heic").write_bytes(b"x")
+    picture(tree / "train" / "ant" / "deeper" / "0.png")
+    with pytest.warns(UserWarning, match="Not read in"):
+        folder = imagefolder.pack(tree)
+    assert imagefolder.index_of(folder)["left_out"] == [
+        "1 .heic (train/dog/notes.heic)",
+        "1 class folders without an image (train/dog)",
+        "1 images in no or deeper folders (train/ant/deeper/0.png)",
+    ]
+
+
+def test_classes_that_differ_in_case_alone_or_are_one_are_refused(tree):
+    (tree / "train" / "Bee").mkdir()
+    picture(tree / "train" / "Bee" / "0.png")
+    with pytest.raises(DataError, match=r"classes 'Bee' and 'bee' .* differ in case"):
+        imagefolder.pack(tree)
+    for split in ("train", "test"):
+        for name in ("Bee", "bee", "cat"):
+            shutil.rmtree(tree / split / name, ignore_errors=True)
+    with pytest.raises(DataError, match=r"two classes or more .* found one, 'ant'"):
+        imagefolder.pack(tree)
+
+
+def test_names_that_are_not_utf_8_are_read_and_shown(tree, tmp_path):
+    odd = os.fsdecode(b"caf\xe9")
+    for split in ("train", "test"):
+        (tree / split / "ant").rename(tree / split / odd)
+    picture(tree / "train" / odd / os.fsdecode(b"\xff.png"))
+    splits = datasets.load(config(imbalance_type="natural"), tree)
+    assert splits.class_names == ("bee", "caf\\xe9", "cat")
+    assert splits.class_counts.tolist() == [12, 13, 12]
+    run = fit(
+        config(imbalance_type="natural"),
+        data_root=tree,
+        runs_root=tmp_path / "runs",
+        progress=False,
+    )
+    assert run.class_names[1] == "caf\\xe9"
+    (tree / "train" / odd / os.fsdecode(b"\xfe.png")).write_bytes(b"")
+    with pytest.raises(DataError, match=r"caf\\xe9/\\xfe\.png does not decode") as refused:
+        imagefolder.pack(tree)
+    str(refused.value).encode()  # can be printed anywhere
+
+
+def test_most_images_decide_the_size_and_the_headers_tell(tree, monkeypatch):
+    huge = Image.new("RGB", (30_000, 4_000))  # 360 MB of pixels, sorted first
+    huge.save(tree / "train" / "ant" / "!.png", format="png", compress_level=1)
+    monkeypatch.setattr(opener, "load", lambda path: pytest.fail("decoded"))
+    monkeypatch.setattr(np.lib.format, "open_memmap", lambda *a, **k: pytest.fail("took memory"))
+    with pytest.raises(
+        DataError, match=r"ant/!\.png has 30000×4000 pixels, others have 6×5"
+    ) as said:
+        imagefolder.pack(tree)
+    assert "hml prepare folder" in str(said.value)
+
+
+def test_images_that_change_while_they_are_packed_are_said(tree, monkeypatch):
+    load = opener.load
+
+    def meanwhile(path):
+        if path.name == "03.png":
+            os.utime(path, ns=(1, 1))
+        return load(path)
+
+    monkeypatch.setattr(opener, "load", meanwhile)
+    with pytest.raises(DataError, match="changed while they were packed: try again"):
+        imagefolder.pack(tree)
+    imagefolder.pack(tree)
+
+
+@pytest.mark.parametrize("place", ["disk", "memory"])
+def test_more_images_than_fit_are_refused_before_any_is_decoded(place, tree, monkeypatch):
+    if place == "disk":
+        free = shutil.disk_usage(tree)._replace(free=1000)
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
+    else:
+        monkeypatch.setattr(packs, "_memory", lambda: 1000)
+    monkeypatch.setattr(opener, "load", lambda path: pytest.fail("decoded"))
+    with pytest.raises(DataError, match=r"48 images of 6×5 pixels take .* GB") as said:
+        imagefolder.pack(tree)
+    assert "dataset folder" in str(said.value)
+    assert sorted(path.name for path in tree.parent.iterdir()) == ["tree"]
+
+
+def test_the_pack_of_a_read_only_tree_goes_elsewhere_and_is_trained_on_alone(tree, tmp_path):
+    expected = datasets.load(config(), tree).manifest()
+    shutil.rmtree(tree.with_name("tree.packed"))
+    result = CliRunner().invoke(
+        prepare, ["imagefolder", "--data-root", str(tree), "--pack-root", str(tmp_path / "own")]
+    )
+    folder = tmp_path / "own" / "tree.packed"
+    assert f"--dataset imagefolder --data-root {folder}" in result.output
+    assert sorted(path.name for path in tree.parent.iterdir()) == ["own", "tree"]
+    shutil.rmtree(tree)
+    assert datasets.load(config(), folder).manifest() == expected
+    (folder / "test_targets.npy").write_bytes(b"")
+    with pytest.raises(DataError, match="is damaged: make it again"):
+        datasets.load(config(), folder)
+
+
+def test_a_pack_that_cannot_be_written_says_how_it_can(tree, monkeypatch):
+    def refused(*arguments, **options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", refused)
+    with pytest.raises(DataError, match=r"Permission denied.*--pack-root FOLDER"):
+        imagefolder.pack(tree)
+
+
+def test_a_process_looks_at_every_image_once_and_at_the_folders_afterwards(tree, monkeypatch):
+    imagefolder.pack(tree)
+    first = datasets.load(config(), tree)
+    with monkeypatch.context() as patch:
+        for owner, name in (
+            (imagefolder, "_list"),
+            (packs.storage, "sha256"),
+            (packs, "histogram"),
+        ):
+            patch.setattr(owner, name, lambda *a, name=name: pytest.fail(f"{name} again"))
+        again = datasets.load(config(), tree)
+    assert again.manifest() == first.manifest()
+    assert (again.mean, again.std) == (first.mean, first.std)
+    picture(tree / "train" / "cat" / "new.png", seed=5).replace(tree / "train" / "cat" / "00.png")
+    replaced = datasets.load(config(imbalance_type="natural"), tree)
+    assert (replaced.train.images[24] == np.asarray(Image.open(tree / "train/cat/00.png"))).all()
+    damaged = tree.with_name("tree.packed") / "train_images.npy"
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    datasets.load(config(), tree)
+    assert damaged.read_bytes() == whole
+
+
+def test_a_pack_without_counted_levels_is_read_with_the_same_bits(tree):
+    splits = datasets.load(config(), tree)
+    index = tree.with_name("tree.packed") / "index.json"
+    fields = imagefolder.index_of(index.parent)
+    del fields[packs.LEVELS]
+    storage.write_json(index, storage.sealed(fields))
+    before = index.read_bytes()
+    old = datasets.load(config(), tree)
+    assert index.read_bytes() == before  # as an older version wrote it
+    assert (old.mean, old.std) == (splits.mean, splits.std)
+    assert old.manifest()["sha256"] == splits.manifest()["sha256"]
+    # As the versions before counted them: in floating point, the share of each level.
+    images = packs.read(index.parent, "train").images
+    counts = np.zeros((3, 256))
+    for channel in range(3):
+        counts[channel] += np.bincount(images[..., channel].ravel(), minlength=256)
+    share, level = counts / counts.sum(axis=1, keepdims=True), np.arange(256) / 255
+    average = share @ level
+    assert splits.mean == tuple(average.tolist())
+    std = np.sqrt(np.maximum(share @ level**2 - average**2, 0))
+    assert splits.std == tuple(np.maximum(std, 1 / 255).tolist())
+
+
+def test_the_validation_split_of_a_natural_set_is_drawn_and_spares_a_single_image(tree):
+    for path in sorted((tree / "train" / "cat").iterdir())[1:]:
+        path.unlink()
+    natural = config(imbalance_type="natural", validation_fraction=0.25)
+    with pytest.warns(UserWarning, match=r"class\(es\) cat have one image: it is trained on"):
+        splits = datasets.load(natural, tree)
+    assert splits.class_counts.tolist() == [9, 9, 1]
+    assert np.bincount(splits.validation.targets, minlength=3).tolist() == [3, 3, 0]
+    held = sorted(set(range(12)) - set(splits.train_indices.tolist()))
+    assert held != [9, 10, 11]  # the last by name, as files of one sequence often are
 
 
 @pytest.mark.shared_data

@@ -13,6 +13,7 @@ from hml_core import datasets, metrics, models, recipes
 from hml_core.config import RunConfig
 from hml_core.datasets import LabelledFiles, Splits, inaturalist
 from hml_core.errors import ConfigError, DataError
+from hml_core.models import preprocessing
 from hml_core.recipes import Stage
 from hml_core.runs import Run
 from hml_core.trainer import feeds, fit, update
@@ -160,7 +161,7 @@ def test_networks_are_trained_on_cut_outs_that_their_seed_determines(one_image):
 def test_both_readers_of_jpeg_agree(one_image, monkeypatch):
     data = (one_image.folder / "one.jpg").read_bytes()
     quick = feeds.decode(data)
-    monkeypatch.setattr(feeds, "_jpeg_reader", lambda: None)
+    monkeypatch.setattr(preprocessing, "_jpeg_reader", lambda: None)
     assert (quick.int() - feeds.decode(data).int()).abs().max() <= 1
 
 

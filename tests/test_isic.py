@@ -149,15 +149,40 @@ def test_folders_that_cannot_be_trained_on_are_refused(own, root, tmp_path):
     refused("is damaged")
 
 
-def test_a_class_that_is_missing_from_a_split_is_named(root, tmp_path):
+def without_df(root, folder, absent: str, instead: str):
+    """Prepared with a split of one's own, in which no image of DF is in ``absent``."""
     found = archive.read("isic2018", root)
     records = found.records.assign(split=splits.by_lesion(found.records, 0))
-    records.loc[(records["class"] == "DF") & (records["split"] == "test"), "split"] = "train"
-    records[["id", "split"]].to_csv(tmp_path / "split.csv", index=False)
+    records.loc[(records["class"] == "DF") & (records["split"] == absent), "split"] = instead
+    records[["id", "split"]].to_csv(folder / "split.csv", index=False)
     options = images.Options(size=SIDE)
-    prepare(found, tmp_path / "out", options, split_csv=tmp_path / "split.csv", progress=False)
-    with pytest.raises(DataError, match="class DF has no test image"):
-        datasets.load(tiny(), tmp_path / "out")
+    prepare(found, folder / "out", options, split_csv=folder / "split.csv", progress=False)
+    return folder / "out"
+
+
+def test_a_class_that_cannot_be_trained_is_named(root, tmp_path):
+    with pytest.raises(DataError, match="class DF has no train image"):
+        datasets.load(tiny(), without_df(root, tmp_path, "train", "test"))
+
+
+@pytest.mark.parametrize("absent", ["validation", "test"])
+def test_a_class_that_a_split_cannot_judge_is_trained_and_left_out_of_its_means(
+    absent, root, tmp_path
+):
+    folder = without_df(root, tmp_path, absent, "train")
+    run = fit(tiny(epochs=1), data_root=folder, runs_root=tmp_path / "runs", progress=False)
+    label = run.class_names.index("dermatofibroma")
+    recalls = run.per_class_accuracy("last")
+    assert run.class_counts[label] > 0
+    assert np.isnan(recalls[label]) == (absent == "test")
+    assert np.isfinite(np.delete(recalls, label)).all()
+    assert run.selection("last")["balanced_accuracy"] == pytest.approx(np.nanmean(recalls))
+    scores = run.history["validation_balanced_accuracy"]
+    assert scores.notna().all()
+    for draw in (plots.per_class_accuracy, plots.confusion_matrix, plots.balanced_accuracy):
+        draw([run], selection="last") if draw is not plots.confusion_matrix else draw(
+            [run], ["ce"], selection="last"
+        )
 
 
 def test_an_image_that_changed_since_is_named_before_its_result_counts(own, tmp_path):

@@ -126,8 +126,38 @@ def test_ci_runs_the_test_command_of_the_readme():
     assert "make test" in (ROOT / "README.md").read_text()
 
 
-def test_the_readme_shows_pictures_that_exist():
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_the_readme_is_one_breath_with_one_picture():
     readme = (ROOT / "README.md").read_text()
-    pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", readme)
-    assert pictures
-    assert all((ROOT / picture).is_file() for picture in pictures)
+    assert len(readme.splitlines()) <= 150
+    assert len(re.findall(r"!\[[^\]]+\]\([^)]+\)", readme)) == 1
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_page_leads_to_is_there(page):
+    """Files, folders and pages; a page that the site makes has no file here."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.S)
+    for address in re.findall(r"\]\(([^)#\s]+)", text):
+        if not re.match(r"https?:|(executed|reference)/", address):
+            assert (page.parent / address).exists(), f"{page.name} leads to {address}"
+
+
+def test_every_page_is_listed_in_the_readme():
+    readme = (ROOT / "README.md").read_text()
+    pages = {page.name for page in PAGES[1:]} - {"index.md"}
+    assert pages <= set(re.findall(r"\(docs/(\w+\.md)\)", readme))
+
+
+def test_commands_of_the_pages_exist():
+    """Every `hml …` and `make …` in a block of a page is a command or a target."""
+    from hml_lab.cli import main
+
+    targets = set(re.findall(r"^make ([\w-]+)", make().stdout, re.M))
+    for page in PAGES:
+        for block in re.findall(r"```sh\n(.*?)```", page.read_text(), re.S):
+            for command in re.findall(r"^\.venv/bin/hml (\w+)", block, re.M):
+                assert command in main.commands, f"{page.name}: hml {command}"
+            for target in re.findall(r"^make ([a-z-]+)", block, re.M):
+                assert target in targets, f"{page.name}: make {target}"

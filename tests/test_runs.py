@@ -253,3 +253,24 @@ def test_a_checkpoint_that_no_run_can_have_is_set_aside(name, value, tiny, tmp_p
         run = fit(config, runs_root=tmp_path, progress=False)
     assert run.history["epoch"].tolist() == [1, 2, 3]
     assert len(list((tmp_path / ".damaged").iterdir())) == 1
+
+
+def test_many_runs_in_a_process_do_not_only_write(monkeypatch):
+    from hml_core.trainer import recorder
+
+    now = [100.0]
+    monkeypatch.setattr(recorder.time, "monotonic", lambda: now[0])
+    pace = recorder.Pace()
+
+    def write(seconds):
+        with pace.writing():
+            now[0] += seconds
+
+    write(0.01)
+    now[0] += 10
+    assert pace.factor() == 1.0, "a run alone keeps its interval"
+    for _ in range(20):  # runs that all write, second after second
+        write(0.5)
+        now[0] += 0.5
+    spent, elapsed = 10.01, 30.01
+    assert pace.factor() == pytest.approx(spent / elapsed / recorder.WRITING_SHARE, rel=0.01)

@@ -12,9 +12,10 @@ import torch
 from hml_core import datasets, recipes
 from hml_core.config import RunConfig
 from hml_core.datasets import Splits
+from hml_core.models import post_hoc
 from hml_core.recipes import TRAINS, Stage
 from hml_core.runs import Run
-from hml_core.trainer import Trainer, fit, fitting, post_hoc, update
+from hml_core.trainer import Trainer, fit, fitting, update
 
 CPU = torch.device("cpu")
 PAIRS = list(itertools.product(TRAINS, repeat=2))

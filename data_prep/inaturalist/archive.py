@@ -16,6 +16,7 @@ import pandas as pd
 from data_prep import synthetic
 from data_prep.inaturalist import tarball as tarball_reader
 from hml_core.errors import DataError
+from hml_core.system import files
 
 NAME = "inat2018"
 ANNOTATIONS = {"train": "train2018.json", "validation": "val2018.json"}
@@ -140,7 +141,10 @@ def _annotations(root: Path, name: str) -> Path | None:
 
 def _read_json(path: Path, name: str) -> dict[str, Any]:
     try:
-        data = path.read_bytes() if path.name == name else tarball_reader.read_single(path, name)
+        if path.name == name:
+            data = files.read_bytes(path, tarball_reader.LARGEST_ANNOTATIONS)
+        else:
+            data = tarball_reader.read_single(path, name)
     except OSError as error:
         raise DataError(f"{str(path)!r} cannot be read: {error.strerror or error}.") from error
     try:

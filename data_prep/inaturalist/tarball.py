@@ -14,12 +14,21 @@ from typing import IO, Any
 import pandas as pd
 
 from hml_core.errors import DataError
+from hml_core.system import images
 from hml_core.system.progress import Progress
 
 # What a cut-off or damaged (gzip) stream makes its readers raise.
 _DAMAGED = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError)
+_MORE_OF_A_HEADER = (
+    tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE,
+)  # fmt: skip
 GZIP = b"\x1f\x8b"
 CHUNK = 2**24
+# A few bytes of a tarball, gzipped or sparse, may declare terabytes.
+LARGEST_ANNOTATIONS = 2**31  # bytes; the official ones have 0.1 × 10⁹
+LARGEST_HEADER = 2**20  # bytes of a name that is longer than a header has room for
+LONGEST_PADDING = 2**26  # bytes of zeros after the end
 
 
 class DamagedTarball(DataError):
@@ -40,6 +49,19 @@ class _Member(tarfile.TarInfo):
             raise  # the proper end: a block of zeros
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(f"no whole header at byte {tar.offset}: {error}") from error
+
+    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        """tarfile's place for subclasses."""
+        if self.type in _MORE_OF_A_HEADER:  # tarfile holds them in memory, whole
+            _require_size(self, LARGEST_HEADER)
+        return super()._proc_member(tar)
+
+
+def _require_size(member: tarfile.TarInfo, limit: int) -> None:
+    if member.size > limit:
+        raise tarfile.ReadError(
+            f"{member.name!r} declares {member.size:,} bytes, expected at most {limit:,}"
+        )
 
 
 def members(
@@ -68,6 +90,7 @@ def members(
             for member in stream:
                 row = wanted.pop(_below_the_folder(member.name), None) if member.isreg() else None
                 if row is not None:
+                    _require_size(member, images.LARGEST_FILE)
                     if last is not None:
                         yield last
                     last = row, stream.extractfile(member).read()
@@ -87,8 +110,10 @@ def _content(tarball: Path) -> IO[bytes]:
 
 
 def _read_to_the_end(content: IO[bytes]) -> None:
+    padding = 0
     while rest := content.read(CHUNK):
-        if rest.strip(b"\0"):
+        padding += len(rest)
+        if rest.strip(b"\0") or padding > LONGEST_PADDING:
             raise tarfile.ReadError("it goes on after its end")
 
 
@@ -126,6 +151,7 @@ def read_single(path: Path, name: str) -> bytes:
         with tarfile.open(fileobj=content, mode="r|", tarinfo=_Member) as stream:
             for member in stream:
                 if found is None and member.isreg() and PurePosixPath(member.name).name == name:
+                    _require_size(member, LARGEST_ANNOTATIONS)
                     found = stream.extractfile(member).read()
         _read_to_the_end(content)
     if found is None:

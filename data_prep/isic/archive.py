@@ -17,6 +17,7 @@ import pandas as pd
 from data_prep import synthetic
 from data_prep.isic.tree import UNLISTED, Places, Tree
 from hml_core.errors import DataError
+from hml_core.system import files
 
 ID = r"\w[\w-]*"
 
@@ -246,9 +247,10 @@ def listed_kinds(kinds: Mapping[str, int]) -> str:
 
 def _read_csv(path: Path, columns: set[str]) -> pd.DataFrame:
     try:
-        frame = pd.read_csv(path, dtype={"image": str, "lesion_id": str})
+        with files.opened(path, files.LARGEST_TABLE) as stream:
+            frame = pd.read_csv(stream, dtype={"image": str, "lesion_id": str})
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
-        raise DataError(f"Cannot read {str(path)!r}: {error}") from error
+        raise DataError(f"Cannot read {str(path)!r}: {files.reason(error)}") from error
     frame.columns = [str(column).strip() for column in frame.columns]
     if missing := sorted(columns - set(frame.columns)):
         raise DataError(

@@ -107,20 +107,37 @@ def process(source: Path, target: Path, options: Options) -> dict[str, Any]:
     """
     try:
         data = opener.read(source)
-        made = transform(np.asarray(opener.decode(data)), options)
-        encoding = (
-            {"quality": options.quality, "subsampling": 0} if options.format == "jpeg" else {}
-        )
-        encoded = image_files.encode(made, options.format, **encoding)
+        made, encoded = prepared_image(opener.decode(data), options)
     except ImageError as error:
         return {"error": str(error)}
-    written = image_files.write(target, encoded)
-    counts = np.array(made.histogram(), dtype=np.int64).reshape(3, 256)
-    levels = np.arange(256) / 255
     return {
         "source_sha256": hashlib.sha256(data).hexdigest(),
-        "output_sha256": written,
+        "output_sha256": image_files.write(target, encoded),
+        **channel_sums(made),
+    }
+
+
+def prepared_image(image: Image.Image, options: Options) -> tuple[Image.Image, bytes]:
+    """What an image becomes, and the file of it; ImageError where that cannot be."""
+    made = transform(np.asarray(image), options)
+    jpeg = {"quality": options.quality, "subsampling": 0} if options.format == "jpeg" else {}
+    return made, image_files.encode(made, options.format, **jpeg)
+
+
+def channel_sums(image: Image.Image) -> dict[str, Any]:
+    """Number of ``pixels``, and of each channel in [0, 1] the ``sum`` and ``square_sum`` over them."""
+    counts = np.array(image.histogram(), dtype=np.int64).reshape(3, 256)
+    levels = np.arange(256) / 255
+    return {
         "pixels": int(counts[0].sum()),
         "sum": (counts @ levels).tolist(),
         "square_sum": (counts @ levels**2).tolist(),
     }
+
+
+def normalisation(entries: list[dict[str, Any]]) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel over every pixel of some images (channel_sums)."""
+    pixels = sum(entry["pixels"] for entry in entries)
+    mean = np.sum([entry["sum"] for entry in entries], axis=0) / pixels
+    variance = np.sum([entry["square_sum"] for entry in entries], axis=0) / pixels - mean**2
+    return mean.tolist(), np.sqrt(np.maximum(variance, (1 / 255) ** 2)).tolist()

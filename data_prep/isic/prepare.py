@@ -18,7 +18,7 @@ import pandas as pd
 from data_prep import output as outputs
 from data_prep.isic import splits
 from data_prep.isic.archive import ARCHIVES, Archive, listed_kinds
-from data_prep.isic.images import FORMATS, Options, process
+from data_prep.isic.images import FORMATS, Options, normalisation, process
 from data_prep.parallel import Journal, checked_workers, why, work_through
 from data_prep.parallel import rejected as rejected_images
 from hml_core.datasets import prepared
@@ -167,7 +167,7 @@ def _finish(
     lost = [name for name in archive.classes if name not in left]
     notes = [*archive.notes, *_left_out(archive), *_classes_without(counts, lost, rejected)]
     train = [entry for entry, row in zip(entries, records.itertuples()) if _counts(entry, row)]
-    mean, std = _normalisation(train)
+    mean, std = normalisation(train)
     described = {
         "archive": archive.name,
         "synthetic": archive.synthetic,
@@ -218,11 +218,3 @@ def _official(manifest: pd.DataFrame) -> dict[str, dict[str, int]]:
 
 def _counts(entry: dict[str, Any], row: Any) -> bool:
     return "error" not in entry and row.split == "train"
-
-
-def _normalisation(entries: list[dict[str, Any]]) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel over every pixel of some images, in [0, 1]."""
-    pixels = sum(entry["pixels"] for entry in entries)
-    mean = np.sum([entry["sum"] for entry in entries], axis=0) / pixels
-    variance = np.sum([entry["square_sum"] for entry in entries], axis=0) / pixels - mean**2
-    return mean.tolist(), np.sqrt(np.maximum(variance, (1 / 255) ** 2)).tolist()

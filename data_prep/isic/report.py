@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from data_prep.isic import archive
 from hml_core.datasets import prepared
@@ -60,7 +59,7 @@ def before_and_after(root: str | Path) -> list[tuple[str, np.ndarray, np.ndarray
         Where the challenge's own images are not below ``root`` any more.
     """
     folder, described = read(root)
-    manifest = pd.read_csv(folder / "manifest.csv", dtype=str, keep_default_na=False)
+    manifest = prepared.read_table(folder, "manifest", described, ("id", "class", "split", "file"))
     shipped = archive.read(described["archive"], root).records.set_index("id")["path"]
     first = manifest[manifest["split"] == "train"].drop_duplicates("class").set_index("class")
     pairs = []

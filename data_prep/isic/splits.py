@@ -8,22 +8,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
+from data_prep.splits import SPLITS, by_group
 from hml_core.errors import DataError
+from hml_core.system import files
 
-SPLITS = ("train", "validation", "test")
 FRACTIONS = (0.8, 0.1, 0.1)
 
 
 def by_lesion(records: pd.DataFrame, seed: int, fractions=FRACTIONS) -> pd.Series:
     """A split for every image: stratified by class, whole lesions, at random.
 
-    Within a class, lesions come in random order, the ones with most images first, and each goes to the
-    split that lacks most of its share of the class; the two smallest go to validation and test, so that
-    a class of three lesions is in every split. An image without a lesion id is a lesion of its own,
-    and a lesion whose images disagree about the class counts for its most frequent one.
+    See :func:`data_prep.splits.by_group`. An image without a lesion id is a lesion of its own.
 
     Parameters
     ----------
@@ -38,13 +35,12 @@ def by_lesion(records: pd.DataFrame, seed: int, fractions=FRACTIONS) -> pd.Serie
         "train", "validation" or "test" for every row of ``records``.
     """
     lesions = _lesions(records)
-    return lesions.map(_assign(records.assign(lesion=lesions), seed, fractions))
+    return by_group(records["class"], lesions, seed, fractions)
 
 
 def by_image(records: pd.DataFrame, seed: int, fractions=FRACTIONS) -> pd.Series:
     """The same, image by image, whatever lesion it shows: what to compare :func:`by_lesion` with."""
-    lesions = records["id"]
-    return lesions.map(_assign(records.assign(lesion=lesions), seed, fractions))
+    return by_group(records["class"], records["id"], seed, fractions)
 
 
 def from_csv(records: pd.DataFrame, path: str | Path) -> pd.Series:
@@ -57,9 +53,10 @@ def from_csv(records: pd.DataFrame, path: str | Path) -> pd.Series:
         "validation" (or "val") and "test".
     """
     try:
-        given = pd.read_csv(path, dtype=str)
+        with files.opened(path, files.LARGEST_TABLE) as stream:
+            given = pd.read_csv(stream, dtype=str)
     except (OSError, ValueError) as error:
-        raise DataError(f"Cannot read {str(path)!r}: {error}") from error
+        raise DataError(f"Cannot read {str(path)!r}: {files.reason(error)}") from error
     if missing := sorted({"id", "split"} - set(given.columns)):
         raise DataError(f"{str(path)!r} lacks the column(s) {', '.join(missing)}.")
     given["split"] = given["split"].replace({"val": "validation"})
@@ -104,26 +101,3 @@ def _lesions(records: pd.DataFrame) -> pd.Series:
     """A name for every lesion; ids of images and lesions cannot collide."""
     own = "image " + records["id"]
     return own.where(records["lesion_id"] == "", "lesion " + records["lesion_id"])
-
-
-def _assign(records: pd.DataFrame, seed: int, fractions) -> dict[str, str]:
-    """The split of every lesion."""
-    random = np.random.default_rng(seed)
-    sizes = records.groupby(["lesion", "class"]).size().reset_index(name="images")
-    largest = sizes.sort_values(["lesion", "images", "class"], ascending=[True, False, True])
-    lesions = largest.groupby("lesion").agg({"class": "first", "images": "sum"}).reset_index()
-    assigned = {}
-    for _, members in lesions.sort_values("lesion").groupby("class"):
-        members = members.iloc[random.permutation(len(members))]
-        members = members.sort_values("images", ascending=False, kind="stable")
-        lacking = np.array(fractions) * members["images"].sum()
-        # The smallest lesions of a rare class go round once, so that no split is without the class.
-        reserved = dict(zip(members["lesion"].iloc[-2:], (1, 2))) if len(members) > 2 else {}
-        order = sorted(
-            zip(members["lesion"], members["images"]), key=lambda m: m[0] not in reserved
-        )
-        for lesion, images in order:
-            chosen = reserved.get(lesion, int(lacking.argmax()))
-            assigned[lesion] = SPLITS[chosen]
-            lacking[chosen] -= images
-    return assigned

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hml_core.datasets.prepared import DESCRIPTION
+from hml_core.datasets.trees import is_system
 from hml_core.errors import DataError
 from hml_core.system import files
 from hml_core.system.images import SUFFIXES
@@ -20,7 +21,7 @@ UNLISTED = "images that the ground truth does not list"
 
 @dataclass
 class Tree:
-    """All files below a folder, without hidden ones, ``__MACOSX`` and what ``hml prepare`` made.
+    """All files below a folder, without those of systems and what ``hml prepare`` made.
 
     Parameters
     ----------
@@ -38,8 +39,8 @@ class Tree:
                 below.clear()
                 continue
             seen.add(real)
-            below[:] = sorted(name for name in below if not _is_hidden(name))
-            self.folders[Path(folder)] = sorted(name for name in names if not _is_hidden(name))
+            below[:] = sorted(name for name in below if not is_system(name))
+            self.folders[Path(folder)] = sorted(name for name in names if not is_system(name))
 
     def table(self, name: str) -> Path | None:
         """The file called ``name``, in whatever case; None where there is none.
@@ -134,10 +135,6 @@ class Places:
     folders: tuple[Path, ...]
     missing: int
     others: dict[str, int]
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
 
 
 def _by_id(names: Iterable[str]) -> dict[str, list[str]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from hml_core import datasets
 from hml_core.config.settings import Settings
 from hml_core.schedule import ENDING
 
@@ -37,11 +38,19 @@ def _ended_schedule(config: Settings) -> bool:
     return restarts and config.lr_schedule in ENDING
 
 
+def _drawn_validation(config: Settings) -> bool:
+    """The validation split of a training set that is kept as it is, is drawn. Before, it was each class's
+    last images by name. (Image files of an archive have always been drawn.)"""
+    streamed = datasets.info(config.dataset).streamed
+    return config.imbalance_type == "natural" and config.validation_fraction > 0 and not streamed
+
+
 CHANGES: dict[str, Callable[[Settings], Any]] = {
     "unit class vectors": _unit_class_vectors,
     "own rate": _own_rate,
     "new classifier": _new_classifier,
     "ended schedule": _ended_schedule,
+    "drawn validation": _drawn_validation,
 }
 
 

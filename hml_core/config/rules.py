@@ -94,6 +94,12 @@ def combination(values: Settings) -> None:
             _watches_validation(values, name)
     if values.label_smoothing and values.label_aware_smoothing:
         raise ConfigError("Expected `label_smoothing` or `label_aware_smoothing`, got both.")
+    classes = values.subset_classes or datasets.info(values.dataset).num_classes
+    if classes and values.label_aware_smoothing >= (most := 1 - 1 / classes):
+        raise ConfigError(
+            f"Expected `label_aware_smoothing` < {most:g} for {classes} classes, where the most frequent "
+            f"one would keep no more than the others, got {values.label_aware_smoothing}."
+        )
     smoothed = values.label_smoothing or values.label_aware_smoothing
     if smoothed and not any(takes_smoothing(stage.loss) for stage in stages):
         raise ConfigError(

@@ -21,6 +21,7 @@ from hml_core.errors import ConfigError
 from hml_core.recipes import boundary
 from hml_core.schedule import WARM_UP
 
+MOST_LOOKED_AT = 10_000  # epochs
 _WEIGHTING_ALIASES = {"cost_sensitive": "CS", "class_balanced": "CB"}
 
 
@@ -148,6 +149,8 @@ class RunConfig(Settings):
                 f"got {self.head!r}."
             )
         fractions = [stage.until for stage in recipe.stages[:-1]]
+        if self.stage_ends is None:
+            _require_epochs(self.recipe, fractions, self.epochs)
         self._fill("stage_ends", tuple(boundary(until, self.epochs) for until in fractions))
         if len(self.stage_ends) != len(fractions):
             raise ConfigError(
@@ -235,3 +238,21 @@ class RunConfig(Settings):
 def _dump(values: Mapping[str, Any]) -> str:
     plain = {key: "inf" if value == math.inf else value for key, value in values.items()}
     return json.dumps(plain, sort_keys=True, allow_nan=False)
+
+
+def _require_epochs(recipe: str, fractions: list[float], epochs: int) -> None:
+    """ConfigError for so few epochs that one of the stages, which end by themselves, would have none."""
+
+    def has_room(epochs: int) -> bool:
+        ends = (0, *(boundary(until, epochs) for until in fractions), epochs)
+        return all(start < end for start, end in itertools.pairwise(ends))
+
+    if not has_room(epochs):
+        least = next(
+            (number for number in range(epochs + 1, MOST_LOOKED_AT) if has_room(number)), None
+        )
+        parts = ", ".join(f"{until:g}" for until in fractions)
+        raise ConfigError(
+            f"Expected `epochs` ≥ {least} for the recipe {recipe!r}, whose stages end at {parts} of the "
+            f"run, got {epochs}: one of them would have no epoch. (`stage_ends` sets the ends by hand.)"
+        )

@@ -13,12 +13,15 @@ from hml_core.config.declaration import (
     NOT_NEGATIVE,
     POSITIVE,
     SEED,
+    Range,
     setting,
     settings,
 )
 from hml_core.config.options import Options
 from hml_core.losses.base import MEANS, WEIGHTINGS
 from hml_core.schedule import LR_SCHEDULES, PROTOCOLS
+
+LARGEST_ALPHA = 1e6  # beyond it every share is a half, and at 1e308 the sampler gives 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,7 +237,10 @@ class Settings:
     # Tricks -------------------------------------------------------------------------------------
     mix: str = setting("none", "Train on mixed images.", choices=MIXES, off="none")
     mix_alpha: float = setting(
-        1.0, "α of the shares ~ Beta(α, α) of mixed images.", range=POSITIVE, off=1.0
+        1.0,
+        "α of the shares ~ Beta(α, α) of mixed images.",
+        range=Range(0, LARGEST_ALPHA, has_low=False),
+        off=1.0,
     )
     label_smoothing: float = setting(
         0.0, "For the stages whose loss is a cross-entropy.", range=FRACTION, off=0.0

@@ -5,8 +5,14 @@ A data set registers itself in its own file, as a :class:`DatasetInfo` made of a
 made ready first, a part of :mod:`data_prep`. :func:`register` adds one from outside of the package, too.
 """
 
-from hml_core.datasets import digits, cifar, imagefolder, isic, inaturalist  # isort: skip (as they are listed)
-from hml_core.datasets.base import LabelledFiles, LabelledImages, Splits, make_long_tailed
+from hml_core.datasets import digits, cifar, imagefolder, isic, inaturalist, folder  # isort: skip (as they are listed)
+from hml_core.datasets.base import (
+    EvaluationSet,
+    LabelledFiles,
+    LabelledImages,
+    Splits,
+    make_long_tailed,
+)
 from hml_core.datasets.registry import (
     BUILT_IN,
     DATASETS,
@@ -25,12 +31,14 @@ __all__ = [
     "DATASETS",
     "DataError",
     "DatasetInfo",
+    "EvaluationSet",
     "LabelledFiles",
     "LabelledImages",
     "Splits",
     "cifar",
     "departures",
     "digits",
+    "folder",
     "imagefolder",
     "inaturalist",
     "info",

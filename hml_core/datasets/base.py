@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -103,6 +105,29 @@ class LabelledFiles:
 
 
 @dataclass(frozen=True, eq=False)
+class EvaluationSet:
+    """Images that a trained network is judged on, and which of them are not independent.
+
+    Parameters
+    ----------
+    images : LabelledImages or LabelledFiles
+        Their targets are numbered as the classes of the :class:`Splits` beside them.
+    clusters : numpy.ndarray
+        str (N,): images with the same name show the same thing (a lesion, a patient), and are what an
+        interval over the set is to draw. The names mean nothing beyond the set.
+    """
+
+    images: LabelledImages | LabelledFiles
+    clusters: np.ndarray
+
+    def sha256(self) -> str:
+        """Over images, targets and clusters."""
+        digest = hashlib.sha256(repr(self.clusters.tolist()).encode())
+        _update(digest, self.images)
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
 class Splits:
     """A data set, made long-tailed and ready to train on.
 
@@ -120,6 +145,11 @@ class Splits:
         True for made-up images; every table and figure then says so.
     class_groups : tuple of str
         What each class belongs to, such as a supercategory; empty where classes are not grouped.
+    test_clusters : numpy.ndarray, optional
+        str (N,), of the test images: see :class:`EvaluationSet`. None: each stands for itself.
+    further_tests : mapping of str to EvaluationSet
+        Sets beside the test split that a run's record also speaks of. Nothing is chosen on them, and a
+        run is the same with them or without; :meth:`manifest` leaves them out.
     """
 
     name: str
@@ -132,6 +162,8 @@ class Splits:
     train_indices: np.ndarray
     synthetic: bool = False
     class_groups: tuple[str, ...] = ()
+    test_clusters: np.ndarray | None = None
+    further_tests: Mapping[str, EvaluationSet] = field(default_factory=dict)
 
     @property
     def num_classes(self) -> int:
@@ -155,17 +187,22 @@ class Splits:
         digest.update(self.train_indices.tobytes())
         for split in (self.train, self.validation, self.test):
             if split is not None:
-                digest.update(np.ascontiguousarray(split.targets).data)
-                if isinstance(split, LabelledFiles):
-                    digest.update(repr(split.sha256).encode())
-                else:
-                    digest.update(np.ascontiguousarray(split.images).data)
+                _update(digest, split)
         return {
             "dataset": self.name,
             "train_indices": self.train_indices.tolist(),
             "class_counts": self.class_counts.tolist(),
             "sha256": digest.hexdigest(),
         }
+
+
+def _update(digest: hashlib._Hash, part: LabelledImages | LabelledFiles) -> None:
+    """Add what is trained or tested on to a sum."""
+    digest.update(np.ascontiguousarray(part.targets).data)
+    if isinstance(part, LabelledFiles):
+        digest.update(repr(part.sha256).encode())
+    else:
+        digest.update(np.ascontiguousarray(part.images).data)
 
 
 def make_long_tailed(
@@ -185,8 +222,10 @@ def make_long_tailed(
     """The standard long-tailed subset of a balanced training set, as :class:`Splits`.
 
     ``imbalance_type`` "natural" keeps every image. ``validation_fraction`` draws that part of every
-    class of the *long-tailed* training set (at least one image, never all) for validation. Without
-    ``mean`` and ``std`` they are those of the full training set.
+    class of the *long-tailed* training set (at least one image, never all) for validation; where nothing
+    is cut, a class of one image keeps it for training, with a warning. Another tail of classes that are
+    not of one size is made with a warning that says what it throws away. Without ``mean`` and ``std`` they
+    are those of the full training set.
 
     Raises
     ------
@@ -200,53 +239,92 @@ def make_long_tailed(
     try:
         if imbalance_type == "natural":
             indices = np.arange(len(train))
+            if validation_fraction:  # in random order, as hold_out takes the last ones of a class
+                indices = imbalance.subsample(train.targets, available, seed=subset_seed)
         else:
             counts = imbalance.class_counts(
                 int(available.min()), num_classes, imbalance_type, imbalance_ratio
             )
             indices = imbalance.subsample(train.targets, counts, seed=subset_seed)
+            _say_what_is_cut(name, available, counts, f"{imbalance_type} {imbalance_ratio:g}")
     except ValueError as error:
         raise DataError(f"The data set {name!r} cannot be made long-tailed: {error}") from error
     if validation_fraction:
-        indices, held_out = hold_out(train.targets, indices, validation_fraction, class_names)
+        keeps_single = imbalance_type == "natural"
+        indices, held_out = hold_out(
+            train.targets, indices, validation_fraction, class_names, keeps_single=keeps_single
+        )
         validation = train.take(held_out)
     if mean is None or std is None:
-        share, level = _histogram(train.images), np.arange(256) / 255  # (C, 256), (256,)
-        average = share @ level
-        mean = tuple(average.tolist())
-        # A channel without contrast has no scale: one grey level, rather than a division by zero.
-        variance = np.maximum(share @ level**2 - average**2, 0)
-        std = tuple(np.maximum(np.sqrt(variance), 1 / 255).tolist())
+        mean, std = channel_statistics(histogram(train.images))
     return Splits(name, train.take(indices), validation, test, class_names, mean, std, indices)
 
 
-def _histogram(images: np.ndarray) -> np.ndarray:
-    """Share of every grey level in each channel, (C, 256); in parts, as the images may be mapped."""
-    counts = np.zeros((images.shape[-1], 256))
-    for start in range(0, len(images), 5000):
+def _say_what_is_cut(name: str, available: np.ndarray, counts: np.ndarray, tail: str) -> None:
+    """A tail made of classes of unequal size begins by throwing most of the large ones away."""
+    if available.min() == available.max():
+        return
+    warnings.warn(
+        f"The classes of {name!r} have {available.min():,} to {available.max():,} training images, and "
+        f"a tail {tail} begins with the rarest class's number in every one: of {available.sum():,} images "
+        f"it keeps {counts.sum():,} and throws {available.sum() - counts.sum():,} away. `imbalance_type` "
+        "'natural' keeps them all.",
+        stacklevel=4,
+    )
+
+
+def histogram(images: np.ndarray) -> np.ndarray:
+    """How often each channel of uint8 (N, H, W, C) has each grey level: int64 (C, 256)."""
+    counts = np.zeros((images.shape[-1], 256), dtype=np.int64)
+    for start in range(0, len(images), 5000):  # in parts, as the images may be mapped
         part = np.asarray(images[start : start + 5000])
         for channel in range(images.shape[-1]):
             counts[channel] += np.bincount(part[..., channel].ravel(), minlength=256)
-    return counts / counts.sum(axis=1, keepdims=True)
+    return counts
+
+
+def channel_statistics(counts: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel, scaled to [0, 1], of a :func:`histogram` (C, 256)."""
+    counts = counts.astype(np.float64)
+    share, level = counts / counts.sum(axis=1, keepdims=True), np.arange(256) / 255
+    average = share @ level
+    # A channel without contrast has no scale: one grey level, rather than a division by zero.
+    variance = np.maximum(share @ level**2 - average**2, 0)
+    return tuple(average.tolist()), tuple(np.maximum(np.sqrt(variance), 1 / 255).tolist())
 
 
 def hold_out(
-    targets: np.ndarray, indices: np.ndarray, fraction: float, class_names: tuple[str, ...]
+    targets: np.ndarray,
+    indices: np.ndarray,
+    fraction: float,
+    class_names: tuple[str, ...],
+    *,
+    keeps_single: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Split ``indices`` class by class into (train, validation): the last ones are held out.
 
     The subset is already in random order within each class, so no further draw is needed, and the
-    remaining training images are the first ones of the standard subset.
+    remaining training images are the first ones of the standard subset. A class too small for both is an
+    error; ``keeps_single`` leaves one of a single image in training and says so.
     """
-    kept, held_out = [], []
+    kept, held_out, single = [], [], []
     for label, class_name in enumerate(class_names):
         members = indices[targets[indices] == label]
         number = max(1, round(fraction * len(members)))
+        if keeps_single and len(members) == 1:
+            single.append(class_name)
+            number = 0
         if number >= len(members):
             raise DataError(
                 f"Class {class_name!r} keeps {len(members)} image(s): a validation split would leave "
                 "none to train on. Expected a smaller `imbalance_ratio` or `validation_fraction` 0."
             )
-        kept.append(members[:-number])
-        held_out.append(members[-number:])
+        kept.append(members[: len(members) - number])
+        held_out.append(members[len(members) - number :])
+    if single:
+        warnings.warn(
+            f"The class(es) {', '.join(single)} have one image: it is trained on, and none of them is in "
+            "the validation split.",
+            stacklevel=3,
+        )
     return np.concatenate(kept), np.concatenate(held_out)

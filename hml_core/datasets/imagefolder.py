@@ -1,294 +1,332 @@
 """Any tree ``<root>/{train,test}/<class>/*`` of small PNG, JPEG, BMP or WebP images of one size.
 
-The images are decoded once into uint8 arrays in ``<root>.packed`` beside the tree; the pack is made
-again when a file is added, removed or changed, or when its sealed ``index.json`` does not hold. What lies
-in the tree and is not read, such as files of other suffixes or in deeper folders, is counted and said.
+The training set is kept as it is (``imbalance_type`` "natural"); who gives an ``imbalance_ratio`` asks for
+a long-tailed subset, and is told what that throws away where the classes are not of one size.
+
+The images are decoded once into ``<root>.packed`` beside the tree (:mod:`hml_core.datasets.packs`); a pack
+may be made elsewhere and given in the tree's place, where that is read-only. What lies in the tree and is
+not read, such as files of other suffixes or in deeper folders, is named.
+
+What is noticed: the first load of a process, and every :func:`pack`, compares the names, sizes and times
+of change of all files with those that were packed, and packs again where one was added, removed or
+changed. Later loads of the same process, such as those of a sweep's runs, look at the folders alone: they
+notice files that were added, removed, renamed or replaced by another (as ``rsync``, ``git`` and most
+editors do), not one that was written over in its place. A file that was changed and given its old size
+and time is not noticed, and neither is any change of the tree where its pack was given in its place. The
+pack is compared with its SHA-256 once in each process (:func:`hml_core.datasets.packs.is_sound`). A
+record's manifest is always about the images that were trained on.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
 import os
-import shutil
-import tempfile
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from hml_core.datasets.base import LabelledImages, Splits, make_long_tailed
+from hml_core.datasets import packs, trees
+from hml_core.datasets.base import Splits, make_long_tailed
+from hml_core.datasets.packs import SPLITS, index_of
 from hml_core.datasets.registry import DatasetInfo, register
+from hml_core.datasets.trees import shown
 from hml_core.errors import DataError
-from hml_core.system import files as storage
 from hml_core.system import images as opener
 from hml_core.system.devices import usable_cores
-from hml_core.system.files import sha256
-from hml_core.system.progress import Progress
 
-SPLITS = ("train", "test")
-ARRAYS = tuple(f"{split}_{what}.npy" for split in SPLITS for what in ("images", "targets"))
-INDEX = "index.json"
-CHUNK = 500
+__all__ = ["SPLITS", "index_of", "load", "pack"]
 
 
 def load(config, data_root) -> Splits:
-    """The tree at ``data_root`` for a run, packed first where that has not been done."""
-    root = Path(data_root)
-    folder = pack(root)
-    names = tuple(index_of(folder)["class_names"])
-    train, test = (_read(folder, split) for split in SPLITS)
+    """The tree, or the pack, at ``data_root`` for a run; a tree is packed where that has not been done.
+
+    Raises
+    ------
+    DataError
+        See :func:`pack`.
+    """
+    root = Path(data_root).resolve()
+    folder = _known(root) or pack(root)
+    index = index_of(folder)
+    mean, std = packs.statistics(folder, index)
+    train, test = (packs.read(folder, split) for split in SPLITS)
     return make_long_tailed(
         "imagefolder",
         train,
         test,
-        class_names=names,
+        class_names=tuple(index["class_names"]),
         imbalance_type=config.imbalance_type,
         imbalance_ratio=config.imbalance_ratio,
         subset_seed=config.subset_seed,
         validation_fraction=config.validation_fraction,
+        mean=mean,
+        std=std,
     )
 
 
-def _read(folder: Path, split: str) -> LabelledImages:
-    # Mapped, not read: a long-tailed subset needs a fraction of the pixels.
-    images = np.load(folder / f"{split}_images.npy", mmap_mode="r", allow_pickle=False)
-    return LabelledImages(images, np.load(folder / f"{split}_targets.npy", allow_pickle=False))
-
-
-def index_of(folder: Path) -> dict[str, Any]:
-    """What a pack says of itself: ``class_names``, ``left_out`` (texts), ``fingerprint``, ``files``.
-
-    Raises
-    ------
-    DataError
-        Where its checksum does not hold.
-    """
-    try:
-        index = storage.unsealed(json.loads((folder / "index.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, RecursionError, AttributeError, TypeError):
-        index = None
-    if index is None:
-        raise DataError(f"{str(folder / 'index.json')!r} is damaged: remove {str(folder)!r}.")
-    return index
-
-
-def pack(root: str | Path, *, progress: bool = True) -> Path:
+def pack(root: str | Path, *, pack_root: str | Path | None = None, progress: bool = True) -> Path:
     """Decode the tree into ``<root>.packed`` unless that holds it already; returns that folder.
 
     Only a folder that was made here, and holds nothing else, is ever replaced.
 
+    Parameters
+    ----------
+    root : path
+        A tree; or a pack, which is checked.
+    pack_root : path, optional
+        The folder that the pack goes to; default: that of the tree.
+    progress : bool
+
     Raises
     ------
     DataError
-        Where something else is in the way; for a tree that is not of this form, images of different size
-        or images that do not decode; the message names them.
+        Where something else is in the way; for a tree that is not of this form, with one class, or two
+        whose names differ in case alone; for images that do not decode or are not of the size that most
+        have, told by their headers before any memory is taken; for more of them than fit. The message
+        names them.
     """
     root = Path(root).resolve()
-    files = _list(root)
-    folder = root.with_name(root.name + ".packed")
-    _require_ours(folder)
-    fingerprint = _fingerprint(root, files)
-    if _is_current(folder, fingerprint):
+    if packs.is_pack(root):
+        if not packs.is_sound(root):
+            raise DataError(f"The pack '{shown(root)}' is damaged: make it again from its images.")
+        return root
+    before = _state(_folders(root))
+    found = _list(root)
+    folder = (root.parent if pack_root is None else Path(pack_root)) / f"{root.name}.packed"
+    packs.require_ours(folder)
+    fingerprint = _fingerprint(found)
+    if packs.is_sound(folder, fingerprint):
+        _looked_at[root] = (before, folder, fingerprint)
         return folder
     if folder.is_symlink():
         raise DataError(f"{str(folder)!r} is a link to a pack of other images: remove the link.")
-    names = sorted({path.parent.name for path in files["train"]})
-    try:
-        building = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    except OSError as error:
-        raise DataError(f"Cannot write {str(folder)!r} beside the images: {error}") from error
-    try:
-        shape = None
-        for split in SPLITS:
-            images, shape = _decode(files[split], split, shape, progress)
-            targets = np.array([names.index(path.parent.name) for path in files[split]])
-            np.save(building / f"{split}_images.npy", images)
-            np.save(building / f"{split}_targets.npy", targets.astype(np.int64))
-            del images
-        sums = {path.name: sha256(path) for path in sorted(building.glob("*.npy"))}
-        left_out = _left_out(root, files)
-        index = {
+    names = sorted({image.class_name for image in found["train"]})
+    place = {name: label for label, name in enumerate(names)}
+    paths = {split: [root / image.name for image in images] for split, images in found.items()}
+    shape = _shape_of_most([path for split in SPLITS for path in paths[split]])
+    packs.require_room(sum(map(len, paths.values())), shape, folder)
+    left_out = _left_out(root, found)
+    if left_out:
+        warnings.warn(f"Not read in '{shown(root)}': {', '.join(left_out)}.", stacklevel=2)
+    packs.write(
+        folder,
+        paths,
+        {
+            split: np.array([place[image.class_name] for image in images], dtype=np.int64)
+            for split, images in found.items()
+        },
+        shape,
+        {
             "fingerprint": fingerprint,
-            "class_names": names,
-            "files": sums,
+            "class_names": [shown(name) for name in names],
             "left_out": left_out,
-        }
-        storage.write_json(building / "index.json", storage.sealed(index))
-        if left_out:
-            warnings.warn(f"Not read in {str(root)!r}: {', '.join(left_out)}.", stacklevel=2)
-        building.chmod(root.stat().st_mode & 0o777)  # whoever may read the tree may read its pack
-        _replace(folder, building)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+        },
+        mode=root.stat().st_mode & 0o777 | 0o700,  # whoever may read the tree may read its pack
+        progress=progress,
+    )
+    if _fingerprint(_list(root)) != fingerprint:
+        raise DataError(
+            f"The images in '{shown(root)}' changed while they were packed: try again once they are "
+            "written."
+        )
+    _looked_at[root] = (before, folder, fingerprint)
     return folder
 
 
-def _require_ours(folder: Path) -> None:
-    """Whatever has the pack's name is a pack, sound or damaged, with nothing of somebody else in it."""
-    if not os.path.lexists(folder):
-        return
-    if not folder.is_dir():
-        raise DataError(f"{str(folder)!r} is in the way and no folder: move it.")
-    names = {path.name for path in folder.iterdir()}
-    if foreign := sorted(names - {INDEX, *ARRAYS}):
-        raise DataError(
-            f"{str(folder)!r} is in the way and was not made by packing alone: it holds {foreign[0]!r}. "
-            "Move it."
-        )
-    if INDEX not in names or not names & {*ARRAYS}:
-        raise DataError(f"{str(folder)!r} is in the way and was not made by packing: move it.")
+# Of each tree: its folders and their state before its files were listed, its pack, and of which files.
+_looked_at: dict[Path, tuple[dict[str, tuple[int, ...]], Path, str]] = {}
 
 
-def _replace(folder: Path, building: Path) -> None:
-    """Put the new pack in the place of an old one, of which no more is removed than packing made."""
-    try:
-        if not folder.exists():
-            os.rename(building, folder)
-            return
-        # Aside first: there is no moment at which half a pack has the name.
-        old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
-        os.rename(folder, old)
-        os.rename(building, folder)
-        for name in (INDEX, *ARRAYS):
-            (old / name).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # somebody has put something there since the look
-            old.rmdir()
-    except OSError as error:
-        raise DataError(f"Cannot replace {str(folder)!r}: {error}") from error
+def _known(root: Path) -> Path | None:
+    """The pack of a tree that this process has compared with it, where no folder has changed since."""
+    if root not in _looked_at:
+        return None
+    before, folder, fingerprint = _looked_at[root]
+    if _state(before) == before and packs.is_sound(folder, fingerprint):
+        return folder
+    del _looked_at[root]
+    return None
 
 
-def _list(root: Path) -> dict[str, list[Path]]:
-    """Image files of each split, by class and name."""
+def _folders(root: Path) -> list[str]:
+    """The tree's folder, its splits' and their classes'."""
+    splits = [str(root / split) for split in SPLITS if (root / split).is_dir()]
+    below = [entry.path for split in splits for entry in trees.entries(split) if entry.is_dir()]
+    return [str(root), *splits, *below]
+
+
+def _state(folders: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    """What changes in a folder when a file in it is added, removed, renamed or replaced."""
     found = {}
-    for split in SPLITS:
-        if not (root / split).is_dir():
-            deeper = sorted(path.parent for path in root.glob(f"*/{split}") if path.is_dir())
-            hint = f" There is one in {str(deeper[0])!r}: give that." if deeper else ""
-            raise DataError(
-                f"Expected the folder {str(root / split)!r}: an image folder is "
-                f"<data_root>/{{train,test}}/<class>/*.png or *.jpg.{hint}"
-            )
-        found[split] = [
-            path
-            for path in sorted((root / split).glob("*/*"))
-            if _is_image(path) and not path.parent.name.startswith((".", "__MACOSX"))
-        ]
-        if not found[split]:
-            raise DataError(
-                f"There are no {', '.join(opener.FORMATS)} images in {str(root / split)!r}/<class>/"
-                f"{_but(_left_out(root, found))}."
-            )
-    classes = {split: {path.parent.name for path in files} for split, files in found.items()}
-    if extra := classes["test"] - classes["train"]:
-        raise DataError(f"No training images of the test classes {', '.join(sorted(extra))}.")
+    for folder in folders:
+        try:
+            status = os.stat(folder)
+        except OSError:
+            continue
+        found[folder] = (status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev)
     return found
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in opener.SUFFIXES and not path.name.startswith(".")
+@dataclass(frozen=True)
+class _Image:
+    """An image file of a tree: its name relative to it, its class, its size and time of change."""
+
+    name: str
+    class_name: str
+    size: int
+    time: int
 
 
-def _left_out(root: Path, files: dict[str, list[Path]]) -> list[str]:
-    """What lies in the tree and is not read: "3 .tif", "2 images in deeper folders"."""
-    read = {path for paths in files.values() for path in paths}
-    kinds: Counter[str] = Counter()
-    for path in root.rglob("*"):
-        parts = path.relative_to(root).parts
-        if path in read or path.is_dir() or any(p.startswith((".", "__MACOSX")) for p in parts):
-            continue
-        if not _is_image(path):
-            kinds[path.suffix.lower() or "files without a suffix"] += 1
-        elif parts[0] not in SPLITS:
-            kinds[f"images beside {' and '.join(SPLITS)}"] += 1
-        else:
-            kinds["images in no or deeper folders"] += 1
-    return [f"{number} {kind}" for kind, number in sorted(kinds.items())]
-
-
-def _but(left_out: list[str]) -> str:
-    return f", but {', '.join(left_out)}" if left_out else ""
-
-
-def _fingerprint(root: Path, files: dict[str, list[Path]]) -> str:
-    """Of the names, sizes and times of all files."""
-    digest = hashlib.sha256()
-    for path in (*files["train"], *files["test"]):
-        try:
-            status = path.stat()
-        except OSError as error:
-            raise DataError(f"The image {path} cannot be read: {error}") from error
-        digest.update(f"{path.relative_to(root)}|{status.st_size}|{status.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
-
-
-def _is_current(folder: Path, fingerprint: str) -> bool:
-    """Made of these files, and not damaged since."""
-    try:
-        index = index_of(folder)
-        if index["fingerprint"] != fingerprint or set(index["files"]) != {*ARRAYS}:
-            return False
-        return all(sha256(folder / name) == known for name, known in index["files"].items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # DataError is a ValueError
-        return False
-
-
-def _decode(
-    paths: list[Path], split: str, shape: tuple | None, progress: bool
-) -> tuple[np.ndarray, tuple]:
-    """uint8 (N, H, W, 3) of all ``paths``; threads, as Pillow decodes outside the interpreter lock."""
-    shape = shape or _shape_of_most(paths)
-    images = np.empty((len(paths), *shape), dtype=np.uint8)
-    problems: list[str] = []
-
-    def work(start: int) -> None:
-        for position in range(start, min(start + CHUNK, len(paths))):
-            try:
-                pixels = _pixels(paths[position])
-            except opener.ImageError as error:
-                problems.append(f"{paths[position]} {error}")
-                continue
-            if pixels.shape != shape:
-                problems.append(
-                    f"{paths[position]} has {pixels.shape[1]}×{pixels.shape[0]} pixels, "
-                    f"others have {shape[1]}×{shape[0]}"
-                )
-                continue
-            images[position] = pixels
-
-    starts = range(0, len(paths), CHUNK)
-    bar = Progress(len(starts), f"packing {split}", enabled=progress, unit=f"×{CHUNK} images")
-    with bar, ThreadPoolExecutor(usable_cores()) as pool:
-        for _ in pool.map(work, starts):
-            bar.update()
-    if problems:
-        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+def _list(root: Path) -> dict[str, list[_Image]]:
+    """Image files of each split, by class and name."""
+    found: dict[str, list[_Image]] = {}
+    for split in SPLITS:
+        if not (root / split).is_dir():
+            raise DataError(_no_split(root, split))
+        found[split] = [
+            _image(entry, f"{split}/{folder.name}", folder.name)
+            for folder in trees.entries(root / split)
+            if folder.is_dir()
+            for entry in trees.entries(folder.path)
+            if trees.is_image(entry.name) and not entry.is_dir()
+        ]
+        if not found[split]:
+            left_out = _left_out(root, found)
+            but = f", but {', '.join(left_out)}" if left_out else ""
+            raise DataError(
+                f"There are no {', '.join(opener.FORMATS)} images in '{shown(root / split)}'/<class>/"
+                f"{but}."
+            )
+    classes = {split: {image.class_name for image in images} for split, images in found.items()}
+    trees.require_classes(classes["train"], root / "train")
+    if extra := classes["test"] - classes["train"]:
+        names = ", ".join(map(shown, sorted(extra)))
         raise DataError(
-            f"Unusable images: {'; '.join(sorted(problems)[:3])}{more}. Replace or remove them."
+            f"No training images of the test classes {names}: put some there, or take these classes out "
+            f"of '{shown(root / 'test')}'."
         )
-    return images, shape
+    return found
+
+
+def _image(entry: os.DirEntry, folder: str, class_name: str) -> _Image:
+    try:
+        status = entry.stat()
+    except OSError as error:
+        raise DataError(
+            f"The image {shown(entry.path)} cannot be read: {error.strerror or error}"
+        ) from error
+    return _Image(f"{folder}/{entry.name}", class_name, status.st_size, status.st_mtime_ns)
+
+
+def _no_split(root: Path, split: str) -> str:
+    start = f"Expected the folder '{shown(root / split)}': an image folder is "
+    form = "<data_root>/{train,test}/<class>/*.png or *.jpg."
+    if not root.is_dir():
+        return f"{start}{form}"
+    folders = [entry for entry in trees.entries(root) if entry.is_dir()]
+    if deeper := [entry.path for entry in folders if Path(entry.path, split).is_dir()]:
+        return f"{start}{form} There is one in '{shown(deeper[0])}': give that."
+    classes = [
+        entry.name
+        for entry in folders
+        if any(trees.is_image(file.name) for file in trees.entries(entry.path))
+    ]
+    if not classes:
+        return f"{start}{form}"
+    return (
+        f"{start}{form} There are folders of images without a split ({trees.some(classes)}): `hml prepare "
+        f"folder '{shown(root)}' --data-root …` splits them."
+    )
+
+
+def _left_out(root: Path, found: dict[str, list[_Image]]) -> list[str]:
+    """What lies in the tree and is not read: "3 .tif (…)", "2 images in no or deeper folders (…)"."""
+    read = {image.name for images in found.values() for image in images}
+    with_images = {name.rpartition("/")[0] for name in read}
+    kinds: defaultdict[str, list[str]] = defaultdict(list)
+    for path, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if not trees.is_system(name))
+        here = os.path.relpath(path, root).replace(os.sep, "/")
+        depth = 0 if here == "." else here.count("/") + 1
+        if depth == 2 and here.split("/")[0] in SPLITS and here not in with_images:
+            kinds["class folders without an image"].append(here)
+        for name in sorted(names):
+            relative = name if here == "." else f"{here}/{name}"
+            if relative in read or trees.is_system(name):
+                continue
+            if not trees.is_image(name):
+                kinds[os.path.splitext(name)[1].lower() or "files without a suffix"].append(
+                    relative
+                )
+            elif here.split("/")[0] not in SPLITS:
+                kinds[f"images beside {' and '.join(SPLITS)}"].append(relative)
+            else:
+                kinds["images in no or deeper folders"].append(relative)
+    return trees.described(kinds)
+
+
+def _fingerprint(found: dict[str, list[_Image]]) -> str:
+    """Of the names, sizes and times of all files."""
+    lines = [
+        os.fsencode(f"{image.name}|{image.size}|{image.time}\n")
+        for split in SPLITS
+        for image in found[split]
+    ]
+    return hashlib.sha256(b"".join(lines)).hexdigest()
 
 
 def _shape_of_most(paths: list[Path]) -> tuple[int, int, int]:
-    """Shape of the first image that decodes; the others are measured against it."""
-    for path in paths:
+    """(H, W, 3) of most of the images; DataError, by name, for those of another."""
+    problems: list[str] = []
+
+    def size(path: Path) -> tuple[int, int] | None:
         try:
-            return _pixels(path).shape
-        except opener.ImageError:
-            continue
-    raise DataError(f"None of the {len(paths)} images decodes; the first is {paths[0]}.")
+            return opener.size(path)
+        except opener.ImageError as error:
+            problems.append(f"{shown(path)} {error}")
+            return None
+
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        sizes = list(pool.map(size, paths, chunksize=packs.CHUNK))
+    counts = Counter(one for one in sizes if one is not None)
+    if problems and len(problems) == len(paths):
+        raise DataError(
+            f"None of the {len(paths):,} images can be used; the first: {min(problems)}."
+        )
+    width, height = counts.most_common(1)[0][0]
+    shape = (height, width, 3)
+    problems += [
+        packs.odd_size(path, (one[1], one[0]), shape)
+        for path, one in zip(paths, sizes, strict=True)
+        if one is not None and one != (width, height)
+    ]
+    if problems:
+        raise packs.unusable(problems)
+    return shape
 
 
-def _pixels(path: Path) -> np.ndarray:
-    return np.asarray(opener.load(path))
+def _kind(config) -> str:
+    """Who gives a ratio asks for a tail; who gives none keeps what is there."""
+    return "natural" if config.imbalance_ratio in (None, 1.0) else "exp"
+
+
+def _ratio(config) -> float:
+    """None is asked of a set that is kept as it is."""
+    return 1.0 if config.imbalance_type == "natural" else 100.0
 
 
 register(
     "imagefolder",
     # Small images, as those of the long-tailed CIFAR subsets.
-    DatasetInfo(load, published={"model": "resnet32", "epochs": 200}, needs_data_root=True),
+    DatasetInfo(
+        load,
+        defaults={"imbalance_type": _kind, "imbalance_ratio": _ratio},
+        published={"model": "resnet32", "epochs": 200},
+        needs_data_root=True,
+    ),
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from hml_core.datasets import prepared
-from hml_core.datasets.base import LabelledFiles, Splits
+from hml_core.datasets.base import EvaluationSet, LabelledFiles, Splits
 from hml_core.datasets.registry import DatasetInfo, register
 from hml_core.errors import DataError
 
@@ -20,6 +19,7 @@ from hml_core.errors import DataError
 AUTHORS = ((0.59451115, 0.59429777, 0.59418184), (0.14208533, 0.18548788, 0.20363748))
 COLUMNS = ("id", "class", "lesion_id", "split", "file", "output_sha256")
 SPLITS = ("train", "validation", "test")
+FURTHER = ("official_test",)  # of the challenge; a run's record speaks of it where it was prepared
 CHALLENGES: dict[str, tuple[str, tuple[str, ...]]] = {  # of each data set: archive and classes
     "isic2018": ("isic2018", ()),  # P3: 7 classes
     "isic2019": ("isic2019", ("NV", "MEL")),  # P2: melanoma against nevus
@@ -48,11 +48,14 @@ def load(config, data_root, *, archive: str, classes: tuple[str, ...] = ()) -> S
     ------
     DataError
         Where the folder was not prepared, holds another challenge or has changed since; where a class
-        is missing from a split; where images were prepared smaller than ``config.image_size``.
+        has no training image, or a split no image; where images were prepared smaller than
+        ``config.image_size``. A class that only the validation or the test set lacks can be trained: its
+        recall is unknown, and means over classes leave it out.
     """
     folder, described, manifest, order = _read(config, Path(data_root), archive, classes)
     names = dict(zip(described["classes"], described["class_names"], strict=True))
-    made = {split: _files(folder, manifest[manifest["split"] == split], order) for split in SPLITS}
+    rows = dict(list(manifest.groupby("split", sort=False)))
+    made = {split: _files(folder, rows[split], order) for split in SPLITS}
     mean, std = prepared.normalisation(config.normalisation, described, AUTHORS)
     return Splits(
         name=config.dataset,
@@ -61,6 +64,12 @@ def load(config, data_root, *, archive: str, classes: tuple[str, ...] = ()) -> S
         std=std,
         train_indices=np.flatnonzero(manifest["split"] == "train"),
         synthetic=described["synthetic"],
+        test_clusters=_lesions(rows["test"]),
+        further_tests={
+            split: EvaluationSet(_files(folder, rows[split], order), _lesions(rows[split]))
+            for split in FURTHER
+            if split in rows
+        },
         **made,
     )
 
@@ -81,11 +90,15 @@ def _read(
     counts = pd.crosstab(manifest["class"], manifest["split"]).reindex(
         index=wanted, columns=SPLITS, fill_value=0
     )
-    if (counts == 0).any(axis=None):
-        name, split = next(where for where, number in counts.stack().items() if number == 0)
+    if untrained := [name for name in wanted if not counts.loc[name, "train"]]:
         raise DataError(
-            f"The class {name} has no {split} image in {str(folder)!r}: expected another split, or "
+            f"The class {untrained[0]} has no train image in {str(folder)!r}: expected another split, or "
             "more images."
+        )
+    if empty := [split for split in SPLITS if not counts[split].any()]:
+        raise DataError(
+            f"There is no {empty[0]} image of {', '.join(wanted)} in {str(folder)!r}: expected another "
+            "split, or more images."
         )
     if config.image_size > described["options"]["size"]:
         raise DataError(
@@ -97,25 +110,8 @@ def _read(
     return folder, described, manifest, list(order)
 
 
-@dataclass(frozen=True, eq=False)
-class EvaluationSet:
-    """Images that a trained network can be judged on.
-
-    Parameters
-    ----------
-    images : LabelledFiles
-        Their targets are numbered as the classes of :func:`load`.
-    lesions : numpy.ndarray
-        str (N,), the lesion that each image shows, its own id where that is unknown: what an interval
-        over the set is to draw. The names mean nothing beyond the set.
-    """
-
-    images: LabelledFiles
-    lesions: np.ndarray
-
-
 def evaluation_set(config, data_root, split: str = "official_test") -> EvaluationSet:
-    """A split by name, with the lesions of its images.
+    """A split by name; its ``clusters`` are the lesions, an image's own where that is unknown.
 
     Parameters
     ----------
@@ -143,9 +139,14 @@ def evaluation_set(config, data_root, split: str = "official_test") -> Evaluatio
             f"{str(folder)!r} has no {split} set (it has {', '.join(manifest['split'].unique())}): put "
             "its images and ground truth beside the training set's and run the same `hml prepare` again."
         )
+    return EvaluationSet(_files(folder, rows, order), _lesions(rows))
+
+
+def _lesions(rows: pd.DataFrame) -> np.ndarray:
+    """str (N,), the lesion that each image shows, its own id where that is unknown."""
     own = "image " + rows["id"]
     lesions = own.where(rows["lesion_id"] == "", "lesion " + rows["lesion_id"])
-    return EvaluationSet(_files(folder, rows, order), lesions.to_numpy(dtype=str))
+    return lesions.to_numpy(dtype=str)
 
 
 def _files(folder: Path, rows: pd.DataFrame, classes: list[str]) -> LabelledFiles:

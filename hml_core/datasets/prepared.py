@@ -88,7 +88,7 @@ def _damaged(path: Path, what: str) -> DataError:
 def _read(path: Path) -> dict[str, Any]:
     # The errors of the decoders hold the whole file: only what they are about is said.
     try:
-        described = json.loads(path.read_text(encoding="utf-8"))
+        described = json.loads(files.read_text(path))
     except OSError as error:
         raise _damaged(path, error.strerror or type(error).__name__) from error
     except UnicodeDecodeError as error:
@@ -160,7 +160,7 @@ def read_table(
         Where it is not, or is no table of such columns.
     """
     path = folder / f"{name}.csv"
-    if not path.is_file() or files.sha256(path) != described.get(f"{name}_sha256"):
+    if not files.holds(path, described.get(f"{name}_sha256")):
         raise DataError(f"{str(path)!r} is not what was prepared: prepare it again.")
     _require_rectangle(path)
     try:

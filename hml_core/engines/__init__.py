@@ -7,7 +7,7 @@ An engine decides where and in which order runs are trained, nothing else: every
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,9 @@ from hml_core.engines.jobs import (
     Place,
     attempt,
     begun_first,
+    identity_of,
     is_finished,
+    require_weights,
     row,
     stored_row,
     without_result,
@@ -34,10 +36,14 @@ from hml_core.engines.torchrun import torchrun
 from hml_core.errors import ConfigError
 from hml_core.system import devices, files
 from hml_core.system.progress import Progress
-from hml_core.trainer import beginnings, branches
+from hml_core.trainer import beginnings, branches, require_keeping
 
 __all__ = ["ENGINES", "Engine", "check", "sweep"]
 
+CHANGED = (
+    "What the config names was edited or registered anew while the sweep went on: this is another run "
+    "now. Expected the sweep to be started again."
+)
 ENGINES = (
     "serial",
     "interleave:K",
@@ -104,6 +110,8 @@ def sweep(
     progress: bool = True,
     train: bool = True,
     threads: int | None = 1,
+    keep_weights: str | None = None,
+    retrain: bool = False,
 ) -> pd.DataFrame:
     """Train every configuration; a run that is finished already is only read.
 
@@ -132,11 +140,13 @@ def sweep(
         Count the runs, and print the traceback of one that failed.
     train : bool
         False: only read what is finished below ``runs_root``; a row that is not there has the
-        ``status`` "missing".
+        ``status`` "missing". Weights are not asked for then.
     threads : int, optional
         CPU threads of a run; None: as many as torch uses now. Runs side by side are faster than threads
         within small runs, and another number rounds sums differently: engines agree to the bit, on the
         same kind of processor, at the same number.
+    keep_weights, retrain
+        As for :func:`hml_core.trainer.fit`.
 
     Returns
     -------
@@ -148,7 +158,8 @@ def sweep(
     ------
     ConfigError, DeviceError, RunError
         Before anything is trained: an unknown engine, no configuration, a device that is not there, a
-        results folder that cannot be written to, a cluster that cannot be reached.
+        results folder that cannot be written to, a cluster that cannot be reached, finished runs that have
+        not kept the weights which are asked for.
     """
     distinct, refused = {}, {}
     for config in configs:
@@ -163,6 +174,7 @@ def sweep(
         isinstance(threads, bool) or threads != int(threads) or threads < 1
     ):
         raise ConfigError(f"Expected `threads` to be a whole number ≥ 1 or None, got {threads!r}.")
+    require_keeping(keep_weights, retrain)
     chosen = check(engine)
     runs_root = Path(runs_root).absolute()
     known = {run_id: config for run_id, config in distinct.items() if run_id not in refused}
@@ -177,30 +189,36 @@ def sweep(
             ]
         )
 
+    data_root = None if data_root is None else Path(data_root).absolute()
+    wishes = {"keep_weights": keep_weights, "retrain": retrain}
+    place = Place(runs_root, data_root, str(device), threads, **wishes)
     if not train:
         return frame(lambda _, config: stored_row(config, runs_root))
     if chosen.is_here:
         devices.resolve(device)
     files.require_writable(runs_root)
-    data_root = None if data_root is None else Path(data_root).absolute()
-    place = Place(runs_root, data_root, str(device), threads)
+    require_weights(list(known.values()), place)
     with beginnings.kept(runs_root):
-        outcomes = _collect(list(known.values()), chosen, place, progress)
-    return frame(lambda run_id, config: row(config, outcomes[run_id], runs_root))
+        outcomes = _collect(known, chosen, place, progress)
+    return frame(
+        lambda run_id, config: {**row(config, outcomes[run_id], runs_root), "run_id": run_id}
+    )
 
 
 def _collect(
-    configs: Sequence[RunConfig], engine: Engine, place: Place, progress: bool
+    configs: Mapping[str, RunConfig], engine: Engine, place: Place, progress: bool
 ) -> dict[str, Outcome]:
     """How each run ended, by run_id; what is finished needs no engine."""
-    finished = [config for config in configs if is_finished(config, place.runs_root)]
-    names = {config.run_id for config in finished}
-    pending = [config for config in configs if config.run_id not in names]
+    finished = [config for config in configs.values() if is_finished(config, place)]
+    done = {id(config) for config in finished}
+    pending = [config for config in configs.values() if id(config) not in done]
+    # Once and for all: code of one's own that is edited or registered anew meanwhile has another identity.
+    names = {id(config): run_id for run_id, config in configs.items()}
     outcomes: dict[str, Outcome] = {}
     failed = 0
 
     def everything() -> Iterator[tuple[RunConfig, Outcome]]:
-        local = Place(place.runs_root, place.data_root, "cpu", place.threads)
+        local = replace(place, device="cpu")
         yield from ((config, attempt(config, local)) for config in finished)  # compares the images
         if pending:
             shared = replace(place, points=branches.plan(pending))
@@ -209,13 +227,14 @@ def _collect(
     with Progress(len(configs), "runs", enabled=progress, unit="runs") as bar:
         try:
             for config, outcome in everything():
-                outcomes[config.run_id] = outcome
+                run_id = names[id(config)]
+                if outcome.status == "done" and identity_of(config) != run_id:
+                    outcome = Outcome("failed", CHANGED)
+                outcomes[run_id] = outcome
                 if outcome.status == "failed":
                     failed += 1
-                    bar.message(
-                        f"Run {config.run_id} failed.\n{outcome.traceback or outcome.error}"
-                    )
-                bar.update(f"{config.run_id}{f', {failed} failed' if failed else ''}")
+                    bar.message(f"Run {run_id} failed.\n{outcome.traceback or outcome.error}")
+                bar.update(f"{run_id}{f', {failed} failed' if failed else ''}")
         except KeyboardInterrupt:
             bar.message(
                 f"Interrupted: {len(outcomes) - failed} of {len(configs)} runs are done. The same "

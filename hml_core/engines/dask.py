@@ -28,7 +28,7 @@ from hml_core.engines.jobs import BUSY_WAIT_S, Outcome, Place, attempt
 from hml_core.engines.travel import Bundle, installed, known_here, pack, require_same
 from hml_core.errors import ConfigError, DeviceError, RunError
 from hml_core.runs import environment
-from hml_core.system import devices
+from hml_core.system import devices, limits
 
 CONNECT_TIMEOUT_S = 10
 GPU = {"GPU": 1}
@@ -54,6 +54,7 @@ def local(configs: Sequence[RunConfig], place: Place) -> Iterator[tuple[RunConfi
     from distributed import Client, LocalCluster, Security
 
     with_gpu = devices.resolve(place.device).type == "cuda"
+    limits.require_files(limits.SEVERAL_PROCESSES, "the engine 'dask'")
     workers = room(place.threads)
     if with_gpu:
         workers = 1 if _is_pinned(place.device) else torch.cuda.device_count()

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from hml_core.config import RunConfig
-from hml_core.errors import RunBusyError, RunError
-from hml_core.runs import Run, RunFolder
+from hml_core.errors import ConfigError, RunBusyError, RunError
+from hml_core.runs import Run, RunFolder, kept_weights
 from hml_core.trainer import exhaust, training
 from hml_core.trainer.branches import Point
 
@@ -35,6 +35,8 @@ class Place:
         CPU threads of a run; None: as many as torch uses now.
     points : mapping
         Where runs part from each other, by run_id: see :func:`hml_core.trainer.branches.plan`.
+    keep_weights, retrain
+        As for :func:`hml_core.trainer.fit`.
     """
 
     runs_root: Path
@@ -42,6 +44,8 @@ class Place:
     device: str = "auto"
     threads: int | None = 1
     points: Mapping[str, tuple[Point, ...]] = field(default_factory=dict)
+    keep_weights: str | None = None
+    retrain: bool = False
 
     def of(self, config: RunConfig) -> Place:
         """What one run needs to know, which may travel to another process."""
@@ -77,6 +81,8 @@ def attempting(
             progress=False,
             wait=wait,
             points=place.points.get(config.run_id, ()),
+            keep_weights=place.keep_weights,
+            retrain=place.retrain,
         )
     except RunBusyError as error:
         return Outcome("busy", str(error))
@@ -113,12 +119,37 @@ def cpu_threads(number: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def is_finished(config: RunConfig, runs_root: Path) -> bool:
-    """Whether the run is on disk, whole."""
+def finished(config: RunConfig, runs_root: Path) -> Run | None:
+    """The run where it is on disk, whole."""
     try:
-        return Run(runs_root / config.run_id).verify().config == config
+        run = Run(runs_root / config.run_id).verify()
     except RunError:
-        return False
+        return None
+    return run if run.config == config else None
+
+
+def is_finished(config: RunConfig, place: Place) -> bool:
+    """Whether the run is on disk, whole, with the weights that are asked for."""
+    run = finished(config, place.runs_root)
+    return run is not None and (place.keep_weights is None or run.keeps(place.keep_weights))
+
+
+def require_weights(configs: Sequence[RunConfig], place: Place) -> None:
+    """Refuse finished runs that have not kept the weights which are asked for, before any is trained.
+
+    Raises
+    ------
+    RunError
+        With their number and what to do.
+    """
+    if place.keep_weights is None or place.retrain:
+        return
+    runs = [run for config in configs if (run := finished(config, place.runs_root)) is not None]
+    lacking = [run for run in runs if not run.keeps(place.keep_weights)]
+    if lacking:
+        first = lacking[0]
+        error = kept_weights.not_kept(first.run_id, first.path, first.metrics, place.keep_weights)
+        raise RunError(f"Of {len(configs)} runs, {len(lacking)} lack the weights. {error}")
 
 
 def begun_first(configs: Sequence[RunConfig], runs_root: Path) -> list[RunConfig]:
@@ -146,10 +177,18 @@ def stored_row(config: RunConfig, runs_root: Path) -> dict[str, Any]:
         return without_result(config, Outcome("missing", str(error)))
 
 
+def identity_of(config: RunConfig) -> str | None:
+    """The run_id as things are registered now; None where what the config names is gone."""
+    try:
+        return config.run_id
+    except ConfigError:
+        return None
+
+
 def without_result(config: RunConfig, outcome: Outcome, *, has_id: bool = True) -> dict[str, Any]:
     """The row of a run that has no record to show; ``has_id``: its config has an identity."""
     fields = {name: getattr(config, name) for name in config.to_dict()}
     return {
-        "run_id": config.run_id if has_id else None, "status": outcome.status, "error": outcome.error,
-        "traceback": outcome.traceback, **fields,
+        "run_id": identity_of(config) if has_id else None, "status": outcome.status,
+        "error": outcome.error, "traceback": outcome.traceback, **fields,
     }  # fmt: skip

@@ -10,6 +10,7 @@ job trains one run at a time until nothing is left. A YAML file says what a job 
     walltime: "04:00:00"        # a run that is cut off goes on in another job
     queue: gpu                  # the partition
     account: my-project
+    longest_wait: 2-00:00:00    # for the first job to begin; then the sweep ends and says why it waits
 
 Every other keyword of ``dask_jobqueue.SLURMCluster`` may stand there, too, such as ``interface`` (the
 network between the nodes; default: that of this host's address), ``job_script_prologue`` (a list of lines,
@@ -21,13 +22,10 @@ on, in a folder that only its owner can open: who can read it can run code on th
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import inspect
 import os
 import re
 import tempfile
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,8 +33,9 @@ from typing import Any
 from hml_core.config import RunConfig
 from hml_core.engines.dask import GPU, NO_DASHBOARD, SETTINGS, submit
 from hml_core.engines.jobs import Outcome, Place
+from hml_core.engines.slurm_queue import LONGEST_WAIT_S, Submissions
 from hml_core.errors import ConfigError
-from hml_core.system import yaml_files
+from hml_core.system import limits, yaml_files
 
 DEFAULT_FILE = "slurm.yaml"
 REQUIRED = ("cores", "memory", "walltime")
@@ -45,14 +44,12 @@ RESERVED = (
     "job_cpu", "n_workers", "processes", "nanny", "job_cls", "asynchronous", "loop", "security",
     "protocol", "shared_temp_directory",
 )  # fmt: skip
-# A submission is tried so often, at such distances, and given so long, before Slurm counts as refusing.
-ATTEMPTS, PAUSE_S, SUBMIT_TIMEOUT_S = 3, 1.0, 60.0
-
-
+TIME = (r"(\d+-)?\d+:\d\d(:\d\d)?", "a time such as 04:00:00 or 2-00:00:00")
 # Text that Slurm or Dask would take for something else: 4096 is bytes to the one and MB to the other.
 TEXTS = {
     "memory": (r"\d+(\.\d+)? ?[KMGT]i?B", "an amount with its unit, such as 32GB"),
-    "walltime": (r"(\d+-)?\d+:\d\d(:\d\d)?", "a time such as 04:00:00 or 2-00:00:00"),
+    "walltime": TIME,
+    "longest_wait": TIME,
     "queue": (r"\S+", "the name of a partition"),
     "account": (r"\S+", "the name of an account"),
     "interface": (r"\S+", "the name of a network interface"),
@@ -73,13 +70,13 @@ def read(path: str | Path) -> dict[str, Any]:
     if not path.exists():
         raise ConfigError(
             f"There is no file {str(path)!r}: the engine 'slurm' reads from it what a job asks for "
-            "(see the README, 'More than one machine')."
+            "(see docs/clusters.md)."
         )
     options = yaml_files.read(path)
     missing = [name for name in REQUIRED if not options.get(name)]
     if missing:
         raise ConfigError(f"The file {str(path)!r} lacks {', '.join(missing)}.")
-    known = {"jobs", "gpus", *_known_options()} - set(RESERVED)
+    known = {"jobs", "gpus", "longest_wait", *_known_options()} - set(RESERVED)
     unknown = sorted(str(name) for name in set(options) - known)
     if unknown:
         raise ConfigError(
@@ -135,65 +132,17 @@ def _require_jobqueue() -> None:
         ) from error
 
 
-class Submissions:
-    """What Slurm has said to the jobs of a sweep."""
+def _seconds(time: str) -> float:
+    """Of a time as Slurm writes it.
 
-    def __init__(self) -> None:
-        self.alive: set[Any] = set()  # names of jobs that wait or run
-        self.refusal: str | None = None  # of the last job, where it was refused
-
-    def hopeless(self) -> str | None:
-        """Why no job will ever train anything, if so."""
-        if self.alive or self.refusal is None:
-            return None
-        return (
-            f"Slurm takes no job: {self.refusal} What was finished is on disk, and the same call goes on "
-            "from there."
-        )
-
-    def job(self) -> type:
-        """The kind of job that reports here, and does not raise where nobody would listen."""
-        from dask_jobqueue.slurm import SLURMJob
-        from distributed.deploy.spec import ProcessInterface
-
-        submissions = self
-
-        class Job(SLURMJob):
-            async def start(self) -> None:
-                for attempt in range(ATTEMPTS):
-                    await asyncio.sleep(PAUSE_S * (attempt > 0))
-                    try:
-                        await asyncio.wait_for(super().start(), SUBMIT_TIMEOUT_S)
-                    except Exception as error:  # whatever sbatch said, or that it is not there
-                        refusal = _reason(error, self.submit_command)
-                    else:
-                        submissions.alive.add(self.name)
-                        submissions.refusal = None
-                        return
-                submissions.refusal = refusal
-                if submissions.alive:
-                    warnings.warn(f"Slurm refused a job: {refusal} The others go on.", stacklevel=2)
-                await ProcessInterface.start(self)  # as far as Dask is concerned it never arrives
-
-            async def close(self) -> None:
-                if self.name in submissions.alive:
-                    submissions.alive.discard(self.name)
-                    submissions.refusal = None  # the one in its place has not been tried yet
-                with contextlib.suppress(OSError):  # no scancel
-                    await super().close()
-                await ProcessInterface.close(self)  # which dask-jobqueue forgets
-
-        return Job
-
-
-def _reason(error: Exception, command: str) -> str:
-    """What went wrong, in a sentence or as Slurm said it."""
-    if isinstance(error, FileNotFoundError):
-        return f"there is no command {error.filename or command!r} here; expected a login node."
-    if isinstance(error, TimeoutError):
-        return f"{command!r} did not answer within {SUBMIT_TIMEOUT_S:.0f} seconds."
-    said = str(error).partition("stderr:\n")[2].strip()  # of dask-jobqueue's account of it
-    return f"{said or error or type(error).__name__}".rstrip(".") + "."
+    >>> _seconds("2-00:00:00"), _seconds("04:30:00"), _seconds("05:00")
+    (172800.0, 16200.0, 300.0)
+    """
+    days, _, clock = time.rpartition("-")
+    parts = [float(part) for part in clock.split(":")]
+    if len(parts) == 2:  # days-hours:minutes, or minutes:seconds
+        parts = [*parts, 0.0] if days else [0.0, *parts]
+    return float(days or 0) * 86400 + parts[0] * 3600 + parts[1] * 60 + parts[2]
 
 
 def _certificates(folder: Path) -> Any:
@@ -237,7 +186,8 @@ def make_cluster(
     scheduler = dict(options.pop("scheduler_options", None) or {})
     if not options.get("interface") and not {"host", "interface"} & {*scheduler}:
         scheduler["host"] = get_ip()  # that address alone, not every network
-    options.pop("jobs", None)
+    for name in ("jobs", "longest_wait"):
+        options.pop(name, None)
     arguments = ["--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
     arguments += options.pop("worker_extra_args", [])
     directives = list(options.pop("job_extra_directives", []))
@@ -272,19 +222,26 @@ def run(
     Raises
     ------
     RunError
-        With Slurm's reason, where it takes none of the jobs.
+        With Slurm's reason, where it takes none of the jobs, or where none of them sends a worker
+        (:mod:`hml_core.engines.slurm_queue`).
     """
     import dask
     from distributed import Client
 
+    limits.require_files(limits.SEVERAL_PROCESSES, "the engine 'slurm'")
     jobs = min(options.get("jobs", 1), len(configs))
-    submissions = Submissions()
+    wait = options.get("longest_wait")
+    submissions = Submissions(
+        LONGEST_WAIT_S if wait is None else _seconds(wait), options.get("log_directory")
+    )
     with (
         dask.config.set(SETTINGS),
         tempfile.TemporaryDirectory(prefix=".slurm-", dir=place.runs_root) as shared,
         make_cluster(options, Path(shared), submissions) as made,
         Client(made, set_as_default=False) as client,
     ):
+        submissions.workers = lambda: len(made.scheduler.workers)
+        submissions.address = made.scheduler.address
         made.adapt(minimum_jobs=jobs, maximum_jobs=jobs)
         resources = GPU if options.get("gpus") else None
         yield from submit(client, configs, place, resources, submissions.hopeless)

@@ -1,10 +1,17 @@
-"""One run after the other, each on several processes of this machine: ``torchrun`` as an engine."""
+"""One run after the other, each on several processes of this machine: ``torchrun`` as an engine.
+
+By itself torchrun's store listens on every network, and so does what gloo and NCCL connect. Here the
+processes meet in files of a folder that only its owner can open, and connect over the loopback interface:
+nobody from outside the machine reaches them. (gloo knows its peers by the addresses in those files and by
+nothing else, so that another user of the same machine can still try to connect.)
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import pickle
+import socket
 import subprocess
 import sys
 import tempfile
@@ -19,10 +26,11 @@ from hml_core.engines.travel import known_here, pack
 from hml_core.errors import ConfigError, RunError
 from hml_core.system import files
 from hml_core.trainer.epochs import micro_batches
-from hml_core.trainer.world import World
+from hml_core.trainer.world import MEETING, World
 
 MAX_RESTARTS = 3  # after a process died
 KEPT_LINES = 40  # of what a failed group said
+LOOPBACK = "127.0.0.1"
 BUSY = "Busy: "  # how a group says that another process works on the run
 
 
@@ -61,13 +69,15 @@ def _train(processes: int, config: RunConfig, place: Place) -> Outcome:
             sent = Path(folder) / "bundle"
             sent.write_bytes(pickle.dumps(bundle))
             options += ["--bundle", str(sent)]
-        said = _run([*command(processes, file, place), *options], place)
-    if is_finished(config, place.runs_root):
+        meeting = Path(folder) / "meeting"  # the folder is its owner's alone
+        meeting.mkdir()
+        said = _run([*command(processes, file, place, meeting), *options], place, meeting)
+    if is_finished(config, place):
         return Outcome("done")
     if busy := [line for line in said if line.startswith(BUSY)]:
         return Outcome("busy", busy[0].removeprefix(BUSY).strip())
     try:
-        failed = json.loads(record.read_text())
+        failed = json.loads(files.read_text(record))
         return Outcome("failed", failed["error"], failed["traceback"])
     except (OSError, ValueError, KeyError):  # failed before there was a record
         errors = [line for line in said if line.startswith("Error in process")]
@@ -75,20 +85,36 @@ def _train(processes: int, config: RunConfig, place: Place) -> Outcome:
         return Outcome("failed", reason.strip(), "".join(said))
 
 
-def command(processes: int, config: Path, place: Place) -> list[str]:
-    """The command that trains the run of a config's file."""
+def command(processes: int, config: Path, place: Place, meeting: Path) -> list[str]:
+    """The command that trains the run of a config's file; the processes meet in the folder ``meeting``."""
     options = {"runs-root": place.runs_root, "device": place.device}
     if place.data_root is not None:
         options["data-root"] = place.data_root
+    if place.keep_weights is not None:
+        options["keep-weights"] = place.keep_weights
     return [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+        *(sys.executable, "-m", "torch.distributed.run", "--rdzv-id", meeting.parent.name),
+        *("--rdzv-backend", "c10d", "--rdzv-conf", "store_type=file"),
+        *("--rdzv-endpoint", str(meeting / "torchrun"), "--local-addr", LOOPBACK),
         *("--nproc-per-node", str(processes), "--max-restarts", str(MAX_RESTARTS)),
         *("-m", "hml_core", "train", "--final-errors", "--config", str(config)),
         *(text for name, value in options.items() for text in (f"--{name}", str(value))),
+        *(["--retrain"] if place.retrain else []),
     ]
 
 
-def _run(arguments: list[str], place: Place) -> list[str]:
+def private(meeting: Path) -> dict[str, str]:
+    """What the environment tells torchrun, and the processes of the group, of where they meet."""
+    names = [name for _, name in socket.if_nameindex()] if hasattr(socket, "if_nameindex") else []
+    loopback = {
+        variable: next(name for name in names if name in ("lo", "lo0"))
+        for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+        if {"lo", "lo0"} & {*names}
+    }
+    return {MEETING: str(meeting / "group"), "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", **loopback}
+
+
+def _run(arguments: list[str], place: Place, meeting: Path) -> list[str]:
     """Show what the processes say; the last lines of it."""
     # torchrun's own default, which it would explain to the reader of a notebook for every run.
     threads = os.environ.get("OMP_NUM_THREADS", "1") if place.threads is None else place.threads
@@ -99,7 +125,12 @@ def _run(arguments: list[str], place: Place) -> list[str]:
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        env={**os.environ, "OMP_NUM_THREADS": str(threads), "HML_HEADLESS": "1"},
+        env={
+            **os.environ,
+            **private(meeting),
+            "OMP_NUM_THREADS": str(threads),
+            "HML_HEADLESS": "1",
+        },
     ) as process:
         try:
             for line in process.stdout:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
 import numpy as np
@@ -52,6 +52,16 @@ class ClassificationLoss(nn.Module):
                     f"Expected `weight` to be positive and finite, got {weight.tolist()}."
                 )
         self.register_buffer("weight", weight)
+
+    def _apply(self, move: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+        """Move to a device; to one that has no float64 (Apple's MPS), buffers go in float32."""
+        try:
+            return super()._apply(move, recurse)
+        except TypeError:
+            for name, buffer in self._buffers.items():
+                if buffer is not None and buffer.dtype == torch.float64:
+                    self._buffers[name] = buffer.float()
+            return super()._apply(move, recurse)
 
     def _set_counts(self, class_counts: Sequence[int] | np.ndarray | Tensor) -> None:
         """Keep class counts as a float64 buffer."""
@@ -137,6 +147,8 @@ def _vector(name: str, values: Sequence[float] | np.ndarray | Tensor) -> Tensor:
     try:
         if not isinstance(values, Tensor):
             values = torch.from_numpy(np.array(values, dtype=np.float64))
+        if values.device.type == "mps":  # it has no float64
+            values = values.cpu()
         vector = values.detach().to(torch.float64, copy=True)
     except (TypeError, ValueError) as error:
         raise ValueError(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hml_core.errors import DataError
 from hml_core.models import heads
-from hml_core.system import files
+from hml_core.system import files, states
 
 WEIGHTS = ("none", "imagenet")
 _UNREACHABLE = (urllib.error.URLError, http.client.HTTPException, OSError)
@@ -122,9 +122,11 @@ def load_weights(model: ImageNetModel, weights: str) -> dict[str, Any]:
     else:
         cached = Path(weights)
         try:
-            state = torch.load(cached, map_location="cpu", weights_only=True)
+            state = states.weights(cached)
         except Exception as error:  # whatever a damaged archive makes its readers raise
-            raise DataError(f"Cannot read the weights in {weights!r}: {error}") from error
+            raise DataError(
+                f"Cannot read the weights in {weights!r}: {files.reason(error)}"
+            ) from error
         described = {"weights": cached.name}
     _load_backbone(model, state, cached.name)
     return {**described, "sha256": files.sha256(cached)}

@@ -2,9 +2,10 @@
 
 A record in compact form has, in place of ``predictions.npz``, the files
 
-- ``predictions_compact.npz``: of every test image its class, the predicted class, the probability of that
-  one and the log-probability of the true class (:class:`hml_core.metrics.Predictions`), the latter two as
-  float16;
+- ``predictions_compact.npz``: of every image of the test split, and of the sets beside it, its class, the
+  predicted class, the probability of that one and the log-probability of the true class
+  (:class:`hml_core.metrics.Predictions`), the latter two as float16, and which images show the same
+  lesion or patient, where that is known;
 - ``compact.json``: the SHA-256 of that file and of the ``metrics.json`` that it belongs to, and its own.
 
 and in place of ``manifest.json`` one copy for all records beside it that were trained on the same images,
@@ -18,6 +19,7 @@ confidence of the training images cannot: it is in the run itself.
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import lzma
 from collections.abc import Mapping
@@ -28,6 +30,7 @@ import numpy as np
 
 from hml_core.errors import RunError
 from hml_core.metrics import Predictions
+from hml_core.system import arrays as archives
 from hml_core.system import files
 
 ARRAYS = "predictions_compact.npz"
@@ -42,11 +45,23 @@ def is_there(folder: Path) -> bool:
     return (folder / SEAL).exists() and not (folder / "predictions.npz").exists()
 
 
-def of_arrays(arrays: Mapping[str, np.ndarray], selection: str) -> Predictions | None:
-    """What the arrays of a record, compact or not, say of its test images; None: not of that epoch."""
-    prefix = PREFIXES[selection]
+def prefix_of(selection: str, of: str = "test") -> str:
+    """What the names of arrays begin with: of an epoch, of the test split or of a further set."""
+    return PREFIXES[selection] + ("" if of == "test" else f"{of}_")
+
+
+def further_sets(arrays: Mapping[str, np.ndarray]) -> list[str]:
+    """The sets beside the test split that the arrays of a record speak of."""
+    return [name.removesuffix("_targets") for name in arrays if name.endswith("_targets")]
+
+
+def of_arrays(
+    arrays: Mapping[str, np.ndarray], selection: str, of: str = "test"
+) -> Predictions | None:
+    """What the arrays of a record, compact or not, say of a set's images; None: not of that epoch."""
+    prefix, targets = prefix_of(selection, of), "targets" if of == "test" else f"{of}_targets"
     if f"{prefix}logits" in arrays:
-        return Predictions.of(arrays[f"{prefix}logits"], arrays["targets"])
+        return Predictions.of(arrays[f"{prefix}logits"], arrays[targets])
     if f"{prefix}predictions" not in arrays:
         return None
     return Predictions(
@@ -58,11 +73,13 @@ def of_arrays(arrays: Mapping[str, np.ndarray], selection: str) -> Predictions |
 
 def pack(arrays: Mapping[str, np.ndarray]) -> bytes:
     """The content of ``predictions_compact.npz``."""
-    kept = {"targets": _small(arrays["targets"])}
-    for selection, prefix in PREFIXES.items():
-        predictions = of_arrays(arrays, selection)
+    names = [name for name in arrays if name.endswith(("targets", "clusters"))]
+    kept = {name: _small(arrays[name]) for name in names}
+    for selection, of in itertools.product(PREFIXES, ["test", *further_sets(arrays)]):
+        predictions = of_arrays(arrays, selection, of)
         if predictions is not None:
             log_probability = np.maximum(predictions.log_probability, -LARGEST)
+            prefix = prefix_of(selection, of)
             kept |= {
                 f"{prefix}predictions": _small(predictions.classes),
                 f"{prefix}prediction_confidence": predictions.confidence.astype(np.float16),
@@ -79,11 +96,24 @@ def _small(classes: np.ndarray) -> np.ndarray:
 
 def read(folder: Path) -> dict[str, np.ndarray]:
     """The arrays of a compact record, classes as int64."""
-    with np.load(folder / ARRAYS, allow_pickle=False) as stored:
-        return {
-            name: array if array.dtype == np.float16 else array.astype(np.int64)
-            for name, array in stored.items()
-        }
+    return {
+        name: array if array.dtype == np.float16 else array.astype(np.int64)
+        for name, array in arrays_of(folder / ARRAYS).items()
+    }
+
+
+def arrays_of(path: Path) -> dict[str, np.ndarray]:
+    """The arrays in a file of a record.
+
+    Raises
+    ------
+    RunError
+        Naming the file, where it cannot be read, or declares more than it holds or anybody needs.
+    """
+    try:
+        return archives.read(path)
+    except (OSError, ValueError) as error:
+        raise RunError(f"Cannot read {str(path)!r}: {files.reason(error)}.") from error
 
 
 def write(folder: Path, arrays: Mapping[str, np.ndarray], metrics: bytes) -> None:
@@ -106,20 +136,20 @@ def verify(folder: Path, manifest_sha256: str) -> None:
         Naming what is damaged.
     """
     _require(_is_sealed(folder), folder, SEAL)
-    seal = json.loads((folder / SEAL).read_text())
+    seal = json.loads(files.read_text(folder / SEAL))
     for name, recorded in seal["files"].items():
         path = folder / name
-        _require(path.is_file() and files.sha256(path) == recorded, folder, name)
+        _require(files.holds(path, recorded), folder, name)
     if not (folder / "manifest.json").exists():
         manifest(folder, manifest_sha256)
 
 
 def _is_sealed(folder: Path) -> bool:
     try:
-        text = (folder / SEAL).read_text()
+        text = files.read_text(folder / SEAL)
         written: dict[str, Any] = json.loads(text)
         seal = files.unsealed(written)
-        metrics = files.checksum(json.loads((folder / "metrics.json").read_text()))
+        metrics = files.checksum(json.loads(files.read_text(folder / "metrics.json")))
         return (
             text == files.json_text(written)
             and seal is not None
@@ -146,7 +176,7 @@ def manifest(folder: Path, sha256: str) -> bytes:
     """
     path = manifest_path(folder, sha256)
     try:
-        content = lzma.decompress(path.read_bytes())
+        content = files.read_xz(path)
     except (OSError, lzma.LZMAError, EOFError):
         content = None
     _require(

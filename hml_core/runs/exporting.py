@@ -17,13 +17,15 @@ from pathlib import Path
 
 from hml_core import metrics
 from hml_core.errors import RunError
-from hml_core.runs import compact_predictions
+from hml_core.runs import compact_predictions, kept_weights
 from hml_core.runs.record import EXPORTED, Run
 from hml_core.system import files
 
 
-def export(runs_root: str | Path, destination: str | Path) -> list[Path]:
+def export(runs_root: str | Path, destination: str | Path, *, weights: bool = False) -> list[Path]:
     """Write every finished run below ``runs_root`` as a record below ``destination``; their folders.
+
+    Weights that a run has kept are left out, or with ``weights`` copied; a record holds without them.
 
     A record that is there and holds is left as it is, so that the same call adds what has been finished
     since. A run that is damaged is left out with a warning; nothing below ``runs_root`` is changed.
@@ -45,6 +47,9 @@ def export(runs_root: str | Path, destination: str | Path) -> list[Path]:
         folder = destination / run.run_id
         if not _holds(folder, run):
             _write(run, folder)
+        if weights and run.keeps() and not Run(folder).keeps():
+            content = (run.path / kept_weights.NAME).read_bytes()
+            files.write_atomically(folder / kept_weights.NAME, content)
         records.append(folder)
     return records
 
@@ -60,7 +65,10 @@ def _holds(folder: Path, run: Run) -> bool:
 def _write(run: Run, folder: Path) -> None:
     _check(run)
     folder.mkdir(exist_ok=True)
-    content = {name: (run.path / name).read_bytes() for name in EXPORTED}
+    weights = folder / kept_weights.NAME
+    if weights.exists() and files.sha256(weights) != run.metrics["files"].get(kept_weights.NAME):
+        files.remove(weights)
+    content = {name: files.read_bytes(run.path / name) for name in EXPORTED}
     # Last of all comes metrics.json, which makes the folder a record.
     compact_predictions.write_manifest(folder, run.manifest_content)
     compact_predictions.write(folder, run._arrays, content["metrics.json"])

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -14,15 +15,20 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
 
+from hml_core import __version__
 from hml_core.config import RunConfig, identity
 from hml_core.errors import RunError
+from hml_core.runs import kept_weights
 from hml_core.runs.record import RECORDED, UNREADABLE, ForeignRecordError, Run
 from hml_core.system import files, locks, states
 
 # What is ever written into the folder of a run.
-WRITTEN = (*RECORDED, "metrics.json", "checkpoint.pt", "failed.json")
-SHELF = ".damaged"
+WRITTEN = (*RECORDED, kept_weights.NAME, "metrics.json", "checkpoint.pt", "failed.json")
+# Below runs_root, where records lie that were damaged, or are trained again to have their weights.
+SHELF, REPLACED = ".damaged", ".replaced"
+FORMAT = 1  # of a checkpoint; to be raised when an older version could not go on from one
 
 
 class RunFolder:
@@ -79,35 +85,42 @@ class RunFolder:
             return None
         return run
 
-    def set_aside(self, reason: str) -> Path:
-        """Move the folder to ``<runs_root>/.damaged/`` and warn, so that nothing is lost.
+    def set_aside(self, reason: str, shelf: str = SHELF) -> Path:
+        """Move the folder to a shelf, ``<runs_root>/.damaged/``, and warn, so that nothing is lost.
 
         Raises
         ------
         RunError
             Where something else has the name of that folder.
         """
-        shelf = self.root / SHELF
+        place = self.root / shelf
         try:
-            if shelf.is_symlink():
+            if place.is_symlink():
                 raise FileExistsError(0, "it is a link")
-            shelf.mkdir(exist_ok=True)
+            place.mkdir(exist_ok=True)
             number = 0
-            while os.path.lexists(target := shelf / f"{self.path.name}.{number}"):
+            while os.path.lexists(target := place / f"{self.path.name}.{number}"):
                 number += 1
             os.rename(self.path, target)
         except OSError as error:
             raise RunError(
-                f"{reason} It cannot be set aside in {str(shelf)!r} ({error.strerror or error}): "
+                f"{reason} It cannot be set aside in {str(place)!r} ({error.strerror or error}): "
                 "expected a folder there, or nothing. Nothing was moved."
             ) from error
         warnings.warn(f"{reason} It was set aside in {target} and is trained again.", stacklevel=3)
         return target
 
     def begin(self, environment: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any] | None:
-        """Write what is known before training; returns the checkpoint to go on from, if any."""
+        """Write what is known before training; returns the checkpoint to go on from, if any.
+
+        Raises
+        ------
+        ForeignRecordError
+            For a checkpoint of a newer version that this one does not understand: it is left where it is.
+        """
         checkpoint = self._read_checkpoint()
         if checkpoint is not None and not self._is_same(manifest):
+            self._require_ours("it tells of its images in another way, or of others", checkpoint)
             self.set_aside(f"The run {self.path.name} was begun with other images.")
             checkpoint = None
         try:
@@ -124,7 +137,7 @@ class RunFolder:
 
     def _is_same(self, manifest: dict[str, Any]) -> bool:
         try:
-            begun = json.loads((self.path / "manifest.json").read_text())
+            begun = json.loads(files.read_text(self.path / "manifest.json", files.LARGEST_TABLE))
             return begun["sha256"] == manifest["sha256"]
         except UNREADABLE:
             return False
@@ -133,22 +146,59 @@ class RunFolder:
         path = self.path / "checkpoint.pt"
         if not path.exists():
             return None
+        checkpoint = None
         try:
             checkpoint = states.read(path)
+            if checkpoint.get("format", 0) > FORMAT:
+                raise RunError(
+                    f"its format is {checkpoint['format']}, known are those up to {FORMAT}"
+                )
             if checkpoint["config_hash"] != self.config.hash:
                 raise RunError("it belongs to another config")
             return checkpoint
         except MemoryError:
             raise
         except OSError as error:
-            raise RunError(f"Cannot read the checkpoint {str(path)!r}: {error}") from error
+            raise RunError(
+                f"Cannot read the checkpoint {str(path)!r}: {error.strerror or error}."
+            ) from error
         except Exception as error:  # whatever a damaged archive makes its readers raise
+            self._require_ours(str(error), checkpoint)
             self.set_aside(f"The checkpoint of the run {self.path.name} is damaged ({error}).")
             return None
 
+    def begin_anew(
+        self, environment: dict[str, Any], manifest: dict[str, Any], reason: str
+    ) -> dict[str, Any] | None:
+        """Set a checkpoint aside that the run cannot go on from, and :meth:`begin`."""
+        with contextlib.suppress(OSError):
+            self._require_ours(reason, states.read(self.path / "checkpoint.pt"))
+        self.set_aside(f"The checkpoint of the run {self.path.name} is unusable ({reason}).")
+        return self.begin(environment, manifest)
+
+    def _require_ours(self, reason: str, checkpoint: Any) -> None:
+        """What a newer version began, and this one cannot go on with, is not damaged.
+
+        Raises
+        ------
+        ForeignRecordError
+        """
+        version = checkpoint.get("version") if isinstance(checkpoint, dict) else None
+        if version is None:
+            with contextlib.suppress(*UNREADABLE):  # of one that could not be read
+                begun = json.loads(files.read_text(self.path / "environment.json"))
+                version = begun["versions"]["hml-core"]
+        if _is_newer(version):
+            raise ForeignRecordError(
+                f"The run {self.path.name} was begun by hml-core {version}, and its checkpoint is not "
+                f"for {__version__} to go on from ({reason}). It is left as it is: expected that version, "
+                "or another `runs_root`."
+            )
+
     def checkpoint(self, state: dict[str, Any]) -> None:
         """Replace the checkpoint; the previous one stays until the new one is whole."""
-        states.write(self.path / "checkpoint.pt", {**state, "config_hash": self.config.hash})
+        vouched = {"config_hash": self.config.hash, "format": FORMAT, "version": __version__}
+        states.write(self.path / "checkpoint.pt", {**state, **vouched})
 
     @staticmethod
     def has_begun(runs_root: str | Path, config: RunConfig) -> bool:
@@ -160,8 +210,28 @@ class RunFolder:
         text = pd.DataFrame(history).to_csv(index=False)
         files.write_atomically(self.path / "history.csv", text)
 
-    def finish(self, metrics: dict[str, Any], arrays: dict[str, np.ndarray]) -> Run:
-        """Write the arrays and, last, the metrics; the checkpoint is then removed."""
+    def finish(
+        self,
+        metrics: dict[str, Any],
+        arrays: dict[str, np.ndarray],
+        weights: tuple[dict[str, Tensor], dict[str, Any]] | None = None,
+    ) -> Run:
+        """Write the arrays, the weights that are kept and, last, the metrics.
+
+        The checkpoint is then removed.
+        """
+        written = RECORDED
+        if weights is None:
+            files.remove(
+                self.path / kept_weights.NAME
+            )  # of somebody who was killed and wanted them
+        else:
+            tensors, described = weights
+            content = kept_weights.to_bytes(tensors, described)
+            files.write_atomically(self.path / kept_weights.NAME, content)
+            written = (*RECORDED, kept_weights.NAME)
+            told = kept_weights.describe(described["which"], described["epoch"])
+            metrics = {**metrics, "kept_weights": told}
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **arrays)
         files.write_atomically(self.path / "predictions.npz", buffer.getvalue())
@@ -173,7 +243,7 @@ class RunFolder:
             **(
                 {"own": own} if own else {}
             ),  # by which the record is read where it is not registered
-            "files": {name: files.sha256(self.path / name) for name in RECORDED},
+            "files": {name: files.sha256(self.path / name) for name in written},
         }
         metrics = json.loads(json.dumps(metrics))  # floats as a reader will see them
         files.write_json(self.path / "metrics.json", files.sealed(metrics))
@@ -196,3 +266,14 @@ class RunFolder:
         }
         with contextlib.suppress(RunError):
             files.write_json(self.path / "failed.json", record)
+
+
+def _is_newer(version: Any) -> bool:
+    """Whether a version, such as "0.10.0", is one after this one."""
+    try:
+        given, ours = (
+            tuple(int(part) for part in re.findall(r"\d+", text)) for text in (version, __version__)
+        )
+    except TypeError:
+        return False
+    return given > ours

@@ -1,16 +1,18 @@
 """Run records: one folder a run, done if and only if its ``metrics.json`` is there and holds.
 
 ``<runs_root>/<run_id>/`` has ``config.json``, ``environment.json``, ``manifest.json`` (which images
-were trained on), ``history.csv`` (a row per epoch), ``predictions.npz`` (test logits and targets, and how
-sure the network was of its training images), ``checkpoint.pt`` while the run is going, ``failed.json``
-after a failure and ``metrics.json`` last. The latter carries the SHA-256 of every other file and of
-itself.
+were trained on), ``history.csv`` (a row per epoch), ``predictions.npz`` (logits and targets of the test
+split and of sets beside it, and how sure the network was of its training images),
+``weights.safetensors`` where it was asked for (:mod:`hml_core.runs.kept_weights`), ``checkpoint.pt``
+while the run is going, ``failed.json`` after a failure and ``metrics.json`` last. The latter carries the
+SHA-256 of every other file and of itself.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import math
 import warnings
@@ -26,7 +28,9 @@ import pandas as pd
 from hml_core.config import RunConfig, identity
 from hml_core.errors import ConfigError, RunError
 from hml_core.metrics import Predictions
-from hml_core.runs import compact_predictions
+from hml_core.models.trained import TrainedModel
+from hml_core.runs import compact_predictions, kept_weights
+from hml_core.runs.evaluated import TEST, Evaluated
 from hml_core.system import files
 
 SELECTIONS = ("last", "best_validation", "best_test")
@@ -121,23 +125,24 @@ class Run:
         other code. The record is read all the same, its config from what was written
         (:class:`StoredConfig`).
     metrics : dict
-        ``metrics["selections"][selection]`` holds the test metrics of that epoch.
+        ``metrics["selections"][selection]`` holds the test metrics of that epoch,
+        ``metrics["further_tests"]`` those of sets beside the test split (:meth:`evaluated`).
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         try:
-            text = (self.path / "metrics.json").read_text()
+            text = files.read_text(self.path / "metrics.json")
             self.metrics = json.loads(text)
             damaged = text != files.json_text(self.metrics)
             claimed = self.metrics.pop("checksum")
             damaged |= claimed != files.checksum(self.metrics)
-            content = (self.path / "config.json").read_text()
+            content = files.read_text(self.path / "config.json")
             self.config, self.unknown = _read_config(content, self.metrics)
             damaged |= self.metrics["config_hash"] != self.config.hash
             damaged |= self.path.name != self.metrics["run_id"]
             damaged |= not set(self.metrics) >= REQUIRED
-            damaged |= set(self.metrics["files"]) != set(RECORDED)
+            damaged |= set(self.metrics["files"]) - {kept_weights.NAME} != set(RECORDED)
             damaged |= not _is_understood(self.metrics)
         except UnknownMethodError as error:
             raise UnknownMethodError(f"The run {self.path.name} {error}") from error
@@ -166,15 +171,17 @@ class Run:
         """Check every file against its recorded SHA-256; raises RunError naming the damaged one.
 
         ``published`` records (:func:`export`) may lack predictions and manifest. Those in compact form
-        have others in their place (:mod:`hml_core.runs.compact_predictions`).
+        have others in their place (:mod:`hml_core.runs.compact_predictions`). Weights may be removed from
+        any record.
         """
         if self.is_compact:
             compact_predictions.verify(self.path, self.metrics["files"]["manifest.json"])
         for name, recorded in self.metrics["files"].items():
             path = self.path / name
-            if (published or self.is_compact) and name not in EXPORTED and not path.exists():
+            may_lack = published or self.is_compact or name == kept_weights.NAME
+            if may_lack and name not in EXPORTED and not path.exists():
                 continue
-            if not path.is_file() or files.sha256(path) != recorded:
+            if not files.holds(path, recorded):
                 raise RunError(
                     f"The run {self.path.name} is damaged: {name} is not what was written."
                 )
@@ -213,10 +220,33 @@ class Run:
         """What the network started from: "random", "imagenet" or the name of a file."""
         return self.metrics.get("initialisation", {}).get("weights", "random")
 
+    def keeps(self, which: str | None = None) -> bool:
+        """Whether weights are there: any, or those of the "last" or the "best" epoch on validation."""
+        return kept_weights.are_there(self.path, self.metrics, which)
+
+    def model(self) -> TrainedModel:
+        """The trained network with its preprocessing, on the CPU; where weights were kept.
+
+        It predicts what the record says: after the last epoch, or at the best one on validation
+        (``described["which"]``), with the average of the weights and the classifier that were evaluated.
+
+        Raises
+        ------
+        RunError
+            Where no weights were kept, they are damaged, or the network is somebody's own that is not
+            registered here as it was then.
+        """
+        if changed := [text for text in self.unknown if text.startswith("model ")]:
+            raise RunError(
+                f"The run {self.run_id} was made with the {changed[0]}, which is not registered here, "
+                "or with other code (`--import` brings it): its weights are of that network."
+            )
+        return kept_weights.load(self.run_id, self.path, self.metrics)
+
     @cached_property
     def history(self) -> pd.DataFrame:
         """A row per epoch."""
-        return pd.read_csv(self.path / "history.csv")
+        return pd.read_csv(io.StringIO(files.read_text(self.path / "history.csv")))
 
     @property
     def branch(self) -> tuple[int, str] | None:
@@ -279,6 +309,32 @@ class Run:
             raise ValueError(f"The run {self.run_id} holds no test predictions of {selection!r}.")
         return predictions
 
+    @property
+    def further_tests(self) -> tuple[str, ...]:
+        """Names of the sets beside the test split that the run was judged on, such as "official_test"."""
+        return tuple(self.metrics.get("further_tests", ()))
+
+    def evaluated(self, name: str = TEST) -> Evaluated:
+        """What the record says of the test split, or of a further set.
+
+        Raises
+        ------
+        ValueError
+            For a set that the run was not judged on.
+        RunError
+            For a record that was exported without its predictions.
+        """
+        if name == TEST:
+            return Evaluated(name, self._arrays, self.metrics["selections"], self.run_id)
+        if name not in self.further_tests:
+            known = ", ".join((TEST, *self.further_tests))
+            raise ValueError(
+                f"The run {self.run_id} was judged on {known}, not on {name!r}: expected one of them, or "
+                "the run trained anew where that set was prepared."
+            )
+        measured = self.metrics["further_tests"][name]["selections"]
+        return Evaluated(name, self._arrays, measured, self.run_id)
+
     def _of_selection(self, what: str, selection: str) -> np.ndarray:
         names = {"last": what, "best_validation": f"best_validation_{what}"}
         if what == "logits" and selection in names:
@@ -320,8 +376,7 @@ class Run:
         path = self.path / "predictions.npz"
         if not path.exists():
             raise RunError(f"The run {self.run_id} was exported without its predictions.")
-        with np.load(path, allow_pickle=False) as stored:
-            return dict(stored)
+        return compact_predictions.arrays_of(path)
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
@@ -334,7 +389,7 @@ class Run:
         path = self.path / "manifest.json"
         if self.is_compact and not path.exists():
             return compact_predictions.manifest(self.path, self.metrics["files"][path.name])
-        return path.read_bytes()
+        return files.read_bytes(path, files.LARGEST_TABLE)
 
     def selection(self, name: str = "last") -> dict[str, Any]:
         """Test metrics after the last epoch, or at the best epoch on validation or on the test set.
@@ -389,7 +444,7 @@ class Run:
 def _is_whole(folder: Path) -> bool:
     """Whether the record's seal holds, and every file that it names is what was written."""
     try:
-        text = (folder / "metrics.json").read_text()
+        text = files.read_text(folder / "metrics.json")
         metrics = json.loads(text)
         if text != files.json_text(metrics):
             return False
@@ -397,7 +452,7 @@ def _is_whole(folder: Path) -> bool:
         if metrics["run_id"] != folder.name or "config.json" not in recorded:
             return False
         return all(
-            Path(name).name == name and files.sha256(folder / name) == known
+            Path(name).name == name and files.holds(folder / name, known)
             for name, known in recorded.items()
             if name in EXPORTED or (folder / name).exists()
         )
@@ -458,6 +513,6 @@ def failures(runs_root: str | Path = "results/runs") -> pd.DataFrame:
     rows = []
     for path in sorted(Path(runs_root).glob("*/failed.json")):
         with contextlib.suppress(*UNREADABLE):
-            record = json.loads(path.read_text())
+            record = json.loads(files.read_text(path))
             rows.append({"run_id": path.parent.name, "error": record["error"], **record["config"]})
     return pd.DataFrame(rows)

@@ -107,6 +107,17 @@ def algorithms(deterministic: bool) -> Iterator[None]:
         cudnn.deterministic, cudnn.benchmark = before[3:]
 
 
+@contextlib.contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """What torch makes tensors of inside the block: a run's precision is its config's alone."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
 def cpu_has_bf16() -> bool:
     """Whether the processor multiplies bf16 in hardware (AVX512-BF16 or AMX)."""
     capability = torch.backends.cpu.get_cpu_capability()

@@ -1,20 +1,91 @@
-"""Files that are either whole or not there, and proof that they are what was written."""
+"""Files that are either whole or not there, and proof that they are what was written.
+
+What lies on a disk may be anything: a pipe that nobody writes to, a device, a hole of a terabyte. So files
+are read through :func:`opened`, which waits for nobody, and up to a size that is said.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
+import lzma
 import os
 import re
 import stat
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from hml_core.errors import RunError
 
 SEAL = "checksum"  # the field of a description that vouches for the others
+# Bytes that are read at most.
+LARGEST_TEXT = 2**26  # of a description; the longest ones here have a few million
+LARGEST_TABLE = 2**30  # of a table or list with a line for each image
+LARGEST_DATA = 2**34  # of arrays, weights or a checkpoint
+NOT_REGULAR = "it is no regular file, but a folder, pipe, socket or device"
+
+
+def opened(path: str | Path, limit: int | None = None) -> BinaryIO:
+    """A regular file, open for reading; a pipe without a writer is not waited for.
+
+    Raises
+    ------
+    OSError
+        Also where it is no regular file, and with EFBIG where it has more than ``limit`` bytes. (The
+        text says so, to stand behind the file's name.)
+    """
+    # A pipe without a writer would block an open without the flag.
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, NOT_REGULAR, str(path))
+        if limit is not None and status.st_size > limit:
+            said = f"it has {status.st_size:,} bytes, expected at most {limit:,}"
+            raise OSError(errno.EFBIG, said, str(path))
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def reason(error: Exception) -> str:
+    """What went wrong in reading, to stand behind the file's name."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def read_bytes(path: str | Path, limit: int = LARGEST_TEXT) -> bytes:
+    """What a regular file of at most ``limit`` bytes holds; OSError otherwise, see :func:`opened`."""
+    with opened(path, limit) as stream:
+        return stream.read(limit)
+
+
+def read_text(path: str | Path, limit: int = LARGEST_TEXT, encoding: str = "utf-8") -> str:
+    """The text in a regular file of at most ``limit`` bytes; OSError otherwise, see :func:`opened`.
+
+    Raises
+    ------
+    UnicodeDecodeError
+        Whatever the locale of this process, text is UTF-8.
+    """
+    text = read_bytes(path, limit).decode(encoding)
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_xz(path: str | Path, limit: int = LARGEST_TABLE) -> bytes:
+    """What an .xz holds, unpacked up to ``limit`` bytes; OSError, EOFError or LZMAError otherwise."""
+    unpacker = lzma.LZMADecompressor()
+    content = unpacker.decompress(read_bytes(path, limit), max_length=limit)
+    if not unpacker.eof:
+        if len(content) < limit:
+            raise EOFError("it ends too early")
+        said = f"it unpacks to more than {limit:,} bytes"
+        raise OSError(errno.EFBIG, said, str(path))
+    return content
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
@@ -33,10 +104,24 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 
 
 def _write_and_rename(path: Path, data: bytes) -> None:
+    with written_beside(path) as stream:
+        stream.write(data)
+
+
+@contextlib.contextmanager
+def written_beside(path: Path) -> Iterator[BinaryIO]:
+    """A stream into a file beside ``path``, which gets that name at the end of the block.
+
+    After an error in the block the old file is still there, and the new one gone.
+
+    Raises
+    ------
+    OSError
+    """
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
@@ -87,10 +172,20 @@ def json_text(value: Any) -> str:
     return json.dumps(value, indent=1, sort_keys=True) + "\n"
 
 
-def sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    with path.open("rb") as stream:
+def sha256(path: str | Path, limit: int | None = None) -> str:
+    """Hexadecimal SHA-256 of a regular file, of at most ``limit`` bytes; OSError otherwise."""
+    with opened(path, limit) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def holds(path: Path, recorded: str) -> bool:
+    """Whether there is a regular file of ours whose content has that SHA-256."""
+    try:
+        return path.is_file() and sha256(path, LARGEST_DATA) == recorded
+    except OSError as error:
+        if error.errno == errno.EFBIG:  # more than we ever write
+            return False
+        raise
 
 
 def sha256_of(content: bytes) -> str:

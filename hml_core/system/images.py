@@ -12,12 +12,13 @@ import contextlib
 import io
 import os
 import re
-import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
 
 from hml_core.errors import DataError
+from hml_core.system import files
 
 FORMATS = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -30,6 +31,9 @@ MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")  # of 8 bits
 LARGEST_PIXELS = 150_000_000  # of an image: 450 MB as RGB
 LARGEST_FILE = 2**29  # bytes
 SMALLEST_SIDE = 2  # pixels
+# An image of more pixels than this must bring a byte for so many of them: a photograph brings one for less
+# than twenty, and a few kilobytes that decode to hundreds of megabytes are made to fill a memory.
+BOMB_PIXELS, BOMB_PIXELS_PER_BYTE = 25_000_000, 300
 PNG = b"\x89PNG\r\n\x1a\n"
 PNG_DEPTH = 24  # where a PNG says its bits a channel
 ORIENTATION = 0x0112  # the EXIF tag
@@ -44,6 +48,7 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+TURNED = [UPRIGHT[tag] for tag in (5, 6, 7, 8)]  # after which the sides have changed places
 
 
 class ImageError(DataError):
@@ -57,28 +62,49 @@ def read(source: Path | bytes) -> bytes:
     ------
     ImageError
         With the system's reason; also for what is no regular file, such as a pipe, which is not waited
-        for, and for one of more than 512 MiB.
+        for, for one of more than 512 MiB, and for one that somebody writes to meanwhile.
     """
     if isinstance(source, bytes):
         return source
     try:
-        # A pipe without a writer would block an open without the flag.
-        handle = os.open(
-            source, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-        )
-        with os.fdopen(handle, "rb") as stream:
-            status = os.fstat(handle)
-            if not stat.S_ISREG(status.st_mode):
-                raise ImageError(
-                    "cannot be read: it is no regular file, but a folder, pipe or device"
-                )
-            if status.st_size > LARGEST_FILE:
-                raise ImageError(
-                    f"cannot be read: it has {status.st_size} bytes, expected at most {LARGEST_FILE}"
-                )
-            return stream.read(LARGEST_FILE)
+        with files.opened(source, LARGEST_FILE) as stream:
+            before = os.fstat(stream.fileno())
+            data = stream.read(LARGEST_FILE)
+            after = os.fstat(stream.fileno())
     except OSError as error:
         raise ImageError(f"cannot be read: {error.strerror or error}") from error
+    if len(data) != before.st_size or _state(before) != _state(after):
+        raise ImageError("changed while it was read: try again once it is written")
+    return data
+
+
+def size(source: Path | bytes) -> tuple[int, int]:
+    """Width and height of the upright image in a file, by its header: no pixel is decoded.
+
+    (The EXIF orientation of a PNG, which may stand behind its pixels, is not looked for.)
+
+    Raises
+    ------
+    ImageError
+        As :func:`read` and :func:`decode`, as far as a header tells.
+    """
+    try:
+        is_here = isinstance(source, bytes)
+        with io.BytesIO(source) if is_here else files.opened(source, LARGEST_FILE) as stream:
+            length = len(source) if is_here else os.fstat(stream.fileno()).st_size
+            start = stream.read(PNG_DEPTH + 1)
+            stream.seek(0)
+            with _reasons(), Image.open(stream, formats=tuple(FORMATS)) as opened:
+                _require_usable(opened, start, length)
+                turn = None if opened.format == "PNG" else _turn(opened)
+                width, height = opened.size
+    except OSError as error:
+        raise ImageError(f"cannot be read: {error.strerror or error}") from error
+    return (height, width) if turn in TURNED else (width, height)
+
+
+def _state(status: os.stat_result) -> tuple[int, int]:
+    return status.st_size, status.st_mtime_ns
 
 
 def decode(data: bytes, draft: int = 0) -> Image.Image:
@@ -98,26 +124,43 @@ def decode(data: bytes, draft: int = 0) -> Image.Image:
     ImageError
         For another format than those in :data:`FORMATS`; for more than 8 bits a channel (nobody says
         which part of the range is used); for an animation; for a side of one pixel, or more than 150
-        million pixels, told by the header; for a file that is cut off or damaged in any way.
+        million pixels, told by the header, or more than 25 million in next to no bytes; for a file that
+        is cut off or damaged in any way.
     """
+    with _reasons(), Image.open(io.BytesIO(data), formats=tuple(FORMATS)) as opened:
+        _require_usable(opened, data, len(data))
+        turn = _turn(opened)
+        if draft:
+            opened.draft("RGB", (2 * draft, 2 * draft))
+        image = _rgb(opened)
+    return image if turn is None else image.transpose(turn)
+
+
+@contextlib.contextmanager
+def _reasons() -> Iterator[None]:
+    """Whatever is wrong with an image becomes an :class:`ImageError`."""
     try:
-        with Image.open(io.BytesIO(data), formats=tuple(FORMATS)) as opened:
-            _require_usable(opened, data)
-            turn = _turn(opened)
-            if draft:
-                opened.draft("RGB", (2 * draft, 2 * draft))
-            image = _rgb(opened)
+        yield
     except ImageError:
         raise
     except Image.UnidentifiedImageError as error:
         raise ImageError(
             f"does not decode: it is no {', '.join(FORMATS)} that can be identified"
         ) from error
-    except (
-        Exception
-    ) as error:  # whatever a decoder makes of damage is a reason to leave one image out
+    # Whatever a decoder makes of damage is a reason to leave one image out.
+    except Exception as error:
         raise ImageError(f"does not decode: {reason(error)}") from error
-    return image if turn is None else image.transpose(turn)
+
+
+def require_usable(data: bytes) -> None:
+    """Judge an encoded image by its header, for a reader that does not: see :func:`decode`.
+
+    Raises
+    ------
+    ImageError
+    """
+    with _reasons(), Image.open(io.BytesIO(data), formats=tuple(FORMATS)) as opened:
+        _require_usable(opened, data, len(data))
 
 
 def load(path: Path) -> Image.Image:
@@ -131,8 +174,8 @@ def reason(error: BaseException) -> str:
     return text or type(error).__name__
 
 
-def _require_usable(opened: Image.Image, data: bytes) -> None:
-    """Judge an image whose pixels were not decoded yet."""
+def _require_usable(opened: Image.Image, start: bytes, length: int) -> None:
+    """Judge an image whose pixels were not decoded yet, from how its ``length`` bytes begin."""
     width, height = opened.size
     if min(opened.size) < SMALLEST_SIDE:
         raise ImageError(
@@ -142,7 +185,12 @@ def _require_usable(opened: Image.Image, data: bytes) -> None:
         raise ImageError(
             f"is {width} × {height} pixels: expected at most {LARGEST_PIXELS / 1e6:.0f} million"
         )
-    is_deep = data.startswith(PNG) and data[PNG_DEPTH] > 8
+    if width * height > max(BOMB_PIXELS, BOMB_PIXELS_PER_BYTE * length):
+        raise ImageError(
+            f"is {width} × {height} pixels in {length:,} bytes: expected a byte for at most "
+            f"{BOMB_PIXELS_PER_BYTE} pixels, as in any photograph"
+        )
+    is_deep = start.startswith(PNG) and start[PNG_DEPTH] > 8
     if is_deep or opened.mode not in MODES:
         raise ImageError(
             f"has more than 8 bits a channel (mode {opened.mode}{', 16-bit PNG' if is_deep else ''}): "

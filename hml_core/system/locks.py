@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import socket
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from hml_core.errors import RunBusyError, RunError
 from hml_core.system import files
 
 FOLDER = ".locks"
+LARGEST_NOTE = 2**12  # bytes
 
 
 @contextlib.contextmanager
@@ -41,10 +43,14 @@ def held(root: Path, name: str, what: str, wait: float | None = None) -> Iterato
     RunError
         On a file system that has no locks.
     """
-    folder = files.require_writable(root / FOLDER)
-    lock, note = filelock.FileLock(folder / f"{name}.lock"), folder / f"{name}.json"
+    folder, mode = _folder(root)
+    lock = filelock.FileLock(folder / f"{name}.lock", mode=mode & 0o666 | 0o600)
+    note = folder / f"{name}.json"
     try:
         lock.acquire(timeout=-1 if wait is None else wait)
+        if isinstance(lock, filelock.SoftFileLock):  # what it makes of a file system without locks
+            lock.release()
+            raise NotImplementedError("a mark that outlives its process is no lock")
     except filelock.Timeout as error:
         raise RunBusyError(f"{_holder(note)} {what}.") from error
     except (OSError, NotImplementedError) as error:
@@ -63,10 +69,22 @@ def held(root: Path, name: str, what: str, wait: float | None = None) -> Iterato
         lock.release()
 
 
+def _folder(root: Path) -> tuple[Path, int]:
+    """The folder of locks, open to whom ``root`` is open to: others may train there, too."""
+    folder = root / FOLDER
+    is_there = folder.is_dir()
+    files.require_writable(folder)
+    mode = stat.S_IMODE(root.stat().st_mode)
+    if not is_there:
+        with contextlib.suppress(OSError):  # another process's, made at the same moment
+            folder.chmod(mode)
+    return folder, mode
+
+
 def _holder(note: Path) -> str:
     """Who holds a lock, as far as its note tells."""
     try:
-        record = json.loads(note.read_text())
+        record = json.loads(files.read_text(note, LARGEST_NOTE))
         return f"Process {record['process']} on {record['host']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "Another process"

@@ -26,13 +26,39 @@ def read(path: Path) -> dict[str, Any]:
     Raises
     ------
     OSError
-        Of this machine, now: the file may be sound.
+        Of this machine, now: the file may be sound. Also for what is no regular file, or one of more than
+        16 GiB.
+    RunError
+        For an archive whose members unpack to more than it holds: torch packs nothing.
     Exception
         Whatever a damaged archive makes its readers raise.
     """
-    data = io.BytesIO(path.read_bytes())
-    with zipfile.ZipFile(data) as archive:  # torch.load does not look at the checksums
+    data = io.BytesIO(files.read_bytes(path, files.LARGEST_DATA))
+    _require_sound(data)
+    return torch.load(data, map_location="cpu", weights_only=True)
+
+
+def weights(path: Path) -> Any:
+    """What somebody else's file of weights holds, on the CPU: as torch writes it, now or long ago.
+
+    Raises
+    ------
+    Exception
+        As :func:`read`.
+    """
+    data = io.BytesIO(files.read_bytes(path, files.LARGEST_DATA))
+    if zipfile.is_zipfile(data):
+        _require_sound(data)
+    data.seek(0)
+    return torch.load(data, map_location="cpu", weights_only=True)
+
+
+def _require_sound(data: io.BytesIO) -> None:
+    """Look at what torch does not: the checksums, and what the members unpack to."""
+    with zipfile.ZipFile(data) as archive:
+        declared = sum(member.file_size for member in archive.infolist())
+        if declared > data.getbuffer().nbytes:
+            raise RunError(f"it declares {declared:,} bytes and holds {data.getbuffer().nbytes:,}")
         if (broken := archive.testzip()) is not None:
             raise RunError(f"{broken} fails its checksum")
     data.seek(0)
-    return torch.load(data, map_location="cpu", weights_only=True)

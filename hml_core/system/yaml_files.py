@@ -17,6 +17,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import AliasEvent
 
 from hml_core.errors import ConfigError
+from hml_core.system import files
 
 LARGEST = 2**20  # characters; a file of parameters has some hundred
 DEEPEST = 50
@@ -97,7 +98,7 @@ def read(path: str | Path) -> dict[str, Any]:
     try:
         if path.exists() and not path.is_file():
             raise ConfigError(f"Expected a file, {str(path)!r} is none.")
-        text = path.read_text(encoding="utf-8-sig")
+        text = files.read_text(path, 4 * LARGEST, "utf-8-sig")
     except FileNotFoundError as error:
         raise ConfigError(f"There is no file {str(path)!r}.") from error
     except UnicodeDecodeError as error:

@@ -6,7 +6,15 @@ finds a run finished, resumes or trains it; ``recorder`` keeps its record. ``bra
 ``views`` let runs share what they have in common; ``world`` lets several processes train one run.
 """
 
-from hml_core.trainer.fitting import CHECKPOINT_STEPS, exhaust, fit, training
+from hml_core.trainer.fitting import CHECKPOINT_STEPS, exhaust, fit, require_keeping, training
 from hml_core.trainer.loop import NonFiniteLossError, Trainer
 
-__all__ = ["CHECKPOINT_STEPS", "NonFiniteLossError", "Trainer", "exhaust", "fit", "training"]
+__all__ = [
+    "CHECKPOINT_STEPS",
+    "NonFiniteLossError",
+    "Trainer",
+    "exhaust",
+    "fit",
+    "require_keeping",
+    "training",
+]

@@ -8,38 +8,46 @@ stream give the same images whatever the number of workers.
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import math
 import mmap
 import multiprocessing
 import os
 import signal
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from hml_core.augment import AUGMENTATIONS, Augmentation, Draws, ImageBank, draw
+from hml_core.augment import (
+    AUGMENTATIONS,
+    FILE_AUGMENTATIONS,
+    Augmentation,
+    Draws,
+    ImageBank,
+    draw,
+)
 from hml_core.config import RunConfig
 from hml_core.datasets import DataError, LabelledFiles, LabelledImages, Splits
 from hml_core.datasets.inaturalist import SEEN
-from hml_core.system import devices
+from hml_core.models import preprocessing
+from hml_core.models.preprocessing import Preprocessing, decode
+from hml_core.system import devices, limits
 from hml_core.system import images as opener
 
 # Images of an evaluation at a time: on a CPU the activations stay in the cache (benchmarks/evaluation.py),
 # on a GPU fewer batches are fewer launches.
-JPEG = b"\xff\xd8"  # how such a file begins
 CPU_BATCH, CUDA_BATCH = 250, 2500
 MOST_WORKERS = 8
 IMAGES_PER_WORKER = 500  # starting a process is not worth it for fewer
 PREFETCHED = 4  # batches that each worker makes ahead
+LARGEST_BATCH = 256  # images, as far as shared memory is concerned
 CACHE_SHARE = 0.25  # of the free memory
+# Augmentations of image files that are made of whole batches, of images that lie in memory.
+BATCH_WISE = {name for name in FILE_AUGMENTATIONS if name != "none" and name in AUGMENTATIONS}
 
 
 class Feed(Protocol):
@@ -76,11 +84,64 @@ def make(
     *,
     augmented: bool = False,
 ) -> Feed:
-    """A feed for a split, with the run's augmentation or without."""
+    """A feed for a split, with the run's augmentation or without.
+
+    Image files whose augmentation is one of whole batches are decoded once and lie on the device.
+
+    Raises
+    ------
+    DataError
+        Where these do not fit into memory.
+    """
     augmentation = config.augmentation if augmented else "none"
     if isinstance(part, LabelledFiles):
-        return FileFeed(part, splits, config.image_size, augmentation, device)
+        if config.augmentation not in BATCH_WISE:
+            return FileFeed(part, splits, config.image_size, augmentation, device)
+        part = decoded(part, config.image_size)
     return BankFeed(part, splits, AUGMENTATIONS[augmentation], device)
+
+
+def decoded(part: LabelledFiles, size: int) -> LabelledImages:
+    """The squares of ``size`` pixels that a network sees of image files, in memory.
+
+    Raises
+    ------
+    DataError
+        Where they are more than ``HML_IMAGE_CACHE_GB``, by default a quarter of what is free.
+    """
+    needed = len(part) * size * size * 3
+    if needed > cache_bytes():
+        raise DataError(
+            f"{len(part):,} images of {size} pixels take {needed / 1e9:.1f} GB of memory, more than the "
+            f"{cache_bytes() / 1e9:.1f} GB that they may (HML_IMAGE_CACHE_GB): expected smaller ones, or "
+            "an augmentation of images that are read in every epoch."
+        )
+    images = np.empty((len(part), size, size, 3), dtype=np.uint8)
+    files = _Files(part, size, "none", cached=False)
+    for index in range(len(part)):
+        images[index] = files[index, None].permute(1, 2, 0).numpy()
+    return LabelledImages(images, part.targets)
+
+
+def preprocessing_of(splits: Splits, config: RunConfig) -> Preprocessing:
+    """What these feeds make of an image that is evaluated, for whoever brings another image."""
+    part, size = splits.test, (config.image_size,) * 2
+    in_memory = isinstance(part, LabelledImages)
+    crops = not in_memory and part.crops
+    return Preprocessing(
+        size=tuple(part.images.shape[1:3]) if in_memory else size,
+        channels=splits.channels,
+        resizing="middle" if crops else "whole",
+        mean=splits.mean,
+        std=splits.std,
+        shorter=shorter_side(config.image_size) if crops else 0,
+        in_memory=in_memory or config.augmentation in BATCH_WISE,  # files are decoded, see make
+    )
+
+
+def shorter_side(size: int) -> int:
+    """To which an image is resized before the square of ``size`` is cut out of its middle."""
+    return round(size / SEEN)
 
 
 class BankFeed:
@@ -137,10 +198,13 @@ class FileFeed:
         self.device = device
         workers = loader_workers(len(part))
         self.files = _Files(part, size, augmentation)
+        waiting = workers * PREFETCHED * LARGEST_BATCH * 3 * size**2
+        is_shared = limits.has_shared_memory(waiting)
         self.keys = _Keys()
         self.loader = DataLoader(
             self.files,
             batch_sampler=self.keys,
+            collate_fn=None if is_shared else _through_a_pipe,
             num_workers=workers,
             persistent_workers=workers > 0 and augmentation != "none",
             prefetch_factor=PREFETCHED if workers > 0 else None,
@@ -170,7 +234,7 @@ class FileFeed:
         ]
         try:
             for images in self.loader:
-                yield images.to(self.device, non_blocking=True)
+                yield torch.as_tensor(images).to(self.device, non_blocking=True)
         except DataError as error:  # a worker's comes with its traceback
             raise DataError(str(error).rpartition("DataError: ")[2].strip()) from None
 
@@ -178,6 +242,11 @@ class FileFeed:
         """See :class:`Feed`."""
         images = payload.to(torch.float32, memory_format=torch.channels_last)
         return (images - self.mean) / self.std
+
+
+def _through_a_pipe(images: list[Tensor]) -> np.ndarray:
+    """A batch as an array: a worker would put a tensor into shared memory, and die where that is full."""
+    return torch.stack(images).numpy()
 
 
 def _in_worker(number: int) -> None:
@@ -201,12 +270,15 @@ class _Keys:
 class _Files(Dataset):
     """uint8 (3, S, S) of the image at an index, augmented by the stream of a seed."""
 
-    def __init__(self, part: LabelledFiles, size: int, augmentation: str) -> None:
+    def __init__(
+        self, part: LabelledFiles, size: int, augmentation: str, *, cached: bool = True
+    ) -> None:
         self.part, self.size = part, size
         self.transform = None if augmentation == "none" else transform(augmentation, size)
         self.cuts_itself = augmentation == "resized_crop"
         # An image that is cut out differs from epoch to epoch.
-        self.cache = _Cache(0 if part.crops else len(part), (3, size, size))
+        number = 0 if part.crops or not cached else len(part)
+        self.cache = _Cache(number, (3, size, size))
 
     def __len__(self) -> int:
         return len(self.part)
@@ -228,23 +300,16 @@ class _Files(Dataset):
         pixels = self.cache.get(index)
         if pixels is None:
             with self._opened(index) as data:
-                image = opener.decode(data)
-            if image.size != (self.size, self.size):
-                image = image.resize((self.size, self.size), Image.Resampling.BILINEAR)
-            pixels = np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+                pixels = preprocessing.whole(opener.decode(data), (self.size, self.size))
             self.cache.put(index, pixels)
         return torch.from_numpy(pixels)
 
     def _cropped(self, index: int, is_plain: bool) -> Tensor:
         """The square in the middle that networks are tested on, or all of the image."""
-        from torchvision.transforms.v2 import functional
-
         with self._opened(index) as data:
             image = decode(data)
         if is_plain or not self.cuts_itself:
-            shorter = round(self.size / SEEN)
-            image = functional.resize(image, [shorter], antialias=True)
-            image = functional.center_crop(image, [self.size])
+            image = preprocessing.middle(image, self.size, shorter_side(self.size))
         return image
 
     @contextlib.contextmanager
@@ -258,32 +323,6 @@ class _Files(Dataset):
             yield data
         except opener.ImageError as error:
             raise DataError(f"{str(path)!r} {error}.") from error
-
-
-def decode(data: bytes) -> Tensor:
-    """uint8 (3, H, W) of an encoded image.
-
-    torchvision's reader of JPEG makes a third more training images a second than Pillow
-    (benchmarks/inat.py). It is deprecated: where it is gone, and for what it does not read, Pillow
-    does it.
-    """
-    read = _jpeg_reader()
-    if read is not None and data[:2] == JPEG:
-        with contextlib.suppress(RuntimeError):  # such as CMYK
-            return read(torch.frombuffer(bytearray(data), dtype=torch.uint8))
-    pixels = np.asarray(opener.decode(data))
-    return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
-
-
-@functools.cache
-def _jpeg_reader() -> Callable[[Tensor], Tensor] | None:
-    """torchvision's, which gives upright RGB."""
-    try:
-        from torchvision.io import ImageReadMode, decode_jpeg
-    except ImportError:
-        return None
-    warnings.filterwarnings("ignore", "The image decoding and encoding", DeprecationWarning)
-    return functools.partial(decode_jpeg, mode=ImageReadMode.RGB, apply_exif_orientation=True)
 
 
 class _Cache:

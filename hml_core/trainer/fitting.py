@@ -12,7 +12,7 @@ import torch
 from hml_core import datasets
 from hml_core.config import RunConfig
 from hml_core.errors import ConfigError, DataError, RunError
-from hml_core.runs import Run
+from hml_core.runs import Run, kept_weights
 from hml_core.system import devices
 from hml_core.trainer import handed_over
 from hml_core.trainer.branches import Point
@@ -43,6 +43,8 @@ def fit(
     wait: float | None = None,
     checkpoint_steps: int = CHECKPOINT_STEPS,
     world: World = ALONE,
+    keep_weights: str | None = None,
+    retrain: bool = False,
 ) -> Run:
     """Train the run that ``config`` describes, or find it finished, or go on where it was killed.
 
@@ -64,6 +66,12 @@ def fit(
     world : World
         The processes that train the run together (see :mod:`hml_core.trainer.world`); each of them
         calls this function.
+    keep_weights : {"last", "best"}, optional
+        Keep the network after the last epoch, or at the best one on validation, beside the record
+        (:meth:`hml_core.runs.Run.model`). It changes nothing else of a run.
+    retrain : bool
+        Where the run is finished, or so far that its best epoch is over, without the weights that are
+        asked for: train it again. Its record is moved to ``<runs_root>/.replaced/`` first.
 
     Returns
     -------
@@ -75,8 +83,8 @@ def fit(
         Another process still works on the run after ``wait`` seconds.
     ConfigError, DeviceError, DataError, RunError
         Before anything is trained or written: a device that is not there, missing or unusable data, a
-        results folder that cannot be written to, a batch that the processes cannot share. One process's
-        error is every process's.
+        results folder that cannot be written to, a batch that the processes cannot share, weights that
+        cannot be kept or were not. One process's error is every process's.
     NonFiniteLossError
         With epoch, step and config; the run is recorded as failed.
     """
@@ -90,6 +98,8 @@ def fit(
             wait=wait,
             checkpoint_steps=checkpoint_steps,
             world=world,
+            keep_weights=keep_weights,
+            retrain=retrain,
         )
     )
 
@@ -114,6 +124,8 @@ def training(
     checkpoint_steps: int = CHECKPOINT_STEPS,
     world: World = ALONE,
     points: Sequence[Point] = (),
+    keep_weights: str | None = None,
+    retrain: bool = False,
 ) -> Generator[None, None, Run]:
     """:func:`fit` step by step: a generator that rests after every step and returns the run.
 
@@ -127,7 +139,13 @@ def training(
         micro_batches(config, world)
         if isinstance(checkpoint_steps, bool) or checkpoint_steps < 1:
             raise ConfigError(f"Expected `checkpoint_steps` ≥ 1, got {checkpoint_steps!r}.")
-    world.require_same({**config.to_dict(), "checkpoint_steps": checkpoint_steps})
+        require_keeping(keep_weights, retrain)
+    wishes = {
+        "checkpoint_steps": checkpoint_steps,
+        "keep_weights": keep_weights,
+        "retrain": retrain,
+    }
+    world.require_same({**config.to_dict(), **wishes})
     devices.keep_freed_memory()
     with _Settings(where, config.deterministic) as settings:
         recorder = Recorder(
@@ -142,15 +160,46 @@ def training(
         with recorder.held(wait):
             if (done := recorder.finished()) is not None:
                 made_from = recorder.images_of(done)
+                is_enough = keep_weights is None or recorder.keeps(done, keep_weights)
                 with world.together():
                     _require_images(config, data_root, made_from)
-                return done
-            trainer = _trainer(config, data_root, where, world, points, recorder, wait)
+                    if not is_enough and not retrain:
+                        raise kept_weights.not_kept(
+                            config.run_id, done.path, done.metrics, keep_weights
+                        )
+                if is_enough:
+                    return done
+            beginning = recorder.beginning(wait)
+            with world.together():
+                splits = datasets.load(config, data_root)
+                handed_over.check(config, splits)
+                manifest = splits.manifest()
+                trainer = Trainer(config, splits, where, world, points, keep_weights)
+            if done is not None:
+                recorder.replace()
+            trainer = _where_it_stands(trainer, manifest, beginning, recorder, data_root, retrain)
             with recorder.watching(trainer):
                 for _ in train(trainer, recorder):
                     with settings.aside():
                         yield
                 return recorder.finish(trainer)
+
+
+def require_keeping(keep_weights: str | None, retrain: bool) -> None:
+    """Wishes about weights that can be met.
+
+    Raises
+    ------
+    ConfigError
+    """
+    kept_weights.require_choice(keep_weights)
+    if not isinstance(retrain, bool):
+        raise ConfigError(f"Expected `retrain` to be true or false, got {retrain!r}.")
+    if retrain and keep_weights is None:
+        raise ConfigError(
+            "`retrain` trains finished runs again whose weights were not kept: expected `keep_weights` "
+            "with it, got None."
+        )
 
 
 def _require_lasting(config: RunConfig) -> None:
@@ -172,6 +221,7 @@ class _Settings:
     def __enter__(self) -> _Settings:
         self.stack.enter_context(devices.current(self.device))
         self.stack.enter_context(devices.algorithms(self.deterministic))
+        self.stack.enter_context(devices.default_dtype(torch.float32))
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -203,22 +253,16 @@ def _require_images(config: RunConfig, data_root: str | Path | None, made_from: 
         )
 
 
-def _trainer(
-    config: RunConfig,
-    data_root: str | Path | None,
-    device: torch.device,
-    world: World,
-    points: Sequence[Point],
+def _where_it_stands(
+    trainer: Trainer,
+    manifest: dict[str, Any],
+    beginning: dict[str, Any] | None,
     recorder: Recorder,
-    wait: float | None,
+    data_root: str | Path | None,
+    retrain: bool,
 ) -> Trainer:
-    """A trainer where the run stands: at its checkpoint, where another run left it, or at epoch 0."""
-    beginning = recorder.beginning(wait)
-    with world.together():
-        splits = datasets.load(config, data_root)
-        handed_over.check(config, splits)
-        manifest = splits.manifest()
-        trainer = Trainer(config, splits, device, world, points)
+    """The trainer at the run's checkpoint, where another run left it, or at epoch 0."""
+    world = trainer.world
     if len(set(world.all(manifest["sha256"]))) > 1:
         raise RunError(
             f"The processes see different images in {str(data_root)!r}: expected the same "
@@ -227,12 +271,22 @@ def _trainer(
     checkpoint, unfit = recorder.begin(trainer, manifest), None
     if checkpoint is not None:
         unfit = _unfit(lambda: trainer.restore(checkpoint), world)
+        if unfit is None and (unfit := trainer.lost_weights()) and not retrain:
+            raise RunError(
+                f"The run {trainer.config.run_id} was begun otherwise, and {unfit}: expected `retrain` "
+                "(`--retrain`), which begins it anew, or another `keep_weights` than "
+                f"{trainer.keep_weights!r}."
+            )
         if unfit is not None:
             recorder.begin_anew(unfit)
     elif beginning is not None and beginning["images"] == manifest["sha256"]:
-        unfit = _unfit(lambda: branch_off(trainer, beginning), world)
+        unfit = _unfit(lambda: branch_off(trainer, beginning), world) or trainer.lost_weights()
     if unfit is not None:
-        trainer = Trainer(config, splits, device, world, points)
+        before = trainer
+        trainer = Trainer(
+            before.config, before.splits, before.device, world, before.points, before.keep_weights
+        )
+    trainer.keep_what_is_there()
     if checkpoint is not None:
         recorder.continue_after(trainer.epoch)
     return trainer

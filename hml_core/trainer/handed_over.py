@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 
 from hml_core import datasets
 from hml_core.config import RunConfig
-from hml_core.datasets.base import LabelledFiles, LabelledImages, Splits
+from hml_core.datasets.base import EvaluationSet, LabelledFiles, LabelledImages, Splits
 from hml_core.datasets.targets import check_targets
 from hml_core.errors import DataError
 
 MOST_CHANNELS_FIRST = 4  # of images whose channels stand where their height should be
+NAME = re.compile(
+    r"(?!(?:test|best|last)(?:_|$))[a-z]\w*"
+)  # of a further set, no name of another array
 
 
 def check(config: RunConfig, splits: Splits) -> None:
@@ -27,11 +34,7 @@ def check(config: RunConfig, splits: Splits) -> None:
             f"{type(splits).__name__}."
         )
     _require_validation(config, splits)
-    for name in ("train", "validation", "test"):
-        part = getattr(splits, name)
-        if part is None and name == "validation":
-            continue
-        what = f"the {name} split of {config.dataset!r}"
+    for what, part in _parts(config, splits):
         if not isinstance(part, LabelledImages | LabelledFiles):
             raise DataError(
                 f"Expected {what} to be `LabelledImages` or `LabelledFiles`, got {type(part).__name__}."
@@ -46,12 +49,40 @@ def check(config: RunConfig, splits: Splits) -> None:
             f"Expected `train_indices` of shape {splits.train.targets.shape}, one for each training image "
             f"of {config.dataset!r}, got {splits.train_indices.shape}."
         )
+    _require_clusters(config, splits)
     if splits.class_groups and len(splits.class_groups) != splits.num_classes:
         raise DataError(
             f"Expected `class_groups` of {config.dataset!r} to be empty or one for each of "
             f"{splits.num_classes} classes, got {len(splits.class_groups)}."
         )
     _require_channels(config, splits)
+
+
+def _parts(config: RunConfig, splits: Splits) -> Iterator[tuple[str, Any]]:
+    """Every set of images, with what a message calls it."""
+    for name in ("train", "validation", "test"):
+        part = getattr(splits, name)
+        if part is not None or name != "validation":
+            yield f"the {name} split of {config.dataset!r}", part
+    for name, further in splits.further_tests.items():
+        if not isinstance(further, EvaluationSet) or not NAME.fullmatch(name):
+            raise DataError(
+                "Expected `further_tests` to hold `EvaluationSet`s by names of small letters, such as "
+                f"'official_test', got {type(further).__name__} called {name!r}."
+            )
+        yield f"the further set {name!r} of {config.dataset!r}", further.images
+
+
+def _require_clusters(config: RunConfig, splits: Splits) -> None:
+    """A name for each image that an interval may be asked about."""
+    found = {"test": (splits.test_clusters, splits.test)}
+    found |= {name: (one.clusters, one.images) for name, one in splits.further_tests.items()}
+    for name, (clusters, images) in found.items():
+        if clusters is not None and np.shape(clusters) != np.shape(images.targets):
+            raise DataError(
+                f"Expected a cluster for each of the {len(images)} images of the set {name!r} of "
+                f"{config.dataset!r}, got an array of shape {np.shape(clusters)}."
+            )
 
 
 def _require_validation(config: RunConfig, splits: Splits) -> None:

@@ -18,6 +18,7 @@ from hml_core import models, schedule
 from hml_core.config import RunConfig
 from hml_core.datasets import Splits
 from hml_core.errors import RunError
+from hml_core.models import trained
 from hml_core.system import devices
 from hml_core.trainer import checkpoints, feeds
 from hml_core.trainer.batches import Batches
@@ -67,12 +68,14 @@ class Trainer:
         must be called by all of them.
     points : sequence of Point
         Where other runs part from this one: until then the network is evaluated as they do, too.
+    keep_weights : {"last", "best"}, optional
+        Which network is to be kept: the one evaluated last, or the best on validation.
 
     Raises
     ------
     ConfigError
-        Where a stage cannot make its loss, the processes cannot share a batch evenly, or batch norm would
-        meet a batch without statistics.
+        Where a stage cannot make its loss, the processes cannot share a batch evenly, batch norm would
+        meet a batch without statistics, or the weights that are asked for cannot be kept.
     """
 
     def __init__(
@@ -82,8 +85,10 @@ class Trainer:
         device: torch.device,
         world: World = ALONE,
         points: Sequence[Point] = (),
+        keep_weights: str | None = None,
     ) -> None:
         self.config, self.splits, self.device, self.world = config, splits, device, world
+        self.points, self.keep_weights = points, keep_weights
         require_losses(config, splits.class_counts)
         require_samplers(config, splits.class_counts)
         self.shares = Shares(config, world, len(splits.train))
@@ -92,6 +97,8 @@ class Trainer:
         self.rates = schedule.learning_rates(config)  # (epochs,)
         self.model, self.frozen, self.initialisation = build_network(config, splits, device)
         require_batch_statistics(self.model, self.shares, splits, device)
+        if keep_weights is not None:
+            trained.require_keepable(self.model, config.model)
 
         self.autocast_dtype = devices.autocast_dtype(config.precision, device)
         self.feed = feeds.make(splits.train, splits, config, device, augmented=True)
@@ -111,7 +118,9 @@ class Trainer:
         self.branch: dict[str, Any] | None = None
 
     def _evaluator_of(self, config: RunConfig) -> Evaluator:
-        return Evaluator(config, self.splits, self.device, self.autocast_dtype, self.world)
+        return Evaluator(
+            config, self.splits, self.device, self.autocast_dtype, self.world, self.keep_weights
+        )
 
     # Stages -------------------------------------------------------------------------------------
 
@@ -260,11 +269,53 @@ class Trainer:
         """Go on from a :meth:`state`, whatever the number of processes that it was taken with."""
         checkpoints.restore(self, state)
 
+    def lost_weights(self) -> str | None:
+        """After :meth:`restore`: why the weights to be kept can no more be had, in words; else None."""
+        evaluator = self.evaluator
+        if self.keep_weights is None or evaluator.kept is not None or self._has_just_evaluated:
+            return None
+        best = evaluator.best.get("best_validation")
+        if self.keep_weights == "best" and best is not None:
+            return f"the weights of its best epoch so far, {best['epoch']}, were not kept"
+        if self.keep_weights == "last" and self.config.early_stopping and evaluator.last:
+            return "the weights that it may stop with were not kept"  # between two evaluations
+        return None
+
+    def keep_what_is_there(self) -> None:
+        """After :meth:`restore`: keep the network, where it should have been when it was evaluated.
+
+        All processes must call it.
+        """
+        wanted = self.keep_weights is not None and self.evaluator.kept is None
+        if wanted and self._has_just_evaluated:
+            scale = self.phase.criterion.logit_scale
+            self.evaluator.keep(self.phase.evaluated, scale, self.epoch)
+
+    @property
+    def _has_just_evaluated(self) -> bool:
+        """Whether the network stands where it was evaluated as the one that is to be kept."""
+        if self.current is not None or not self.history:
+            return False
+        if self.keep_weights == "best":
+            best = self.evaluator.best.get("best_validation")
+            return best is not None and best["epoch"] == self.epoch
+        return self.history[-1]["test_accuracy"] is not None
+
+    def weights(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """The tensors of ``weights.safetensors`` and what it says of them; None where none are kept."""
+        kept = self.evaluator.kept
+        if self.keep_weights is None or kept is None:
+            return None
+        told = {"run_id": self.config.run_id, "which": kept["which"], "epoch": kept["epoch"]}
+        return kept["tensors"], {**kept["described"], **told}
+
     def results(self) -> dict[str, Any]:
         """The content of ``metrics.json``: test metrics after the last and at the best epochs."""
         taken = self.branch or {"epoch": 0, "seconds": 0.0}  # over from another run
+        further = self.evaluator.further_tests(self.epoch)
         return {
             "selections": self.evaluator.selections(self.epoch),
+            **({"further_tests": further} if further else {}),
             "class_counts": self.splits.class_counts.tolist(),
             "class_names": list(self.splits.class_names),
             "class_groups": list(self.splits.class_groups),

@@ -15,9 +15,9 @@ from hml_core.datasets import LabelledImages, Splits
 from hml_core.errors import ConfigError
 from hml_core.losses import registry
 from hml_core.losses.cross_entropy import label_aware_smoothing
+from hml_core.models import post_hoc
 from hml_core.recipes import Stage
 from hml_core.system import seeds
-from hml_core.trainer import post_hoc
 from hml_core.trainer.chance import LayerChance
 from hml_core.trainer.cuda_graphs import GraphedStep
 from hml_core.trainer.update import Step, Update, build_loss, build_optimizer
@@ -193,7 +193,10 @@ def stage_loss(config: RunConfig, stage: Stage, class_counts: np.ndarray) -> nn.
     """The loss of a stage of the run, with the run's label smoothing."""
     smoothing = config.label_smoothing
     if config.label_aware_smoothing:
-        smoothing = label_aware_smoothing(class_counts, config.label_aware_smoothing)
+        try:
+            smoothing = label_aware_smoothing(class_counts, config.label_aware_smoothing)
+        except ValueError as error:  # of a data set whose number of classes only its images tell
+            raise ConfigError(f"`label_aware_smoothing`: {error}") from error
     return build_loss(stage, class_counts, smoothing)
 
 

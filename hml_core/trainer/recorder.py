@@ -15,12 +15,42 @@ from typing import Any
 from hml_core.config import RunConfig
 from hml_core.datasets import LabelledFiles
 from hml_core.runs import Run, RunFolder, environment
+from hml_core.runs.folder import REPLACED
 from hml_core.system.progress import Progress
 from hml_core.trainer import views
 from hml_core.trainer.beginnings import Beginnings
 from hml_core.trainer.branches import Point
 from hml_core.trainer.loop import NonFiniteLossError, Trainer
 from hml_core.trainer.world import World
+
+WRITING_SHARE = 0.05  # of a process's time that goes into checkpoints, at most
+
+
+class Pace:
+    """How often a run's checkpoint is written, so that many runs in one process do not only write.
+
+    Runs that take turns on a GPU have an epoch in a tenth of a second and a checkpoint of 10 MB each.
+    """
+
+    def __init__(self) -> None:
+        self.began, self.spent = time.monotonic(), 0.0
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Count the time that the block takes."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.spent += time.monotonic() - started
+
+    def factor(self) -> float:
+        """What an interval between checkpoints is to be multiplied with, at least 1."""
+        elapsed = max(time.monotonic() - self.began, 1.0)
+        return max(1.0, self.spent / elapsed / WRITING_SHARE)
+
+
+PACE = Pace()  # of this process
 
 
 class Recorder:
@@ -36,7 +66,8 @@ class Recorder:
     checkpoint_steps : int
         Steps after which a checkpoint is written within an epoch.
     interval : float
-        Seconds between the checkpoints of epochs that are shorter than that.
+        Seconds between the checkpoints of epochs that are shorter than that; longer where writing takes
+        too much of the process's time (:data:`WRITING_SHARE`).
     progress : bool
     """
 
@@ -77,6 +108,10 @@ class Recorder:
         """SHA-256 of the images that a finished run was made from."""
         return self.first_does(lambda: done.manifest["sha256"])
 
+    def keeps(self, done: Run, which: str) -> bool:
+        """Whether a finished run has those weights."""
+        return self.first_does(lambda: done.keeps(which))
+
     def beginning(self, wait: float | None) -> dict[str, Any] | None:
         """What another run has trained already of this one, if this one has not begun."""
 
@@ -98,13 +133,14 @@ class Recorder:
 
     def begin_anew(self, reason: str) -> None:
         """Set a checkpoint aside that the run cannot go on from."""
+        self.first_does(lambda: self.folder.begin_anew(*self.known, reason))
+
+    def replace(self) -> None:
+        """Move a finished record away that has not kept the weights which are asked for."""
         run_id = self.config.run_id
-
-        def anew() -> None:
-            self.folder.set_aside(f"The checkpoint of the run {run_id} is unusable ({reason}).")
-            self.folder.begin(*self.known)
-
-        self.first_does(anew)
+        self.first_does(
+            lambda: self.folder.set_aside(f"The run {run_id} has no such weights.", REPLACED)
+        )
 
     def continue_after(self, epoch: int) -> None:
         """Promise to others what the run will still pass, see :class:`Beginnings`."""
@@ -147,26 +183,27 @@ class Recorder:
             self.first_does(lambda: self.beginnings.leave(trainer.epoch, content))
         if not self.by_step:
             self.bar.update(headline(trainer.history))
-        if self.first_does(lambda: time.monotonic() - self.last >= self.interval):
+        if self.first_does(lambda: time.monotonic() - self.last >= self.interval * PACE.factor()):
             self._checkpoint(trainer)
 
     def _checkpoint(self, trainer: Trainer) -> None:
-        state = trainer.state()
+        with PACE.writing():
+            state = trainer.state()
 
-        def write() -> None:
-            self.folder.checkpoint(state)
-            self.folder.write_history(trainer.history)
+            def write() -> None:
+                self.folder.checkpoint(state)
+                self.folder.write_history(trainer.history)
 
-        self.first_does(write)
+            self.first_does(write)
         self.last = time.monotonic()
 
     def finish(self, trainer: Trainer) -> Run:
         """Write the results: the run is done."""
-        results, arrays = trainer.results(), trainer.arrays()
+        results, arrays, weights = trainer.results(), trainer.arrays(), trainer.weights()
 
         def write() -> Run:
             self.folder.write_history(trainer.history)
-            return self.folder.finish(results, arrays)
+            return self.folder.finish(results, arrays, weights)
 
         return self.first_does(write)
 

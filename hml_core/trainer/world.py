@@ -33,6 +33,7 @@ TIMEOUT = datetime.timedelta(minutes=30)  # of the slowest thing that others wai
 WORD = datetime.timedelta(seconds=2)
 POLL_S = 0.05
 _FAILURE = "failure"
+MEETING = "HML_MEETING"  # names the file by which the processes of one machine meet, if they do
 
 Value = TypeVar("Value")
 
@@ -220,7 +221,7 @@ def group(device: str | torch.device = "auto") -> Iterator[tuple[World, torch.de
     if place_in_group()[1] == 1:
         yield ALONE, devices.resolve(device)
         return
-    shared, rank, size = next(iter(dist.rendezvous("env://", timeout=TIMEOUT)))
+    shared, rank, size = _shared_store()
     store = dist.PrefixStore(f"hml/{meet(shared, rank, size)}", shared)
     own = _own_device(device, store, rank, size)
     on_cuda = own.type == "cuda"
@@ -249,6 +250,16 @@ def group(device: str | torch.device = "auto") -> Iterator[tuple[World, torch.de
         signal.signal(signal.SIGTERM, before)
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _shared_store() -> tuple[dist.Store, int, int]:
+    """Where the processes of the group leave word, with this one's rank and their number."""
+    if (file := os.environ.get(MEETING)) is None:
+        return next(iter(dist.rendezvous("env://", timeout=TIMEOUT)))
+    rank, size = place_in_group()
+    store = dist.FileStore(file, size)
+    store.set_timeout(TIMEOUT)
+    return store, rank, size
 
 
 def _own_device(

@@ -23,7 +23,7 @@ import nbformat
 
 from hml_core.errors import ConfigError, RunError
 from hml_core.runs import environment
-from hml_core.system import files
+from hml_core.system import files, limits
 from hml_lab import places
 from hml_lab.notebooks import kernels, outputs
 from hml_lab.notebooks.interface import ParameterError, check_parameters, from_here
@@ -88,6 +88,7 @@ def execute(
     if os.path.realpath(output) == os.path.realpath(notebook):
         raise ParameterError(f"The output would overwrite the notebook {str(notebook)!r} itself.")
     outputs.require_place(output, "the output")
+    limits.require_files(limits.SEVERAL_PROCESSES, "a notebook's kernel")
     if timeout is not None and not timeout > 0:
         raise ConfigError(f"Expected `timeout` to be a number of seconds > 0, got {timeout!r}.")
     record = {

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nbformat
-
 from hml_core.errors import ConfigError, HmlError
+from hml_lab.notebooks import outputs
 
 # The cell that makes the experiment from the parameters and, until its frame is asked for, nothing else.
 EXPERIMENT = "experiment"
@@ -70,7 +69,7 @@ def _tagged(notebook: Path, tag: str) -> list[str]:
     if not notebook.is_file():
         raise ParameterError(f"There is no notebook {str(notebook)!r}.")
     try:
-        content = nbformat.read(notebook, as_version=4)
+        content = outputs.parsed(notebook)
     except Exception as error:  # nbformat raises its validators' and decoders' own errors
         raise ParameterError(f"{str(notebook)!r} is not a Jupyter notebook: {error}") from error
     return [cell.source for cell in content.cells if tag in cell.metadata.get("tags", [])]

@@ -15,6 +15,7 @@ from typing import Any
 import nbformat
 
 from hml_core.errors import ConfigError, RunBusyError, RunError
+from hml_core.system import files
 
 DONE = "done"
 UNFINISHED = "not finished"  # what a notebook is that nobody executed to its end
@@ -122,9 +123,20 @@ def _locked(path: Path) -> int:
 def read(path: str | Path) -> nbformat.NotebookNode | None:
     """A notebook; None for what is none."""
     try:
-        return nbformat.read(path, as_version=4)
+        return parsed(path)
     except Exception:  # nbformat raises its validators' and decoders' own errors
         return None
+
+
+def parsed(path: str | Path) -> nbformat.NotebookNode:
+    """A notebook, of a regular file of at most 1 GiB.
+
+    Raises
+    ------
+    Exception
+        OSError for what is no such file, or whatever nbformat's decoders and validators raise.
+    """
+    return nbformat.reads(files.read_text(path, files.LARGEST_TABLE), as_version=4)
 
 
 def stopped_at(content: nbformat.NotebookNode) -> int | None:

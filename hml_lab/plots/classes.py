@@ -96,13 +96,14 @@ def per_class_accuracy(runs: Iterable[Run], *, selection: str = "last") -> Figur
     first = next(iter(groups.values()))[0]
     if len(first.class_counts) > MOST_MARKS:
         return _per_class_curves(groups, selection)
-    counts, names = first.class_counts, first.class_names
+    order = _head_to_tail(first)
+    counts, names = first.class_counts[order], [first.class_names[label] for label in order]
     drawn, (ax, below) = figure(10, 4.6, rows=2, sharex=True, gridspec_kw={"height_ratios": [4, 1]})
     positions = np.arange(len(counts))
     room = 0.8 / len(groups)
     marks = spreads.Marks(ax, "y", spreads.SHARE, include=(0, 100))
     for place, (method, members) in enumerate(groups.items()):
-        accuracy = 100 * np.array([run.per_class_accuracy(selection) for run in members])  # (n, C)
+        accuracy = 100 * np.array([run.per_class_accuracy(selection)[order] for run in members])
         offset = (place - (len(groups) - 1) / 2) * room
         for position, column in zip(positions, accuracy.T, strict=True):
             marks.add(position + offset, spreads.spread(column), look(method), size=5)
@@ -124,13 +125,18 @@ def per_class_accuracy(runs: Iterable[Run], *, selection: str = "last") -> Figur
     return drawn
 
 
+def _head_to_tail(run: Run) -> np.ndarray:
+    """The classes from the most frequent to the rarest; those of a folder come in order of their names."""
+    return np.argsort(-run.class_counts, kind="stable")
+
+
 def _caveat(groups: Mapping[str, list[Run]]) -> str:
     return caveat(run for members in groups.values() for run in members)
 
 
 def _head_and_tail(groups: Mapping[str, list[Run]], selection: str) -> str:
     first = next(iter(groups.values()))[0]
-    order = np.argsort(-first.class_counts, kind="stable")
+    order = _head_to_tail(first)
     part = max(1, len(order) // 3)
     said = []
     for method, members in groups.items():
@@ -147,7 +153,7 @@ def _said_caveat(groups: Mapping[str, list[Run]]) -> str:
 
 def _per_class_curves(groups: Mapping[str, list[Run]], selection: str) -> Figure:
     first = next(iter(groups.values()))[0]
-    order = np.argsort(-first.class_counts, kind="stable")
+    order = _head_to_tail(first)
     counts = first.class_counts[order]
     width = max(3, len(counts) // 10)
     drawn, (ax,) = figure(10, 4.4)

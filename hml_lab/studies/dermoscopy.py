@@ -2,14 +2,137 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pandas as pd
 from IPython.display import Markdown, display
 
 from data_prep.isic import report
+from hml_core import datasets
+from hml_core import recipes as methods
+from hml_core.config import RunConfig, grid
+from hml_core.recipes import boundary
 from hml_core.runs import Run
-from hml_lab import plots
+from hml_lab import plots, published, stats, tables
 from hml_lab.experiment import Experiment
+
+OFFICIAL = "official_test"
+CONTROL = "ce_drw"
+ALIKE = (
+    "weighting",
+    "switch_patience",
+)  # what the control takes over from hard mining, besides the rest
+# Of the images of ISIC 2018 task 3 (HAM10000), as their licence asks.
+CREDIT = (
+    "Images: ISIC 2018 task 3 (HAM10000), ViDIR Group, Department of Dermatology, Medical University of "
+    "Vienna, CC BY-NC 4.0; Tschandl, Rosendahl, Kittler: The HAM10000 dataset, Scientific Data 5, 180161 "
+    "(2018), doi 10.1038/sdata.2018.161."
+)
+
+
+def control(*, epochs: int, weighting: str = "CS", **fields) -> list[RunConfig]:
+    """Cross-entropy that is weighted as a hard-mining recipe is, from the same epoch on: what P3 lacks.
+
+    The same class weights, the same divisor (images) and the same switch, half-way: between it and
+    CHML2, which is CE until then, too, the loss of the second stage alone differs; DHML1 and DHML2 have
+    another first stage as well.
+    """
+    deferred = {"weighting": weighting, "mean_over": "images"}
+    deferred["stage_ends"] = (boundary(0.5, epochs),)
+    return grid(recipe=CONTROL, epochs=epochs, **deferred, **fields)
+
+
+def configs(
+    recipes: Sequence[str], hard_mining: Mapping[str, Any], with_control: bool, **fields
+) -> list[RunConfig]:
+    """The runs of P3's table on ISIC 2018, with the :func:`control` of the hard-mining recipes or without.
+
+    The control takes the place of ``ce_drw`` as its paper has it (CB weights from 80 % of the run on).
+    """
+    fields = {"dataset": "isic2018", **fields}
+    if not with_control:
+        return grid(recipe=list(recipes), hard_mining=hard_mining, **fields)
+    others = [recipe for recipe in recipes if recipe != CONTROL]
+    alike = {name: hard_mining[name] for name in ALIKE if name in hard_mining}
+    return grid(recipe=others, hard_mining=hard_mining, **fields) + control(**alike, **fields)
+
+
+def caption(experiment: Experiment, images: str = "") -> str:
+    """What stands below a table: how far the protocol is from the published one, and whose images."""
+    first = experiment.runs[0]
+    fields = {**first.config.to_dict(), "initialised_from": first.initialised_from}
+    departures = datasets.departures(first.config.dataset, fields)
+    parts = [
+        images,
+        f"SHORTENED ({departures})" if departures else "",
+        f"{len(experiment.runs)} runs",
+    ]
+    text = "; ".join(part for part in parts if part)
+    source = "SYNTHETIC images: nothing here is a result." if first.synthetic else CREDIT
+    return f"{text}. Mean ± sample standard deviation over seeds. {source}"
+
+
+def save_official(experiment: Experiment, *, note: str = "") -> None:
+    """The official test set, where the runs were judged on it: table and intervals that draw lesions."""
+    runs, selection = experiment.runs, experiment.selection
+    if without := [run.run_id for run in runs if OFFICIAL not in run.further_tests]:
+        display(
+            Markdown(
+                f"{len(without)} of {len(runs)} records do not speak of the official test set, such as "
+                f"`{without[0]}`: it was not prepared when they were trained."
+            )
+        )
+        return
+    chosen = {"selection": selection, "positive_class": "melanoma"}
+    experiment.save_table(
+        tables.on_set(runs, OFFICIAL, selection=selection),
+        tables.bootstrap_intervals(runs, of=OFFICIAL, **chosen),
+        suffix="official",
+        note=note,
+    )
+
+
+def save_claim(experiment: Experiment, *, note: str = "") -> None:
+    """P3's claim against the control, on the split by lesion and on the official test set.
+
+    Named beforehand: every hard-mining recipe against :func:`control`, balanced accuracy.
+    """
+    runs = experiment.runs
+    if CONTROL not in {run.config.recipe for run in runs}:
+        display(Markdown("No run of the control is there: the claim cannot be judged."))
+        return
+    sets = ["test", *(OFFICIAL for _ in range(all(OFFICIAL in run.further_tests for run in runs)))]
+    chosen = {"control": CONTROL, "methods": experiment.hard_mining}
+    parts = [tables.against(runs, of=of, selection=experiment.selection, **chosen) for of in sets]
+    experiment.save_table(*parts, suffix="claim", note=note)
+
+
+def author_claim(folder: str | Path = published.FOLDER) -> pd.DataFrame:
+    """What the authors' own runs support: P3's methods against what they trained beside them.
+
+    Differences of means over all of their runs in points of balanced accuracy, with Welch's 95 % interval,
+    p corrected by Holm's method over the rows. None of their configurations defers the weights of
+    cross-entropy, so that no row tells the loss from the deferral.
+    """
+    scores = published.author_runs(folder).groupby("config")["balanced_accuracy"]
+    names = published.AUTHOR_EQUIVALENTS
+    rows, p_values = {}, []
+    for method in ("chml2", "dhml1", "dhml2"):
+        for baseline in ("ce", "cs_ce", "cb_ce"):
+            own, other = (scores.get_group(names[name]).to_numpy() for name in (method, baseline))
+            found = stats.welch(own, other)
+            p_values.append(found.p_value)
+            rows[f"{methods.title(method)} − {methods.title(baseline)}"] = {
+                "Δ Balanced acc. [95 %]": f"{found.difference:+.1f} [{found.low:+.1f}, {found.high:+.1f}]",
+                "n": f"{len(own)} + {len(other)}",
+            }
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    table["p (Holm)"] = ["–" if np.isnan(p) else f"{p:.3f}" for p in stats.holm(p_values)]
+    table.index.name = "The authors' runs"
+    return table
 
 
 def show_preparation(experiment: Experiment) -> None:

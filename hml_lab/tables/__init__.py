@@ -9,9 +9,9 @@ from hml_lab.tables.cells import (
     SELECTION_LABELS,
 )
 from hml_lab.tables.formats import to_csv, to_html, to_latex, to_markdown, write
+from hml_lab.tables.image_sets import against, bootstrap_intervals, on_set
 from hml_lab.tables.literature import beside_author_runs, beside_published
 from hml_lab.tables.methods import (
-    bootstrap_intervals,
     comparison,
     differences,
     export_runs,
@@ -26,6 +26,7 @@ __all__ = [
     "LOWER_IS_BETTER",
     "METRICS",
     "SELECTION_LABELS",
+    "against",
     "beside_author_runs",
     "beside_published",
     "bootstrap_intervals",
@@ -36,6 +37,7 @@ __all__ = [
     "differences",
     "export_runs",
     "missing",
+    "on_set",
     "protocol",
     "selections",
     "summary",

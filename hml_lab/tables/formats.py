@@ -141,10 +141,13 @@ def write(
     name: str,
     folder: str | Path,
     formats: Sequence[str] = tuple(FORMATS),
+    *,
+    note: str = "",
 ) -> list[Path]:
     """Write tables, one below the other, as ``<folder>/<name>.<format>`` in each of the formats.
 
-    A CSV file holds one table: those after the first are ``<name>_2.csv`` and so on.
+    A CSV file holds one table: those after the first are ``<name>_2.csv`` and so on. A ``note`` stands
+    below the tables in the other formats.
 
     Raises
     ------
@@ -163,9 +166,13 @@ def write(
         elif form == "tex":
             labels = [name if i == 1 else f"{name}-{i}" for i in range(1, len(parts) + 1)]
             whole = "\n".join(map(to_latex, parts, labels))
+            whole += f"\n{escape(note)}\n" if note else ""
             texts = {name: f"% needs \\usepackage{{booktabs}}\n{whole}"}
         else:
-            texts = {name: "\n".join(FORMATS[form](part) for part in parts)}
+            whole = "\n".join(FORMATS[form](part) for part in parts)
+            if note:
+                whole += f"\n{note}\n" if form == "md" else f"<p>{html.escape(note)}</p>\n"
+            texts = {name: whole}
         for file, text in texts.items():
             path = folder / f"{file}.{form}"
             files.write_atomically(path, text)

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from hml_core import metrics as measures
 from hml_core import recipes
-from hml_core.runs import SELECTIONS, Run
+from hml_core.runs import SELECTIONS
 from hml_lab import stats
 from hml_lab.tables.cells import (
     LABELS,
@@ -198,56 +197,3 @@ def selections(
     table = pd.DataFrame.from_dict(cells, orient="index")
     table.index.name = f"{LABELS.get(metric, metric)} (%)"
     return table
-
-
-def bootstrap_intervals(
-    runs: Sequence[Run],
-    *,
-    selection: str = "best_validation",
-    positive_class: str | None = None,
-    n_resamples: int = 1000,
-) -> pd.DataFrame:
-    """Bootstrap intervals over the test images: "mean of the runs [low, high]" in percent, by recipe.
-
-    The trained networks are held fixed and the test images of each class are drawn anew, the same for
-    all runs of a recipe. Several images of one lesion count as independent, which makes the intervals a
-    little too narrow.
-    """
-    cells: dict[str, dict[str, str]] = {}
-    for recipe in dict.fromkeys(run.config.recipe for run in runs):
-        members = [run for run in runs if run.config.recipe == recipe]
-        targets = members[0].predictions[1]
-        logits = [run.test_logits(selection) for run in members]
-        positive = None
-        if positive_class in members[0].class_names:
-            positive = members[0].class_names.index(positive_class)
-
-        def measure(chosen: np.ndarray, logits=logits, targets=targets, positive=positive):
-            found = [_test_metrics(one[chosen], targets[chosen], positive) for one in logits]
-            return 100 * np.mean(found, axis=0)
-
-        low, high = stats.stratified_bootstrap(targets, measure, n_resamples=n_resamples)
-        mean = measure(np.arange(len(targets)))
-        names = ["balanced_accuracy", "macro_auc", "sensitivity", "specificity"][: len(mean)]
-        cells[recipes.title(recipe)] = {
-            LABELS[name]: f"{m:.1f} [{a:.1f}, {b:.1f}]"
-            for name, m, a, b in zip(names, mean, low, high, strict=True)
-        }
-    table = pd.DataFrame.from_dict(cells, orient="index")
-    table.index.name = f"%, 95 % interval over {len(targets)} test images"
-    table.attrs["covers"] = (
-        f"brackets: 95 % percentile bootstrap over the {len(targets):,} test images, class by class, with "
-        "the trained networks held fixed; they do not cover the chance in training"
-    )
-    return table
-
-
-def _test_metrics(logits: np.ndarray, targets: np.ndarray, positive: int | None) -> list[float]:
-    predictions = logits.argmax(axis=1)
-    found = [
-        measures.quick(predictions, targets, logits.shape[1])["balanced_accuracy"],
-        measures.macro_auc(logits, targets),
-    ]
-    if positive is not None:
-        found += measures.one_against_rest(predictions, targets, positive).values()
-    return found

@@ -95,3 +95,16 @@ def browser():
         launched = started.chromium.launch(executable_path=executable, args=QUIET)
         yield launched
         launched.close()
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory, repository):
+    """The site of the published notebooks, with one room of the reference."""
+    for name in ("sphinx", "myst_nb", "pydata_sphinx_theme"):
+        pytest.importorskip(name, reason="the extra `docs` is not installed: `make docs` does it")
+    from hml_lab import site
+
+    paths = sorted((repository / "results" / "notebooks").glob("*.ipynb"))
+    folder = tmp_path_factory.mktemp("site") / "site"
+    site.build(paths, folder, rooms=["hml_core.losses"])
+    return folder

@@ -1,4 +1,4 @@
-"""What a person sees: notebooks run by hand in JupyterLab, and the gallery on a phone."""
+"""What a person sees: notebooks run by hand in JupyterLab, the gallery and the site, on a phone, too."""
 
 from __future__ import annotations
 
@@ -96,4 +96,28 @@ def test_the_gallery_needs_no_network_and_fits_a_phone(width, browser, repositor
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert all(url.startswith(("file:", "data:")) for url in asked)
     assert complaints == []
+    context.close()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_site_is_read_from_a_folder_and_fits(width, browser, site):
+    """Pages, pictures with descriptions, the main table, search and keyboard; without a network."""
+    context = browser.new_context(offline=True, viewport={"width": width, "height": 900})
+    page, asked, failures = context.new_page(), [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: failures.append(str(error)))
+    for name in ("index", "executed/index", "executed/02_cifar10_lt_short", "methods", "speed"):
+        page.goto((site / f"{name}.html").as_uri())
+        page.wait_for_selector("h1")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+        assert page.locator("img:not([alt]), img[alt='']").count() == 0
+    page.goto((site / "executed" / "02_cifar10_lt_short.html").as_uri())
+    table = page.locator("table", has_text="Balanced acc.").first
+    assert width < 1280 or table.bounding_box()["x"] + table.bounding_box()["width"] <= width
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent").strip() == "Skip to main content"
+    page.goto(f"{(site / 'search.html').as_uri()}?q=hardminingloss")
+    page.wait_for_selector("#search-results li")
+    assert all(url.startswith(("file:", "data:")) for url in asked)
+    assert failures == []
     context.close()

@@ -256,8 +256,8 @@ def test_the_official_test_set_is_prepared_and_loaded_beside_the_split(root, pri
     both = [datasets.load(config(), folder.folder) for folder in (made, without)]
     assert both[0].manifest() == both[1].manifest()
     found = isic.evaluation_set(config(), made.folder)
-    assert len(found.images) == len(found.lesions) == 28
-    assert len(set(found.lesions)) == 14
+    assert len(found.images) == len(found.clusters) == 28
+    assert len(set(found.clusters)) == 14
     truth = pd.read_csv(pristine / "ISIC2018_Task3_Test_GroundTruth.csv").set_index("image")
     for name, target in zip(found.images.names, found.images.targets, strict=True):
         column = truth.columns[truth.loc[Path(name).stem].argmax()]

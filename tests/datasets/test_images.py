@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 
 from hml_core.datasets import imagefolder
 from hml_core.errors import DataError
+from hml_core.models import preprocessing
 from hml_core.system import images
 from hml_core.trainer import feeds
 
@@ -103,7 +104,7 @@ def test_the_orientation_is_applied_by_both_readers(orientation, monkeypatch):
         read = feeds.decode(data).numpy().transpose(1, 2, 0)
         assert read.shape == expected.shape
         assert np.abs(read.astype(int) - expected).max() <= 2
-        monkeypatch.setattr(feeds, "_jpeg_reader", lambda: None)
+        monkeypatch.setattr(preprocessing, "_jpeg_reader", lambda: None)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
@@ -164,12 +165,12 @@ def test_what_a_folder_holds_and_is_not_read_is_counted(tree):
     (tree / "val" / "3.png").write_bytes(encoded())
     (tree / "__MACOSX").mkdir()
     (tree / "__MACOSX" / "._0.png").write_bytes(b"x")
-    with pytest.warns(UserWarning, match=r"Not read in .*1 \.tif, 1 images beside train and test"):
+    with pytest.warns(UserWarning, match=r"Not read in .*1 \.tif \(train/ant/1\.tif\), 1 images"):
         folder = imagefolder.pack(tree, progress=False)
     assert imagefolder.index_of(folder)["left_out"] == [
-        "1 .tif",
-        "1 images beside train and test",
-        "1 images in no or deeper folders",
+        "1 .tif (train/ant/1.tif)",
+        "1 images beside train and test (val/3.png)",
+        "1 images in no or deeper folders (train/ant/deeper/2.png)",
     ]
 
 

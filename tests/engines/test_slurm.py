@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from hml_core import engines
 from hml_core.config import grid
-from hml_core.engines import slurm
+from hml_core.engines import slurm, slurm_queue
 from hml_core.engines.dask import SETTINGS
 from hml_core.errors import ConfigError, RunError
 from hml_core.system import yaml_files
@@ -84,6 +84,7 @@ def test_a_dry_run_prints_runs_and_script_and_submits_nothing(tmp_path, monkeypa
         ({"memory": 4096}, "`memory` in .* to be an amount with its unit, such as 32GB, got 4096"),
         ({"memory": "4096"}, "`memory` in .* with its unit"),
         ({"walltime": 36000}, "`walltime` in .* to be a time such as 04:00:00 .* got 36000"),
+        ({"longest_wait": 3600}, "`longest_wait` in .* to be a time such as 04:00:00"),
         ({"queue": ["gpu"]}, "`queue` in .* to be the name of a partition"),
         (
             {"job_script_prologue": "module load x"},
@@ -134,10 +135,10 @@ REFUSED = (
 )
 def test_slurm_that_takes_no_job_is_told_with_its_reason(sbatch, reason, tmp_path, monkeypatch):
     path = helpers.pretend_slurm(tmp_path, monkeypatch)
-    monkeypatch.setattr(slurm, "PAUSE_S", 0.0)
+    monkeypatch.setattr(slurm_queue, "PAUSE_S", 0.0)
     if sbatch is not None and "sleep" in sbatch:
-        monkeypatch.setattr(slurm, "SUBMIT_TIMEOUT_S", 1.0)
-        monkeypatch.setattr(slurm, "ATTEMPTS", 1)
+        monkeypatch.setattr(slurm_queue, "SUBMIT_TIMEOUT_S", 1.0)
+        monkeypatch.setattr(slurm_queue, "ATTEMPTS", 1)
     command = tmp_path / "bin" / "sbatch"
     command.unlink()
     if sbatch is not None:
@@ -155,8 +156,88 @@ def test_a_refusal_counts_only_while_no_job_is_left():
     assert submissions.hopeless() is None, "nothing has been submitted yet"
     submissions.refusal = "the limit of jobs is reached."
     assert "the limit of jobs is reached" in submissions.hopeless()
-    submissions.alive.add(1)
+    submissions.alive[1] = "17"
     assert submissions.hopeless() is None, "another one may still train everything"
+
+
+QUEUE = {  # what squeue says, and what the sweep ends with
+    "never begins": ("echo '17|PENDING|(PartitionTimeLimit)'", r"job 17 will never begin \(Part"),
+    "ended": (
+        "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1",
+        "job 17 ended before",
+    ),
+    "does not reach us": (
+        "echo '17|RUNNING|node3'",
+        "runs on node3, but no worker .* tls://.*`interface`",
+    ),
+    "waits too long": (
+        "echo '17|PENDING|(Priority)'",
+        r"waits since .* \(Priority\), the longest wait",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", QUEUE)
+def test_jobs_whose_workers_never_arrive_are_given_up_with_the_reason(
+    what, tmp_path, monkeypatch, capsys
+):
+    said, reason = QUEUE[what]
+    path = helpers.pretend_slurm(tmp_path, monkeypatch)
+    for name in ("LOOK_S", "GONE_S", "ARRIVAL_S"):
+        monkeypatch.setattr(slurm_queue, name, 0.0)
+    if what == "waits too long":
+        options = yaml.safe_load(path.read_text())
+        path.write_text(yaml.safe_dump({**options, "longest_wait": "00:00:00"}))
+    for name, script in {"sbatch": "echo 'Submitted batch job 17'", "squeue": said}.items():
+        command = tmp_path / "bin" / name
+        command.write_text(f"#!/bin/sh\n{script}\n")
+        command.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "slurm-17.out").write_text("line\nmodule: command not found\n")
+    with pytest.raises(RunError, match=reason) as caught:
+        engines.sweep(
+            configs(), engine=f"slurm:{path}", runs_root=tmp_path / "runs", progress=False
+        )
+    if what in ("ended", "does not reach us"):
+        assert "line / module: command not found" in str(caught.value)
+    told = capsys.readouterr().out
+    assert told.count("Slurm: job 17 waits (") == ("PENDING" in said)
+
+
+def test_a_queue_that_does_not_tell_and_workers_that_are_here_are_no_reason(monkeypatch):
+    monkeypatch.setattr(slurm_queue, "LOOK_S", 0.0)
+    monkeypatch.setattr(slurm_queue, "GONE_S", 0.0)
+    submissions = slurm.Submissions()
+    submissions.alive[1] = "17"
+    monkeypatch.setattr(slurm_queue, "in_queue", lambda ids: None)
+    assert submissions.hopeless() is None
+    monkeypatch.setattr(slurm_queue, "in_queue", lambda ids: {})
+    submissions.workers = lambda: 1
+    assert submissions.hopeless() is None
+    submissions.workers = lambda: 0
+    assert "job 17 ended" in submissions.hopeless()
+    submissions.alive[2] = "18"
+    there = {"18": slurm_queue.State("PENDING", "Resources")}
+    monkeypatch.setattr(slurm_queue, "in_queue", lambda ids: there)
+    assert submissions.hopeless() is None, "the other one may still begin"
+
+
+def test_squeue_is_read_as_it_writes(tmp_path, monkeypatch):
+    command = tmp_path / "squeue"
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    for script, expected in {
+        "echo '17|PENDING|(Priority)'; echo '18|RUNNING|node[3-4]'": {
+            "17": slurm_queue.State("PENDING", "Priority"),
+            "18": slurm_queue.State("RUNNING", "node[3-4]"),
+        },
+        "echo 'Invalid job id specified' >&2; exit 1": {},
+        "echo 'Unable to contact slurm controller' >&2; exit 1": None,
+    }.items():
+        command.write_text(f"#!/bin/sh\n{script}\n")
+        command.chmod(0o755)
+        assert slurm_queue.in_queue(["17", "18"]) == expected
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    assert slurm_queue.in_queue(["17"]) is None
 
 
 def test_nobody_without_the_certificate_speaks_to_the_scheduler(tmp_path, monkeypatch):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from hml_core import engines, runs
-from hml_core.config import grid
+from hml_core import engines, losses, recipes, runs
+from hml_core.config import RunConfig, grid
+from hml_core.engines.jobs import attempt
 from hml_core.errors import ConfigError, DeviceError, RunError
 
 
@@ -61,3 +62,43 @@ def test_progress_is_plain_lines_when_headless(tmp_path, monkeypatch, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith("runs: 4/4 runs after") for line in lines)
     assert not any("\r" in line for line in lines)
+
+
+def test_what_is_registered_anew_while_a_sweep_goes_on_costs_its_own_row_alone(
+    tmp_path, monkeypatch
+):
+    def register(number: int) -> None:
+        class Mine(losses.CrossEntropyLoss):
+            factor = number
+
+        losses.register(Mine, name="mine_anew")
+
+    register(1)
+    try:
+        own = RunConfig(dataset="digits", recipe=own_recipe(), epochs=1, batch_size=64)
+        others = grid(recipe="ce", seed=[0, 1], epochs=1, batch_size=64)
+        before = own.run_id
+
+        def train(configs, place):
+            for config in configs:
+                outcome = attempt(config, place)
+                if config is own:
+                    register(2)
+                yield config, outcome
+
+        monkeypatch.setattr(engines, "check", lambda engine: engines.Engine(train))
+        frame = engines.sweep([own, *others], runs_root=tmp_path, progress=False)
+        assert own.run_id != before
+    finally:
+        del losses.LOSSES["mine_anew"], recipes.RECIPES["mine_anew"]
+    assert frame["status"].tolist() == ["failed", "done", "done"]
+    assert frame["run_id"][0] == before
+    assert "registered anew while the sweep went on" in frame["error"][0]
+
+
+def own_recipe() -> str:
+    @recipes.register(title="Mine", source="a test")
+    def mine_anew():
+        return (recipes.Stage("mine_anew"),)
+
+    return "mine_anew"

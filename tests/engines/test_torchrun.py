@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +17,7 @@ from hml_core import engines, losses, trainer
 from hml_core.config import grid
 from hml_core.errors import ConfigError
 from hml_core.runs import Run
+from hml_core.system import processes
 
 
 def configs(**fields):
@@ -18,9 +25,41 @@ def configs(**fields):
     return grid(**shared | fields)
 
 
+@contextlib.contextmanager
+def listeners() -> Iterator[set[str]]:
+    """The addresses, as Linux writes them, at which a process below this one listens, in the end."""
+    found: set[str] = set()
+    is_over = threading.Event()
+
+    def look() -> None:
+        while not is_over.wait(0.2):
+            sockets = set()
+            for process in processes.descendants(os.getpid()):
+                with contextlib.suppress(OSError):  # gone by now
+                    for handle in os.scandir(f"/proc/{process}/fd"):
+                        with contextlib.suppress(OSError):
+                            sockets.add(os.readlink(handle.path))
+            for table in ("tcp", "tcp6"):
+                for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+                    fields = line.split()
+                    if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:
+                        found.add(fields[1].partition(":")[0])
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield found
+    finally:
+        is_over.set()
+        thread.join()
+
+
 def test_two_processes_give_the_result_of_one_and_an_error_its_reason(tmp_path, capfd):
+    """And nobody from another machine can speak to them."""
     chosen = configs(seed=[0]) + configs(learning_rate=1e30, warmup_epochs=0)
-    frame = engines.sweep(chosen, engine="torchrun:2", runs_root=tmp_path / "two", device="cpu")
+    with listeners() as addresses:
+        frame = engines.sweep(chosen, engine="torchrun:2", runs_root=tmp_path / "two", device="cpu")
+    assert addresses == ({"0100007F"} if sys.platform == "linux" else set()), "127.0.0.1 alone"
     assert frame["status"].tolist() == ["done", "failed"]
     assert "loss became nan" in frame["error"][1]
     assert "NonFiniteLossError" in frame["traceback"][1]
@@ -62,13 +101,13 @@ def test_what_only_this_process_knows_goes_along(tmp_path, monkeypatch):
 
 def test_a_busy_run_comes_again_and_an_old_failure_is_not_this_one(tmp_path, monkeypatch):
     torchrun = importlib.import_module("hml_core.engines.torchrun")  # the function has its name
-    monkeypatch.setattr(torchrun, "is_finished", lambda config, root: False)
+    monkeypatch.setattr(torchrun, "is_finished", lambda config, place: False)
     chosen = configs()[:1]
     record = tmp_path / chosen[0].run_id / "failed.json"
     record.parent.mkdir()
     record.write_text('{"error": "of last week", "traceback": ""}')
     answers = [["Busy: Process 7 works on it\n"], ["Error in process 1 of 2: There is no data\n"]]
-    monkeypatch.setattr(torchrun, "_run", lambda arguments, place: answers.pop(0))
+    monkeypatch.setattr(torchrun, "_run", lambda *arguments: answers.pop(0))
     frame = engines.sweep(chosen, engine="torchrun:2", runs_root=tmp_path, device="cpu")
     assert not answers, "it was tried again"
     assert frame["error"].tolist() == ["There is no data"]

@@ -24,6 +24,7 @@ from hml_core.errors import ConfigError
 from hml_lab import notebooks
 from hml_lab.cli import main
 from hml_lab.notebooks import gallery
+from hml_lab.notebooks.executed import THUMBNAIL_WIDTH, read
 
 
 def png(width: int = 1000) -> str:
@@ -117,7 +118,7 @@ def test_the_index_says_what_when_and_how(tmp_path):
     assert "&lt;b&gt;x&lt;/b&gt;" in text
     assert {"a.html", "b.html"} <= set(_References(text).links)
     (thumbnail, _) = re.findall(r"data:image/png;base64,([^\"]+)", text)
-    assert Image.open(io.BytesIO(base64.b64decode(thumbnail))).width == gallery.THUMBNAIL_WIDTH
+    assert Image.open(io.BytesIO(base64.b64decode(thumbnail))).width == THUMBNAIL_WIDTH
 
 
 def test_a_page_holds_the_whole_notebook(tmp_path):
@@ -137,16 +138,12 @@ def test_a_failed_notebook_is_marked(tmp_path):
     assert '<dd class="failed">timed out</dd>' in index.read_text(encoding="utf-8")
 
 
-def test_what_cannot_be_shown_is_refused_and_nothing_is_written(tmp_path):
+def test_a_call_without_sense_is_refused_and_nothing_is_written(tmp_path):
     (tmp_path / "other").mkdir()
     good, twin = executed(tmp_path), executed(tmp_path / "other")
-    nbformat.write(new_notebook(cells=[new_code_cell("1")]), tmp_path / "new.ipynb")
-    (tmp_path / "text.ipynb").write_text("hello")
     for paths, message in [
         ([], "No executed notebooks"),
         ([good, tmp_path / "no.ipynb"], "There is no notebook"),
-        ([good, tmp_path / "text.ipynb"], "is not a Jupyter notebook"),
-        ([good, tmp_path / "new.ipynb"], "was not executed: `hml run"),
         ([good, twin], "a file name of its own: a"),
         ([executed(tmp_path, "index.ipynb")], "a file name of its own: index"),
     ]:
@@ -155,15 +152,30 @@ def test_what_cannot_be_shown_is_refused_and_nothing_is_written(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_bad_notebook_is_a_notice_and_the_others_are_shown(tmp_path):
+    nbformat.write(new_notebook(cells=[new_code_cell("1")]), tmp_path / "new.ipynb")
+    (tmp_path / "text.ipynb").write_text("hello")
+    paths = [executed(tmp_path), tmp_path / "new.ipynb", tmp_path / "text.ipynb"]
+    text = gallery.build(paths, tmp_path / "out").read_text(encoding="utf-8")
+    assert "It is not a Jupyter notebook: " in text
+    assert "It was not executed: `hml run" in text
+    assert text.count('<dd class="failed">') == 2
+    assert "95.7 ± 1.0" in text
+    assert "It is not a Jupyter" in (tmp_path / "out" / "text.html").read_text(encoding="utf-8")
+
+
 def test_the_command_takes_what_was_executed_last(tmp_path, monkeypatch):
+    (tmp_path / "hml_lab").mkdir()
+    (tmp_path / "hml_lab" / "__init__.py").touch()
+    (tmp_path / "notebooks").mkdir()
     monkeypatch.chdir(tmp_path)
     refused = CliRunner().invoke(main, ["report"])
     assert refused.exit_code == 1
     assert refused.output.startswith("Error: No executed notebooks")
-    Path("results/notebooks").mkdir(parents=True)
-    executed(Path("results/notebooks"))
-    assert "results/gallery/index.html" in CliRunner().invoke(main, ["report"]).output
-    assert Path("results/gallery/a.html").is_file()
+    Path("my_results/notebooks").mkdir(parents=True)
+    executed(Path("my_results/notebooks"))
+    assert "my_results/gallery/index.html" in CliRunner().invoke(main, ["report"]).output
+    assert Path("my_results/gallery/a.html").is_file()
 
 
 @pytest.fixture
@@ -189,8 +201,8 @@ def test_the_key_row_of_a_table_is_the_best_one(shown):
 def test_a_notebook_that_nobody_executed_to_its_end_is_not_shown_as_done(tmp_path):
     """Killed, or executed in part by another tool: neither without nor against its record."""
     path = executed(tmp_path)
-    assert gallery._page(path).status == "done"
+    assert read(path).status == "done"
     content = nbformat.read(path, 4)
     content.cells.append(nbformat.v4.new_code_cell("print('never executed')"))
     nbformat.write(content, path)
-    assert gallery._page(path).status == "not finished"
+    assert read(path).status == "not finished"

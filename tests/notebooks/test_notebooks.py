@@ -108,7 +108,7 @@ def prepared(request, tmp_path):
         return {"data_root": str(request.getfixturevalue("miniature"))}
     if name not in ("isic2018", "isic2019"):
         return {}
-    root = synthetic.make(name, tmp_path / "archive", 240, side=64)
+    root = synthetic.make(name, tmp_path / "archive", 240, side=64, official=28)
     found = archive.read(name, root)
     prepare(found, root / "prepared", images.Options(size=32), progress=False)
     return {"data_root": str(root)}

@@ -6,13 +6,9 @@ Source of both: Kang et al., "Decoupling representation and classifier for long-
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-Classifier = Callable[[Tensor], Tensor]  # features (N, d) → logits (N, C)
 
 
 class ClassScales(nn.Module):
@@ -33,15 +29,26 @@ class ClassScales(nn.Module):
         return self.scales * self.classifier(features)
 
 
-def tau_normalised(classifier: nn.Module, tau: float) -> Classifier:
+class TauNormalised(nn.Module):
+    """Class vectors (C, d) and no bias."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, d) → (N, C)."""
+        return F.linear(features, self.weight.to(features.dtype))
+
+
+def tau_normalised(classifier: nn.Module, tau: float) -> TauNormalised:
     """Class vectors divided by their Euclidean norm to the power τ, no bias.
 
     τ = 0 keeps the vectors, τ = 1 makes them equally long.
     """
     weight = classifier.weight.detach()
     norms = weight.norm(dim=1, keepdim=True).clamp_min(torch.finfo(weight.dtype).tiny)
-    normalised = weight / norms**tau
-    return lambda features: F.linear(features, normalised.to(features.dtype))
+    return TauNormalised(weight / norms**tau)
 
 
 def class_means(features: Tensor, targets: Tensor, num_classes: int) -> Tensor:
@@ -50,13 +57,29 @@ def class_means(features: Tensor, targets: Tensor, num_classes: int) -> Tensor:
     return sums / torch.bincount(targets, minlength=num_classes).clamp_min(1)[:, None]
 
 
-def nearest_class_mean(features: Tensor, targets: Tensor, num_classes: int) -> Classifier:
-    """Logits are cosines to the class means of the training features (N, d).
+class NearestClassMean(nn.Module):
+    """Logits are cosines to class means: of features from ``centre`` (d,) to ``directions`` (C, d)."""
+
+    def __init__(self, centre: Tensor, directions: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("centre", centre)
+        self.register_buffer("directions", directions)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, d) → (N, C)."""
+        return F.normalize(features.float() - self.centre, dim=1) @ self.directions.T
+
+
+def nearest_class_mean(features: Tensor, targets: Tensor, num_classes: int) -> NearestClassMean:
+    """The class means of the training features (N, d).
 
     Features are centred on the mean of the class means first, so that the head classes do not set the
     origin, and then normalised.
     """
     means = class_means(features.float(), targets, num_classes)
     centre = means.mean(dim=0)
-    directions = F.normalize(means - centre, dim=1)
-    return lambda x: F.normalize(x.float() - centre, dim=1) @ directions.T
+    return NearestClassMean(centre, F.normalize(means - centre, dim=1))
+
+
+# By the name that a recipe gives it, with the tensors that each holds.
+CLASSIFIERS = {"tau_norm": TauNormalised, "ncm": NearestClassMean}

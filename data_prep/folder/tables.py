@@ -1,0 +1,104 @@
+"""A CSV about one's own images: path, class, group, split, under the names that people give them."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+
+from hml_core.datasets.trees import shown, some
+from hml_core.errors import DataError
+
+SPLIT_NAMES = {
+    "train": "train", "training": "train",
+    "val": "validation", "valid": "validation", "validation": "validation",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+COLUMNS = {  # of a CSV, with the names that people give them
+    "path": ("path", "file", "filename", "image", "image_path", "image_id"),
+    "class": ("class", "label", "category"),
+    "group": ("group", "patient", "patient_id", "lesion", "lesion_id", "sequence", "subject"),
+    "split": ("split",),
+}
+
+
+def read(path: Path) -> pd.DataFrame:
+    """A CSV with the columns path and, as far as they are there, class, group and split, as text.
+
+    Raises
+    ------
+    DataError
+        Where it cannot be read, lacks a column, has two for one, an empty cell of path or class, an image
+        twice or another split.
+    """
+    try:
+        with path.open(encoding="utf-8-sig") as stream:
+            header = stream.readline()
+        separator = ";" if header.count(";") > header.count(",") else ","
+        table = pd.read_csv(
+            path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig"
+        )
+    except UnicodeDecodeError as error:
+        raise DataError(f"'{shown(path)}' is not UTF-8: save it as such.") from error
+    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
+        raise DataError(f"Cannot read '{shown(path)}': {error}") from error
+    by_name = {str(column).strip().lower(): column for column in table.columns}
+    chosen = {}
+    for column, names in COLUMNS.items():
+        present = [name for name in names if name in by_name]
+        if len(present) > 1:
+            raise DataError(
+                f"'{shown(path)}' has several columns for the {column}: {', '.join(present)}. Keep one."
+            )
+        if present:
+            chosen[column] = table[by_name[present[0]]].astype(str).str.strip()
+    if "path" not in chosen or not {"class", "group"} & set(chosen):
+        raise DataError(
+            f"Expected '{shown(path)}' to have a column path and one of class and group, got "
+            f"{', '.join(map(str, table.columns)) or 'none'}."
+        )
+    table = pd.DataFrame(chosen)
+    for column in ("path", "class"):
+        if column in table and (empty := (table[column] == "")).any():
+            row = int(empty.to_numpy().argmax()) + 2
+            raise DataError(f"'{shown(path)}' has no {column} in line {row}.")
+    if twice := table["path"][table["path"].duplicated()].tolist():
+        raise DataError(f"'{shown(path)}' lists images twice: {some(twice)}.")
+    if "split" in table:
+        wrong = sorted(set(table["split"].str.lower()) - {*SPLIT_NAMES, ""})
+        if wrong:
+            raise DataError(
+                f"Expected the splits in '{shown(path)}' to be train, validation or test, got "
+                f"{some(wrong)}."
+            )
+        table["split"] = table["split"].str.lower().map({**SPLIT_NAMES, "": ""})
+    return table
+
+
+def finder(names: Iterable[str]) -> dict[str, list[str]]:
+    """Images by all that a CSV may call them: path, path without suffix, name, name without suffix."""
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for name in names:
+        base = PurePosixPath(name).name
+        for key in {name, os.path.splitext(name)[0], base, os.path.splitext(base)[0]}:
+            found[key].append(name)
+    return found
+
+
+def name_of(given: str, root: Path, known: Mapping[str, list[str]], csv: Path) -> str | None:
+    """The image that a CSV means; None where it is not there."""
+    text = given.replace("\\", "/")
+    if os.path.isabs(given):
+        text = os.path.relpath(given, root).replace(os.sep, "/")
+    text = str(PurePosixPath(text))
+    meant = known.get(text, [])
+    if text in meant:
+        return text
+    if len(meant) > 1:
+        raise DataError(
+            f"{given!r} in '{shown(csv)}' may be {some(meant)}: expected its path from '{shown(root)}' on."
+        )
+    return meant[0] if meant else None

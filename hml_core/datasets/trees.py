@@ -1,0 +1,109 @@
+"""Folders of image files as people have them: what is no class, how a name is shown, what clashes."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from hml_core.errors import DataError
+from hml_core.system import images as opener
+
+# Made by systems, network storage and editors beside what people put there; compared in small letters.
+SYSTEM_NAMES = frozenset(
+    {
+        "__macosx", "__pycache__", "@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot",
+        "$recycle.bin", "system volume information", "lost+found", "thumbs.db", "desktop.ini",
+    }
+)  # fmt: skip
+NAMED = 3  # examples in a message
+
+
+def is_system(name: str) -> bool:
+    """Whether a file or folder of that name is hidden or a system's own, and never a class or an image.
+
+    >>> [is_system(name) for name in (".Trash-0", "@eaDir", "__MACOSX", "trash")]
+    [True, True, True, False]
+    """
+    return name.startswith(".") or name.lower() in SYSTEM_NAMES
+
+
+def is_image(name: str) -> bool:
+    """Whether a file of that name is read as an image: by its suffix, in whatever case."""
+    return not is_system(name) and os.path.splitext(name)[1].lower() in opener.SUFFIXES
+
+
+def shown(name: str | Path) -> str:
+    r"""A name that any output can show: bytes that are not UTF-8, and breaks of lines, are escaped.
+
+    >>> shown(os.fsdecode(b"caf\xe9"))
+    'caf\\xe9'
+    """
+    text = os.fsencode(os.fspath(name)).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def some(names: Iterable[str | Path], number: int = NAMED) -> str:
+    """The first of some names, and how many more there are.
+
+    >>> some(["a", "b", "c", "d", "e"])
+    'a, b, c and 2 more'
+    """
+    names = list(names)
+    rest = f" and {len(names) - number:,} more" if len(names) > number else ""
+    return ", ".join(map(shown, names[:number])) + rest
+
+
+def entries(folder: Path | str) -> list[os.DirEntry]:
+    """What lies in a folder, by name, without what is a system's own.
+
+    Raises
+    ------
+    DataError
+        Where it cannot be listed.
+    """
+    try:
+        with os.scandir(folder) as found:
+            return sorted(
+                (one for one in found if not is_system(one.name)), key=lambda one: one.name
+            )
+    except OSError as error:
+        raise DataError(
+            f"The folder '{shown(folder)}' cannot be read: {error.strerror or error}."
+        ) from error
+
+
+def described(kinds: Mapping[str, list[str]]) -> list[str]:
+    """What was met and is not read: "3 .tif (a.tif, b.tif, c.tif)", a text for each kind.
+
+    >>> described({".tif": ["train/ant/1.tif"]})
+    ['1 .tif (train/ant/1.tif)']
+    """
+    return [f"{len(names):,} {kind} ({some(names)})" for kind, names in sorted(kinds.items())]
+
+
+def require_classes(names: Iterable[str], where: Path | str) -> None:
+    """At least two classes, no two of which are one for a system that ignores case.
+
+    Raises
+    ------
+    DataError
+        Naming them.
+    """
+    alike = defaultdict(list)
+    for name in sorted(set(names)):
+        alike[unicodedata.normalize("NFC", name).casefold()].append(name)
+    for same in alike.values():
+        if len(same) > 1:
+            raise DataError(
+                f"The classes {' and '.join(repr(shown(name)) for name in same)} in '{shown(where)}' "
+                "differ in case or in how an accent is written alone: rename one, or put their images "
+                "together."
+            )
+    if len(alike) < 2:
+        only = f"one, {shown(next(iter(alike.values()))[0])!r}" if alike else "none"
+        raise DataError(
+            f"Expected two classes or more in '{shown(where)}', a folder for each, found {only}."
+        )

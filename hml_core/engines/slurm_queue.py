@@ -1,0 +1,183 @@
+"""What Slurm says to the jobs of a sweep: refused, waiting and why, begun without a word from the worker.
+
+dask-jobqueue hands jobs over and then waits for their workers, for ever. A job that Slurm will never
+begin, one that dies in its first line (``module load`` of what is not there) and one whose node cannot
+reach this host look alike from there; ``squeue`` tells them apart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import subprocess
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# A submission is tried so often, at such distances, and given so long, before Slurm counts as refusing.
+ATTEMPTS, PAUSE_S, SUBMIT_TIMEOUT_S = 3, 1.0, 60.0
+LOOK_S = 15.0  # between two looks at the queue, while no worker is there
+GONE_S = 60.0  # so long a job is missed in the queue, or held for good, before it counts as lost
+ARRIVAL_S = 300.0  # so long a job may run until its worker is here: it imports torch over a network
+LONGEST_WAIT_S = 7 * 86400.0  # in the queue, where the options name no other
+SQUEUE_TIMEOUT_S = 30.0
+LOG_LINES = 5  # of a job that ended, told with the error
+# Why a job waits that will wait for ever.
+NEVER = (
+    "AccountNotAllowed", "BadConstraints", "DependencyNeverSatisfied", "InvalidAccount", "InvalidQOS",
+    "PartitionNodeLimit", "PartitionTimeLimit", "QOSMaxWallDurationPerJobLimit", "QOSNotAllowed",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class State:
+    """A job in the queue: "PENDING", "RUNNING", …, and why it waits, or on which node it runs."""
+
+    name: str
+    why: str
+
+
+def in_queue(ids: Iterable[str]) -> dict[str, State] | None:
+    """The jobs of those ids that are in the queue; None where ``squeue`` does not tell."""
+    command = ["squeue", "--noheader", "--format=%i|%T|%R", f"--jobs={','.join(ids)}"]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=SQUEUE_TIMEOUT_S
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if done.returncode:  # when the last of them has ended, it does not know any of them
+        return {} if "Invalid job id" in done.stderr else None
+    rows = [line.strip().split("|", 2) for line in done.stdout.splitlines()]
+    return {row[0]: State(row[1], row[2].strip("()")) for row in rows if len(row) == 3}
+
+
+class Submissions:
+    """What Slurm has said to the jobs of a sweep.
+
+    Parameters
+    ----------
+    longest_wait : float
+        Seconds that jobs may wait in the queue while no worker is there.
+    log_directory : str, optional
+        Where Slurm writes what jobs say.
+    """
+
+    def __init__(
+        self, longest_wait: float = LONGEST_WAIT_S, log_directory: str | None = None
+    ) -> None:
+        self.alive: dict[Any, str] = {}  # id of each job that waits or runs, by its name
+        self.refusal: str | None = None  # of the last job, where it was refused
+        self.workers: Callable[[], int] = lambda: 0  # how many are here
+        self.address = "this host"
+        self._longest_wait, self._logs = longest_wait, Path(log_directory or ".")
+        self._next_look = 0.0
+        self._since: dict[tuple[str, str], float] = {}  # when a job was first seen like that
+        self._told: dict[str, str] = {}
+
+    def hopeless(self) -> str | None:
+        """Why no job will ever train anything, if so."""
+        reason = self.refusal if not self.alive else self._never_arrives()
+        if reason is None:
+            return None
+        return (
+            f"Slurm takes no job: {reason} What was finished is on disk, and the same call goes on "
+            "from there."
+        )
+
+    def _never_arrives(self) -> str | None:
+        """Why none of the jobs that were taken will send a worker, once that is certain."""
+        now = time.monotonic()
+        if now < self._next_look:
+            return None
+        self._next_look = now + LOOK_S
+        if self.workers():
+            self._since.clear()
+            return None
+        ids = list(self.alive.values())
+        queue = in_queue(ids)
+        if queue is None:
+            return None
+        reasons = [self._lost(job, queue.get(job), now) for job in ids]
+        return reasons[0] if reasons and None not in reasons else None
+
+    def _lost(self, job: str, state: State | None, now: float) -> str | None:
+        """Why this job will send no worker, if so."""
+        how = "gone" if state is None else f"{state.name} {state.why}"
+        if state is not None and state.name == "PENDING":
+            if self._told.get(job) != state.why:
+                self._told[job] = state.why
+                print(f"Slurm: job {job} waits ({state.why or 'no reason given'}).", flush=True)
+            waited = now - self._since.setdefault((job, "PENDING"), now)
+            if waited >= self._longest_wait:
+                return f"job {job} waits since {waited / 3600:.1f} hours ({state.why}), the longest wait."
+        for_so_long = now - self._since.setdefault((job, how), now)
+        if state is None and for_so_long >= GONE_S:
+            return f"job {job} ended before its worker was here.{self._said_by(job)}"
+        if state is None:
+            return None
+        if state.name == "PENDING" and for_so_long >= GONE_S and state.why in NEVER:
+            return f"job {job} will never begin ({state.why})."
+        if state.name == "RUNNING" and for_so_long >= ARRIVAL_S:
+            return (
+                f"job {job} runs on {state.why}, but no worker of it has reached {self.address} in "
+                f"{for_so_long / 60:.0f} minutes: expected `interface` to be a network that both share."
+                f"{self._said_by(job)}"
+            )
+        return None
+
+    def _said_by(self, job: str) -> str:
+        """The last lines of a job's log."""
+        with contextlib.suppress(OSError, StopIteration):
+            log = next(path for path in self._logs.glob(f"*{job}.out") if path.is_file())
+            lines = log.read_text(errors="replace").strip().splitlines()[-LOG_LINES:]
+            if lines:
+                return f" {str(log)!r} ends: {' / '.join(line.strip() for line in lines)}."
+        return f" What it said should be in {str(self._logs / f'slurm-{job}.out')!r}."
+
+    def job(self) -> type:
+        """The kind of job that reports here, and does not raise where nobody would listen."""
+        from dask_jobqueue.slurm import SLURMJob
+        from distributed.deploy.spec import ProcessInterface
+
+        submissions = self
+
+        class Job(SLURMJob):
+            async def start(self) -> None:
+                for attempt in range(ATTEMPTS):
+                    await asyncio.sleep(PAUSE_S * (attempt > 0))
+                    try:
+                        await asyncio.wait_for(super().start(), SUBMIT_TIMEOUT_S)
+                    except Exception as error:  # whatever sbatch said, or that it is not there
+                        refusal = _reason(error, self.submit_command)
+                    else:
+                        submissions.alive[self.name] = str(self.job_id)
+                        submissions.refusal = None
+                        return
+                submissions.refusal = refusal
+                if submissions.alive:
+                    warnings.warn(f"Slurm refused a job: {refusal} The others go on.", stacklevel=2)
+                await ProcessInterface.start(self)  # as far as Dask is concerned it never arrives
+
+            async def close(self) -> None:
+                if self.name in submissions.alive:
+                    del submissions.alive[self.name]
+                    submissions.refusal = None  # the one in its place has not been tried yet
+                with contextlib.suppress(OSError):  # no scancel
+                    await super().close()
+                await ProcessInterface.close(self)  # which dask-jobqueue forgets
+
+        return Job
+
+
+def _reason(error: Exception, command: str) -> str:
+    """What went wrong, in a sentence or as Slurm said it."""
+    if isinstance(error, FileNotFoundError):
+        return f"there is no command {error.filename or command!r} here; expected a login node."
+    if isinstance(error, TimeoutError):
+        return f"{command!r} did not answer within {SUBMIT_TIMEOUT_S:.0f} seconds."
+    said = str(error).partition("stderr:\n")[2].strip()  # of dask-jobqueue's account of it
+    return f"{said or error or type(error).__name__}".rstrip(".") + "."

@@ -1,0 +1,195 @@
+"""One site of the pages in docs/, the executed notebooks and the docstrings, made by Sphinx.
+
+It is read from a folder as well as from a server, without a network: scripts and fonts lie in it, formulas
+are MathML, and the search reads an index that is a script. Nothing of a notebook runs, neither when the
+site is made nor when it is read (:mod:`hml_lab.notebooks.executed`). Needs the extra ``docs``.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import nbformat
+
+from hml_core.errors import ConfigError, RunError
+from hml_core.system import files
+from hml_lab import places
+from hml_lab.notebooks import executed, safe_html
+from hml_lab.notebooks.executed import Executed
+from hml_lab.site import reference
+
+NOTEBOOKS, REFERENCE = "executed", "reference"
+
+
+def build(
+    notebooks: Sequence[str | Path],
+    output: str | Path,
+    *,
+    pages: str | Path | None = None,
+    rooms: Sequence[str] | None = None,
+) -> tuple[Path, list[str]]:
+    """Make the site.
+
+    Parameters
+    ----------
+    notebooks : sequence of paths
+        Executed notebooks, in the order of their list. One that cannot be shown is a notice there.
+    output : path
+        Folder of the site. What is in it and no part of the site stays.
+    pages : path, optional
+        Folder of the pages, with ``index.md`` and ``conf.py``; by default the checkout's ``docs``.
+    rooms : sequence of str, optional
+        Parts of the package that the reference describes, such as "hml_core.losses"; by default all.
+
+    Returns
+    -------
+    pathlib.Path, list of str
+        The first page, and what was amiss: Sphinx's warnings and the notebooks that cannot be shown.
+
+    Raises
+    ------
+    ConfigError
+        Without the extra ``docs``, or without pages.
+    RunError
+        If Sphinx gives up.
+    """
+    try:
+        from sphinx.application import Sphinx
+        from sphinx.errors import SphinxError
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"The site needs {error.name!r}, which is not installed: pip install 'hml-core[docs]'."
+        ) from error
+    pages = places.checkout() / "docs" if pages is None else Path(pages)
+    if not (pages / "conf.py").is_file():
+        raise ConfigError(f"Expected a folder of pages with a conf.py, got {str(pages)!r}.")
+    output = Path(output)
+    files.require_writable(output)
+    shown = [executed.read(path) for path in notebooks]
+    said, warned = io.StringIO(), io.StringIO()
+    # Beside the pages, so that their links to files of the checkout lead there.
+    with _source(pages) as source, tempfile.TemporaryDirectory() as doctrees:
+        names = write_notebooks(shown, source / NOTEBOOKS)
+        lead_on(source, names)
+        reference.write(source / REFERENCE, rooms)
+        try:
+            app = Sphinx(
+                source, source, output, doctrees, "html", status=said, warning=warned, freshenv=True
+            )
+            app.build(force_all=True)
+        except (SphinxError, OSError) as error:
+            raise RunError(f"The site could not be made: {error}") from error
+    notices = [f"{notebook.name}: {notebook.notice}" for notebook in shown if notebook.notice]
+    plain = re.sub(r"\x1b\[[\d;]*m", "", warned.getvalue()).replace(f"{source}/", "docs/")
+    return output / "index.html", notices + plain.splitlines()
+
+
+@contextlib.contextmanager
+def _source(pages: Path) -> Iterator[Path]:
+    """A copy of the pages for what is written between them, as deep in the checkout as they are."""
+    with tempfile.TemporaryDirectory(prefix=".site-", dir=pages.resolve().parent) as folder:
+        source = Path(folder)
+        shutil.copytree(pages, source, dirs_exist_ok=True)
+        yield source
+
+
+def lead_on(source: Path, executed_as: Mapping[str, str]) -> None:
+    """Rewrite the pages' links to what is no page: an executed notebook's leads to its page.
+
+    (Sphinx makes copies of the files that pages link to, but takes those for pages whose suffix it knows.)
+    """
+
+    def rewritten(link: re.Match) -> str:
+        text, address = link[1], link[2]
+        path = Path(address)
+        if path.parts[:3] == ("..", "results", "notebooks") and path.stem in executed_as:
+            return f"[{text}]({NOTEBOOKS}/{executed_as[path.stem]}.ipynb)"
+        if (source / path).is_dir():
+            return text
+        if path.suffix in (".md", ".ipynb"):
+            return f"{{download}}`{text.replace('`', '')} <{address}>`"
+        return link[0]
+
+    for page in source.glob("*.md"):
+        text = page.read_text(encoding="utf-8")
+        changed = re.sub(r"(?<!!)\[([^\]]+)\]\((\.\./[^)#\s]+)\)", rewritten, text)
+        page.write_text(changed, encoding="utf-8")
+
+
+def write_notebooks(shown: Sequence[Executed], folder: Path) -> dict[str, str]:
+    """Write a page of each notebook that can be shown, and the list of all, for Sphinx.
+
+    Returns
+    -------
+    dict
+        The names of the pages, by the notebooks' names.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    names = _document_names(shown)
+    for name, notebook in zip(names, shown):
+        if not notebook.notice:
+            nbformat.write(_page(notebook), folder / f"{name}.ipynb")
+        if notebook.thumbnail:
+            (folder / f"{name}.png").write_bytes(base64.b64decode(notebook.thumbnail))
+    (folder / "index.md").write_text(_index(names, shown), encoding="utf-8")
+    return {notebook.name: name for name, notebook in zip(names, shown) if not notebook.notice}
+
+
+def _document_names(shown: Sequence[Executed]) -> list[str]:
+    """A name of each page that means nothing in an address, in Sphinx or on a disk, and is its own."""
+    names: list[str] = []
+    for notebook in shown:
+        plain = re.sub(r"[^A-Za-z0-9_-]+", "-", notebook.name).strip("-")[:80] or "notebook"
+        taken = {name.lower() for name in names} | {"index"}
+        number, name = 1, plain
+        while name.lower() in taken:
+            number += 1
+            name = f"{plain}-{number}"
+        names.append(name)
+    return names
+
+
+def _page(notebook: Executed) -> nbformat.NotebookNode:
+    """The notebook, with what it says of itself below its title."""
+    content = notebook.content.copy()
+    facts = f"<p><small>{safe_html.escape(executed.facts(notebook))}</small></p>"
+    if notebook.status != executed.outputs.DONE:
+        facts = f"<p><strong>Status: {safe_html.escape(notebook.status)}.</strong></p>{facts}"
+    cell = executed.html_cell(facts)
+    content.cells = [content.cells[0], cell, *content.cells[1:]]
+    return content
+
+
+def _index(names: Sequence[str], shown: Sequence[Executed]) -> str:
+    lines = [
+        "# Executed notebooks",
+        "",
+        "Each makes a table or figures; what it writes lies in `results/`. Code folds out on its page.",
+        "",
+    ]
+    for name, notebook in zip(names, shown):
+        title = executed.plain(notebook.title)
+        done = notebook.status == executed.outputs.DONE
+        key = ", ".join(f"{column}: {value}" for column, value in notebook.key_row.items())
+        picture = f"![First figure of: {executed.escaped(notebook.title)}]({name}.png)"
+        told = [
+            "" if done else f"**Status: {executed.escaped(notebook.status)}.**",
+            executed.escaped(" ".join((notebook.notice or notebook.purpose).split())),
+            f"Its key row: {executed.escaped(key)}." if key else "",
+            "" if notebook.notice else f"*({executed.escaped(executed.facts(notebook))})*",
+            picture if notebook.thumbnail else "",
+        ]
+        lines += [
+            f"## {title}" if notebook.notice else f"## [{title}]({name}.ipynb)",
+            "",
+            *(line for part in told if part for line in (part, "")),
+        ]
+    entries = [name for name, notebook in zip(names, shown) if not notebook.notice]
+    return "\n".join([*lines, "```{toctree}", ":hidden:", "", *entries, "```", ""])

@@ -1,0 +1,116 @@
+"""Whatever a notebook's file holds: a page without anything that runs, or a notice; never a traceback."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+
+import pytest
+
+from hml_lab.notebooks import executed, gallery
+from tests.notebooks import foreign
+
+RUNS = {"script", "iframe", "object", "embed", "form", "input", "base", "link", "svg", "style"}
+
+
+class _Active(HTMLParser):
+    """What in a page could run or load something."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        if tag in RUNS:
+            self.found.append(tag)
+        for name, value in attributes:
+            address = "".join((value or "").split()).lower()
+            loads = name in ("src", "srcset", "background", "data", "xlink:href")
+            if name.startswith("on") or address.startswith(("javascript:", "data:text")):
+                self.found.append(f"{name}={value}")
+            if (loads and not address.startswith("data:image/")) or "url(" in address:
+                self.found.append(f"{name}={value}")
+
+
+def html_of(notebook: executed.Executed) -> list[str]:
+    outputs = [output for cell in notebook.content.cells for output in cell.get("outputs", [])]
+    return [
+        output["data"]["text/html"] for output in outputs if "text/html" in output.get("data", {})
+    ]
+
+
+@pytest.mark.parametrize("name", foreign.SHOWABLE)
+def test_of_any_notebook_a_page_is_made_and_nothing_of_it_runs(name, tmp_path):
+    path = foreign.write(tmp_path, "a", foreign.SHOWABLE[name])
+    notebook = executed.read(path)
+    assert notebook.notice == ""
+    for html in html_of(notebook):
+        assert _Active(html).found == []
+    gallery.build([path], tmp_path / "out")
+    page = (tmp_path / "out" / "a.html").read_text(encoding="utf-8")
+    assert "shown text" in page
+    assert set(_Active(page).found) <= {"style"}  # the page's own
+    assert "root:" not in page
+
+
+@pytest.mark.parametrize("name", foreign.HOPELESS)
+def test_of_a_file_that_is_no_executed_notebook_a_notice_is_made(name, tmp_path):
+    path = foreign.write(tmp_path, "a", foreign.HOPELESS[name])
+    notebook = executed.read(path)
+    assert notebook.status in (executed.NOTHING, executed.NOT_EXECUTED)
+    assert notebook.notice
+    index = gallery.build([path], tmp_path / "out").read_text(encoding="utf-8")
+    assert notebook.status in index
+
+
+def test_a_picture_is_shown_with_what_it_shows(tmp_path):
+    content = foreign.notebook(
+        foreign.cell("markdown", "## The *curve*"),
+        foreign.code("1", foreign.data({"image/png": foreign.png(), "text/plain": "<Figure>"})),
+        foreign.code(
+            "2",
+            foreign.data(
+                {"image/png": foreign.png()}, metadata={"image/png": {"alt": "Rises <steeply>"}}
+            ),
+        ),
+    )
+    first, second = html_of(executed.read(foreign.write(tmp_path, "a", content)))
+    assert f'src="data:image/png;base64,{foreign.png()}"' in first
+    assert 'alt="Figure: The *curve*"' in first
+    assert 'alt="Rises &lt;steeply&gt;"' in second
+
+
+def test_an_attached_picture_is_shown(tmp_path):
+    attached = {"a b.png": {"image/png": foreign.png()}}
+    content = foreign.text("![seen](attachment:a%20b.png)", attachments=attached)
+    (html,) = html_of(executed.read(foreign.write(tmp_path, "a", content)))
+    assert f'<img src="data:image/png;base64,{foreign.png()}" alt="seen">' in html
+
+
+@pytest.mark.parametrize(
+    ("last", "status"),
+    [
+        (foreign.code("3", count=None), "not finished"),
+        (foreign.code("3", {"output_type": "error", "ename": "SystemExit", "evalue": "0"}), "failed"),
+        (foreign.code("3", metadata={"papermill": {"status": "running"}}), "not finished"),
+    ],
+)  # fmt: skip
+def test_a_notebook_that_was_cut_off_never_looks_done(last, status, tmp_path):
+    for metadata in ({}, {"hml_core": foreign.RECORD}):
+        content = foreign.notebook(**metadata)
+        content["cells"].append(last)
+        path = foreign.write(tmp_path, "a", content)
+        assert executed.read(path).status == status
+        assert status in gallery.build([path], tmp_path / "out").read_text(encoding="utf-8")
+
+
+def test_names_that_mean_something_in_an_address_lead_to_their_pages(tmp_path):
+    import re
+    import urllib.parse
+
+    paths = [foreign.write(tmp_path, name, foreign.notebook()) for name in foreign.NAMES]
+    index = gallery.build(paths, tmp_path / "out").read_text(encoding="utf-8")
+    links = re.findall(r'<a href="([^"]+)"', index)
+    assert [urllib.parse.unquote(link) for link in links] == [f"{n}.html" for n in foreign.NAMES]
+    assert all((tmp_path / "out" / urllib.parse.unquote(link)).is_file() for link in links)
+    assert not any("#" in link or "?" in link for link in links)

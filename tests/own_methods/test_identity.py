@@ -1,0 +1,182 @@
+"""The code of one's own methods is part of a run's identity."""
+
+from __future__ import annotations
+
+import pytest
+from torch import nn
+
+from hml_core import datasets, models, recipes
+from hml_core.config import RunConfig, identity
+from hml_core.errors import ConfigError
+from hml_core.losses import LOSSES, ClassificationLoss
+from hml_core.recipes import Stage
+from hml_core.system import fingerprints
+from hml_core.trainer import branches, fit
+from tests.own_methods.helpers import LOSS, Gentle, Small, load_reversed, recipe
+
+
+def test_an_edit_of_a_loss_or_of_what_it_calls_is_another_run(module):
+    def run_id(old: str = "", new: str = "") -> str:
+        module(LOSS.replace(old, new) if old else LOSS)
+        return RunConfig(recipe="mine").run_id
+
+    first = run_id()
+    assert run_id() == first, "imported again"
+    assert run_id("One's own.", "Another text.") == first, "a docstring does nothing"
+    assert run_id("    sign = 1.0", "    sign = 1.0  # why not") == first
+    edits = {
+        "self.sign *": "-self.sign *", "-log_p *": "-2 * log_p *", "SCALE = 1.0": "SCALE = 3.0",
+        "sign = 1.0": "sign = -1.0",
+    }  # fmt: skip
+    assert len({first, *(run_id(old, new) for old, new in edits.items())}) == 1 + len(edits)
+
+
+def test_a_file_that_was_edited_but_not_imported_again_is_not_taken_for_what_runs(module):
+    mine = module(LOSS)
+    first = RunConfig(recipe="mine").run_id
+    path = mine.__file__
+    text = LOSS.replace("-log_p * SCALE", "-log_p * SCALE * 7")
+    with open(path, "w") as stream:
+        stream.write(text)
+    stale = RunConfig(recipe="mine").run_id
+    edited = module(text) and RunConfig(recipe="mine").run_id
+    assert len({first, stale, edited}) == 3
+
+
+def test_an_edited_loss_trains_again(module, tmp_path):
+    module(LOSS)
+    config = RunConfig(recipe="mine", epochs=1)
+    ups = fit(config, runs_root=tmp_path, progress=False)
+    module(LOSS.replace("sign = 1.0", "sign = -1.0"))
+    downs = fit(config, runs_root=tmp_path, progress=False)
+    assert ups.run_id != downs.run_id
+    assert (ups.history["train_loss"] > 0).all()
+    assert (downs.history["train_loss"] < 0).all()
+
+
+def replace_loss():
+    LOSSES["focal"] = Gentle
+    return RunConfig(recipe="focal")
+
+
+def replace_model():
+    models.MODELS["resnet8"] = models.OwnModel(Small)
+    return RunConfig()
+
+
+def replace_recipe():
+    recipe(Stage("cross_entropy", {}, "CS"), name="ce")
+    return RunConfig()
+
+
+def replace_dataset():
+    datasets.register(
+        "digits",
+        datasets.DatasetInfo(
+            load_reversed, **{k: v for k, v in vars(datasets.info("digits")).items() if k != "load"}
+        ),
+    )
+    return RunConfig()
+
+
+@pytest.mark.parametrize("replace", [replace_loss, replace_recipe, replace_model, replace_dataset])
+def test_whatever_takes_a_built_in_ones_place_is_another_run(replace):
+    plain = RunConfig(recipe="focal" if replace is replace_loss else "ce").run_id
+    assert replace().run_id != plain
+
+
+def test_what_is_not_used_does_not_enter():
+    plain = RunConfig().run_id
+    replace_loss()
+    recipe(Stage("focal"))
+    assert RunConfig().run_id == plain
+    assert not identity.own_part(RunConfig())
+
+
+def test_an_attribute_is_not_taken_for_what_the_module_calls_by_the_same_name(module):
+    text = "import math\npi = {}\ndef area(r):\n    return r * math.pi\n"
+    digests = [fingerprints.of_code(module(text.format(n)).area).digest for n in (1, 2)]
+    assert digests[0] == digests[1]
+    text = "import math\npi = {}\ndef area(r):\n    return r * pi\n"
+    digests = [fingerprints.of_code(module(text.format(n)).area).digest for n in (1, 2)]
+    assert digests[0] != digests[1]
+
+
+def test_code_without_source_is_known_by_its_bytecode():
+    def of(factor: float) -> str:
+        space = {"ClassificationLoss": ClassificationLoss, "__name__": "__main__"}
+        head = "class Mine(ClassificationLoss):\n    def per_sample(self, l, t): "
+        exec(f"{head}return l[:, 0] * {factor}", space)
+        return fingerprints.of_code(space["Mine"]).digest
+
+    assert of(2.0) == of(2.0) != of(3.0)
+
+
+def scaled(factor):
+    """A loss that holds a value around it."""
+
+    class Scaled(ClassificationLoss):
+        def per_sample(self, logits, target):
+            return factor * nn.functional.cross_entropy(logits, target, reduction="none")
+
+    return Scaled
+
+
+def test_two_losses_of_one_function_are_not_taken_for_each_other():
+    once = Stage(scaled(1.0), until=0.5)
+    with pytest.raises(ConfigError, match="Two losses called 'Scaled'"):
+        recipe(once, Stage(scaled(5.0)))
+    assert Stage(scaled(1.0)).loss == "Scaled", "the same again"
+
+
+def test_a_default_that_is_filled_in_is_the_same_run_when_it_is_read_again():
+    @recipes.register(title="t", source="s")
+    def mine(*, gamma=2, epsilon: float = 1.0):
+        return (Stage("focal", {"gamma": gamma}),)
+
+    config = RunConfig(recipe="mine", options={"epsilon": 2})
+    assert (type(config.gamma), type(config.options["epsilon"])) == (float, float)
+    assert RunConfig.from_json(config.to_json()).run_id == config.run_id
+    assert RunConfig(recipe="mine", options={"epsilon": 2.0}).run_id == config.run_id
+    info = datasets.info("digits")
+    for defaults in ({"learning_rate": 1}, {"learning_rate": "1"}, {"epohs": 3}):
+        own = datasets.DatasetInfo(load_reversed, 10, 100, {**info.defaults, **defaults}, {}, True)
+        datasets.register("own_digits", own)
+        if defaults == {"learning_rate": 1}:
+            config = RunConfig(dataset="own_digits")
+            assert RunConfig.from_json(config.to_json()).run_id == config.run_id
+        else:
+            with pytest.raises(ConfigError, match=r"learning_rate|'epohs', which is no setting"):
+                RunConfig(dataset="own_digits")
+
+
+def test_a_config_that_is_older_than_its_recipe_is_refused(tmp_path):
+    recipe(Stage("focal", until=0.5), Stage("focal"))
+    fewer = RunConfig(recipe="mine", epochs=2)
+    recipe(Stage("focal"))
+    with pytest.raises(ConfigError, match="stage_ends"):
+        fit(fewer, runs_root=tmp_path, progress=False)
+    before = RunConfig(recipe="mine", epochs=1)
+
+    @recipes.register(title="t", source="s")
+    def mine(*, epsilon=1.0):
+        return (Stage("focal", {"gamma": epsilon}),)
+
+    with pytest.raises(ConfigError, match="registered anew since it was made"):
+        fit(before, runs_root=tmp_path, progress=False)
+    assert not list(tmp_path.glob("digits*/config.json"))
+
+
+def test_an_edit_does_not_go_on_from_what_the_old_code_began(module):
+    def keys(text: str) -> set[str]:
+        module(text)
+        configs = [RunConfig(recipe="mine", epochs=3, evaluate_every=n) for n in (1, 2)]
+        return {key for config in configs for key in branches.prefixes(config)}
+
+    first = keys(LOSS)
+    assert keys(LOSS) == first
+    assert len(first) == 3, "two ways to look at one training"
+    assert not first & keys(LOSS.replace("sign = 1.0", "sign = -1.0"))
+    before = branches.prefixes(RunConfig(epochs=2))
+    replace_dataset()
+    assert not {*before} & {*branches.prefixes(RunConfig(epochs=2))}

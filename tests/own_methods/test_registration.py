@@ -1,0 +1,265 @@
+"""What is one's own is checked when it is registered, or at the latest before the record is begun."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from hml_core import datasets, losses, models, recipes, sampling
+from hml_core.config import RunConfig, identity
+from hml_core.errors import ConfigError, DataError
+from hml_core.losses import LOSSES, ClassificationLoss
+from hml_core.recipes import Stage
+from hml_core.trainer import fit
+from tests.own_methods.helpers import Odd, Small, halves, load_reversed, recipe
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"loss": "focl"}, "`loss` to be one of cross_entropy, .* got 'focl'"),
+        ({"trains": "clasifier"}, "`trains` to be one of all, classifier, class_scales, got"),
+        ({"sampler": "balanced"}, "`sampler` to be one of instance"),
+        ({"weighting": "cs"}, "`weighting` to be one of none, CS, CB, got 'cs'"),
+        ({"loss": "focal", "loss_options": {"gama": 1}}, "to be one of gamma, .* got 'gama'"),
+        ({"loss": "balanced_softmax", "weighting": "CB"}, "takes no class weights"),
+        (
+            {"loss": "focal", "loss_options": {"reduction": "sum"}},
+            "`reduction` .* 'mean', got 'sum'",
+        ),
+        ({"loss_options": {"weight": [1, 2]}}, "the stage's `weighting`"),
+        ({"loss_options": {"label_smoothing": 0.1}}, "a setting of the run"),
+        ({"loss": "ldam", "loss_options": {"class_counts": [1]}}, "from the training set"),
+        ({"until": 0.0}, "0 < `until` ≤ 1"),
+        ({"until": 1.5}, "0 < `until` ≤ 1"),
+        ({"until": "half"}, "0 < `until` ≤ 1"),
+        ({"learning_rate_scale": -1}, "`learning_rate_scale` > 0"),
+        ({"own_learning_rate_scale": math.nan}, "`own_learning_rate_scale` > 0"),
+        ({"restart": 1}, "`restart` to be True or False"),
+        ({"loss": nn.Linear}, "does not work"),
+        ({"loss": nn.CrossEntropyLoss()}, "its class, not an instance"),
+        ({"loss": 3}, "a class of torch.nn.Module"),
+    ],
+)
+def test_a_stage_that_cannot_be_trained_is_refused_where_it_is_written(fields, said):
+    with pytest.raises(ConfigError, match=said):
+        Stage(**{"loss": "cross_entropy", **fields})
+
+
+def test_a_recipe_that_cannot_be_trained_is_refused_when_it_is_registered():
+    with pytest.raises(ConfigError, match="`post_hoc` to be one of tau_norm, ncm, got 'taunorm'"):
+        recipe(Stage("cross_entropy"), post_hoc="taunorm")
+    with pytest.raises(ConfigError, match="needs the option `tau`"):
+        recipe(Stage("cross_entropy"), post_hoc="tau_norm")
+    with pytest.raises(ConfigError, match="a tuple of stages"):
+        recipe()
+    with pytest.raises(ConfigError, match=r"rise to 1.*\[0.5, 0.3, 1.0\]"):
+        recipe(Stage("focal", until=0.5), Stage("focal", until=0.3), Stage("focal"))
+    with pytest.raises(ConfigError, match="rise to 1"):
+        recipe(Stage("focal", until=0.5))
+    with pytest.raises(ConfigError, match=r"does not work: .*`gamma` ≥ 0"):
+        recipe(Stage("focal", {"gamma": -1.0}))
+    with pytest.raises(ConfigError, match="`a` of the recipe 'needs' to have a default"):
+
+        @recipes.register(title="t", source="s")
+        def needs(a):
+            return (Stage("focal"),)
+
+    with pytest.raises(ConfigError, match="a function with a name"):
+        recipes.register(title="t", source="s")(lambda: (Stage("focal"),))
+    assert set(recipes.RECIPES) == set(recipes.BUILT_IN)
+
+
+class Negative(ClassificationLoss):
+    def per_sample(self, logits, target):
+        return logits[:, 0] / 0
+
+
+class Detached(ClassificationLoss):
+    def per_sample(self, logits, target):
+        return logits.detach()[:, 0]
+
+
+@pytest.mark.parametrize("kind", [Negative, Detached, nn.Identity, nn.CosineEmbeddingLoss])
+def test_a_loss_that_does_not_work_is_refused_when_it_is_registered(kind):
+    with pytest.raises(ConfigError, match=r"does not work|one finite number"):
+        losses.register(kind)
+    assert kind.__name__ not in LOSSES
+
+
+def test_ones_own_backbone_is_registered_like_a_loss(tmp_path):
+    models.register(Small)
+    config = RunConfig(model="Small", epochs=1, recipe="ldam")
+    run = fit(config, runs_root=tmp_path, progress=False)
+    assert run.config.model == "Small"
+    assert models.build("Small", 5, "cosine", in_channels=1)(torch.zeros(2, 1, 9, 9)).shape == (
+        2,
+        5,
+    )
+    with pytest.raises(ConfigError, match=r"`model` to be one of resnet8, .*Small, got 'Smal'"):
+        RunConfig(model="Smal")
+
+
+@pytest.mark.parametrize(
+    ("backbone", "said"),
+    [
+        (lambda in_channels: nn.Conv2d(in_channels, 4, 3), "`out_features`"),
+        (lambda in_channels: nn.Linear(7, 4), "does not work"),
+        (lambda: None, "to take `in_channels`"),
+    ],
+)
+def test_a_backbone_that_does_not_work_is_refused(backbone, said):
+    with pytest.raises(ConfigError, match=said):
+        models.register(backbone, name="odd")
+    assert "odd" not in models.MODELS
+
+
+def test_ones_own_sampler_is_drawn_from_and_is_part_of_the_run():
+    sampling.register(halves)
+    np.testing.assert_allclose(sampling.sampling_probabilities([3, 1], "halves"), [0.625, 0.375])
+    config = RunConfig(sampler="halves")
+    assert list(identity.own_part(config)) == ["sampler 'halves'"]
+    recipe(Stage("cross_entropy", sampler="halves"))
+    assert "sampler 'halves'" in identity.own_part(RunConfig(recipe="mine"))
+
+    def odd(counts, progress):
+        return counts
+
+    with pytest.raises(ConfigError, match="one probability for each class"):
+        sampling.register(odd)
+
+
+def test_an_option_does_not_shadow_a_setting():
+    @recipes.register(title="t", source="s")
+    def mine(*, epochs=3):
+        return (Stage("focal"),)
+
+    with pytest.raises(ConfigError, match="`epochs` is a setting of every run"):
+        RunConfig(recipe="mine")
+    with pytest.raises(ConfigError, match="`seed` is a setting of its own"):
+        RunConfig(options={"seed": 3})
+
+
+def test_what_a_recipe_raises_is_an_error_of_the_config():
+    def positional(gamma=1.0, /):
+        return (Stage("focal"),)
+
+    with pytest.raises(ConfigError, match="by name, got `gamma"):
+        recipes.register(title="t", source="s")(positional)
+    with pytest.raises(ConfigError, match="a function with a name"):
+        recipes.register(title="t", source="s")(functools.partial(halves))
+
+    @recipes.register(title="t", source="s")
+    def mine(*, epsilon=1.0):
+        return (Stage("focal", {"gamma": 1 / (2 - epsilon)}),)
+
+    with pytest.raises(
+        ConfigError, match=r"'mine' does not make its stages of .*ZeroDivisionError"
+    ):
+        RunConfig(recipe="mine", options={"epsilon": 2.0})
+
+
+def test_a_dataset_that_cannot_be_read_is_refused_when_it_is_registered():
+    for name, entry in (("own", load_reversed), ("own", None), ("a b", datasets.info("digits"))):
+        with pytest.raises(ConfigError, match=r"DatasetInfo|to be a word"):
+            datasets.register(name, entry)
+        assert name not in datasets.DATASETS
+
+
+COUNTER = [0]
+
+
+KEPT = {}
+
+
+class Counting(Odd):
+    def per_sample(self, logits, target):
+        COUNTER[0] += 1
+        return super().per_sample(logits, target)
+
+
+class Keeping(Odd):
+    def per_sample(self, logits, target):
+        KEPT.setdefault(logits.shape, len(logits))
+        return super().per_sample(logits, target)
+
+
+class Learned(Odd):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+
+class Running(Odd):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(()))
+
+    def per_sample(self, logits, target):
+        self.seen += 1
+        return super().per_sample(logits, target)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (Counting, "changes, while it works, a value of its module"),
+        (Keeping, "changes, while it works, a value of its module"),
+        (Learned, r"has parameters \(scale\), which no stage trains"),
+        (Running, r"changes its state \(seen\), which no checkpoint holds"),
+    ],
+)
+def test_a_loss_that_would_not_be_the_same_after_a_step_is_refused(kind, said):
+    with pytest.raises(ConfigError, match=said):
+        losses.register(kind)
+    assert kind.__name__ not in LOSSES
+
+
+class Late(Odd):
+    def per_sample(self, logits, target):
+        if logits.shape[1] == 10:
+            raise RuntimeError("ten classes")
+        return super().per_sample(logits, target)
+
+
+class Coloured(nn.Module):
+    """Takes three channels, whatever it is asked for."""
+
+    out_features = 8
+
+    def __init__(self, in_channels):
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 8, 3)
+
+    def forward(self, images):
+        return self.convolution(images).mean((2, 3))
+
+
+def three(counts, progress):
+    return np.array([0.2, 0.3, 0.5])
+
+
+def load_badly(config, data_root):
+    return 1 / 0
+
+
+def test_what_fails_on_these_classes_and_images_fails_before_the_record(tmp_path):
+    recipe(Stage("cross_entropy", until=0.5), Stage(Late))
+    models.register(Coloured)
+    sampling.register(three)
+    info = datasets.DatasetInfo(load_badly, 10, 100, datasets.info("digits").defaults, {}, True)
+    datasets.register("own_digits", info)
+    for fields, said in (
+        ({"recipe": "mine"}, "Stage 2 of the recipe 'mine' .* ten classes"),
+        ({"model": "Coloured"}, r"'Coloured' does not work on images of 1 × 8 × 8"),
+        ({"sampler": "three"}, r"'three' to give one probability for each class \(10\)"),
+        ({"dataset": "own_digits"}, "loader of 'own_digits' failed: ZeroDivisionError"),
+    ):
+        with pytest.raises((ConfigError, DataError), match=said):
+            fit(RunConfig(epochs=2, **fields), runs_root=tmp_path, progress=False)
+    assert not list(tmp_path.glob("*/config.json"))

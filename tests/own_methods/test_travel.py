@@ -1,0 +1,89 @@
+"""One's own methods on other processes: the same code, and the same bits."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+
+from hml_core import datasets, engines, losses, models, runs, sampling
+from hml_core.config import RunConfig, identity
+from hml_core.engines import travel
+from hml_core.errors import ConfigError, RunError
+from hml_core.losses import LOSSES
+from hml_core.recipes import Stage
+from hml_core.trainer import fit
+from tests.own_methods.helpers import LOSS, Gentle, Small, forget, halves, load_reversed, recipe
+
+
+def everything(module) -> RunConfig:
+    """A run in which all is one's own."""
+    module(LOSS)
+    models.register(Small)
+    sampling.register(halves)
+    info = datasets.info("digits")
+    datasets.register(
+        "own_digits", datasets.DatasetInfo(load_reversed, 10, 100, info.defaults, {}, True)
+    )
+    return RunConfig(recipe="mine", model="Small", sampler="halves", dataset="own_digits", epochs=1)
+
+
+def test_what_enters_the_identity_is_what_travels(module, tmp_path):
+    config = everything(module)
+    assert [own.kind for own in identity.used(config)] == [
+        "recipe", "dataset", "model", "loss", "sampler",
+    ]  # fmt: skip
+    bundle = travel.pack(config)
+    assert {entry.own for entry in bundle.entries} == {*identity.used(config)}
+    sent = pickle.loads(pickle.dumps(bundle))
+    forget()
+    with pytest.raises(ConfigError):
+        _ = config.run_id
+    with travel.installed(sent):
+        travel.require_same(sent, config)
+        assert config.run_id == bundle.run_id
+    assert "mine" not in LOSSES, "gone after the run"
+    assert not travel.pack(RunConfig()).entries
+
+
+def test_a_process_with_other_code_is_told_apart(module):
+    module(LOSS)
+    config = RunConfig(recipe="mine")
+    bundle = travel.Bundle(config.run_id)
+    module(LOSS.replace("sign = 1.0", "sign = -1.0"))
+    with pytest.raises(RunError, match="expected the same code"):
+        travel.require_same(bundle, config)
+
+
+def test_dask_trains_what_is_ones_own_to_the_bits_of_this_process(module, tmp_path, monkeypatch):
+    """With a replaced built-in, and a recipe that cannot travel beside a baseline that can."""
+    from distributed import LocalCluster
+
+    own = everything(module)
+    LOSSES["focal"] = Gentle
+    replaced = RunConfig(recipe="focal", epochs=1)
+    stays = recipe(Stage("cross_entropy", until=0.5), Stage("mine"), name="stays")
+    stays.generator = (i for i in ())  # a function's attribute cannot be pickled
+    bad, baseline = (RunConfig(recipe=name, epochs=2) for name in ("stays", "ce"))
+    every = [own, replaced, bad, baseline]
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, memory_limit=0, dashboard_address=None,
+        silence_logs="CRITICAL",
+    ) as cluster:  # fmt: skip
+        engine = f"dask:{cluster.scheduler_address}"
+        frame = engines.sweep(every, engine=engine, runs_root=tmp_path / "dask", progress=False)
+        assert frame["status"].tolist() == ["done", "done", "failed", "done"], frame[
+            "error"
+        ].tolist()
+        assert "cannot be sent" in frame["error"][2]
+        for config in (own, replaced, baseline):
+            here = fit(config, runs_root=tmp_path / "here", progress=False)
+            there = runs.Run(tmp_path / "dask" / config.run_id)
+            np.testing.assert_array_equal(here.predictions[0], there.predictions[0])
+        LOSSES["focal"] = losses.BUILT_IN["focal"]
+        plain = RunConfig(recipe="focal", epochs=1)
+        engines.sweep([plain], engine=engine, runs_root=tmp_path / "dask", progress=False)
+    here = fit(plain, runs_root=tmp_path / "here", progress=False)
+    there = runs.Run(tmp_path / "dask" / plain.run_id)
+    np.testing.assert_array_equal(here.predictions[0], there.predictions[0])

@@ -1,0 +1,111 @@
+"""Values in one's own methods are told apart by what they hold."""
+
+from __future__ import annotations
+
+import enum
+import math
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+
+from hml_core import engines, recipes
+from hml_core.config import RunConfig
+from hml_core.errors import ConfigError
+from hml_core.recipes import Stage
+from hml_core.system import fingerprints
+from tests.own_methods.helpers import Gentle, Odd, recipe
+
+
+def test_values_are_told_apart_by_what_they_hold():
+    long = np.zeros(8142)
+    other = long.copy()
+    other[4000] = 1
+    values = [
+        None, True, 1, 1.0, "1", math.inf, (1, 2), {"a": 1}, {"a": [1]}, long, other, long[:-1],
+        torch.zeros(3), torch.zeros(3, dtype=torch.float64), torch.zeros(3, 1), np.float32(1),
+        Gentle, torch.bfloat16,
+    ]  # fmt: skip
+    assert len({fingerprints.of_value(value) for value in values}) == len(values)
+    assert fingerprints.of_value((1, 2)) == fingerprints.of_value([1, 2]), "as JSON has them"
+    assert fingerprints.of_value({"a": 1, "b": 2}) == fingerprints.of_value({"b": 2, "a": 1})
+
+
+@pytest.mark.parametrize("value", [lambda x: x, open(__file__), object(), iter(())])  # noqa: SIM115
+def test_a_value_without_identity_is_refused_when_it_is_registered(value):
+    said = r"option `by` of stage 1 of the recipe 'mine' is a .* no identity"
+    with pytest.raises(ConfigError, match=said):
+        recipe(Stage(Odd, {"by": value}))
+    assert "mine" not in recipes.RECIPES
+
+
+def test_one_bad_config_costs_the_others_nothing(tmp_path):
+    held = {"by": 1}
+    recipe(Stage(Odd, held))
+    bad, good = RunConfig(recipe="mine", epochs=1), RunConfig(epochs=1)
+    held["by"] = lambda x: x  # too late to be seen when it was registered
+    frame = engines.sweep([bad, good], runs_root=tmp_path, progress=False)
+    assert frame["status"].tolist() == ["failed", "done"]
+    assert "option `by`" in frame["error"][0]
+    assert engines.sweep([bad], runs_root=tmp_path, train=False)["status"].tolist() == ["failed"]
+
+
+class Slotted:
+    __slots__ = ("a",)
+
+    def __init__(self, a):
+        self.a = a
+
+
+class Number(int):
+    pass
+
+
+class Pair(NamedTuple):
+    a: int
+
+
+class Level(enum.IntFlag):
+    LOW = 1
+    HIGH = 2
+
+
+@pytest.mark.parametrize("kind", [Slotted, Number, Pair, Level])
+def test_an_object_of_ones_own_is_told_apart_by_what_it_holds(kind):
+    one, other = fingerprints.of_value(kind(1)), fingerprints.of_value(kind(2))
+    assert one == fingerprints.of_value(kind(1)) != other
+
+
+USED = """
+import functools, re
+from pathlib import Path
+from numpy import exp
+import torch
+
+WORDS, PLACE, SIGMOID = re.compile("a+"), Path("x"), torch.Tensor.sigmoid
+
+@functools.lru_cache
+def kept(x):
+    return x * 2
+
+def value(x):
+    return exp(kept(x)), WORDS, PLACE, SIGMOID
+"""
+
+
+def test_code_may_use_what_modules_usually_hold(module):
+    def digest(old: str = "", new: str = "") -> str:
+        return fingerprints.of_code(module(USED.replace(old, new)).value).digest
+
+    first = digest()
+    assert digest() == first
+    edits = {'"a+"': '"b+"', 'Path("x")': 'Path("y")', "x * 2": "x * 3", "r.sigmoid": "r.tanh"}
+    assert len({first, *(digest(*edit) for edit in edits.items())}) == 1 + len(edits)
+
+
+def test_a_value_that_holds_itself_is_refused():
+    circle = {}
+    circle["itself"] = circle
+    with pytest.raises(ConfigError, match="without a circle"):
+        fingerprints.of_value(circle)

@@ -1,0 +1,421 @@
+"""Files that are none, or say more than they hold: named and refused, never waited for or swallowed."""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import lzma
+import os
+import shutil
+import signal
+import tarfile
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from data_prep.inaturalist import archive as inaturalist
+from data_prep.inaturalist import tarball
+from data_prep.isic import archive as isic
+from data_prep.isic import splits
+from hml_core import engines, runs
+from hml_core.datasets import prepared
+from hml_core.errors import ConfigError, DataError, HmlError, RunBusyError, RunError
+from hml_core.models import imagenet
+from hml_core.runs import Run, RunFolder, compact_predictions, exporting
+from hml_core.runs.folder import FORMAT
+from hml_core.runs.record import ForeignRecordError
+from hml_core.system import arrays, files, images, locks, states, yaml_files
+from hml_core.trainer import fit, fitting
+from hml_lab import published
+from hml_lab.cli import main
+from hml_lab.notebooks import gallery, interface, outputs
+
+WATCHED_S = 60  # whoever waits for a pipe would wait for ever
+
+
+@pytest.fixture(autouse=True)
+def _watched():
+    def stop(*_):
+        raise AssertionError("it waits")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(WATCHED_S)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def hole(path: Path, size: int = 2**40) -> None:
+    """A file that says it has so many bytes, and takes no room."""
+    with path.open("wb") as stream:
+        stream.truncate(size)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory) -> Run:
+    config = runs.record.RunConfig(epochs=1, batch_size=64)
+    return fit(config, runs_root=tmp_path_factory.mktemp("runs"), progress=False)
+
+
+@pytest.fixture
+def run(done, tmp_path) -> Run:
+    """A copy that a test may damage."""
+    return Run(shutil.copytree(done.path, tmp_path / "runs" / done.run_id))
+
+
+# Readers ------------------------------------------------------------------------------------------
+
+READERS = {
+    "YAML": (yaml_files.read, ConfigError),
+    "weights": (lambda path: imagenet.load_weights(_Backbone(), str(path)), DataError),
+    "a state": (states.read, OSError),
+    "arrays": (arrays.read, OSError),
+    "predictions": (compact_predictions.arrays_of, RunError),
+    "an image": (images.load, images.ImageError),
+    "a split": (lambda path: splits.from_csv(None, path), DataError),
+    "a table of ISIC": (lambda path: isic._read_csv(path, set()), DataError),
+    "annotations": (lambda path: inaturalist._read_json(path, path.name), DataError),
+    "a description": (prepared._read, DataError),
+    "a notebook to run": (lambda path: interface.parameters(path), HmlError),
+    "an executed notebook": (lambda path: gallery.build([path], path.parent / "out"), ConfigError),
+    "a shared manifest": (files.read_xz, OSError),
+    "a checksum": (functools.partial(files.sha256, limit=2**20), OSError),
+}
+
+
+class _Backbone:
+    name = "resnet18"
+    backbone = torch.nn.Linear(1, 1)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, hole], ids=["pipe", "folder", "hole"])
+@pytest.mark.parametrize("what", READERS)
+def test_a_reader_waits_for_no_pipe_and_swallows_no_hole(what, make, tmp_path):
+    read, expected = READERS[what]
+    path = tmp_path / "a.file"
+    make(path)
+    with pytest.raises(expected):
+        read(path)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, hole], ids=["pipe", "folder", "hole"])
+def test_what_is_no_notebook_is_none(make, tmp_path):
+    make(tmp_path / "a.ipynb")
+    assert outputs.read(tmp_path / "a.ipynb") is None
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, hole], ids=["pipe", "hole"])
+def test_a_note_of_a_lock_that_is_none_names_nobody(make, tmp_path):
+    (tmp_path / locks.FOLDER).mkdir()
+    with locks.held(tmp_path, "it", "works"):
+        note = tmp_path / locks.FOLDER / "it.json"
+        note.unlink()
+        make(note)
+        with (
+            pytest.raises(RunBusyError, match="Another process works"),
+            locks.held(tmp_path, "it", "works", wait=0),
+        ):
+            pass
+
+
+def test_commands_say_what_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for command in (["train", "--config"], ["train", "--points"], ["sweep"], ["batch"]):
+        result = CliRunner().invoke(main, [*command, str(tmp_path / "pipe")])
+        assert result.exit_code in (1, 2), (command, result.output)
+        assert "pipe" in result.output
+
+
+@pytest.mark.parametrize("name", ["comparable.csv", "cifar_lt.csv"])
+def test_published_tables_are_files(name, tmp_path):
+    folder = shutil.copytree(published.FOLDER, tmp_path / "published")
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises((OSError, DataError)):
+        published.comparable("ce", "cifar10", "exp", 100.0, folder)
+
+
+# Records ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, hole], ids=["pipe", "hole"])
+@pytest.mark.parametrize("name", [*runs.record.RECORDED, "metrics.json"])
+def test_a_record_with_something_else_in_a_files_place_is_left_out(name, make, run):
+    (run.path / name).unlink()
+    make(run.path / name)
+    with pytest.warns(UserWarning, match=f"{run.run_id} is damaged"):
+        assert runs.load(run.path.parent).empty
+    with pytest.warns(UserWarning, match="was set aside"):
+        again = fit(run.config, runs_root=run.path.parent, progress=False)
+    assert again.verify()
+
+
+def test_a_failure_that_is_a_pipe_is_passed_over(run):
+    os.mkfifo(run.path / "failed.json")
+    assert runs.failures(run.path.parent).empty
+    frame = engines.sweep([run.config], runs_root=run.path.parent, train=False)
+    assert frame["status"].tolist() == ["done"]
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, hole], ids=["pipe", "hole"])
+def test_a_checkpoint_that_is_none_is_named(make, tiny, tmp_path):
+    config = tiny(epochs=1)
+    (tmp_path / config.run_id).mkdir()
+    make(tmp_path / config.run_id / "checkpoint.pt")
+    with pytest.raises(RunError, match=r"Cannot read the checkpoint '.*checkpoint\.pt'"):
+        fit(config, runs_root=tmp_path, progress=False)
+    assert (tmp_path / config.run_id / "checkpoint.pt").exists()
+
+
+def test_a_shared_manifest_unpacks_to_no_more_than_is_expected(tmp_path):
+    path = tmp_path / "bomb.xz"
+    path.write_bytes(lzma.compress(bytes(2**24)))
+    with pytest.raises(OSError, match="unpacks to more than 1,048,576 bytes"):
+        files.read_xz(path, 2**20)
+    path.write_bytes(lzma.compress(b"all of it"))
+    assert files.read_xz(path, 2**20) == b"all of it"
+    path.write_bytes(lzma.compress(b"all of it")[:-9])
+    with pytest.raises(EOFError):
+        files.read_xz(path)
+
+
+def test_a_compact_record_names_the_archive_that_it_cannot_read(done, tmp_path):
+    (folder,) = exporting.export(done.path.parent, tmp_path)
+    (folder / compact_predictions.ARRAYS).write_bytes(b"PK")
+    with pytest.raises(RunError, match=r"Cannot read '.*predictions_compact\.npz'"):
+        _ = Run(folder).test_targets
+
+
+# Declared sizes -----------------------------------------------------------------------------------
+
+
+def npz(path: Path, header: dict | None = None, content: bytes = b"", size: int | None = None):
+    """An archive with one array whose header is given."""
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, header)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("logits.npy", stream.getvalue() + content)
+    if size is not None:  # say something else in the directory
+        data = bytearray(path.read_bytes())
+        at = data.rindex(b"PK\1\2") + 24
+        data[at : at + 4] = size.to_bytes(4, "little")
+        path.write_bytes(data)
+
+
+HEADER = {"descr": "<f4", "fortran_order": False, "shape": (2,)}
+
+
+def test_arrays_are_read_as_they_are(tmp_path):
+    kept = {"a": np.arange(6).reshape(2, 3), "b": np.zeros((0, 4), np.float16), "c": np.float64(3)}
+    np.savez_compressed(tmp_path / "a.npz", **kept)
+    read = arrays.read(tmp_path / "a.npz")
+    assert all(np.array_equal(read[name], value) for name, value in kept.items())
+    assert read.keys() == kept.keys()
+
+
+def test_an_archive_that_unpacks_to_gigabytes_is_named_before_it_does(tmp_path):
+    path = tmp_path / "bomb.npz"
+    np.savez_compressed(path, logits=np.zeros(2**22))
+    assert path.stat().st_size < 2**17
+    with pytest.raises(OSError, match=r"it unpacks to 33,55.* expected at most 1,048,576"):
+        arrays.read(path, 2**20)
+    npz(path, HEADER, bytes(8), size=2**32 - 2)
+    with pytest.raises((OSError, ValueError), match=r"unpacks to|declared"):
+        arrays.read(path, 2**30)
+
+
+@pytest.mark.parametrize(
+    ("header", "content"),
+    [
+        ({**HEADER, "shape": (2**40,)}, bytes(8)),
+        ({**HEADER, "shape": (2,)}, bytes(4)),
+        ({**HEADER, "shape": (2,)}, bytes(12)),
+        ({**HEADER, "descr": "|O"}, bytes(8)),
+    ],
+)
+def test_an_array_whose_shape_is_another_size_than_it_has_is_refused(header, content, tmp_path):
+    npz(tmp_path / "a.npz", header, content)
+    with pytest.raises(ValueError, match=r"'logits\.npy' is declared as"):
+        arrays.read(tmp_path / "a.npz")
+
+
+def test_a_checkpoint_that_unpacks_to_more_than_it_holds_is_refused(tmp_path):
+    torch.save({"weights": torch.zeros(2**18)}, tmp_path / "sound.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "sound.pt") as sound,
+        zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as bomb,
+    ):
+        for member in sound.infolist():
+            bomb.writestr(member.filename, sound.read(member))
+    for read in (states.read, states.weights):
+        assert read(tmp_path / "sound.pt")["weights"].shape == (2**18,)
+        with pytest.raises(RunError, match=r"it declares 1,0.* bytes and holds"):
+            read(tmp_path / "bomb.pt")
+
+
+def test_weights_in_torchs_old_format_are_read(tmp_path):
+    torch.save({"a": torch.ones(2)}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    assert states.weights(tmp_path / "old.pth")["a"].tolist() == [1, 1]
+
+
+def bomb_png(side: int) -> bytes:
+    """A black square of so many pixels in next to no bytes; its rows are made one after the other."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        said = len(content).to_bytes(4, "big") + kind + content
+        return said + zlib.crc32(kind + content).to_bytes(4, "big")
+
+    pack = zlib.compressobj(9)
+    rows = b"".join(pack.compress(bytes(1 + side // 8)) for _ in range(side)) + pack.flush()
+    head = 2 * side.to_bytes(4, "big") + bytes([1, 0, 0, 0, 0])
+    return images.PNG + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def test_a_bomb_of_pixels_is_told_by_its_header(monkeypatch):
+    data = bomb_png(8_000)
+    assert len(data) < 20_000
+    monkeypatch.setattr(
+        images.Image.Image, "load", lambda self: pytest.fail("its pixels were made")
+    )
+    with pytest.raises(images.ImageError, match=r"64000000|8000 × 8000 pixels in .* bytes"):
+        images.decode(data)
+
+
+def test_a_drawing_of_one_colour_is_no_bomb():
+    assert images.decode(bomb_png(2_000)).size == (2_000, 2_000)
+
+
+# Tarballs -----------------------------------------------------------------------------------------
+
+
+def tar_of(path: Path, name: str, size: int, kind: bytes = tarfile.REGTYPE) -> Path:
+    """A tarball whose only member declares so many bytes and has none."""
+    member = tarfile.TarInfo(name)
+    member.size, member.type = size, kind
+    with path.open("wb") as stream:
+        stream.write(member.tobuf(tarfile.GNU_FORMAT))
+        stream.truncate(2**30)  # a hole
+    return path
+
+
+def rows_of(path: Path):
+    import pandas as pd
+
+    todo = pd.DataFrame({"name": ["x/1.jpg"]})
+    return list(tarball.members(path, todo, lambda row: None))
+
+
+@pytest.mark.parametrize(
+    ("kind", "read"),
+    [
+        (tarfile.REGTYPE, rows_of),
+        (tarfile.REGTYPE, lambda path: tarball.read_single(path, "1.jpg")),
+        (tarfile.XHDTYPE, rows_of),
+        (tarfile.GNUTYPE_LONGNAME, rows_of),
+    ],
+    ids=["an image", "annotations", "a header", "a name"],
+)
+def test_a_member_that_declares_too_much_is_named_with_its_tarball(kind, read, tmp_path):
+    path = tar_of(tmp_path / "t.tar", "train_val2018/x/1.jpg", 2**35, kind)
+    with pytest.raises(DataError, match=r"t\.tar.*1\.jpg' declares 34,359,738,368 bytes"):
+        read(path)
+
+
+def test_a_sparse_member_is_as_large_as_it_says(tmp_path):
+    """GNU's sparse files: a map of a kilobyte for a terabyte of zeros."""
+    member = tarfile.TarInfo("train_val2018/x/1.jpg")
+    member.type = tarfile.GNUTYPE_SPARSE
+    block = bytearray(member.tobuf(tarfile.GNU_FORMAT))
+    block[386:398] = block[398:410] = b"00000000000\0"  # one piece, of nothing
+    block[483:495] = b"\x80" + (2**40).to_bytes(11, "big")
+    block[148:156] = b"        "
+    block[148:156] = b"%06o\0 " % sum(block)
+    (tmp_path / "t.tar").write_bytes(block + bytes(20 * 512))
+    with pytest.raises(DataError, match="declares 1,099,511,627,776 bytes"):
+        rows_of(tmp_path / "t.tar")
+
+
+def test_zeros_without_end_after_a_tarball_are_not_read(tmp_path):
+    with tarfile.open(tmp_path / "t.tar", "w") as stream:
+        stream.addfile(tarfile.TarInfo("train_val2018/x/1.jpg"))
+    os.truncate(tmp_path / "t.tar", 2**40)
+    with pytest.raises(DataError, match="goes on after its end"):
+        rows_of(tmp_path / "t.tar")
+
+
+# Newer versions -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def begun(tiny, tmp_path, monkeypatch):
+    """A run of three epochs that was stopped after its first."""
+    config = tiny(epochs=3)
+    monkeypatch.setattr(fitting, "CHECKPOINT_INTERVAL_S", 0.0)
+    original = RunFolder.checkpoint
+
+    def checkpoint_and_die(self, state):
+        original(self, state)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "checkpoint", checkpoint_and_die)
+        with pytest.raises(KeyboardInterrupt):
+            fit(config, runs_root=tmp_path, progress=False)
+    return config, tmp_path / config.run_id
+
+
+def of_a_newer_version(folder: Path, **changes) -> None:
+    state = states.read(folder / "checkpoint.pt")
+    states.write(folder / "checkpoint.pt", {**state, "version": "99.0", **changes})
+
+
+def newer_environment(folder: Path) -> None:
+    path = folder / "environment.json"
+    told = json.loads(path.read_text())
+    told["versions"]["hml-core"] = "99.0"
+    path.write_text(json.dumps(told))
+
+
+def newer_archive(folder: Path) -> None:
+    newer_environment(folder)
+    (folder / "checkpoint.pt").write_bytes(b"what archives will be")
+
+
+def newer_images(folder: Path) -> None:
+    of_a_newer_version(folder)
+    (folder / "manifest.json").write_text('{"images": "told in another way"}')
+
+
+NEWER = {
+    "format": lambda folder: of_a_newer_version(folder, format=FORMAT + 1),
+    "config": lambda folder: of_a_newer_version(folder, config_hash="another"),
+    "state": lambda folder: of_a_newer_version(folder, model={"renamed": torch.zeros(1)}),
+    "fields": lambda folder: of_a_newer_version(folder, epoch="three"),
+    "archive": newer_archive,
+    "images": newer_images,
+}
+
+
+@pytest.mark.parametrize("what", NEWER)
+def test_what_a_newer_version_began_is_left_alone(what, begun):
+    config, folder = begun
+    NEWER[what](folder)
+    before = (folder / "checkpoint.pt").read_bytes()
+    for _ in range(2):
+        with pytest.raises(ForeignRecordError, match=r"was begun by hml-core 99\.0"):
+            fit(config, runs_root=folder.parent, progress=False)
+        assert (folder / "checkpoint.pt").read_bytes() == before
+    assert not (folder.parent / ".damaged").exists()
+
+
+def test_what_a_newer_version_began_alike_is_gone_on_with(begun):
+    config, folder = begun
+    of_a_newer_version(folder)
+    newer_environment(folder)
+    assert len(fit(config, runs_root=folder.parent, progress=False).history) == 3

@@ -1,0 +1,221 @@
+"""Hosts that lack something: refused before work starts, or the same result as anywhere."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+import filelock
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from hml_core import engines
+from hml_core.config import RunConfig
+from hml_core.datasets import LabelledFiles
+from hml_core.errors import ConfigError, RunError
+from hml_core.losses import LOSSES, HardMiningLoss
+from hml_core.recipes import Stage
+from hml_core.runs import Run
+from hml_core.system import limits, locks
+from hml_core.trainer import feeds, fit, phase
+from hml_lab import notebooks
+from hml_lab.cli import main
+
+# Open files ---------------------------------------------------------------------------------------
+
+resource = pytest.importorskip("resource")
+
+
+@pytest.fixture
+def allowed(monkeypatch):
+    """Let the system allow so many open files; what is then set is listed."""
+    given: list[tuple[int, int]] = []
+
+    def allow(soft: int, hard: int) -> list[tuple[int, int]]:
+        monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
+        monkeypatch.setattr(resource, "setrlimit", lambda _, pair: given.append(pair))
+        return given
+
+    return allow
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "then"),
+    [
+        (1024, 4096, []),
+        (resource.RLIM_INFINITY, resource.RLIM_INFINITY, []),
+        (64, 4096, [(256, 4096)]),
+        (64, resource.RLIM_INFINITY, [(256, resource.RLIM_INFINITY)]),
+    ],
+)
+def test_the_limit_is_raised_as_far_as_it_is_needed(soft, hard, then, allowed):
+    given = allowed(soft, hard)
+    limits.require_files(limits.SEVERAL_PROCESSES, "this")
+    assert given == then
+
+
+def test_too_few_open_files_are_told_before_anything_starts(allowed, tmp_path, repository):
+    allowed(64, 64)
+    told = r"may open 64 files at a time \(`ulimit -n`\), .* needs 256"
+    with pytest.raises(RunError, match=told):
+        notebooks.execute(
+            repository / "notebooks/01_hard_mining_loss.ipynb", {}, tmp_path / "out.ipynb"
+        )
+    assert not (tmp_path / "out.ipynb").exists()
+    with pytest.raises(RunError, match=told):
+        engines.sweep([RunConfig(epochs=1)], engine="dask", runs_root=tmp_path, progress=False)
+
+
+# Letters ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("charset", ["ascii", "latin-1"])
+def test_a_terminal_without_our_letters_is_told_all_the_same(charset, repository, monkeypatch):
+    monkeypatch.chdir(repository)
+    result = CliRunner(charset=charset).invoke(
+        main, ["batch", "notebooks/batches/tables.yaml", "--dry-run"]
+    )
+    assert result.exit_code == 0, result.exception
+    # Where the system names no encoding, or ASCII, click writes UTF-8 all the same.
+    arrow = r"\u2190" if charset == "latin-1" else ""
+    assert f"{arrow}  notebooks/02_cifar_lt.ipynb" in result.output
+
+
+# Locks --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.ENOLCK, "No locks available"), NotImplementedError("no flock")],
+    ids=["refused", "unknown"],
+)
+def test_a_folder_without_locks_is_refused_before_training(error, tiny, tmp_path, monkeypatch):
+    def fail(self, *_, **__):
+        raise error
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", fail)
+    with pytest.raises(RunError, match=r"Cannot lock a file .*on a file system with locks"):
+        fit(tiny(epochs=1), runs_root=tmp_path, progress=False)
+
+
+def test_a_mark_is_not_taken_for_a_lock(tmp_path, monkeypatch):
+    """What filelock does by itself where the kernel has no locks: it would outlive its process."""
+    monkeypatch.setattr(filelock, "FileLock", filelock.SoftFileLock)
+    with (
+        pytest.raises(RunError, match="outlives its process is no lock"),
+        locks.held(tmp_path, "it", "works"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(("root", "folder", "lock"), [(0o777, 0o777, 0o666), (0o700, 0o700, 0o600)])
+def test_locks_are_open_to_whom_the_runs_are_open_to(root, folder, lock, tmp_path):
+    before = os.umask(0o022)
+    try:
+        tmp_path.chmod(root)
+        with locks.held(tmp_path, "it", "works"):
+            modes = [
+                stat.S_IMODE(path.stat().st_mode)
+                for path in (tmp_path / locks.FOLDER, tmp_path / locks.FOLDER / "it.lock")
+            ]
+    finally:
+        os.umask(before)
+    assert modes == [folder, lock]
+
+
+def test_a_link_in_a_locks_place_is_not_written_through(tmp_path):
+    (tmp_path / locks.FOLDER).mkdir()
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / locks.FOLDER / "it.lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(RunError, match="Cannot lock"), locks.held(tmp_path, "it", "works"):
+        pass
+    assert (tmp_path / "precious").read_text() == "mine"
+
+
+# Shared memory ------------------------------------------------------------------------------------
+
+
+def test_images_come_through_a_pipe_where_there_is_no_shared_memory(miniature, monkeypatch):
+    from hml_core import datasets
+
+    config = RunConfig(dataset="inat2018", image_size=32, model="resnet8", epochs=1)
+    splits = datasets.load(config, miniature)
+    assert isinstance(splits.train, LabelledFiles)
+    monkeypatch.setenv("HML_LOADER_WORKERS", "1")
+    order, batches = torch.arange(20), []
+    for has_room in (True, False):
+        monkeypatch.setattr(limits, "has_shared_memory", lambda size, has=has_room: has)
+        feed = feeds.FileFeed(splits.train, splits, 32, "resized_crop", torch.device("cpu"))
+        assert (feed.loader.collate_fn is feeds._through_a_pipe) != has_room
+        stream = torch.Generator().manual_seed(0)
+        batches.append(torch.cat(list(feed.batches(order, 8, stream))))
+    assert torch.equal(*batches)
+
+
+def test_shared_memory_is_measured(monkeypatch):
+    told = os.statvfs_result((4096, 4096, 1, 1, 1, 0, 0, 0, 0, 255))  # 4 kB
+    monkeypatch.setattr(os, "statvfs", lambda path: told)
+    assert limits.has_shared_memory(4096)
+    assert not limits.has_shared_memory(4097)
+
+    def fail(path):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(os, "statvfs", fail)
+    assert limits.has_shared_memory(2**40), "where there is no such folder, there is no such limit"
+
+
+# Numbers ------------------------------------------------------------------------------------------
+
+
+def test_torchs_default_type_is_not_part_of_a_result(tiny, tmp_path):
+    config = tiny(recipe="hml1", epochs=2)
+    plain = fit(config, runs_root=tmp_path / "plain", progress=False)
+    torch.set_default_dtype(torch.float64)
+    try:
+        other = fit(config, runs_root=tmp_path / "other", progress=False)
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert np.array_equal(Run(plain.path).predictions[0], Run(other.path).predictions[0])
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_move_to_a_device_without_float64(name):
+    """Apple's MPS; here a stand-in that refuses as it does."""
+    from hml_core.losses import registry
+
+    needed = (
+        {"class_counts": [9, 3, 1]} if "class_counts" in registry.parameters(LOSSES[name]) else {}
+    )
+    if "weight" in registry.parameters(LOSSES[name]):
+        needed["weight"] = [0.5, 1.0, 1.5]
+    loss = LOSSES[name](**needed)
+    before = {key: value.clone() for key, value in loss.named_buffers()}
+
+    def move(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.dtype == torch.float64:
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+        return tensor.clone()
+
+    loss._apply(move)
+    for key, value in loss.named_buffers():
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value.double(), before[key].double())
+
+
+def test_another_error_of_a_move_is_not_hidden():
+    def fail(tensor):
+        raise TypeError("no such thing")
+
+    with pytest.raises(TypeError, match="no such thing"):
+        HardMiningLoss(weight=[1.0, 2.0])._apply(fail)
+
+
+def test_smoothing_beyond_what_the_classes_allow_is_refused_where_only_images_tell(monkeypatch):
+    config = RunConfig(label_aware_smoothing=0.6)
+    with pytest.raises(ConfigError, match=r"`label_aware_smoothing`: .*below 0\.5"):
+        phase.stage_loss(config, Stage("cross_entropy"), np.array([9, 3]))

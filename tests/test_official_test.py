@@ -1,0 +1,383 @@
+"""Sets beside the test split: recorded with a run that they do not change, judged lesion by lesion."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from sklearn.metrics import balanced_accuracy_score, recall_score, roc_auc_score
+
+from data_prep.isic import archive, images, synthetic
+from data_prep.isic.prepare import prepare
+from hml_core import datasets, engines, runs
+from hml_core.config import RunConfig, grids
+from hml_core.datasets import isic
+from hml_core.errors import DataError, RunError
+from hml_core.trainer import Trainer, feeds, fit, handed_over
+from hml_lab import published, stats, tables
+from hml_lab.studies import dermoscopy
+
+CPU = torch.device("cpu")
+SIDE = 24
+OFFICIAL = "official_test"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    """A made-up archive with an official test set, prepared; no test changes it."""
+    folder = tmp_path_factory.mktemp("isic") / "archive"
+    synthetic.make("isic2018", folder, 168, side=SIDE, official=28)
+    prepare(
+        archive.read("isic2018", folder),
+        folder / "prepared",
+        images.Options(size=SIDE),
+        workers=1,
+        progress=False,
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def without(root, tmp_path_factory) -> Path:
+    """The same archive, prepared where the official test images were not there."""
+    folder = shutil.copytree(root, tmp_path_factory.mktemp("isic") / "without")
+    shutil.rmtree(folder / "prepared")
+    shutil.rmtree(folder / "ISIC2018_Task3_Test_Input")
+    options = images.Options(size=SIDE)
+    prepare(
+        archive.read("isic2018", folder), folder / "prepared", options, workers=1, progress=False
+    )
+    return folder
+
+
+def tiny(**fields) -> RunConfig:
+    small = {"model": "resnet8", "weights": "none", "frozen": 0.0, "image_size": SIDE, "epochs": 2}
+    small |= {"augmentation": "crop_flips", "early_stopping": 0, "batch_size": 32}
+    return RunConfig(**{"dataset": "isic2018", **small, **fields})
+
+
+def control(**fields) -> RunConfig:
+    return tiny(recipe="ce_drw", weighting="CS", mean_over="images", stage_ends=(1,), **fields)
+
+
+@pytest.fixture(scope="module")
+def runs_root(root, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    configs = [tiny(recipe="chml2"), tiny(recipe="chml2", seed=1), control(), control(seed=1)]
+    engines.sweep(configs, data_root=root, runs_root=folder, progress=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(runs_root) -> list[runs.Run]:
+    return [runs.Run(path.parent) for path in sorted(runs_root.glob("*/metrics.json"))]
+
+
+# The record ---------------------------------------------------------------------------------------
+
+
+def test_a_record_speaks_of_the_official_test_set(finished, root):
+    run = finished[0].verify()
+    assert run.further_tests == (OFFICIAL,)
+    expected = isic.evaluation_set(run.config, root)
+    found = run.evaluated(OFFICIAL)
+    assert (found.targets == expected.images.targets).all()
+    assert len(found.targets) == run.metrics["further_tests"][OFFICIAL]["images"] == 28
+    assert run.metrics["further_tests"][OFFICIAL]["clusters"] == 14
+    for selection in ("last", "best_validation"):
+        logits, measured = found.logits(selection), found.metrics(selection)
+        classes = logits.argmax(axis=1)
+        assert measured["balanced_accuracy"] == pytest.approx(
+            balanced_accuracy_score(found.targets, classes)
+        )
+        recalls = recall_score(found.targets, classes, average=None, labels=range(7))
+        assert found.per_class_accuracy(selection) == pytest.approx(recalls)
+        truth = np.eye(7)[found.targets]
+        probabilities = torch.from_numpy(logits).double().softmax(1).numpy()
+        assert measured["macro_auc"] == pytest.approx(roc_auc_score(truth, probabilities))
+    assert found.metrics("last")["epoch"] == 2
+    with pytest.raises(ValueError, match="no metrics of the set 'official_test' of 'best_test'"):
+        found.metrics("best_test")
+
+
+@pytest.mark.parametrize("name", ["test", OFFICIAL])
+def test_a_record_knows_which_images_show_one_lesion(name, finished, root):
+    found = finished[0].evaluated(name)
+    lesions = isic.evaluation_set(finished[0].config, root, name).clusters
+    assert found.knows_clusters
+    same = found.clusters[:, None] == found.clusters
+    assert (same == (lesions[:, None] == lesions)).all()
+    if name == OFFICIAL:
+        assert same.sum() == 2 * len(lesions)  # two images of each
+
+
+def test_a_run_is_the_same_with_the_set_or_without(finished, root, without, tmp_path):
+    own = next(run for run in finished if run.config == tiny(recipe="chml2"))
+    other = fit(own.config, data_root=without, runs_root=tmp_path, progress=False)
+    assert other.run_id == own.run_id
+    assert other.further_tests == ()
+    assert other.manifest == own.manifest
+    assert other.metrics["selections"] == own.metrics["selections"]
+    assert (other.test_logits() == own.test_logits()).all()
+    clock = list(runs.CLOCK)
+    assert other.history.drop(columns=clock).equals(own.history.drop(columns=clock))
+    # What was recorded without the set stays a record where it is there now.
+    again = fit(own.config, data_root=root, runs_root=tmp_path, progress=False)
+    assert again.metrics == other.metrics
+    with pytest.raises(ValueError, match="was judged on test, not on 'official_test'"):
+        other.evaluated(OFFICIAL)
+
+
+def test_a_common_beginning_and_a_resumed_run_tell_the_same_of_the_set(finished, root):
+    """The record of a run that took its beginning over, against the same run trained alone and cut off."""
+    shared = next(run for run in finished if run.branch is not None)
+    found = datasets.load(shared.config, root)
+
+    def trained(epochs: int, state=None) -> Trainer:
+        trainer = Trainer(shared.config, found, CPU)
+        if state is not None:
+            trainer.restore(copy.deepcopy(state))
+        for _ in range(epochs):
+            for _ in trainer.train_epoch():
+                pass
+            trainer.end_epoch()
+        return trainer
+
+    state = trained(1).state()
+    whole, resumed = trained(2), trained(1, state)
+    for name, array in shared.evaluated(OFFICIAL).arrays.items():
+        if OFFICIAL in name:
+            assert (array == whole.arrays()[name]).all(), name
+            assert (array == resumed.arrays()[name]).all(), name
+    assert resumed.results()["further_tests"] == shared.metrics["further_tests"]
+    # A checkpoint from before the set was there: the record has the last epoch, and says no more.
+    del state["evaluator"]["last_further"]
+    del state["evaluator"]["best"]["best_validation"]["further"]
+    late = trained(1, state)
+    late.evaluator.best["best_validation"].pop("further", None)
+    selections = late.results()["further_tests"][OFFICIAL]["selections"]
+    assert selections["last"] == shared.metrics["further_tests"][OFFICIAL]["selections"]["last"]
+    assert "best_validation" not in selections
+
+
+def test_an_exported_record_keeps_the_set(runs_root, finished, tmp_path):
+    runs.export(runs_root, tmp_path / "records")
+    for run in finished:
+        record = runs.Run(tmp_path / "records" / run.run_id).verify()
+        for name in ("test", OFFICIAL):
+            own, kept = run.evaluated(name), record.evaluated(name)
+            assert (own.targets == kept.targets).all()
+            assert (own.clusters == kept.clusters).all()
+            for selection in ("last", "best_validation"):
+                classes = [one.predictions(selection).classes for one in (own, kept)]
+                assert (classes[0] == classes[1]).all()
+                assert own.metrics(selection)["macro_auc"] == kept.metrics(selection)["macro_auc"]
+            assert kept.logits() is None
+    path = tmp_path / "records" / run.run_id / "predictions_compact.npz"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(RunError, match=r"predictions_compact\.npz is not what was written"):
+        runs.Run(path.parent).verify()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda s: {"test_clusters": s.test_clusters[1:]},
+            "a cluster for each of the .* set 'test'",
+        ),
+        (
+            lambda s: {
+                "further_tests": {
+                    OFFICIAL: dataclasses.replace(
+                        s.further_tests[OFFICIAL], clusters=np.array(["a"])
+                    )
+                }
+            },
+            "a cluster for each of the 28 images of the set 'official_test'",
+        ),
+        (lambda s: {"further_tests": {OFFICIAL: s.test}}, "to hold `EvaluationSet`s"),
+        (lambda s: {"further_tests": {"test": s.further_tests[OFFICIAL]}}, "called 'test'"),
+        (lambda s: {"further_tests": {"a/b": s.further_tests[OFFICIAL]}}, "called 'a/b'"),
+    ],
+)
+def test_a_loader_of_ones_own_is_checked(change, said, root):
+    found = datasets.load(tiny(), root)
+    with pytest.raises(DataError, match=said):
+        handed_over.check(tiny(), dataclasses.replace(found, **change(found)))
+
+
+# Images in memory -----------------------------------------------------------------------------------
+
+
+def test_decoded_images_are_those_that_are_read_from_files(root):
+    found = datasets.load(tiny(image_size=16), root)
+    order = torch.arange(len(found.test))
+    seen = []
+    for augmentation in ("crop_flips", "none"):
+        feed = feeds.make(found.test, found, tiny(image_size=16, augmentation=augmentation), CPU)
+        seen.append(torch.cat([feed.images(batch) for batch in feed.batches(order, 7)]))
+    assert seen[0].shape == (len(found.test), 3, 16, 16)
+    torch.testing.assert_close(*seen, rtol=1e-5, atol=1e-5)
+
+
+def test_images_that_do_not_fit_into_memory_are_refused(root, monkeypatch):
+    monkeypatch.setenv("HML_IMAGE_CACHE_GB", "0.00001")
+    found = datasets.load(tiny(), root)
+    with pytest.raises(
+        DataError, match=r"more than the 0\.0 GB that they may \(HML_IMAGE_CACHE_GB\)"
+    ):
+        feeds.make(found.train, found, tiny(), CPU, augmented=True)
+
+
+def test_a_changed_file_is_refused_in_memory_too(root, tmp_path):
+    folder = shutil.copytree(root / "prepared", tmp_path / "prepared")
+    found = datasets.load(tiny(), folder)
+    (folder / found.train.names[0]).write_bytes(b"not an image")
+    with pytest.raises(DataError, match="is not the file that was prepared"):
+        feeds.make(found.train, found, tiny(), CPU, augmented=True)
+
+
+# Intervals that draw lesions ------------------------------------------------------------------------
+
+
+def accuracy(hits: np.ndarray):
+    return lambda chosen: np.array([hits[chosen].mean()])
+
+
+def test_single_images_are_drawn_as_before():
+    random = np.random.default_rng(0)
+    targets, hits = random.integers(0, 3, 60), random.random(60) < 0.7
+    alone = stats.stratified_bootstrap(targets, accuracy(hits), n_resamples=50)
+    drawn = stats.cluster_bootstrap(targets, np.arange(60), accuracy(hits), n_resamples=50)
+    assert [one.tolist() for one in alone] == [one.tolist() for one in drawn]
+
+
+def test_copies_of_an_image_bring_no_certainty():
+    """Every lesion photographed nine times, with one outcome: as wide as if it had been once."""
+    random = np.random.default_rng(1)
+    targets, hits = np.repeat([0, 1], 50), random.random(100) < 0.6
+    once = stats.cluster_bootstrap(targets, np.arange(100), accuracy(hits))
+    lesions = np.repeat(np.arange(100), 9)
+    order = random.permutation(900)  # images of a lesion need not lie side by side
+    shown = [values[lesions][order] for values in (targets, hits)]
+    nine = stats.cluster_bootstrap(shown[0], lesions[order], accuracy(shown[1]))
+    images_alone = stats.stratified_bootstrap(shown[0], accuracy(shown[1]))
+    widths = [float((high - low)[0]) for low, high in (once, nine, images_alone)]
+    assert widths[1] == pytest.approx(widths[0], rel=0.1)
+    assert widths[2] == pytest.approx(widths[0] / 3, rel=0.1)
+    expected = 2 * 1.96 * np.sqrt(hits.var() / 100)
+    assert widths[1] == pytest.approx(expected, rel=0.1)
+
+
+def test_a_lesion_is_drawn_with_all_of_its_images():
+    clusters = np.array(["b", "a", "b", "c", "a", "b"])
+    targets = np.array([1, 0, 1, 0, 0, 1])
+
+    def whole(chosen: np.ndarray) -> np.ndarray:
+        counts = np.bincount(chosen, minlength=6)
+        for name in "abc":
+            own = counts[clusters == name]
+            assert (own == own[0]).all()
+        assert counts[clusters == "b"][0] == 1  # the only lesion of its class
+        return np.array([len(chosen)])
+
+    low, high = stats.cluster_bootstrap(targets, clusters, whole, n_resamples=100)
+    assert (low[0], high[0]) == (5, 7)  # b with two of a and c: 3 + 2, 3, 4
+    with pytest.raises(ValueError, match="a cluster for each"):
+        stats.cluster_bootstrap(targets, clusters[1:], whole)
+
+
+# Tables ---------------------------------------------------------------------------------------------
+
+
+def test_the_table_of_the_official_set_says_what_the_records_do(finished):
+    table = tables.on_set(finished, OFFICIAL, selection="last")
+    assert table.index.name == "%, the official test images (28 images of 14 lesions)"
+    assert table["n"].tolist() == ["2", "2"]
+    own = [run for run in finished if run.config.recipe == "chml2"]
+    scores = [100 * run.evaluated(OFFICIAL).metrics()["balanced_accuracy"] for run in own]
+    expected = f"{np.mean(scores):.1f} ± {np.std(scores, ddof=1):.1f}"
+    assert table.loc["CHML2", "Balanced acc."] == expected
+    assert {"AUC", "melanoma", "vascular lesion"} < set(table.columns)
+    intervals = tables.bootstrap_intervals(
+        finished, of=OFFICIAL, selection="last", positive_class="melanoma", n_resamples=20
+    )
+    assert intervals.index.name.startswith("%, 95 % interval over lesions of the official")
+    assert intervals.columns.tolist() == ["Balanced acc.", "AUC", "Sensitivity", "Specificity"]
+    assert intervals.loc["CHML2", "Balanced acc."].startswith(f"{np.mean(scores):.1f} [")
+
+
+@pytest.mark.parametrize("of", ["test", OFFICIAL])
+def test_a_claim_is_set_against_its_control(of, finished):
+    chosen = {"of": of, "selection": "last", "n_resamples": 50}
+    table = tables.against(finished, "ce_drw", ["chml2", "dhml1"], **chosen)
+    assert table.index.tolist() == ["CHML2"]  # of dhml1 there is no run
+    by = {(run.config.recipe, run.config.seed): run for run in finished}
+
+    def score(recipe: str, seed: int) -> float:
+        return 100 * by[recipe, seed].evaluated(of).metrics()["balanced_accuracy"]
+
+    pairs = [score("chml2", seed) - score("ce_drw", seed) for seed in (0, 1)]
+    assert table["Δ Balanced acc."].tolist() == [f"{np.mean(pairs):+.1f}"]
+    assert "over lesions [95 %]" in table.columns
+    same = tables.against(finished, "ce_drw", ["ce_drw"], **chosen)
+    assert same["over lesions [95 %]"].tolist() == ["[+0.0, +0.0]"]
+    with pytest.raises(ValueError, match="runs of the control 'focal'"):
+        tables.against(finished, "focal", ["chml2"], **chosen)
+
+
+def test_what_the_authors_runs_support_is_computed_from_all_of_them():
+    from scipy.stats import ttest_ind
+
+    table = dermoscopy.author_claim()
+    assert len(table) == 9
+    scores = published.author_runs().groupby("config")["balanced_accuracy"]
+    names = published.AUTHOR_EQUIVALENTS
+    own, other = (scores.get_group(names[name]) for name in ("chml2", "cs_ce"))
+    row = table.loc["CHML2 − CS-CE"]
+    assert row["n"] == "10 + 10"
+    assert row["Δ Balanced acc. [95 %]"].startswith(f"{own.mean() - other.mean():+.1f} [")
+    p = ttest_ind(own, other, equal_var=False).pvalue
+    assert float(row["p (Holm)"]) >= round(p, 3)
+
+
+def test_the_shortened_protocol_holds_the_control_of_the_notebook(repository):
+    values = yaml.safe_load((repository / "notebooks/batches/isic2018_small.yaml").read_text())
+    configs = grids(values)
+    assert len(configs) == 24
+    assert [config.seed for config in configs] == [0] * 8 + [1] * 8 + [2] * 8
+    shared = {name: value for name, value in values.items() if name not in ("grids", "epochs")}
+    controls = dermoscopy.control(epochs=values["epochs"], **shared)
+    assert {config.run_id for config in controls} == {
+        config.run_id for config in configs if config.recipe == "ce_drw"
+    }
+    chml2 = next(config for config in configs if config.recipe == "chml2")
+    assert controls[0].stage_ends == chml2.stage_ends
+    assert datasets.departures("isic2018", {**chml2.to_dict(), "initialised_from": "random"}) == (
+        "resnet18, 8 epochs, 64 pixels, random initialisation"
+    )
+
+
+def test_the_notebook_asks_for_the_runs_that_the_sweep_trains(repository, tmp_path):
+    import nbformat
+
+    batches = repository / "notebooks" / "batches"
+    trained = grids(yaml.safe_load((batches / "isic2018_small.yaml").read_text()))
+    (job,) = yaml.safe_load((batches / "isic2018_small_table.yaml").read_text())["jobs"]
+    cells = nbformat.read(repository / job["notebook"], as_version=4).cells
+    tagged = {tag: cell.source for cell in cells for tag in cell.metadata.get("tags", [])}
+    names: dict = {}
+    exec(tagged["parameters"], names)
+    assert set(job["parameters"]) <= set(names)
+    names |= {**job["parameters"], "results_root": str(tmp_path), "runs_root": str(tmp_path)}
+    exec(tagged["experiment"], names)
+    asked = names["experiment"]
+    assert {config.run_id for config in asked.configs} == {config.run_id for config in trained}
+    assert (asked.baseline, asked.hard_mining) == ("ce", ["chml2", "dhml1", "dhml2"])
