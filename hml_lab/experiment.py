@@ -233,7 +233,10 @@ class Experiment:
         self._finished()
         by = self.by if self.groups is not None else "recipe"
         parts = [
-            tables.captioned(part, self.frame, selection=self.selection, by=by) for part in parts
+            tables.captioned(
+                part, self.frame, selection=self.selection, by=by, runs_root=self.runs_root
+            )
+            for part in parts
         ]
         tables.write(parts, self._file(suffix), self.results_root / "tables", note=note)
         for part in parts:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-FILE = "data_note.txt"
+from hml_core.runs.exporting import DATA_NOTE
 
 
 def data_note(run_folder: str | Path | None) -> str:
     """The note on the images of the run in this folder; empty where there is none."""
     if run_folder is None or run_folder != run_folder:  # a frame's NaN
         return ""
-    path = Path(run_folder).parent / FILE
+    path = Path(run_folder).parent / DATA_NOTE
     try:
         return " ".join(path.read_text(encoding="utf-8").split())
     except OSError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pandas as pd
 import pytest
 
@@ -50,6 +52,9 @@ def test_files_carry_its_name(experiment, where):
     for form in ("md", "html", "tex"):
         text = (where["results_root"] / "tables" / f"tiny_both.{form}").read_text()
         assert text.count("Data: digits (10 classes), exponential imbalance, ratio 20.") == 2
+        records = [json.loads((run.path / "environment.json").read_text()) for run in part.runs]
+        (commit,) = {record["git_commit"] or "unknown" for record in records}
+        assert text.count(f"Commit {commit[:10]}") == 2
     ids = pd.read_csv(where["results_root"] / "tables" / "tiny_runs.csv")["run_id"]
     assert set(ids) == {config.run_id for config in part.configs}
 

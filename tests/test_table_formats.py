@@ -35,17 +35,17 @@ def frame(tmp_path=None, n=3, commit="a" * 40, **fields):
                 folder = tmp_path / row["run_id"]
                 folder.mkdir(exist_ok=True)
                 (folder / "environment.json").write_text(json.dumps({"git_commit": commit}))
-                row["path"] = folder
+                row["path"] = folder.name
             rows.append({**row, **fields})
     return pd.DataFrame(rows)
 
 
-def captioned(runs, **options):
-    return tables.captioned(tables.comparison(runs), runs, **options)
+def captioned(runs, runs_root=""):
+    return tables.captioned(tables.comparison(runs), runs, runs_root=runs_root)
 
 
 def test_a_caption_says_data_protocol_n_intervals_family_and_commit(tmp_path):
-    said = captioned(frame(tmp_path)).attrs["caption"]
+    said = captioned(frame(tmp_path), tmp_path).attrs["caption"]
     for part in (
         "Data: cifar10 (10 classes), exponential imbalance, ratio 100.",
         "Protocol: resnet32, 200 epochs, batch 128, controlled protocol, on CPU.",
@@ -64,17 +64,17 @@ def test_a_caption_says_data_protocol_n_intervals_family_and_commit(tmp_path):
 
 def test_what_nobody_may_leave_out_comes_first(tmp_path):
     (tmp_path / "data_note.txt").write_text("RECOMPRESSED images\n")
-    short = captioned(frame(tmp_path, epochs=1)).attrs["caption"]
+    short = captioned(frame(tmp_path, epochs=1), tmp_path).attrs["caption"]
     assert short.startswith("SHORTENED protocol (resnet32, 1 epoch): not comparable")
     assert "RECOMPRESSED images." in short
     assert "resnet32, 1 epoch," in short
-    made_up = captioned(frame(tmp_path, synthetic=True)).attrs["caption"]
+    made_up = captioned(frame(tmp_path, synthetic=True), tmp_path).attrs["caption"]
     assert made_up.startswith("SYNTHETIC images")
     assert data_note(None) == data_note(float("nan")) == data_note(tmp_path / "no" / "run") == ""
 
 
 def test_the_caption_of_one_run_promises_nothing(tmp_path):
-    said = captioned(frame(tmp_path, n=1)).attrs["caption"]
+    said = captioned(frame(tmp_path, n=1), tmp_path).attrs["caption"]
     assert "n = 1 seed: no spread, no interval, no test." in said
     assert "±" not in said
     assert "brackets" not in said.lower()
@@ -100,9 +100,10 @@ def test_what_a_tables_maker_says_of_its_intervals_and_family_is_kept(tmp_path):
 def test_commits_of_several_records_are_all_named(tmp_path):
     for name in ("x", "y"):
         (tmp_path / name).mkdir()
-    one = frame(tmp_path / "x")
+    one = frame(tmp_path / "x").assign(path=lambda f: "x/" + f["path"])
     other = frame(tmp_path / "y", commit=None).assign(run_id=lambda f: "y-" + f["run_id"])
-    said = tables.caption(tables.comparison(one), pd.concat([one, other]))
+    other["path"] = "y/" + other["path"]
+    said = tables.caption(tables.comparison(one), pd.concat([one, other]), runs_root=tmp_path)
     assert said.endswith("Commits aaaaaaaaaa, unknown.")
 
 

@@ -30,8 +30,11 @@ def captioned(
     selection: str = "last",
     by: str = "recipe",
     title: str = "",
+    runs_root: str | Path = "",
 ) -> pd.DataFrame:
     """The table with its caption, and with the ids of the runs behind each row (``attrs["run_ids"]``).
+
+    Commit and note on the images are read below ``runs_root``, from which the frame was loaded.
 
     What intervals cover and which tests are one family is taken from ``attrs["covers"]`` and
     ``attrs["family"]`` where the table's maker has said so.
@@ -39,17 +42,23 @@ def captioned(
     described = table.copy()
     described.attrs = {
         **table.attrs,
-        "caption": table.attrs.get("caption") or caption(table, frame, selection, title),
+        "caption": table.attrs.get("caption") or caption(table, frame, selection, title, runs_root),
         "run_ids": run_ids(table, frame, by),
     }
     return described
 
 
 def caption(
-    table: pd.DataFrame, frame: pd.DataFrame, selection: str = "last", title: str = ""
+    table: pd.DataFrame,
+    frame: pd.DataFrame,
+    selection: str = "last",
+    title: str = "",
+    runs_root: str | Path = "",
 ) -> str:
     """The caption of a table of these runs, in sentences."""
     done = finished(frame, selection).drop_duplicates("run_id") if "run_id" in frame else frame
+    if "path" in done:
+        done = done.assign(path=[Path(runs_root) / str(path) for path in done["path"]])
     cells = [str(cell) for row in table.to_numpy() for cell in row]
     parts = [f"{title.rstrip('.')}." if title else "", *warnings(done), data(done), protocol(done)]
     parts.append(f"Reported: {SELECTION_LABELS[selection]}.")
