@@ -1,13 +1,14 @@
 """Tables of results: mean ± sd over seeds, and the paired difference to a baseline with its test."""
 
+from hml_lab.tables.captions import caption, captioned
 from hml_lab.tables.cells import (
     DERMOSCOPY_METRICS,
     LABELS,
     LOWER_IS_BETTER,
     METRICS,
     SELECTION_LABELS,
-    to_markdown,
 )
+from hml_lab.tables.formats import to_csv, to_html, to_latex, to_markdown, write
 from hml_lab.tables.image_sets import against, bootstrap_intervals, on_set
 from hml_lab.tables.literature import beside_author_runs, beside_published
 from hml_lab.tables.methods import (
@@ -29,6 +30,8 @@ __all__ = [
     "beside_author_runs",
     "beside_published",
     "bootstrap_intervals",
+    "caption",
+    "captioned",
     "comparison",
     "conclusion",
     "differences",
@@ -38,5 +41,9 @@ __all__ = [
     "protocol",
     "selections",
     "summary",
+    "to_csv",
+    "to_html",
+    "to_latex",
     "to_markdown",
+    "write",
 ]

@@ -15,6 +15,7 @@ from hml_lab.tables.cells import (
     LOWER_IS_BETTER,
     METRICS,
     SELECTION_LABELS,
+    difference_first,
     finished,
     group_name,
     interval,
@@ -131,8 +132,8 @@ def comparison(
 ) -> pd.DataFrame:
     """The table that people read: text cells "mean ± sd" and the paired difference to the baseline.
 
-    Percent; the best mean of each column carries a star. The last columns hold the difference in
-    ``tested`` with its 95 % interval and the Holm-corrected p-value.
+    Percent; the best mean of each column carries a star. The first columns hold the difference in
+    ``tested`` with its 95 % interval, the Holm-corrected p-value and the number of runs.
     """
     long = summary(frame, by=by, metrics=metrics, selection=selection)
     means = long.pivot(index=by, columns="metric", values="mean")
@@ -157,7 +158,7 @@ def comparison(
     ]
     table.index = [group_name(by, group) for group in table.index]
     table.index.name = by.replace("_", " ").capitalize()
-    return table
+    return difference_first(table)
 
 
 def export_runs(frame: pd.DataFrame) -> pd.DataFrame:

@@ -11,6 +11,7 @@ from hml_core import datasets, recipes
 from hml_lab import stats
 from hml_lab.tables.cells import LABELS, finished, interval, p_value
 from hml_lab.tables.methods import differences, summary
+from hml_lab.wording import number
 
 
 def protocol(frame: pd.DataFrame) -> str:
@@ -24,23 +25,34 @@ def protocol(frame: pd.DataFrame) -> str:
         warning = "**SYNTHETIC images: nothing below is a result.** "
     started = "" if first["weights"] == "none" else f" from {first['initialised_from']} weights"
     return (
-        f"{warning}{first['model']}{started}, {first['epochs']} epochs, "
+        f"{warning}{first['model']}{started}, {number(first['epochs'], 'epoch')}, "
         f"batch {first['batch_size']}, precision {first['precision']}, "
-        f"protocol {first['protocol']}; {len(done)} runs, "
-        f"{done['seconds'].sum() / 60:.0f} minutes of training in total "
-        f"({done['seconds'].mean():.0f} s a run) on {', '.join(sorted(set(done['device'])))}."
+        f"protocol {first['protocol']}; {number(len(done), 'run')}, "
+        f"{_time(done['seconds'])} on {', '.join(sorted(set(done['device'])))}."
     )
+
+
+def _time(seconds: pd.Series) -> str:
+    if len(seconds) == 1:
+        return f"{seconds.iloc[0]:.0f} s of training"
+    total = seconds.sum()
+    whole = number(round(total / 60), "minute") if total >= 60 else number(round(total), "second")
+    return f"{whole} of training in total ({seconds.mean():.0f} s a run)"
 
 
 def missing(frame: pd.DataFrame) -> str:
     """What of a sweep failed or was not found, as a sentence for the notebook."""
     lacking = frame[frame["status"] != "done"]
     if lacking.empty:
-        return f"All {len(frame)} runs are there."
+        return f"All {len(frame)} runs are there." if len(frame) != 1 else "The run is there."
     listed = "\n".join(
         f"- `{row.run_id}`: {row.status} ({row.error})" for row in lacking.itertuples()
     )
-    return f"**{len(lacking)} of {len(frame)} runs are not there:**\n\n{listed}"
+    are = "is" if len(lacking) == 1 else "are"
+    which = (
+        f"{len(lacking)} of {number(len(frame), 'run')} {are}" if len(frame) > 1 else "The run is"
+    )
+    return f"**{which} not there:**\n\n{listed}"
 
 
 def conclusion(

@@ -162,7 +162,7 @@ def test_a_figure_notebook_draws_stored_results_and_lists_what_is_missing(tmp_pa
     output = tmp_path / "out.ipynb"
     notebooks.execute(FOLDER / "02_cifar_lt.ipynb", given, output, show_progress=False)
     text = output.read_text()
-    assert "1 of 4 runs are not there" in text
+    assert "1 of 4 runs is not there" in text
     assert configs[-1].run_id in text
     assert len(list((tmp_path / "records").glob("*/metrics.json"))) == 3
 
