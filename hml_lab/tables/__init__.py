@@ -8,6 +8,15 @@ from hml_lab.tables.cells import (
     SELECTION_LABELS,
     to_markdown,
 )
+from hml_lab.tables.contrasts import (
+    REFERENCE,
+    all_pairs,
+    collapsed,
+    contrasts,
+    family,
+    over_images,
+    primary,
+)
 from hml_lab.tables.literature import beside_author_runs, beside_published
 from hml_lab.tables.methods import (
     bootstrap_intervals,
@@ -24,15 +33,22 @@ __all__ = [
     "LABELS",
     "LOWER_IS_BETTER",
     "METRICS",
+    "REFERENCE",
     "SELECTION_LABELS",
+    "all_pairs",
     "beside_author_runs",
     "beside_published",
     "bootstrap_intervals",
+    "collapsed",
     "comparison",
     "conclusion",
+    "contrasts",
     "differences",
     "export_runs",
+    "family",
     "missing",
+    "over_images",
+    "primary",
     "protocol",
     "selections",
     "summary",
