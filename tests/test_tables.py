@@ -219,7 +219,7 @@ def test_a_collapsed_run_is_told_by_its_runs():
 
 
 def test_runs_that_are_not_paired_are_not_tested_as_pairs():
-    runs = frame(ce=CE, hml1=HML).assign(subset_seed=0)
+    runs = frame(ce=CE, hml1=HML).assign(subset_seed=0, image_size=None, subset_images=np.nan)
     assert tables.differences(runs)["test"].tolist() == ["paired"]
     correlation = np.corrcoef(CE, HML)[0, 1]
     assert tables.differences(runs)["correlation"].tolist() == [pytest.approx(correlation)]

@@ -24,6 +24,7 @@ from hml_lab.plots.results import (
     learning_curves,
     per_class_accuracy,
 )
+from hml_lab.plots.way import way
 
 __all__ = [
     "accuracy_by_frequency",
@@ -43,5 +44,6 @@ __all__ = [
     "per_class_accuracy",
     "preparation",
     "roc_curves",
+    "way",
     "weighting_curves",
 ]

@@ -131,7 +131,8 @@ def _contrast(first: pd.DataFrame, second: pd.DataFrame, confidence: float) -> d
 def is_paired(first: pd.DataFrame, second: pd.DataFrame) -> bool:
     """Whether the runs of these frames, row by row of one seed, agree in all of :data:`PAIRING`."""
     fields = [field for field in PAIRING if field in first and field in second]
-    return bool((first[fields].astype(str) == second[fields].astype(str)).all(axis=None))
+    a, b = (frame[fields].map(repr) for frame in (first, second))  # NaN is like NaN here
+    return bool((a == b).all(axis=None))
 
 
 def _family_in_words(pairs: Sequence[Pair], tests: int, by: str) -> str:
