@@ -355,8 +355,8 @@ def scores_by_cell(
 
 
 def by_cell(frame: pd.DataFrame, runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """The records of the finished runs of every cell."""
-    records = {run.run_id: run for run in runs}
+    """The records of the finished runs of every cell, those that hold predictions."""
+    records = {run.run_id: run for run in runs if run.has_predictions}
     done = frame[frame["run_id"].isin(records)]
     return {
         cell: [records[run_id] for run_id in ids]
@@ -368,6 +368,8 @@ def over_images(frame: pd.DataFrame, runs: Sequence[Run]) -> pd.DataFrame:
     """Every question again, from stored predictions: intervals over other seeds and other test images."""
     members = by_cell(frame, runs)
     asked = [(label, (a, b)) for label, a, b in QUESTIONS if {a, b} <= set(members)]
+    if not asked:
+        return pd.DataFrame(columns=["label", "group", "reference", "n", "difference", "sd"])
     found = tables.over_images(members, [pair for _, pair in asked], margin=MARGIN)
     labels = {pair: label for label, pair in asked}
     pairs = zip(found["group"], found["reference"], strict=True)
