@@ -288,18 +288,27 @@ def beside(**fields) -> dict[str, str]:
 def test_the_protocol_is_the_same_where_the_source_says_that_it_is():
     ours = beside()
     assert ours["CE"] == "yes"
-    assert ours["Balanced Softmax"] == "no", "its figure is of 200 epochs"
-    assert ours["LDAM-DRW"] == "not stated"
-    assert ours["HML1"] == "no"
+    assert ours["Balanced Softmax"] == "no: epochs 90", "its figure is of 200 epochs"
+    assert ours["LDAM-DRW"].startswith("no: theirs: 64.6 in the re-run")
+    assert ours["HML1"] == "no figure"
     longer = beside(epochs=200)
-    assert (longer["CE"], longer["Balanced Softmax"]) == ("no", "yes")
+    assert (longer["CE"], longer["Balanced Softmax"]) == ("no: epochs 200", "yes")
+    assert tables.beside_published(
+        published_frame().query("recipe == 'ce'").assign(recipe="ce_drw")
+    )["Same protocol"].tolist() == ["not stated"]
 
 
 @pytest.mark.parametrize(
-    "fields", [{"ema_decay": 0.999}, {"lr_schedule": "steps"}, {"image_size": 112}]
-)
+    "fields",
+    [
+        {"ema_decay": 0.999}, {"lr_schedule": "steps"}, {"image_size": 112}, {"weight_decay": 1e-3},
+        {"augmentation": "strong"}, {"mix": "mixup"}, {"batch_size": 64}, {"early_drop": True},
+    ],
+)  # fmt: skip
 def test_a_changed_protocol_is_not_the_same(fields):
-    assert set(beside(**fields)) == {"no"}
+    (name, value) = next(iter(fields.items()))
+    assert f"{name.replace('_', ' ')} {value}" in beside(**fields)["CE"]
+    assert beside(**fields)["CE"].startswith("no: ")
 
 
 def test_published_figures_come_with_their_own_baseline():
@@ -318,11 +327,24 @@ def test_the_table_of_cifar_keeps_its_columns():
     setting |= {"model": "resnet32", "epochs": 200, "lr_schedule": "steps", "image_size": None}
     found = tables.beside_published(published_frame(**setting)).set_index("Recipe")
     assert list(found.columns) == [
-        "Ours", "n", "Published", "Difference", "Same protocol", "Evidence", "Source",
+        "Ours", "n", "Published", "All published", "Difference", "Same protocol", "Evidence", "Source",
     ]  # fmt: skip
-    assert found["Same protocol"].tolist() == ["yes"] * 4 + ["no"]
+    theirs = "no: theirs: best epoch on the test set (its code)"
+    assert found.loc[["CE", "LDAM-DRW"], "Same protocol"].tolist() == [theirs] * 2
     cosine = tables.beside_published(published_frame(**setting | {"lr_schedule": "cosine"}))
-    assert set(cosine["Same protocol"]) == {"no"}
+    assert cosine["Same protocol"].iloc[0].startswith("no: lr schedule cosine; theirs: best")
+
+
+def test_published_values_are_a_range_with_their_number_and_empty_rows_say_why():
+    setting = {"dataset": "imagefolder", "imbalance_type": "exp", "imbalance_ratio": 100.0}
+    setting |= {"model": "resnet32", "epochs": 200, "lr_schedule": "steps", "image_size": None}
+    runs = published_frame(**setting, num_classes=100)
+    found = tables.beside_published(runs).set_index("Recipe")
+    assert found.loc["LDAM-DRW", "All published"] == "41.3–42.9 (6)"
+    assert found.loc["CE", "All published"].startswith("38.0–41.0 (")
+    assert "images not the official files" in found.loc["CE", "Same protocol"]
+    assert found.loc["HML1", "All published"] == "–"
+    assert found.loc["HML1", "Source"].startswith("not on file: P1's and P2's own figures")
 
 
 def test_peeking_is_shown_as_a_gain():
