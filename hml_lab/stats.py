@@ -201,8 +201,9 @@ def all_pairs(scores, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray,
 
     Nobody needs to name a reference: the correction covers whichever pair looks best. It pools the
     residuals of a two-way layout without interaction, method + seed, with (k − 1)(n − 1) degrees of
-    freedom, and so takes all methods to scatter alike once the seed is accounted for: leave out methods
-    that collapsed.
+    freedom; a pair that scatters more than these is measured by its own scatter. That takes methods to
+    scatter about alike once the seed is accounted for: if their sd differ by a factor of 4, false claims
+    appear in 7 to 8 of 100 families of three seeds instead of 5. Leave out methods that collapsed.
 
     Parameters
     ----------
@@ -225,7 +226,9 @@ def all_pairs(scores, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray,
     means = scores.mean(axis=1)
     residuals = scores - means[:, None] - scores.mean(axis=0) + scores.mean()
     degrees = (k - 1) * (n - 1)
-    error = np.sqrt((residuals**2).sum() / degrees / n)
+    pooled = np.sqrt((residuals**2).sum() / degrees / n)
+    own = (scores[:, None] - scores).std(axis=2, ddof=1) / np.sqrt(2 * n)
+    error = np.maximum(pooled, own)
     difference = means[:, None] - means
     null = _studentized_ranges(k, degrees)
     critical = np.quantile(null, confidence)
@@ -234,7 +237,7 @@ def all_pairs(scores, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray,
     larger = len(null) - np.searchsorted(null, ranges)
     p_value = (1 + larger) / (1 + len(null))
     np.fill_diagonal(p_value, 1.0)
-    return difference, np.full((k, k), critical * error), p_value
+    return difference, critical * error, p_value
 
 
 @functools.cache

@@ -184,13 +184,24 @@ def all_pairs(
     -------
     pandas.DataFrame
         ``by``, ``reference``, difference, low_simultaneous, high_simultaneous (points), p_max_t, n; the
-        higher group first.
+        higher group first. Empty where less than two seeds or two groups are left.
     """
     done = finished(frame, selection)
     lost = done.loc[collapsed(done, selection), by].unique()
     kept = done[~done[by].isin(lost)]
     scores = 100 * kept.pivot(index=by, columns="seed", values=f"{selection}_{metric}")
     scores = scores.astype(float).dropna(axis=1)
+    columns = [
+        by,
+        "reference",
+        "difference",
+        "low_simultaneous",
+        "high_simultaneous",
+        "p_max_t",
+        "n",
+    ]
+    if min(scores.shape) < 2:
+        return pd.DataFrame(columns=columns)
     difference, half, p_value = stats.all_pairs(scores.to_numpy(), confidence)
     rows = []
     for i, j in zip(*np.triu_indices(len(scores), 1), strict=True):
@@ -206,7 +217,7 @@ def all_pairs(
                 "n": scores.shape[1],
             }
         )
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(rows, columns=columns)
     table.attrs["family"] = f"family: all {len(rows)} pairs, corrected by the largest t (Tukey)"
     table.attrs["covers"] = covers(kept)
     table.attrs["left_out"] = [group_name(by, group) for group in lost]
