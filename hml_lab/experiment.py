@@ -247,9 +247,23 @@ class Experiment:
         outputs.save_frame(frame, self._file(suffix), self.results_root / "tables")
 
     def save_runs(self) -> None:
-        """Write what every run reached, with its id, as ``<name>_runs.csv``."""
-        self._finished()
+        """Write what every run reached, with its id, as ``<name>_runs.csv``.
+
+        And every test of table and conclusion, with the correlation over seeds, as
+        ``<name>_contrasts.csv``; each setting is a family of its own.
+        """
+        done = self._finished()
         self.save_frame(tables.export_runs(self.frame), "runs")
+        settings = ["dataset", "imbalance_type", "imbalance_ratio"]
+        parts = []
+        for setting, runs in done.groupby(settings, sort=False):
+            own = list(runs["recipe"].unique())
+            pairs = tables.family(own, self.baseline, tables.REFERENCE, self.hard_mining)
+            if self.groups is None and self.baseline in own and pairs:
+                made = tables.contrasts(runs, pairs, selection=self.selection)
+                parts.append(made.assign(**dict(zip(settings, setting, strict=True))))
+        if parts:
+            self.save_frame(pd.concat(parts, ignore_index=True), "contrasts")
 
     def save_figure(self, figure: Figure, suffix: str = "") -> None:
         """Write a figure (:func:`hml_lab.notebooks.save`), and show it."""

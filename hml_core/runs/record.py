@@ -197,6 +197,11 @@ class Run:
         return compact_predictions.is_there(self.path)
 
     @property
+    def has_predictions(self) -> bool:
+        """Whether the record says what was predicted for each test image: not all exported ones do."""
+        return self.is_compact or (self.path / "predictions.npz").exists()
+
+    @property
     def class_counts(self) -> np.ndarray:
         """Training images of each class, int64 (C,)."""
         return np.asarray(self.metrics["class_counts"], dtype=np.int64)

@@ -23,16 +23,20 @@ from hml_lab.plots.losses import (
     outlier_cuts,
     weighting_curves,
 )
+from hml_lab.plots.methods import by_recipe, caveat
 from hml_lab.plots.photographs import samples, sides
 from hml_lab.plots.ranks import critical_difference
 from hml_lab.plots.results import balanced_accuracy, learning_curves, shot_group_accuracy
 from hml_lab.plots.tradeoffs import accuracy_by_cost, gain_by_frequency, reliability
+from hml_lab.plots.way import way
 
 __all__ = [
     "accuracy_by_cost",
     "accuracy_by_frequency",
     "accuracy_by_group",
     "balanced_accuracy",
+    "by_recipe",
+    "caveat",
     "class_counts",
     "confidence",
     "confusion_matrix",
@@ -53,5 +57,6 @@ __all__ = [
     "samples",
     "shot_group_accuracy",
     "sides",
+    "way",
     "weighting_curves",
 ]

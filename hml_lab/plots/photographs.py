@@ -58,8 +58,8 @@ def sides(widths: Sequence[int], heights: Sequence[int], *, size: int, title: st
     made, (ax,) = figure(5.2, 4.2)
     alt_text(
         made,
-        f"{title}: {len(widths):,} images, {min(widths)} to {max(widths)} pixels wide and {min(heights)} to "
-        f"{max(heights)} high; the copies' shorter side has {size}.",
+        f"{title}: {len(widths):,} images, {min(widths)} to {max(widths)} pixels wide and {min(heights)} "
+        f"to {max(heights)} high; the copies' shorter side has {size}.",
     )
     ax.scatter(widths, heights, s=10, alpha=0.5, color="#3b6ea5", linewidths=0, label="an image")
     most = 1.05 * max(*widths, *heights)

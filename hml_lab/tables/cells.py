@@ -69,6 +69,20 @@ def interval(row: pd.Series) -> str:
     return f"{row['difference']:+.1f} [{row['low']:+.1f}, {row['high']:+.1f}]"
 
 
+def simultaneous(row: pd.Series) -> str:
+    """The same with the interval that holds for all rows of the family at once."""
+    return interval(
+        row.rename({"low": "_", "high": "_"}).rename(
+            {"low_simultaneous": "low", "high_simultaneous": "high"}
+        )
+    )
+
+
+def each_value(values: np.ndarray) -> str:
+    """Every run's value, where no mean stands for them."""
+    return " / ".join(f"{value:.1f}" for value in values)
+
+
 def p_value(p: float) -> str:
     """Three digits, or that it is smaller."""
     if np.isnan(p):
