@@ -232,6 +232,11 @@ def test_what_is_in_a_class_folder_and_not_read_is_named(tree):
     ]
 
 
+def test_a_folder_without_splits_is_told_what_makes_them(tree):
+    with pytest.raises(DataError, match=r"without a split \(ant, bee, cat\): `hml prepare folder"):
+        imagefolder.pack(tree / "train")
+
+
 def test_classes_that_differ_in_case_alone_or_are_one_are_refused(tree):
     (tree / "train" / "Bee").mkdir()
     picture(tree / "train" / "Bee" / "0.png")
