@@ -123,3 +123,20 @@ def test_pictures_stand_in_rows_with_their_sizes():
     assert [len(ax.images) for ax in made.axes] == [1] * 5 + [0] * 5
     made = plots.sides([30, 200], [40, 90], size=64, title="Sizes")
     assert made.axes[0].get_xlabel() == "width (pixels)"
+
+
+def test_figures_from_head_to_tail_go_by_frequency_whatever_the_order_of_the_classes():
+    runs = [run("ce", seed, 0.8) for seed in range(2)]
+    for one in runs:
+        one.class_counts, one.class_names = np.array([3, 40, 150]), ("ant", "bee", "cat")
+        one.per_class_accuracy = lambda selection: np.array([0.1, 0.5, 0.9])
+        one.synthetic = True
+    top, below = plots.per_class_accuracy(runs, selection="best_validation").axes[:2]
+    assert [tick.get_text() for tick in below.get_xticklabels()] == ["cat", "bee", "ant"]
+    assert [bar.get_height() for bar in below.patches] == [150, 40, 3]
+    np.testing.assert_allclose(top.lines[0].get_ydata(), [90, 50, 10])
+    shown = plots.confusion_matrix(runs, ["ce"], selection="best_validation").axes[0]
+    assert [tick.get_text() for tick in shown.get_yticklabels()] == ["cat", "bee", "ant"]
+    shares = shown.collections[0].get_array().reshape(3, 3)
+    np.testing.assert_allclose(shares.sum(axis=1), 100)
+    assert shares[2, 1] == pytest.approx(20, abs=2)  # ant, taken for bee

@@ -12,7 +12,7 @@ MOST_CLASSES = 12  # that are listed one by one
 def lines(summary: dict[str, Any]) -> list[str]:
     """Classes with their images, sizes, formats, what was left out, notes: a line each."""
     totals = {name: sum(images.values()) for name, images in summary["images"].items()}
-    names = list(totals)
+    names = sorted(totals, key=lambda name: -totals[name])  # JSON has put them in another order
     if len(names) > MOST_CLASSES:
         names = [*names[: MOST_CLASSES - 3], "…", *names[-2:]]
     listed = ", ".join(name if name == "…" else f"{name} {totals[name]:,}" for name in names)

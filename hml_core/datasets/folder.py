@@ -205,7 +205,8 @@ register(
     "small_folder",
     DatasetInfo(
         load_small,
-        defaults={**_NATURAL, "epochs": 60, "early_stopping": 0},
+        # A folder of a few hundred images has few steps an epoch: small batches make more of them.
+        defaults={**_NATURAL, "epochs": 60, "batch_size": 32},
         has_validation=True,
         needs_data_root=True,
     ),

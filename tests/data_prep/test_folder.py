@@ -240,6 +240,14 @@ def test_the_command_says_what_was_found_and_what_comes_next(drawn, tmp_path):
     assert f"hml train --dataset small_folder --data-root {output}" in result.output
 
 
+def test_classes_are_told_from_the_most_frequent_on(photos):
+    summary = json.loads((made(photos).folder / "prepared.json").read_text())["summary"]
+    summary["images"] = dict(sorted(summary["images"].items(), reverse=True))
+    assert report.lines(summary)[0] == "Images a class: ant 8, bee 6, cat 4."
+    assert "18 sizes" not in report.lines(summary)[1]
+    assert "8 sizes, most often" in report.lines(summary)[1]
+
+
 def test_images_smaller_than_asked_for_are_said(photos):
     done = made(photos, options=images.Options(size=64))
     assert any("shorter side of 26 pixels or fewer" in note for note in done.summary["notes"])
