@@ -12,7 +12,7 @@ from hml_core import recipes
 from hml_core.runs import Run
 from hml_core.runs.evaluated import Evaluated
 from hml_lab import stats
-from hml_lab.tables.cells import LABELS, plus_minus
+from hml_lab.tables.cells import LABELS, p_value, plus_minus
 from hml_lab.wording import number
 
 NAMES = {"test": "the test images of the split", "official_test": "the official test images"}
@@ -136,7 +136,7 @@ def against(
             "n": str(len(common)),
         }
     table = pd.DataFrame.from_dict(rows, orient="index")
-    table["p (Holm)"] = ["–" if np.isnan(p) else f"{p:.3f}" for p in stats.holm(p_values)]
+    table["p (Holm)"] = [p_value(p) for p in stats.holm(p_values)]
     table.index.name = f"against {recipes.title(control)}, {size(runs[0].evaluated(of))}"
     table.attrs = {
         "covers": "brackets: 95 % intervals, over seeds Student's t of the paired differences, over "
