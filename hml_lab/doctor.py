@@ -137,8 +137,9 @@ def _data(root: Path) -> list[Finding]:
     for name in datasets.DATASETS:
         # `prepare` is told a folder of each challenge; two data sets may be made of one.
         command = prepare.commands.get(name.partition("_")[0])
-        # One's own images may lie anywhere: their command asks where.
-        if command is None or any(isinstance(asked, click.Argument) for asked in command.params):
+        # One's own images may lie anywhere: their command asks where, and to read a tree is to pack it.
+        asks = command is None or any(isinstance(one, click.Argument) for one in command.params)
+        if asks or name == "imagefolder":
             continue
         places_of_it = [root / name, root / name.partition("_")[0], root]
         findings.append(_data_set(name, [place for place in places_of_it if place.is_dir()], root))
