@@ -8,8 +8,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
 import torch
 
+from data_prep.cli import prepare
 from hml_core import datasets
 from hml_core.config import RunConfig
 from hml_core.errors import HmlError, RunError
@@ -130,14 +132,15 @@ def _commit() -> Finding:
 
 
 def _data(root: Path) -> list[Finding]:
-    """Each data set whose files one provides: read, where there are any, as a run would read it."""
+    """Each published data set whose files one provides: read, where there are any, as a run would."""
     findings = []
-    for name, described in datasets.DATASETS.items():
-        if (
-            not described.needs_data_root or name == "imagefolder"
-        ):  # (any folder: which, a run says)
-            continue
+    for name in datasets.DATASETS:
         # `prepare` is told a folder of each challenge; two data sets may be made of one.
+        command = prepare.commands.get(name.partition("_")[0])
+        # One's own images may lie anywhere: their command asks where, and to read a tree is to pack it.
+        asks = command is None or any(isinstance(one, click.Argument) for one in command.params)
+        if asks or name == "imagefolder":
+            continue
         places_of_it = [root / name, root / name.partition("_")[0], root]
         findings.append(_data_set(name, [place for place in places_of_it if place.is_dir()], root))
     return findings
