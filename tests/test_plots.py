@@ -144,6 +144,10 @@ def test_unlike_runs_of_one_recipe_are_several_methods(finished):
     assert list(groups) == ["ce", "hml1, no early drop", "hml1, early drop"]
     assert [len(members) for members in groups.values()] == [3, 3, 1]
     assert "n = 1 to 3 seeds" in plots.balanced_accuracy([*finished, other]).axes[0].get_xlabel()
+    ticks = plots.balanced_accuracy([*finished, other]).axes[0].get_yticklabels()
+    assert [" ".join(tick.get_text().split()) for tick in ticks] == [
+        "HML1, early drop", "HML1, no early drop", "CE",
+    ], "names in full: what tells methods apart may stand at their end"  # fmt: skip
     legend = plots.shot_group_accuracy([*finished, other]).legends[0]
     assert [t.get_text() for t in legend.get_texts()] == [
         "CE", "HML1, no early drop", "HML1, early drop",
@@ -396,3 +400,22 @@ def test_a_format_that_no_figure_has_is_refused_before_anything_is_trained(how, 
     with pytest.raises(ConfigError, match=message):
         notebooks.save(plots.loss_curves(), "x", tmp_path, **how)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("width", [None, 3.5])
+def test_labels_of_several_lines_do_not_touch(width):
+    questions = [
+        "HML1 with its early drop, against CE without: what a table shows, and what it does not show",
+        "The loss alone: HML1 against CE re-weighted like it, over images, with the drop given to both",
+        "short",
+        "Inner weighting and the factor 10 (the authors' code), with the drop, against the papers' own",
+    ]
+    table = pd.DataFrame(
+        {"label": questions, "difference": 1.0, "low": 0.5, "high": 1.5, "p_holm": 0.2}
+    )
+    made = plots.forest(table, xlabel="points", width=width)
+    made.draw_without_rendering()
+    boxes = [tick.get_window_extent() for tick in made.axes[0].get_yticklabels()]
+    ends = sorted((box.y0, box.y1) for box in boxes)
+    assert all(a[1] < b[0] for a, b in itertools.pairwise(ends))
+    assert made.axes[0].get_window_extent().width > 60
