@@ -534,7 +534,7 @@ def test_roc_is_that_of_the_class(finished):
         logits = run.test_logits("best_validation").astype(float)
         probability = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
         run_areas.append(roc_auc_score(truth, probability[:, run.class_names.index("melanoma")]))
-    label = ax.get_legend().get_texts()[0].get_text()
+    label = ax.figure.legends[0].get_texts()[0].get_text()
     assert f"AUC {100 * np.mean(run_areas):.1f}" in label
     with pytest.raises(ValueError, match="positive_class"):
         plots.roc_curves(finished, "wart")

@@ -5,16 +5,19 @@ from __future__ import annotations
 import copy
 import dataclasses
 import itertools
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from hml_core import recipes
 from hml_core.config import RunConfig
 from hml_core.errors import ConfigError
 from hml_core.trainer import fit
-from hml_lab import plots, stats
+from hml_lab import notebooks, plots, stats
+from hml_lab.experiment import Experiment
 from hml_lab.plots import looks as looks_of
 from hml_lab.plots import spreads, style
 from hml_lab.plots.looks import BUILT_IN, LIMIT, look, variant
@@ -141,6 +144,10 @@ def test_unlike_runs_of_one_recipe_are_several_methods(finished):
     assert list(groups) == ["ce", "hml1, no early drop", "hml1, early drop"]
     assert [len(members) for members in groups.values()] == [3, 3, 1]
     assert "n = 1 to 3 seeds" in plots.balanced_accuracy([*finished, other]).axes[0].get_xlabel()
+    ticks = plots.balanced_accuracy([*finished, other]).axes[0].get_yticklabels()
+    assert [" ".join(tick.get_text().split()) for tick in ticks] == [
+        "HML1, early drop", "HML1, no early drop", "CE",
+    ], "names in full: what tells methods apart may stand at their end"  # fmt: skip
     legend = plots.shot_group_accuracy([*finished, other]).legends[0]
     assert [t.get_text() for t in legend.get_texts()] == [
         "CE", "HML1, no early drop", "HML1, early drop",
@@ -358,3 +365,57 @@ def test_synthetic_images_and_short_training_are_labelled(finished, monkeypatch)
     )
     title = plots.per_class_accuracy(finished).axes[0].get_title()
     assert "SHORTENED protocol: resnet8, 12 epochs" in title
+
+
+def test_a_figure_is_saved_as_pdf_and_svg_beside_png(tmp_path):
+    """At the width that was asked for, and with the same bytes whenever it is saved."""
+    made = plots.outlier_cuts([500, 50, 5], [0.1, 1.0, 2.0])
+    how = {"figure_format": "pdf,svg", "figure_width": 3.5}
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        shown = notebooks.save(made, "cut", folder, **how)
+    names = ["cut.pdf", "cut.png", "cut.svg"]
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == names
+    for name in names:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    svg = (tmp_path / "a" / "cut.svg").read_text()
+    assert 'width="252pt"' in svg, "3.5 inches of 72 points"
+    assert "Outlier cut" in svg, "described in its metadata"
+    assert re.search(rb"/MediaBox \[ ?0 0 252 ", (tmp_path / "a" / "cut.pdf").read_bytes())
+    with Image.open(tmp_path / "a" / "cut.png") as picture:
+        assert picture.width == 1050, "300 dots an inch"
+    assert shown.alt.startswith("Outlier cut")
+    assert shown._repr_png_()[1]["alt"] == shown.alt, "in the notebook's output"
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"figure_format": "jpg"}, "`figure_format` to be of png, pdf, svg, got 'jpg'"),
+        ({"figure_width": 0.2}, r"`figure_width` to be 0 or 1\.5 to 40\.0 inches, got 0\.2"),
+    ],
+)
+def test_a_format_that_no_figure_has_is_refused_before_anything_is_trained(how, message, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        Experiment("x", [RunConfig()], runs_root=tmp_path, results_root=tmp_path, **how)
+    with pytest.raises(ConfigError, match=message):
+        notebooks.save(plots.loss_curves(), "x", tmp_path, **how)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("width", [None, 3.5])
+def test_labels_of_several_lines_do_not_touch(width):
+    questions = [
+        "HML1 with its early drop, against CE without: what a table shows, and what it does not show",
+        "The loss alone: HML1 against CE re-weighted like it, over images, with the drop given to both",
+        "short",
+        "Inner weighting and the factor 10 (the authors' code), with the drop, against the papers' own",
+    ]
+    table = pd.DataFrame(
+        {"label": questions, "difference": 1.0, "low": 0.5, "high": 1.5, "p_holm": 0.2}
+    )
+    made = plots.forest(table, xlabel="points", width=width)
+    made.draw_without_rendering()
+    boxes = [tick.get_window_extent() for tick in made.axes[0].get_yticklabels()]
+    ends = sorted((box.y0, box.y1) for box in boxes)
+    assert all(a[1] < b[0] for a, b in itertools.pairwise(ends))
+    assert made.axes[0].get_window_extent().width > 60

@@ -16,6 +16,7 @@ from hml_lab.plots.style import (
     legend,
     name_classes,
     page_width,
+    row_height,
     wrapped,
 )
 
@@ -40,8 +41,7 @@ def forest(table: pd.DataFrame, *, xlabel: str, title: str = "", by: str | None 
     if rows.empty:
         raise ValueError("Expected at least one difference to draw, got none.")
     texts = wrapped(rows["label"], LABEL_LETTERS if page_width() > 6 else LABEL_LETTERS // 2)
-    lines = sum(1 + text.count("\n") for text in texts)
-    drawn, (ax,) = figure(9.5, 0.13 * len(rows) + 0.19 * lines + 1.5, by_rows=True)
+    drawn, (ax,) = figure(9.5, row_height(texts, 0.32) * len(rows) + 1.5, by_rows=True)
     horizontal_values(ax)
     ax.axvline(0, color="#444444", linewidth=1)
     marks = spreads.Marks(ax, "x", spreads.DIFFERENCE, include=(0,))

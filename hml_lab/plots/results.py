@@ -20,7 +20,9 @@ from hml_lab.plots.style import (
     figure,
     horizontal_values,
     legend,
-    name_classes,
+    page_width,
+    row_height,
+    wrapped,
 )
 from hml_lab.wording import number
 
@@ -38,9 +40,11 @@ def balanced_accuracy(
 ) -> Figure:
     """A test metric by recipe: the mean, and its seeds as dots or from five on its 95 % interval."""
     groups = by_recipe(runs)
-    drawn, (ax,) = figure(8, 0.42 * len(groups) + 1.3, by_rows=True)
-    horizontal_values(ax)
     names = list(groups)[::-1]
+    texts = wrapped([name_of(name) for name in names], 34 if page_width() > 6 else 22)
+    height = row_height(texts, 0.42) * len(groups) + 1.3
+    drawn, (ax,) = figure(8, height, by_rows=True)
+    horizontal_values(ax)
     marks = spreads.Marks(ax, "x", (0.0, np.inf) if metric in SHARES else spreads.SHARE)
     means = {}
     for position, method in enumerate(names):
@@ -57,7 +61,7 @@ def balanced_accuracy(
                 fontsize="small",
             )
     marks.finish(dots=0.16)
-    name_classes(ax, range(len(names)), [name_of(name) for name in names], "y")
+    ax.set_yticks(range(len(names)), texts, fontsize="small" if "\n" in "".join(texts) else None)
     ax.set_ylim(-0.6, len(names) - 0.2)
     ax.set_xlabel(
         f"{label[:1].lower() + label[1:]}, test (%)   {spreads.legend_of(numbers(groups))}"

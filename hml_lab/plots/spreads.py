@@ -154,7 +154,7 @@ class Marks:
         if len(dots):
             beside = np.linspace(-room, room, len(dots)) if room else np.zeros(len(dots))
             self._plot(place + beside, dots, color=look.colour, marker=".", linestyle="none",
-                       markersize=0.85 * size / look.scale, alpha=0.55, markeredgewidth=0, zorder=2,
+                       markersize=0.85 * size / look.scale, alpha=0.7, markeredgewidth=0, zorder=2,
                        clip_on=False)  # fmt: skip
 
     def _bar(self, place, values: Spread, look: Look, limits: tuple[float, float]) -> None:

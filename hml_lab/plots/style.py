@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import itertools
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
@@ -170,6 +171,13 @@ def handles(ax: Axes) -> list:
 def wrapped(names: Sequence[str], width: int = 12) -> list[str]:
     """Names broken into lines, so that they stand beside each other."""
     return [textwrap.fill(str(name), width, break_long_words=False) for name in names]
+
+
+def row_height(texts: Sequence[str], least: float) -> float:
+    """Inches of each of equally high rows, so that labels of several lines do not touch."""
+    lines = [1 + text.count("\n") for text in texts]
+    pairs = [(a + b) / 2 for a, b in itertools.pairwise(lines)]
+    return max(least, 0.155 * max([*pairs, 1]) + 0.05)
 
 
 LONGEST_NAME = 28  # letters of a class name under an axis
