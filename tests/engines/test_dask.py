@@ -206,7 +206,7 @@ def test_a_run_survives_the_death_of_its_worker(tmp_path, running):
     worker = pd.read_json(note, typ="series")["process"]
     assert worker != os.getpid()
     os.kill(worker, signal.SIGKILL)
-    thread.join(120)
+    thread.join(600)
     assert frames[0]["status"].tolist() == ["done"]
     resumed = Run(tmp_path / "runs" / config.run_id)
     assert np.array_equal(resumed.predictions[0], whole.predictions[0])
