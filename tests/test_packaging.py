@@ -112,7 +112,7 @@ def make(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
         env={**os.environ, **environment, "MAKEFLAGS": ""},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
     )
 
 

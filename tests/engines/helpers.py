@@ -105,7 +105,7 @@ def start_together(*programs: subprocess.Popen) -> None:
         process.stdin.flush()
 
 
-def wait_for(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = 600.0) -> None:
     """Return when the condition holds."""
     end = time.monotonic() + seconds
     while not condition():
@@ -127,7 +127,7 @@ def let_go_after_the_others(holder: subprocess.Popen, root: Path) -> Iterator[No
         waiting = pool.submit(let_go)
         yield
         waiting.result()
-    assert holder.wait(30) == 0
+    assert holder.wait(600) == 0
 
 
 @recipes.register(title="Two halves", source="a test")

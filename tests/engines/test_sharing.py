@@ -28,7 +28,7 @@ def test_two_sweeps_share_the_work_and_train_nothing_twice(tmp_path):
     log = tmp_path / "log"
     both = [start(LOGGED, tmp_path / "runs", log, 12) for _ in range(2)]
     start_together(*both)
-    output = [process.communicate(timeout=120)[0] for process in both]
+    output = [process.communicate(timeout=600)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], output
     lines = [line.split() for line in log.read_text().splitlines()]
     trained = Counter((run_id, epoch) for _, run_id, epoch in lines)
@@ -77,7 +77,7 @@ def test_an_interrupted_sweep_goes_on_where_it_was(tmp_path, monkeypatch):
     checkpoint = tmp_path / "runs" / second_run / "checkpoint.pt"
     wait_for(checkpoint.exists, "a checkpoint in the second run")
     first.send_signal(signal.SIGINT)
-    output, _ = first.communicate(timeout=30)
+    output, _ = first.communicate(timeout=600)
     assert "Interrupted: 1 of 4 runs are done. The same command goes on from there." in output
     plain = Trainer.train_epoch
 
