@@ -40,8 +40,11 @@ def test_files_carry_its_name(experiment, where):
         str(p.relative_to(where["results_root"])) for p in where["results_root"].glob("*s/tiny*")
     }
     assert written == {
-        "tables/tiny_both.md", "tables/tiny_runs.csv", "figures/tiny_per_class.png",
+        "tables/tiny_both.md", "tables/tiny_runs.csv", "tables/tiny_contrasts.csv",
+        "figures/tiny_per_class.png",
     }  # fmt: skip
+    tests = pd.read_csv(where["results_root"] / "tables" / "tiny_contrasts.csv")
+    assert {"reference", "correlation", "test", "p_holm", "imbalance_ratio"} <= set(tests)
     ids = pd.read_csv(where["results_root"] / "tables" / "tiny_runs.csv")["run_id"]
     assert set(ids) == {config.run_id for config in part.configs}
 
