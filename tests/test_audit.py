@@ -10,7 +10,7 @@ import pytest
 import scipy.stats
 
 from hml_core.trainer.branches import epochs_to_train
-from hml_lab import published
+from hml_lab import plots, published
 from hml_lab.studies import audit
 
 BASE = {"dataset": "digits", "epochs": 4, "batch_size": 64, "protocol": "controlled"}
@@ -143,6 +143,19 @@ def test_the_way_adds_up_and_is_paired(full):
     assert not {"p_value", "p_holm"} & set(way)  # said once, in the family of the effects
     with pytest.raises(ValueError, match="finished runs of HML1 \\+ early drop"):
         audit.way(full[full["cell"] != "HML1 + early drop"])
+
+
+def test_the_figure_of_the_way_draws_every_step_with_its_interval(full):
+    way = audit.way(full)
+    (ax,) = plots.way(way, audit.beside(full)).axes
+    written = [text.get_text() for text in ax.texts]
+    for row in way.iloc[1:].itertuples():
+        assert f"{row.difference:+.2f} [{row.low:+.2f}, {row.high:+.2f}]" in written
+    lines = [sorted(line.get_xdata()) for line in ax.lines]
+    last = way.iloc[-1]
+    shift = last["mean"] - last["difference"]
+    assert any(ends == pytest.approx([shift + last["low"], shift + last["high"]]) for ends in lines)
+    assert len(ax.get_yticks()) == len(way) + len(audit.BESIDE)
 
 
 def test_the_verdict_of_the_stored_runs(full):

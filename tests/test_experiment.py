@@ -43,7 +43,8 @@ def test_files_carry_its_name(experiment, where):
     }
     assert written == {
         "tables/tiny_both.md", "tables/tiny_both.html", "tables/tiny_both.tex", "tables/tiny_both.csv",
-        "tables/tiny_both_2.csv", "tables/tiny_runs.csv", "figures/tiny_per_class.png",
+        "tables/tiny_both_2.csv", "tables/tiny_runs.csv", "tables/tiny_contrasts.csv",
+        "figures/tiny_per_class.png",
     }  # fmt: skip
     table = pd.read_csv(where["results_root"] / "tables" / "tiny_both.csv").set_index("Recipe")
     for recipe, label in (("ce", "CE"), ("hml1", "HML1")):
@@ -55,6 +56,8 @@ def test_files_carry_its_name(experiment, where):
         records = [json.loads((run.path / "environment.json").read_text()) for run in part.runs]
         (commit,) = {record["git_commit"] or "unknown" for record in records}
         assert text.count(f"Commit {commit[:10]}") == 2
+    tests = pd.read_csv(where["results_root"] / "tables" / "tiny_contrasts.csv")
+    assert {"reference", "correlation", "test", "p_holm", "imbalance_ratio"} <= set(tests)
     ids = pd.read_csv(where["results_root"] / "tables" / "tiny_runs.csv")["run_id"]
     assert set(ids) == {config.run_id for config in part.configs}
 

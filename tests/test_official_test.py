@@ -194,7 +194,7 @@ def test_an_exported_record_keeps_the_set(runs_root, finished, tmp_path):
                 np.testing.assert_allclose(*logits, rtol=1e-3, atol=1e-4)
         assert (record.confidence == run.confidence).all()
         curves = [plots.roc_curves([one], "melanoma", selection="last") for one in (run, record)]
-        texts = [c.axes[0].get_legend().get_texts()[0].get_text() for c in curves]
+        texts = [c.legends[0].get_texts()[0].get_text() for c in curves]
         assert texts[0] == texts[1]
         with pytest.raises(RunError, match="compact form, without features"):
             plots.features(record)

@@ -83,7 +83,10 @@ def way(steps: pd.DataFrame, beside: pd.DataFrame, *, title: str = "") -> Figure
     )
     ax.set_xlim(low - 0.5, high + 0.5)
     n = len(steps["values"].iloc[0])
-    ax.set_xlabel(f"balanced test accuracy (%), mean and each of {n} seeds")
+    ax.set_xlabel(
+        f"balanced test accuracy (%), mean and each of {n} seeds\n"
+        "thick: 95 % interval of the change, paired by seed; thin: of all changes at once"
+    )
     ax.set_title(title, loc="left", fontsize=11)
     return made
 
