@@ -8,11 +8,13 @@ TORCH_INDEX ?=
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# HASHES=1: only files with the SHA-256 of requirements.hashes (Linux, x86-64, Python 3.11).
+LOCKED := $(if $(HASHES),--require-hashes -r requirements.hashes,-r requirements.lock)
 # The CUDA libraries of torch's default build: not wanted with wheels from another index.
 GPU_ONLY := ^(nvidia|cuda|triton)
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-browser chaos bench lab tables docs doctor clean
+.PHONY: help install quickstart test coverage lowest hashes test-browser chaos bench lab tables docs doctor clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,7 +34,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@rm -f $(INSTALLED)
 ifeq ($(strip $(TORCH_INDEX)),)
 	@echo "Installing the versions of requirements.lock (torch with CUDA: a few GB, some minutes)"
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check $(LOCKED)
 else
 	@echo "Installing torch from $(TORCH_INDEX)"
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --index-url $(TORCH_INDEX) \
@@ -60,6 +62,24 @@ JOBS ?= 2
 
 test: $(INSTALLED)  ## Run the tests
 	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
+
+coverage: $(INSTALLED)  ## The tests once more, and what none of them touches
+	@$(BIN)/python -c 'import pytest_cov' 2>/dev/null || \
+	  $(BIN)/pip install --quiet --disable-pip-version-check 'pytest-cov>=5'
+	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --cov --cov-report term --cov-report html:build/coverage
+
+# An environment of its own, with each direct requirement at its lower bound; before a release.
+lowest:  ## The tests with the lowest versions that pyproject.toml allows (some minutes and GB more)
+	@$(PYTHON) -m venv $(VENV)-lowest
+	@$(PYTHON) .ci/requirements.py lowest > $(VENV)-lowest/constraints.txt
+	$(VENV)-lowest/bin/pip install --quiet --disable-pip-version-check \
+	  -c $(VENV)-lowest/constraints.txt --editable '.[cluster,lab,test]'
+	@$(VENV)-lowest/bin/python -m pytest -q -n $(JOBS) --dist loadfile
+
+hashes: $(INSTALLED)  ## Write requirements.hashes: the lock with the SHA-256 of each file, as pip tells
+	@$(BIN)/pip install --quiet --disable-pip-version-check --dry-run --ignore-installed --no-deps \
+	  --report $(VENV)/report.json -r requirements.lock
+	@$(BIN)/python .ci/requirements.py hashes $(VENV)/report.json > requirements.hashes
 
 # Debian: apt install chromium. CHROMIUM names another one.
 CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
@@ -96,5 +116,5 @@ doctor: $(INSTALLED)  ## Say what works on this machine and what is missing
 	@$(BIN)/hml doctor
 
 clean:  ## Remove caches and the environment; results stay
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis *.egg-info build
+	rm -rf $(VENV) $(VENV)-lowest .coverage* .pytest_cache .ruff_cache .hypothesis *.egg-info build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

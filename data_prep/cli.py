@@ -129,6 +129,12 @@ def imagefolder(data_root: Path, pack_root: Path | None) -> None:
     help="To the largest centred square.",
 )
 @click.option(
+    "--square/--no-square",
+    default=False,
+    show_default=True,
+    help="The whole image as a square; with --size 32 or so: images to train on in memory.",
+)
+@click.option(
     "--constancy",
     default="none",
     show_default=True,
@@ -177,7 +183,7 @@ def own_folder(
     _say_what_went_along(made, found.synthetic)
     for line in report.lines(made.summary):
         click.echo(line)
-    click.echo(report.how_to_train(made.summary, options.crop, str(data_root)))
+    click.echo(report.how_to_train(made.summary, options.crop or options.square, str(data_root)))
 
 
 # ISIC -------------------------------------------------------------------------------------------

@@ -44,11 +44,15 @@ class Experiment:
         The epoch that the table reports.
     engine, device, train, threads, keep_weights, retrain
         As for :func:`hml_core.engines.sweep`.
+    figure_format, figure_width
+        As for :func:`hml_lab.notebooks.save`: "pdf" or "svg" besides PNG, and inches, 0 for
+        each figure's own.
 
     Raises
     ------
     ConfigError
-        For no configurations, a name that is no file's, an unknown engine, weights that nobody can keep.
+        For no configurations, a name that is no file's, an unknown engine, weights that nobody can keep,
+        or a format or width that no figure has.
 
     Examples
     --------
@@ -63,8 +67,8 @@ class Experiment:
     2
     >>> experiment.missing()
     'All 2 runs are there.'
-    >>> experiment.table(["top1", "few"]).columns.tolist()[:2]
-    ['Top-1', 'Few']
+    >>> experiment.table(["top1", "few"]).columns.tolist()[1:]
+    ['p (Holm)', 'n', 'Top-1', 'Few']
     """
 
     def __init__(
@@ -83,6 +87,8 @@ class Experiment:
         threads: int | None = 1,
         keep_weights: str | None = None,
         retrain: bool = False,
+        figure_format: str = "png",
+        figure_width: float = 0.0,
     ) -> None:
         if Path(name).name != name or name in ("", ".."):
             raise ConfigError(
@@ -96,6 +102,8 @@ class Experiment:
             raise ConfigError("Expected an experiment to have at least one run, got none.")
         engines.check(engine)
         trainer.require_keeping(keep_weights, retrain)
+        outputs.check_figure(figure_format, figure_width)
+        self.figures = {"figure_format": figure_format, "figure_width": figure_width}
         self.by = by
         self.selection = selection
         self.runs_root = place(runs_root, RUNS)
@@ -168,7 +176,8 @@ class Experiment:
         def has(config: RunConfig) -> bool:
             return all(getattr(config, field) == value for field, value in fields.items())
 
-        options = {**self.options, "results_root": self.results_root, "selection": self.selection}
+        options = {**self.options, **self.figures}
+        options |= {"results_root": self.results_root, "selection": self.selection}
         chosen = [config for config in self.configs if has(config)]
         part = Experiment(self.name, chosen, **options)
         own = {config.run_id for config in chosen}
@@ -215,29 +224,51 @@ class Experiment:
         best: str | None = None,
         note: str = "",
     ) -> None:
-        """Write tables one below the other as Markdown, and show them.
+        """Write tables one below the other as Markdown, HTML, LaTeX and CSV, and show them.
 
-        With ``best``, the row that is highest in this column stands for the notebook in the gallery. A
-        ``note`` stands below them in the file.
+        Each gets its caption (:func:`hml_lab.tables.captioned`), the CSV file the ids of the runs behind
+        each row. With ``best``, the row that is highest in this column stands for the notebook in the
+        gallery. A ``note`` stands below them in the files.
         """
-        text = "\n".join(tables.to_markdown(part) for part in parts)
-        text += f"\n{note}\n" if note else ""
-        outputs.save_text(text, f"{self._file(suffix)}.md", self.results_root / "tables")
+        self._finished()
+        by = self.by if self.groups is not None else "recipe"
+        parts = [
+            tables.captioned(
+                part, self.frame, selection=self.selection, by=by, runs_root=self.runs_root
+            )
+            for part in parts
+        ]
+        tables.write(parts, self._file(suffix), self.results_root / "tables", note=note)
         for part in parts:
-            display(part) if best is None else outputs.show_table(part, best)
+            outputs.show_table(part, best)
 
     def save_frame(self, frame: pd.DataFrame, suffix: str = "") -> None:
         """Write numbers as CSV."""
         outputs.save_frame(frame, self._file(suffix), self.results_root / "tables")
 
     def save_runs(self) -> None:
-        """Write what every run reached, with its id, as ``<name>_runs.csv``."""
-        self._finished()
+        """Write what every run reached, with its id, as ``<name>_runs.csv``.
+
+        And every test of table and conclusion, with the correlation over seeds, as
+        ``<name>_contrasts.csv``; each setting is a family of its own.
+        """
+        done = self._finished()
         self.save_frame(tables.export_runs(self.frame), "runs")
+        settings = ["dataset", "imbalance_type", "imbalance_ratio"]
+        parts = []
+        for setting, runs in done.groupby(settings, sort=False):
+            own = list(runs["recipe"].unique())
+            pairs = tables.family(own, self.baseline, tables.REFERENCE, self.hard_mining)
+            if self.groups is None and self.baseline in own and pairs:
+                made = tables.contrasts(runs, pairs, selection=self.selection)
+                parts.append(made.assign(**dict(zip(settings, setting, strict=True))))
+        if parts:
+            self.save_frame(pd.concat(parts, ignore_index=True), "contrasts")
 
     def save_figure(self, figure: Figure, suffix: str = "") -> None:
-        """Write a figure, and show it."""
-        display(outputs.save(figure, self._file(suffix), self.results_root / "figures"))
+        """Write a figure (:func:`hml_lab.notebooks.save`), and show it."""
+        folder = self.results_root / "figures"
+        display(outputs.save(figure, self._file(suffix), folder, **self.figures))
 
     def _file(self, suffix: str) -> str:
         return f"{self.name}_{suffix}" if suffix else self.name

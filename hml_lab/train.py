@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
 import pickle
 from pathlib import Path
@@ -245,21 +246,23 @@ def _config(file: Path | None, fields: dict[str, Any]) -> RunConfig:
 
 
 def _report(done: Run) -> None:
-    """Print the test metrics of a finished run."""
+    """Print the test metrics of a finished run, and those on the sets beside its test split."""
     import pandas as pd
 
     from hml_lab.tables import DERMOSCOPY_METRICS, LABELS, METRICS, SELECTION_LABELS, to_markdown
 
+    measured = {"": done.metrics["selections"]}
+    for name in done.further_tests:
+        measured[f", {name}"] = done.metrics["further_tests"][name]["selections"]
     rows = {}
-    for name in SELECTION_ORDER:
-        if done.metrics["selections"][name] is None:
+    for of, name in itertools.product(measured, SELECTION_ORDER):
+        if (chosen := measured[of].get(name)) is None:
             continue
-        chosen = done.selection(name)
         cells = {"epoch": str(chosen["epoch"])}
         for metric in DERMOSCOPY_METRICS if "sensitivity" in chosen else METRICS:
             value = chosen[metric]
-            cells[LABELS[metric]] = "–" if value != value else f"{100 * value:.1f}"
-        rows[SELECTION_LABELS[name]] = cells
+            cells[LABELS[metric]] = "–" if value is None else f"{100 * value:.1f}"
+        rows[f"{SELECTION_LABELS[name]}{of}"] = cells
     table = pd.DataFrame.from_dict(rows, orient="index")
     table.index.name = "Test metrics in % at"
     click.echo(f"{to_markdown(table)}\nRun record: {done.path}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,7 +17,7 @@ BASE = {"dataset": "digits", "epochs": 4, "batch_size": 64, "protocol": "control
 
 
 def test_cells_differ_from_their_neighbour_in_the_switch_alone():
-    cells = audit.cells(BASE, [0], [1e2])
+    cells = audit.cells(BASE, [0], [1e2], [0.1])
 
     def changed(a: str, b: str) -> set[str]:
         first, second = (cells[name][0].to_dict() for name in (a, b))
@@ -38,8 +40,25 @@ def test_cells_differ_from_their_neighbour_in_the_switch_alone():
     assert changed("HML2 + early drop", official) == {"delta", "protocol"}
     assert changed("HML2", "HML2 + early drop") == {"early_drop"}
     assert [stage.loss_options["delta"] for stage in cells[official][0].stages] == [1e10, 1e10]
+    assert changed("HML1", "HML1, second stage ×0.1") == {"second_stage_rate"}
+    authors = "HML1 as in the authors' code (official, inner, ×10)"
+    assert changed("HML1 + early drop", authors) == {"protocol", "weight_placement", "loss_scale"}
     for _, with_switch, without in audit.QUESTIONS:
         assert {with_switch, without} <= set(cells)
+    assert {cell for _, cell in audit.WAY} <= set(cells)
+
+
+def test_the_primary_contrast_changes_the_loss_alone():
+    first, second = (audit.cells(BASE, [0])[cell][0].to_dict() for cell in audit.PRIMARY)
+    options = {"recipe", "delta", "weight_placement", "loss_scale", "mean_over"}
+    assert {key for key in first if first[key] != second[key]} == options
+    assert second["mean_over"] == "images"  # as HML divides
+    assert audit.PRIMARY in [(a, b) for _, a, b in audit.QUESTIONS]
+
+
+def test_the_subset_follows_the_seed_where_asked():
+    follows = audit.cells({**BASE, "subset_seed": "seed"}, [0, 2])["HML1"]
+    assert [config.subset_seed for config in follows] == [0, 2]
 
 
 def made_up(**cells) -> pd.DataFrame:
@@ -97,11 +116,66 @@ def test_the_answer_names_numbers_or_what_is_missing():
     text = audit.answer(frame)
     assert "is +5.5 [" in text
     assert "gives plain CE +2.5 [" in text
-    assert "adds to that is +0.5 [" in text
-    assert "or +1.5 [" in text
+    assert "adds to that is +1.5 [" in text
+    assert "(with the drop) or +0.5 [" in text
     assert "n = 2" in text
     partial = audit.answer(frame[frame["cell"] != "CE re-weighted like HML1, over images"])
     assert "not there: CE re-weighted like HML1, over images − CE" in partial
+
+
+FULL = Path(__file__).parents[1] / "results" / "records" / "cifar100_lt_full"
+
+
+@pytest.fixture(scope="module")
+def full() -> pd.DataFrame:
+    """The stored runs at the full protocol, by cell."""
+    base = {"dataset": "imagefolder", "imbalance_ratio": 100.0, "protocol": "controlled"}
+    base |= {"epochs": 200, "model": "resnet32", "evaluate_every": 5, "subset_seed": "seed"}
+    return audit.run(audit.cells(base, [0, 1, 2]), runs_root=FULL, train=False, progress=False)
+
+
+def test_the_way_adds_up_and_is_paired(full):
+    way = audit.way(full)
+    steps = way["difference"].iloc[1:-1]
+    assert steps.sum() == pytest.approx(way["difference"].iloc[-1])
+    assert way["mean"].iloc[0] + steps.sum() == pytest.approx(way["mean"].iloc[-2])
+    assert set(way["test"].dropna()) == {"paired"}
+    assert not {"p_value", "p_holm"} & set(way)  # said once, in the family of the effects
+    with pytest.raises(ValueError, match="finished runs of HML1 \\+ early drop"):
+        audit.way(full[full["cell"] != "HML1 + early drop"])
+
+
+def test_the_verdict_of_the_stored_runs(full):
+    """Written down by hand from the records' balanced accuracies."""
+    hml, control = np.array([41.62, 40.52, 38.99]), np.array([42.14, 40.98, 39.45])
+    reference = scipy.stats.ttest_rel(hml, control)
+    said = audit.verdict(full)
+    assert f"{(hml - control).mean():+.2f} [-0.57, -0.39] points" in said
+    assert f"p = {reference.pvalue:.4f}" in said
+    assert "Equivalent within ±1 point" in said
+
+
+def test_a_collapse_is_told_by_its_seeds(full):
+    effects = audit.effects(full).set_index("label")
+    lost = effects.loc["HML1 against CE, both without the drop"]
+    assert (lost["collapsed"], lost["each"]) == (2, "+2.1 / -36.7 / -35.9")
+    assert "2 of these runs ended at chance" in audit.answer(full)
+    cells = audit.scores_by_cell(full, ["HML1", "CE", "HML2"], ["balanced_accuracy"])
+    assert cells["balanced_accuracy"].tolist() == [
+        "median 1.1 of 41.2 / 1.0 / 1.1", "37.9 ± 1.1", "–",
+    ]  # fmt: skip
+
+
+def test_effects_are_one_family(full):
+    effects = audit.effects(full)
+    assert effects.attrs["tests"] == effects["p_value"].notna().sum() == len(effects)
+    assert effects["p_holm"].min() == pytest.approx(len(effects) * effects["p_value"].min())
+
+
+def test_the_authors_chml2_is_also_set_against_weighted_cross_entropy():
+    found = audit.author_contrasts().set_index("label").loc["CHML2, CS − (CE, CS)"]
+    assert found["n"] == 20
+    assert found[["difference", "low", "high"]].round(2).tolist() == [3.35, 2.27, 4.43]
 
 
 def test_the_loss_alone_keeps_what_the_mean_divides_by():

@@ -25,18 +25,24 @@ def swept(configs, root) -> dict[str, runs.Run]:
     return {config.run_id: runs.Run(root / config.run_id).verify() for config in configs}
 
 
-def test_every_recipe_has_the_bits_of_a_run_alone(tmp_path):
-    configs = [RunConfig(recipe=name, epochs=10, batch_size=64) for name in recipes.names()]
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """Train a run by itself, once for all tests that compare with it."""
+    root = tmp_path_factory.mktemp("alone")
+    return lambda config: fit(config, runs_root=root, progress=False)
+
+
+def test_every_recipe_has_the_bits_of_a_run_alone(tmp_path, alone):
+    configs = [RunConfig(recipe=name, epochs=6, batch_size=64) for name in recipes.names()]
     shared = swept(configs, tmp_path / "shared")
     for config in configs:
-        alone = fit(config, runs_root=tmp_path / "alone", progress=False)
-        assert outcome(shared[config.run_id]) == outcome(alone), config.recipe
+        assert outcome(shared[config.run_id]) == outcome(alone(config)), config.recipe
     trained = sum(run.metrics["trained_epochs"] for run in shared.values())
-    assert trained == branches.epochs_to_train(configs) <= 0.65 * 10 * len(configs)
+    assert trained == branches.epochs_to_train(configs) <= 0.65 * 6 * len(configs)
     by_recipe = {run.config.recipe: run.metrics for run in shared.values()}
     ce = next(config.run_id for config in configs if config.recipe == "ce")
     assert by_recipe["ce"]["branch"] is None
-    assert by_recipe["hml1"]["branch"] == {"epoch": 5, "from": ce}
+    assert by_recipe["hml1"]["branch"] == {"epoch": 3, "from": ce}
     for name in ("tau_norm", "ncm"):  # classifiers of CE's network cost no training
         assert by_recipe[name]["trained_epochs"] == 0
     assert not (tmp_path / "shared" / ".beginnings").exists()
@@ -51,7 +57,7 @@ def test_every_recipe_has_the_bits_of_a_run_alone(tmp_path):
         {"head": "cosine", "micro_batch_size": 16},
     ],
 )
-def test_tricks_are_shared_to_the_bit(trick, tmp_path):
+def test_tricks_are_shared_to_the_bit(trick, tmp_path, alone):
     configs = [
         RunConfig(recipe=name, epochs=6, batch_size=64, **trick)
         for name in ("ce", "ce_drw", "hml1", *(() if "sampler" in trick else ("crt",)))
@@ -59,14 +65,15 @@ def test_tricks_are_shared_to_the_bit(trick, tmp_path):
     configs += [RunConfig(recipe="ce", epochs=6, batch_size=64)]  # evaluated in another way
     shared = swept(configs, tmp_path / "shared")
     for config in configs:
-        alone = fit(config, runs_root=tmp_path / "alone", progress=False)
-        assert outcome(shared[config.run_id]) == outcome(alone), config.recipe
+        assert outcome(shared[config.run_id]) == outcome(alone(config)), config.recipe
     assert sum(run.metrics["trained_epochs"] for run in shared.values()) < 6 * len(configs)
 
 
-@pytest.mark.parametrize("killed_at", [("ce", 3), ("ce", 7), ("hml1", 7)])
-def test_a_sweep_that_was_cut_off_goes_on_in_stem_and_branch(killed_at, tmp_path, monkeypatch):
-    configs = [RunConfig(recipe=n, epochs=10, batch_size=64) for n in ("ce", "hml1", "tau_norm")]
+@pytest.mark.parametrize("killed_at", [("ce", 2), ("ce", 4), ("hml1", 4)])
+def test_a_sweep_that_was_cut_off_goes_on_in_stem_and_branch(
+    killed_at, tmp_path, monkeypatch, alone
+):
+    configs = [RunConfig(recipe=n, epochs=6, batch_size=64) for n in ("ce", "hml1", "tau_norm")]
     plain = Trainer.train_epoch
 
     def cut_off(self):
@@ -81,8 +88,7 @@ def test_a_sweep_that_was_cut_off_goes_on_in_stem_and_branch(killed_at, tmp_path
             engines.sweep(configs, runs_root=tmp_path / "shared", progress=False)
     shared = swept(configs, tmp_path / "shared")
     for config in configs:
-        alone = fit(config, runs_root=tmp_path / "alone", progress=False)
-        assert outcome(shared[config.run_id]) == outcome(alone)
+        assert outcome(shared[config.run_id]) == outcome(alone(config))
     assert not (tmp_path / "shared" / ".beginnings").exists()
 
 

@@ -127,5 +127,5 @@ def test_8142_classes_and_seven_recipes_are_drawn_in_seconds(tmp_path):
     labels = [t.get_text() for t in plots.accuracy_by_frequency(runs).axes[0].get_xticklabels()]
     numbers = [int(text.split("(")[1].strip(")").replace(",", "")) for text in labels]
     assert sum(numbers) == 8142
-    handles = plots.accuracy_by_group(runs).axes[0].get_legend().get_texts()
+    handles = plots.accuracy_by_group(runs).legends[0].get_texts()
     assert len(handles) == 7

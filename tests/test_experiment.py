@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pandas as pd
 import pytest
 
@@ -40,8 +42,19 @@ def test_files_carry_its_name(experiment, where):
         str(p.relative_to(where["results_root"])) for p in where["results_root"].glob("*s/tiny*")
     }
     assert written == {
-        "tables/tiny_both.md", "tables/tiny_runs.csv", "figures/tiny_per_class.png",
+        "tables/tiny_both.md", "tables/tiny_both.html", "tables/tiny_both.tex", "tables/tiny_both.csv",
+        "tables/tiny_both_2.csv", "tables/tiny_runs.csv", "figures/tiny_per_class.png",
     }  # fmt: skip
+    table = pd.read_csv(where["results_root"] / "tables" / "tiny_both.csv").set_index("Recipe")
+    for recipe, label in (("ce", "CE"), ("hml1", "HML1")):
+        own = [config.run_id for config in part.configs if config.recipe == recipe]
+        assert table.loc[label, "run ids"].split() == own
+    for form in ("md", "html", "tex"):
+        text = (where["results_root"] / "tables" / f"tiny_both.{form}").read_text()
+        assert text.count("Data: digits (10 classes), exponential imbalance, ratio 20.") == 2
+        records = [json.loads((run.path / "environment.json").read_text()) for run in part.runs]
+        (commit,) = {record["git_commit"] or "unknown" for record in records}
+        assert text.count(f"Commit {commit[:10]}") == 2
     ids = pd.read_csv(where["results_root"] / "tables" / "tiny_runs.csv")["run_id"]
     assert set(ids) == {config.run_id for config in part.configs}
 
@@ -84,12 +97,12 @@ def test_where_the_baseline_failed_the_table_says_why(experiment, where):
     for said in (part.table, part.conclusion):
         with pytest.raises(RunError, match=r"No run of the baseline 'ce' .*: the disk is full"):
             said()
-    assert "1 of 2 runs are not there" in part.missing()
+    assert "1 of 2 runs is not there" in part.missing()
 
 
 def test_what_is_not_stored_is_listed_and_not_drawn(tmp_path):
     stored = Experiment("none", grid(recipe="ce", **TINY), runs_root=tmp_path, train=False)
-    assert "1 of 1 runs are not there" in stored.missing()
+    assert "The run is not there" in stored.missing()
     for asked in (stored.status, stored.table, lambda: stored.runs, stored.save_runs):
         with pytest.raises(RunError, match="With `train` true it would be trained"):
             asked()

@@ -32,6 +32,15 @@ def records(whole, tmp_path) -> list[Run]:
     return sorted((Run(path).verify() for path in made), key=lambda run: run.config.recipe)
 
 
+def test_the_note_on_the_images_goes_along(whole, tmp_path):
+    """What was RECOMPRESSED says so in every caption and title, wherever the records are copied to."""
+    root = tmp_path / "runs"
+    shutil.copytree(whole[0].path, root / whole[0].run_id)
+    (root / "data_note.txt").write_text("RECOMPRESSED images\n")
+    (path,) = exporting.export(root, tmp_path / "records")
+    assert "RECOMPRESSED images" in plots.per_class_accuracy([Run(path)]).axes[0].get_title()
+
+
 def test_a_record_is_read_like_the_run(whole, records):
     for run, record in zip(whole, records, strict=True):
         assert record.is_compact
@@ -67,7 +76,7 @@ def test_metrics_without_logits_can_be_computed_again(whole, records):
         np.testing.assert_allclose(kept.confidence, there.confidence, atol=5e-4)
         np.testing.assert_allclose(kept.log_probability, there.log_probability, rtol=5e-4)
     drawn = [plots.confusion_matrix(both, ["ce", "hml1"]) for both in (whole, records)]
-    values = [figure.axes[0].collections[0].get_array() for figure in drawn]
+    values = [figure.axes[0].images[0].get_array() for figure in drawn]
     np.testing.assert_array_equal(*values)
 
 

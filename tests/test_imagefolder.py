@@ -78,7 +78,6 @@ def test_it_is_packed_once_and_again_when_it_changes(tree, monkeypatch):
     path = tree / "train" / "cat" / "99.png"
     Image.fromarray(np.full((5, 6, 3), 7, np.uint8)).save(path)
     os.utime(path, ns=(1, 1))
-    imagefolder.pack(tree)
     again = datasets.load(config(imbalance_type="natural"), tree)
     assert (again.train.images[-1] == 7).all()
 
@@ -169,7 +168,6 @@ def test_a_record_made_from_other_images_is_refused(tree, tmp_path):
     again = fit(config(), data_root=tree, runs_root=tmp_path / "runs", progress=False)
     assert again.run_id == run.run_id
     for path in sorted((tree / "train" / "ant").iterdir()):
-        path.unlink()
         Image.fromarray(np.full((5, 6, 3), 9, np.uint8)).save(path, format="png")
     with pytest.raises(RunError, match="was made from other images"):
         fit(config(), data_root=tree, runs_root=tmp_path / "runs", progress=False)
@@ -232,6 +230,11 @@ def test_what_is_in_a_class_folder_and_not_read_is_named(tree):
         "1 class folders without an image (train/dog)",
         "1 images in no or deeper folders (train/ant/deeper/0.png)",
     ]
+
+
+def test_a_folder_without_splits_is_told_what_makes_them(tree):
+    with pytest.raises(DataError, match=r"without a split \(ant, bee, cat\): `hml prepare folder"):
+        imagefolder.pack(tree / "train")
 
 
 def test_classes_that_differ_in_case_alone_or_are_one_are_refused(tree):
@@ -332,7 +335,7 @@ def test_a_pack_that_cannot_be_written_says_how_it_can(tree, monkeypatch):
         imagefolder.pack(tree)
 
 
-def test_a_process_looks_at_every_image_once_and_at_the_folders_afterwards(tree, monkeypatch):
+def test_a_process_lists_hashes_and_counts_once_and_notices_every_change(tree, monkeypatch):
     imagefolder.pack(tree)
     first = datasets.load(config(), tree)
     with monkeypatch.context() as patch:
@@ -348,6 +351,9 @@ def test_a_process_looks_at_every_image_once_and_at_the_folders_afterwards(tree,
     picture(tree / "train" / "cat" / "new.png", seed=5).replace(tree / "train" / "cat" / "00.png")
     replaced = datasets.load(config(imbalance_type="natural"), tree)
     assert (replaced.train.images[24] == np.asarray(Image.open(tree / "train/cat/00.png"))).all()
+    picture(tree / "train" / "cat" / "01.png", seed=6)  # in its place: its folder does not change
+    written = datasets.load(config(imbalance_type="natural"), tree)
+    assert (written.train.images[25] == np.asarray(Image.open(tree / "train/cat/01.png"))).all()
     damaged = tree.with_name("tree.packed") / "train_images.npy"
     whole = damaged.read_bytes()
     damaged.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))

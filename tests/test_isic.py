@@ -179,10 +179,17 @@ def test_a_class_that_a_split_cannot_judge_is_trained_and_left_out_of_its_means(
     assert run.selection("last")["balanced_accuracy"] == pytest.approx(np.nanmean(recalls))
     scores = run.history["validation_balanced_accuracy"]
     assert scores.notna().all()
-    for draw in (plots.per_class_accuracy, plots.confusion_matrix, plots.balanced_accuracy):
-        draw([run], selection="last") if draw is not plots.confusion_matrix else draw(
-            [run], ["ce"], selection="last"
-        )
+    plots.per_class_accuracy([run], selection="last")
+    plots.balanced_accuracy([run], selection="last")
+    plots.confusion_matrix([run], ["ce"], selection="last")
+    plots.features(run)
+    chosen = {"positive_class": "dermatofibroma", "selection": "last"}
+    roc = plots.roc_curves([run], "dermatofibroma", selection="last")
+    (text,) = [t.get_text() for t in roc.axes[0].get_legend().get_texts()]
+    assert ("no test image of dermatofibroma" in text) == (absent == "test")
+    cells = tables.bootstrap_intervals([run], n_resamples=20, **chosen)
+    assert (cells.loc["CE", "Sensitivity"] == "–") == (absent == "test")
+    assert cells.loc["CE", "Specificity"] != "–"
 
 
 def test_an_image_that_changed_since_is_named_before_its_result_counts(own, tmp_path):
@@ -527,7 +534,7 @@ def test_roc_is_that_of_the_class(finished):
         logits = run.test_logits("best_validation").astype(float)
         probability = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
         run_areas.append(roc_auc_score(truth, probability[:, run.class_names.index("melanoma")]))
-    label = ax.get_legend().get_texts()[0].get_text()
+    label = ax.figure.legends[0].get_texts()[0].get_text()
     assert f"AUC {100 * np.mean(run_areas):.1f}" in label
     with pytest.raises(ValueError, match="positive_class"):
         plots.roc_curves(finished, "wart")

@@ -193,6 +193,17 @@ def folder_of_images(root):
     return root
 
 
+def test_a_notebook_asks_for_them_once_for_all_its_runs(tiny, tmp_path):
+    from hml_lab.experiment import Experiment
+
+    configs = [tiny(recipe=recipe, epochs=2) for recipe in ("ce", "ncm")]
+    where = {"runs_root": tmp_path, "results_root": tmp_path}
+    experiment = Experiment("mine", configs, keep_weights="best", **where)
+    for run in [*experiment.runs, *experiment.where(recipe="ncm").runs]:
+        require_predicts(run, "best")
+    assert Experiment("mine", configs, train=False, keep_weights="last", **where).runs
+
+
 # Interrupted, branched off, on every engine -----------------------------------------------------------
 
 

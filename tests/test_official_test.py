@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import io
+import itertools
 import shutil
 from pathlib import Path
 
@@ -19,8 +21,9 @@ from hml_core import datasets, engines, runs
 from hml_core.config import RunConfig, grids
 from hml_core.datasets import isic
 from hml_core.errors import DataError, RunError
+from hml_core.runs import compact_predictions
 from hml_core.trainer import Trainer, feeds, fit, handed_over
-from hml_lab import published, stats, tables
+from hml_lab import plots, published, stats, tables, train
 from hml_lab.studies import dermoscopy
 
 CPU = torch.device("cpu")
@@ -166,6 +169,14 @@ def test_a_common_beginning_and_a_resumed_run_tell_the_same_of_the_set(finished,
     assert "best_validation" not in selections
 
 
+def test_many_logits_are_not_kept(finished, monkeypatch):
+    monkeypatch.setattr(compact_predictions, "MOST_NUMBERS", 100)
+    packed = io.BytesIO(compact_predictions.pack(finished[0].evaluated().arrays))
+    with np.load(packed) as stored:
+        assert not [name for name in stored if name.endswith("logits") or name == "confidence"]
+        assert f"best_validation_{OFFICIAL}_predictions" in stored
+
+
 def test_an_exported_record_keeps_the_set(runs_root, finished, tmp_path):
     runs.export(runs_root, tmp_path / "records")
     for run in finished:
@@ -178,7 +189,17 @@ def test_an_exported_record_keeps_the_set(runs_root, finished, tmp_path):
                 classes = [one.predictions(selection).classes for one in (own, kept)]
                 assert (classes[0] == classes[1]).all()
                 assert own.metrics(selection)["macro_auc"] == kept.metrics(selection)["macro_auc"]
-            assert kept.logits() is None
+                logits = [one.logits(selection) for one in (own, kept)]
+                assert logits[1].dtype == np.float32
+                np.testing.assert_allclose(*logits, rtol=1e-3, atol=1e-4)
+        assert (record.confidence == run.confidence).all()
+        curves = [plots.roc_curves([one], "melanoma", selection="last") for one in (run, record)]
+        texts = [c.axes[0].get_legend().get_texts()[0].get_text() for c in curves]
+        assert texts[0] == texts[1]
+        with pytest.raises(RunError, match="compact form, without features"):
+            plots.features(record)
+        size = sum(path.stat().st_size for path in record.path.iterdir())
+        assert size < 150_000
     path = tmp_path / "records" / run.run_id / "predictions_compact.npz"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(RunError, match=r"predictions_compact\.npz is not what was written"):
@@ -335,6 +356,7 @@ def test_a_claim_is_set_against_its_control(of, finished):
 
 def test_what_the_authors_runs_support_is_computed_from_all_of_them():
     from scipy.stats import ttest_ind
+    from statsmodels.stats.multitest import multipletests
 
     table = dermoscopy.author_claim()
     assert len(table) == 9
@@ -344,8 +366,13 @@ def test_what_the_authors_runs_support_is_computed_from_all_of_them():
     row = table.loc["CHML2 − CS-CE"]
     assert row["n"] == "10 + 10"
     assert row["Δ Balanced acc. [95 %]"].startswith(f"{own.mean() - other.mean():+.1f} [")
-    p = ttest_ind(own, other, equal_var=False).pvalue
-    assert float(row["p (Holm)"]) >= round(p, 3)
+    raw = [
+        ttest_ind(*(scores.get_group(names[n]) for n in pair), equal_var=False).pvalue
+        for pair in itertools.product(("chml2", "dhml1", "dhml2"), ("ce", "cs_ce", "cb_ce"))
+    ]
+    holm = multipletests(raw, method="holm")[1]
+    shown = ["< 0.001" if p < 0.001 else f"{p:.3f}" for p in holm]
+    assert table["p (Holm)"].tolist() == shown
 
 
 def test_the_shortened_protocol_holds_the_control_of_the_notebook(repository):
@@ -381,3 +408,12 @@ def test_the_notebook_asks_for_the_runs_that_the_sweep_trains(repository, tmp_pa
     asked = names["experiment"]
     assert {config.run_id for config in asked.configs} == {config.run_id for config in trained}
     assert (asked.baseline, asked.hard_mining) == ("ce", ["chml2", "dhml1", "dhml2"])
+
+
+def test_the_command_says_what_the_run_reached_on_the_official_set(finished, capsys):
+    train._report(finished[0])
+    lines = capsys.readouterr().out.splitlines()
+    found = finished[0].evaluated(OFFICIAL).metrics("last")
+    (line,) = [line for line in lines if line.startswith("| last epoch, official_test")]
+    assert f" {100 * found['balanced_accuracy']:.1f} " in line
+    assert len([line for line in lines if "official_test" in line]) == 2

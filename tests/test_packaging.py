@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 import tomllib
 from importlib.metadata import version
 from pathlib import Path
@@ -73,6 +74,30 @@ def test_the_lock_holds_exact_versions_and_no_addresses():
     assert all(str(pins[name].marker) == 'sys_platform == "linux"' for name in gpu)
 
 
+def test_the_hashes_are_those_of_the_lock():
+    """One file for each version, for one kind of machine; `make hashes` writes them anew."""
+    lines = (ROOT / "requirements.hashes").read_text().splitlines()
+    pins = [line.rpartition(" --hash=sha256:") for line in lines if line and line[0] != "#"]
+    assert all(re.fullmatch("[0-9a-f]{64}", digest) for _, _, digest in pins)
+    assert [Requirement(pin) for pin, _, _ in pins] == [*lock().values()]
+
+
+def test_hashes_are_asked_for_where_they_are_wanted(tmp_path):
+    plan = make("-n", "install", f"VENV={tmp_path}/v", "HASHES=1").stdout
+    assert "--require-hashes -r requirements.hashes" in plan
+
+
+def test_the_lowest_versions_are_the_bounds(tmp_path):
+    command = [sys.executable, ".ci/requirements.py", "lowest"]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    constraints = {Requirement(line).name: Requirement(line) for line in told.splitlines()}
+    for requirement in requirements():
+        (bound,) = requirement.specifier
+        assert bound.operator == ">="
+        assert str(constraints[requirement.name].specifier) == f"=={bound.version}"
+    assert "-c" in make("-n", "lowest", f"VENV={tmp_path}/v").stdout
+
+
 @pytest.mark.skipif(not OWN_ENVIRONMENT, reason="only in the environment that the Makefile made")
 def test_what_is_installed_is_what_is_locked():
     for name in ("torch", "torchvision", "numpy", "pandas", "papermill", "scikit-learn"):
@@ -87,7 +112,7 @@ def make(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
         env={**os.environ, **environment, "MAKEFLAGS": ""},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
     )
 
 

@@ -38,7 +38,9 @@ def test_the_paired_test_is_that_of_scipy_and_fits_its_interval():
 
 def test_degenerate_pairs_are_answered_honestly():
     assert stats.paired_difference(A, A)[:5] == (0.0, 0.0, 0.0, 0.0, 1.0)
-    assert np.isnan(stats.paired_difference([1.0, 2.0], [0.0, 1.0]).p_value)
+    found = stats.paired_difference([1.0, 2.0, 3.0], [0.0, 1.0, 2.0])
+    assert (found.difference, found.p_value) == (1.0, 0.25)  # all three of one sign: 2 of 8
+    assert np.isnan([found.low, found.high]).all()  # no spread, no interval: not one of no width
     single = stats.paired_difference([2.0], [1.0])
     assert single.difference == 1.0
     assert np.isnan([single.low, single.high, single.p_value]).all()
@@ -89,6 +91,94 @@ def test_the_detectable_difference_has_its_power(n, alpha):
     assert np.isnan(stats.minimum_detectable(2.0, 1))
 
 
+def test_equivalence_is_two_one_sided_tests():
+    a, b = A, A - [0.2, 0.4, 0.1, 0.5, 0.3]
+    found = stats.equivalence(a, b, margin=1.0)
+    one_sided = [
+        scipy.stats.ttest_1samp(a - b, -1.0, alternative="greater").pvalue,
+        scipy.stats.ttest_1samp(a - b, 1.0, alternative="less").pvalue,
+    ]
+    assert found.p_value == pytest.approx(max(one_sided))
+    assert found.holds
+    assert -1 < found.low < found.high < 1
+    borderline = stats.equivalence(a, b, margin=found.high)  # interval and tests say the same
+    assert borderline.p_value == pytest.approx(0.05)
+    assert not stats.equivalence(A, B, margin=1.0).holds
+    assert not stats.equivalence([1.0, 2.0], [1.5, 2.5], margin=1.0).holds  # no spread: no claim
+
+
+@pytest.mark.parametrize("n", [3, 10])
+def test_equivalence_is_claimed_of_a_difference_of_the_margin_at_most_as_often_as_said(n):
+    rows = np.random.default_rng(1).normal(1.0, 0.3, (1000, n))
+    claimed = [stats.equivalence(row, np.zeros(n), 1.0).holds for row in rows]
+    assert np.mean(claimed) == pytest.approx(0.05, abs=0.02)
+
+
+def test_the_interval_of_the_sd_covers_it():
+    samples = np.random.default_rng(0).normal(0, 2.0, (2000, 3)).std(axis=1, ddof=1)
+    covered = [low < 2.0 < high for low, high in (stats.sd_interval(sd, 3) for sd in samples)]
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.015)
+    assert np.isnan(stats.sd_interval(0.0, 3)).all()
+
+
+@pytest.mark.parametrize(("k", "n"), [(2, 3), (8, 3), (5, 10)])
+def test_all_pairs_make_a_false_claim_in_at_most_one_of_twenty_tables(k, n):
+    random = np.random.default_rng(0)
+    tables = random.normal(0, 2, (400, 1, n)) + random.normal(0, 0.5, (400, k, n))
+    claims = [(stats.all_pairs(scores)[2] < 0.05).any() for scores in tables]
+    assert 0.01 < np.mean(claims) < 0.065
+
+
+def test_all_pairs_bear_methods_that_scatter_differently():
+    """A factor of 4 between the sd of methods: more than 5 of 100, as the docstring says, and not 10."""
+    sds = np.array([0.2, 0.3, 0.3, 0.4, 0.4, 0.4, 0.4, 0.5, 0.8])[:, None]
+    random = np.random.default_rng(0)
+    claims = [
+        (
+            stats.all_pairs(random.normal(size=(1, 3)) + sds * random.normal(size=(9, 3)))[2] < 0.05
+        ).any()
+        for _ in range(600)
+    ]
+    assert np.mean(claims) < 0.09
+
+
+def test_of_two_methods_all_pairs_is_the_paired_test():
+    difference, half, p_value = stats.all_pairs([A, B])
+    reference = stats.paired_difference(A, B)
+    assert difference[0, 1] == pytest.approx(reference.difference)
+    assert p_value[0, 1] == pytest.approx(reference.p_value, abs=1e-3)
+    assert half[0, 1] == pytest.approx(reference.high - reference.difference, rel=0.02)
+    with pytest.raises(ValueError, match="2 or more methods and seeds"):
+        stats.all_pairs([A])
+
+
+def test_an_interval_over_seeds_and_images_covers_as_often_as_it_says():
+    """Three seeds, 300 images of 3 classes: images, seeds and what they do together all vary."""
+    random = np.random.default_rng(0)
+    targets = np.repeat([0, 1, 2], 100)
+    covered = plain = 0
+    for _ in range(200):
+        image, seed = random.normal(0, 0.6, 300), random.normal(0, 0.04, 3)
+        values = 0.1 + image + seed[:, None] + random.normal(0, 0.3, (3, 300))
+        own = stats.balanced_mean(values, targets)
+        drawn = stats.image_draws(values, targets, n_resamples=300)
+        found = stats.over_images(drawn, own)
+        covered += found.low < 0.1 < found.high
+        alone = stats.mean_interval(own)
+        plain += alone.low < 0.1 < alone.high
+    assert covered / 200 > 0.93
+    assert plain / 200 < covered / 200  # seeds alone leave the images out
+
+
+def test_with_the_images_fixed_the_interval_is_students():
+    own = np.array([1.0, 1.4, 1.9])
+    found = stats.over_images(np.tile(own, (20_000, 1)), own)
+    reference = stats.mean_interval(own)
+    assert (found.low, found.high) == pytest.approx((reference.low, reference.high), abs=0.1)
+    assert stats.over_images(np.tile(own / 100, (20_000, 1)), own / 100, margin=1.0).holds
+    assert not stats.over_images(np.tile(own, (20_000, 1)), own, margin=1.0).holds
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -97,6 +187,8 @@ def test_the_detectable_difference_has_its_power(n, alpha):
         (lambda: stats.mean_interval([1.0], confidence=95), "`confidence` < 1, got 95"),
         (lambda: stats.paired_difference([1.0], [1.0, 2.0]), "Expected pairs, got 1 and 2"),
         (lambda: stats.welch([1.0], [1.0, 2.0]), "`a` to hold at least 2"),
+        (lambda: stats.equivalence(A, B, margin=0.0), "`margin` > 0"),
+        (lambda: stats.over_images(np.zeros((5, 2)), A), "`values` to be"),
     ],
 )
 def test_bad_input_is_refused(call, message):

@@ -41,6 +41,8 @@ def test_summary_is_mean_sample_sd_and_n_in_percent():
             "mean": pytest.approx(71.0),
             "sd": pytest.approx(100 * np.std(CE, ddof=1)),
             "n": 5,
+            "median": pytest.approx(71.0),
+            "collapsed": 0,
         }
     ]
 
@@ -101,45 +103,165 @@ def test_an_empty_shot_group_is_a_dash():
 
 
 def test_the_conclusion_is_honest():
-    wins = tables.conclusion(frame(ce=CE, ldam=LDAM, hml1=HML))
-    assert "**HML1** is better than CE" in wins
-    assert (
-        "HML1 is better than the best other method, LDAM (75.6 % against 71.2 %): +4.4 [+" in wins
-    )
+    wins = tables.conclusion(frame(ce=CE, balanced_softmax=LDAM, hml1=HML))
+    assert "**HML1** is better than CE in balanced acc. (75.6 % against 71.0 %): +4.6 [+" in wins
+    assert "**HML1** is better than Balanced Softmax in balanced acc. (75.6 % against 71.2" in wins
+    assert "family of 3 tests" in wins.lower()
     loses = tables.conclusion(frame(ce=HML, hml1=CE))
     assert "**HML1** is worse than CE" in loses
-    assert "No other method is above CE: 71.0 % against 75.6 %." in loses
+    assert "Balanced Softmax was not run" in loses
     open_question = tables.conclusion(frame(ce=CE, hml1=LDAM))
-    assert "does not differ significantly from CE" in open_question
+    assert "is not distinguishable with 5 seeds from CE" in open_question
     assert "too few seeds" in tables.conclusion(frame(ce=CE[:1], hml1=HML[:1]))
 
 
-def test_a_higher_mean_alone_is_not_better_than_the_best_other():
-    """LDAM's mean is above Focal's by less than the seeds scatter."""
-    found = tables.conclusion(frame(ce=[0.5, 0.51, 0.5, 0.52, 0.5], focal=CE, hml1=LDAM))
-    paired = 100 * (np.array(LDAM) - CE)
-    assert paired.mean() > 0
-    half = scipy.stats.t.ppf(0.975, 4) * paired.std(ddof=1) / np.sqrt(5)
-    against_best = found.split("\n\n")[1]
-    assert "HML1 is not distinguishable with 5 seeds from the best other method, Focal" in found
-    assert "is better" not in against_best
-    interval = f"{paired.mean():+.1f} [{paired.mean() - half:+.1f}, {paired.mean() + half:+.1f}]"
-    assert f"(71.2 % against 71.0 %): {interval} points" in against_best
+def test_the_reference_is_named_beforehand():
+    """LDAM turns out best; nobody is set against it for that."""
+    found = tables.conclusion(frame(ce=CE, ldam=HML, balanced_softmax=LDAM, hml1=CE))
+    assert "LDAM in balanced" not in found
+    assert "from Balanced Softmax" in found
+    other = tables.conclusion(frame(ce=CE, ldam=HML, hml1=CE), reference="ldam")
+    assert "**HML1** is worse than LDAM" in other
 
 
-def test_the_conclusion_says_what_could_have_been_detected():
-    found = tables.conclusion(frame(ce=CE, hml1=LDAM))
+def test_the_conclusion_says_what_could_have_been_detected_over_the_interval_of_the_sd():
+    found = tables.conclusion(frame(ce=CE, focal=HML, hml1=LDAM), methods=["hml1"])
     sd = np.std(100 * (np.array(LDAM) - CE), ddof=1)
-    assert f"Detectable with 80 % power: {stats.minimum_detectable(sd, 5):.1f} points." in found
-    shared = tables.conclusion(frame(ce=CE, focal=HML, hml1=LDAM), methods=["hml1"])
-    effect = stats.minimum_detectable(sd, 5, alpha=0.05 / 2)
-    assert f"Detectable with 80 % power: {effect:.1f} points." in shared.split("\n\n")[0]
+    alpha = 0.05 / 2
+    measured, low, high = (
+        stats.minimum_detectable(value, 5, alpha=alpha) for value in (sd, *stats.sd_interval(sd, 5))
+    )
+    assert f"{measured:.1f} points if the sd is the measured {sd:.2f}" in found
+    assert f"{low:.1f} to {high:.1f} over its 95 % interval" in found
 
 
-def test_the_conclusion_of_hard_mining_alone_has_no_other_method():
+def test_table_and_conclusion_are_one_family():
+    runs = frame(ce=CE, focal=LDAM, balanced_softmax=LDAM, hml1=HML)
+    pairs = tables.family(
+        ["ce", "focal", "balanced_softmax", "hml1"], "ce", "balanced_softmax", ["hml1"]
+    )
+    assert len(pairs) == 4
+    tests = tables.contrasts(runs, pairs)
+    table = tables.comparison(runs)
+    assert table.attrs["family"] == tests.attrs["family"]
+    assert "family of 4 tests" in table.attrs["family"]
+    against_ce = tests.set_index(["recipe", "reference"]).loc[("hml1", "ce")]
+    assert float(table.loc["HML1", "p (Holm)"]) == pytest.approx(against_ce["p_holm"], abs=6e-4)
+    assert against_ce["low_simultaneous"] < against_ce["low"] < against_ce["high"]
+    single = stats.paired_difference(100 * np.array(HML), 100 * np.array(CE), 1 - 0.05 / 4)
+    assert against_ce["low_simultaneous"] == pytest.approx(single.low)
+
+
+NAMES = ["ce", "focal", "ldam", "balanced_softmax", "hml1", "hml2"]
+
+
+def p_holm_of_family(scores: np.ndarray) -> np.ndarray:
+    """Corrected p-values (tables, tests) of scores (tables, methods, seeds), written down anew."""
+    pairs = tables.family(NAMES, "ce", "balanced_softmax", ["hml1", "hml2"])
+    index = np.array([[NAMES.index(a), NAMES.index(b)] for a, b in pairs])
+    d = scores[:, index[:, 0]] - scores[:, index[:, 1]]
+    sd, n = d.std(axis=2, ddof=1), d.shape[2]
+    same = sd < 1e-9
+    t = np.abs(d.mean(axis=2)) / np.where(same, 1, sd) * np.sqrt(n)
+    p = np.where(same, np.where(d[:, :, 0] == 0, 1, 2.0 ** (1 - n)), 2 * scipy.stats.t.sf(t, n - 1))
+    return np.array([stats.holm(row) for row in p])
+
+
+def made_up_scores(tables_: int, n: int, digits: int | None, effect: float = 0.0) -> np.ndarray:
+    random = np.random.default_rng(n)
+    scores = 0.7 + random.normal(0, 0.02, (tables_, 1, n))
+    scores = scores + random.normal(0, 0.006, (tables_, len(NAMES), n))
+    scores[:, NAMES.index("hml1")] += effect
+    return scores if digits is None else scores.round(digits)
+
+
+@pytest.mark.parametrize(("n", "digits"), [(3, None), (5, None), (10, None), (3, 2), (5, 2)])
+def test_under_no_difference_one_table_in_twenty_at_most_makes_a_claim(n, digits):
+    """Table and conclusion together; with two digits differences are often all the same."""
+    claims = (p_holm_of_family(made_up_scores(4000, n, digits)) < 0.05).any(axis=1)
+    assert claims.mean() <= 0.05
+
+
+@pytest.mark.parametrize("digits", [None, 2])
+def test_table_and_conclusion_claim_what_the_simulation_counts(digits):
+    """So that the rate of false claims is that of what is printed."""
+    scores = made_up_scores(6, 5, digits, effect=0.03)
+    seen = set()
+    for values, p in zip(scores, p_holm_of_family(scores) < 0.05, strict=True):
+        runs = frame(**dict(zip(NAMES, values, strict=True)))
+        said = tables.conclusion(runs, methods=["hml1", "hml2"])
+        printed = tables.comparison(runs, metrics=["top1"])["p (Holm)"].iloc[1:]
+        assert [float(text.strip("< ")) < 0.05 for text in printed] == p[:5].tolist()
+        assert said.count("is better") + said.count("is worse") == p[[3, 4, 5, 6]].sum()
+        assert "too few seeds" not in said
+        seen |= set(p)
+    assert seen == {True, False}
+
+
+def test_equal_differences_count_as_a_test():
+    runs = frame(ce=CE, focal=LDAM, hml1=[value + 0.01 for value in CE])
+    tests = tables.differences(runs).set_index("recipe")
+    assert tests.attrs["tests"] == 2
+    assert tests.loc["hml1", "p_value"] == 2.0**-4
+    assert np.isnan(tests.loc["hml1", "low"])
+
+
+def test_a_collapsed_run_is_told_by_its_runs():
+    runs = frame(ce=CE[:3], hml1=[0.41, 0.010, 0.0107]).assign(num_classes=100)
+    found = tables.conclusion(runs)
+    assert "**HML1** collapsed to chance in 2 of 3 runs (41.0 / 1.0 / 1.1 %; median 1.1 %)" in found
+    assert "better" not in found
+    assert "worse" not in found
+    cell = tables.comparison(runs).loc["HML1", "Balanced acc."]
+    assert cell == "median 1.1 of 41.0 / 1.0 / 1.1"
+    two_classes = frame(ce=[0.6, 0.51]).assign(num_classes=2)
+    assert tables.collapsed(two_classes).tolist() == [False, True]
+
+
+def test_runs_that_are_not_paired_are_not_tested_as_pairs():
+    runs = frame(ce=CE, hml1=HML).assign(subset_seed=0, image_size=None, subset_images=np.nan)
+    assert tables.differences(runs)["test"].tolist() == ["paired"]
+    correlation = np.corrcoef(CE, HML)[0, 1]
+    assert tables.differences(runs)["correlation"].tolist() == [pytest.approx(correlation)]
+    runs.loc[runs["recipe"] == "hml1", "subset_seed"] = 1
+    found = tables.differences(runs).iloc[0]
+    reference = scipy.stats.ttest_ind(HML, CE, equal_var=False)
+    assert (found["test"], found["n"]) == ("Welch", 10)
+    assert found["p_value"] == pytest.approx(reference.pvalue)
+    assert np.isnan(found["correlation"])
+    assert "not paired: Welch's test" in tables.conclusion(runs)
+
+
+def test_what_an_interval_covers_is_said():
+    runs = frame(ce=CE, hml1=HML)
+    fixed = tables.differences(runs.assign(subset_seed=0)).attrs["covers"]
+    assert "not another draw of the training subset" in fixed
+    follows = tables.differences(runs.assign(subset_seed=runs["seed"])).attrs["covers"]
+    assert "another seed and another draw of the training subset, not of the test images" in follows
+
+
+def test_the_primary_contrast_says_difference_and_equivalence():
+    low = [value - 0.005 + step for value, step in zip(CE, (0, 1e-3, 0, -1e-3, 0), strict=True)]
+    found = tables.primary(frame(ce=CE, hml1=low), ("hml1", "ce"))
+    assert "**Named in advance: HML1 − CE**" in found
+    assert "-0.50 [-0.59, -0.41] points" in found
+    assert "Equivalent within ±1 point" in found
+    assert "not shown" in tables.primary(frame(ce=CE, hml1=LDAM), ("hml1", "ce"))
+    assert "nothing to say" in tables.primary(frame(ce=CE), ("hml1", "ce"))
+
+
+def test_all_pairs_leave_collapsed_groups_out():
+    runs = frame(ce=CE[:3], focal=LDAM[:3], ldam=HML[:3], hml1=[0.41, 0.01, 0.01])
+    found = tables.all_pairs(runs.assign(num_classes=100))
+    assert found.attrs["left_out"] == ["HML1"]
+    assert len(found) == 3
+    assert (found["difference"] >= 0).all()
+
+
+def test_the_conclusion_of_hard_mining_alone_has_no_reference():
     found = tables.conclusion(frame(hml1=CE, hml2=HML), baseline="hml1")
     assert "**HML2** is better than HML1" in found
-    assert "other method" not in found
+    assert "Balanced Softmax was not run" in found
 
 
 def published_frame(**fields) -> pd.DataFrame:
@@ -166,18 +288,27 @@ def beside(**fields) -> dict[str, str]:
 def test_the_protocol_is_the_same_where_the_source_says_that_it_is():
     ours = beside()
     assert ours["CE"] == "yes"
-    assert ours["Balanced Softmax"] == "no", "its figure is of 200 epochs"
-    assert ours["LDAM-DRW"] == "not stated"
-    assert ours["HML1"] == "no"
+    assert ours["Balanced Softmax"] == "no: epochs 90", "its figure is of 200 epochs"
+    assert ours["LDAM-DRW"].startswith("no: theirs: 64.6 in the re-run")
+    assert ours["HML1"] == "no figure"
     longer = beside(epochs=200)
-    assert (longer["CE"], longer["Balanced Softmax"]) == ("no", "yes")
+    assert (longer["CE"], longer["Balanced Softmax"]) == ("no: epochs 200", "yes")
+    assert tables.beside_published(
+        published_frame().query("recipe == 'ce'").assign(recipe="ce_drw")
+    )["Same protocol"].tolist() == ["not stated"]
 
 
 @pytest.mark.parametrize(
-    "fields", [{"ema_decay": 0.999}, {"lr_schedule": "steps"}, {"image_size": 112}]
-)
+    "fields",
+    [
+        {"ema_decay": 0.999}, {"lr_schedule": "steps"}, {"image_size": 112}, {"weight_decay": 1e-3},
+        {"augmentation": "strong"}, {"mix": "mixup"}, {"batch_size": 64}, {"early_drop": True},
+    ],
+)  # fmt: skip
 def test_a_changed_protocol_is_not_the_same(fields):
-    assert set(beside(**fields)) == {"no"}
+    (name, value) = next(iter(fields.items()))
+    assert f"{name.replace('_', ' ')} {value}" in beside(**fields)["CE"]
+    assert beside(**fields)["CE"].startswith("no: ")
 
 
 def test_published_figures_come_with_their_own_baseline():
@@ -196,14 +327,29 @@ def test_the_table_of_cifar_keeps_its_columns():
     setting |= {"model": "resnet32", "epochs": 200, "lr_schedule": "steps", "image_size": None}
     found = tables.beside_published(published_frame(**setting)).set_index("Recipe")
     assert list(found.columns) == [
-        "Ours", "n", "Published", "Difference", "Same protocol", "Evidence", "Source",
+        "Ours", "n", "Published", "All published", "Difference", "Same protocol", "Evidence", "Source",
     ]  # fmt: skip
-    assert found["Same protocol"].tolist() == ["yes"] * 4 + ["no"]
+    theirs = "no: theirs: best epoch on the test set (its code)"
+    assert found.loc[["CE", "LDAM-DRW"], "Same protocol"].tolist() == [theirs] * 2
     cosine = tables.beside_published(published_frame(**setting | {"lr_schedule": "cosine"}))
-    assert set(cosine["Same protocol"]) == {"no"}
+    assert cosine["Same protocol"].iloc[0].startswith("no: lr schedule cosine; theirs: best")
+
+
+def test_published_values_are_a_range_with_their_number_and_empty_rows_say_why():
+    setting = {"dataset": "imagefolder", "imbalance_type": "exp", "imbalance_ratio": 100.0}
+    setting |= {"model": "resnet32", "epochs": 200, "lr_schedule": "steps", "image_size": None}
+    runs = published_frame(**setting, num_classes=100)
+    found = tables.beside_published(runs).set_index("Recipe")
+    assert found.loc["LDAM-DRW", "All published"] == "41.3–42.9 (6)"
+    assert found.loc["CE", "All published"].startswith("38.0–41.0 (")
+    assert "images not the official files" in found.loc["CE", "Same protocol"]
+    assert found.loc["HML1", "All published"] == "–"
+    assert found.loc["HML1", "Source"].startswith("not on file: P1's and P2's own figures")
 
 
 def test_peeking_is_shown_as_a_gain():
     peeked = frame(ce=CE)
     peeked["best_test_balanced_accuracy"] += 0.02
     assert tables.selections(peeked)["added by peeking"].tolist() == ["+2.0"]
+    rarely = tables.selections(peeked.assign(epochs=200, evaluate_every=5))
+    assert rarely["epochs looked at"].tolist() == ["40"]

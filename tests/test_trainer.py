@@ -99,6 +99,7 @@ def test_a_checkpoint_continues_to_bit_identical_weights(recipe, resume_at, tiny
     compare(straight, resumed)
 
 
+PATIENCE_S = 600  # with a child, whatever else the machine does
 KILLED = """
 import torch, sys
 from hml_core.trainer import fitting
@@ -117,7 +118,7 @@ def test_kill_9_in_mid_epoch_loses_nothing(tiny, tmp_path):
         [sys.executable, "-c", KILLED, config.to_json(), str(tmp_path / "killed")],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while not (folder / "checkpoint.pt").exists():
         assert process.poll() is None, "the run ended before it could be killed"
         assert time.monotonic() < deadline
@@ -144,7 +145,7 @@ def test_two_processes_asked_for_one_run_train_it_once(tiny, tmp_path):
     config = tiny(recipe="hml1", epochs=20)
     command = [sys.executable, "-c", KILLED, config.to_json(), str(tmp_path)]
     both = [subprocess.Popen(command) for _ in range(2)]
-    assert [process.wait(timeout=120) for process in both] == [0, 0]
+    assert [process.wait(timeout=PATIENCE_S) for process in both] == [0, 0]
     done = runs.Run(tmp_path / config.run_id).verify()
     assert len(done.history) == 20
     assert not (tmp_path / ".damaged").exists()

@@ -15,7 +15,7 @@ import pandas as pd
 NEAR = 4
 FLAT = 16  # bits that a look needs to say anything: a plain surface has next to none
 MOST = 60_000  # images that are compared each with each: a minute
-BLOCK = 500  # rows of a comparison: memory stays flat
+BLOCK = 100  # rows of a comparison: memory stays flat
 COLUMNS = ("id", "other", "kind", "class", "other_class", "split", "other_split")
 
 

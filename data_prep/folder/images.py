@@ -12,6 +12,7 @@ from PIL import Image
 
 from data_prep import image_files
 from data_prep.isic import images
+from hml_core.errors import ConfigError
 from hml_core.system import images as opener
 
 SIDE = 8  # of the grid whose differences are an image's look: 2 × 64 bits
@@ -20,11 +21,26 @@ SIDE = 8  # of the grid whose differences are an image's look: 2 × 64 bits
 @dataclass(frozen=True)
 class Options(images.Options):
     """What is done to every image: as to those of ISIC (:class:`data_prep.isic.images.Options`), but
-    without colour constancy and crop unless they are asked for, and with a shorter side of 256 pixels."""
+    without colour constancy and crop unless they are asked for, and with a shorter side of 256 pixels.
+
+    Parameters
+    ----------
+    square : bool
+        The whole image becomes a square of ``size`` pixels, whatever its shape was: what a network that
+        was trained on squares does to a photograph when it predicts.
+    """
 
     constancy: str = "none"
     crop: bool = False
     size: int = 256
+    square: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.crop and self.square:
+            raise ConfigError(
+                "Expected `crop` (the middle) or `square` (the whole image), got both."
+            )
 
 
 def process(source: Path, target: Path, options: Options) -> dict[str, Any]:
@@ -43,7 +59,7 @@ def process(source: Path, target: Path, options: Options) -> dict[str, Any]:
         data = opener.read(source)
         width, height = opener.size(data)
         image = opener.decode(data, draft=draft)
-        made, encoded = images.prepared_image(image, options)
+        made, encoded = images.prepared_image(image, options, _squared if options.square else None)
     except opener.ImageError as error:
         return {"error": str(error)}
     return {
@@ -54,6 +70,10 @@ def process(source: Path, target: Path, options: Options) -> dict[str, Any]:
         "look": look(made),
         **images.channel_sums(made),
     }
+
+
+def _squared(image: Image.Image) -> Image.Image:
+    return image.resize((min(image.size),) * 2, Image.Resampling.LANCZOS)
 
 
 def look(image: Image.Image) -> str:

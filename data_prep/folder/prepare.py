@@ -64,8 +64,9 @@ class Prepared:
     duplicates : DataFrame
         See :func:`data_prep.folder.duplicates.find`.
     summary : dict
-        ``images`` (class → split → number), ``sizes`` (text → number, the most frequent ones), ``formats``
-        (suffix → number), ``left_out`` and ``notes`` (sentences).
+        ``images`` (class → split → number), ``sizes`` (text → number, the most frequent ones) and how
+        many ``different_sizes``, ``shorter_sides`` (least, median, most pixels), ``formats`` (suffix →
+        number), ``size`` (of the copies), ``left_out`` and ``notes`` (sentences).
     done_before : int
         Images that an earlier call had prepared.
     """
@@ -76,11 +77,6 @@ class Prepared:
     duplicates: pd.DataFrame
     summary: dict[str, Any]
     done_before: int
-
-    @property
-    def size(self) -> int:
-        """Pixels of the shorter side."""
-        return self.summary["size"]
 
 
 def prepare(
@@ -219,11 +215,14 @@ def _finish(
     lost = sorted(set(records["class"]) - set(counts.index))
     order = counts.sort_values("train", ascending=False, kind="stable").index
     counts = counts.loc[order]
+    sides = sorted(min(entry["width"], entry["height"]) for entry in good.values())
+    shorter_sides = [sides[0], sides[len(sides) // 2], sides[-1]]
     notes = [
         *source.notes,
         *notes,
         *_classes_without(counts, lost, rejected, folder),
         *_straddling(manifest),
+        *_enlarged(shorter_sides[1], options.size),
         *duplicates.sentences(repeated),
     ]
     training = manifest["id"][manifest["split"] == "train"]
@@ -235,6 +234,7 @@ def _finish(
         },
         "different_sizes": len(sizes),
         "sizes": dict(sizes.most_common(SIZES)),
+        "shorter_sides": shorter_sides,
         "formats": dict(Counter(path.suffix.lower() for path in records["path"]).most_common()),
         "left_out": list(source.left_out),
         "notes": notes,
@@ -326,6 +326,16 @@ def _classes_without(
                 f"The class(es) {some(without)} have no {split} image: too few images or groups of them."
             )
     return notes
+
+
+def _enlarged(median: int, size: int) -> list[str]:
+    """Pixels that no camera saw cost time and teach nothing."""
+    if median >= size:
+        return []
+    return [
+        f"Half of the images have a shorter side of {median} pixels or fewer and were enlarged to {size}: "
+        f"`--size {median}`, into another folder, takes less time for as much to see."
+    ]
 
 
 def _straddling(manifest: pd.DataFrame) -> list[str]:

@@ -117,9 +117,16 @@ def process(source: Path, target: Path, options: Options) -> dict[str, Any]:
     }
 
 
-def prepared_image(image: Image.Image, options: Options) -> tuple[Image.Image, bytes]:
-    """What an image becomes, and the file of it; ImageError where that cannot be."""
+def prepared_image(
+    image: Image.Image,
+    options: Options,
+    finish: Callable[[Image.Image], Image.Image] | None = None,
+) -> tuple[Image.Image, bytes]:
+    """What an image becomes, after a last step if there is one, and the file of it; ImageError where that
+    cannot be."""
     made = transform(np.asarray(image), options)
+    if finish is not None:
+        made = finish(made)
     jpeg = {"quality": options.quality, "subsampling": 0} if options.format == "jpeg" else {}
     return made, image_files.encode(made, options.format, **jpeg)
 

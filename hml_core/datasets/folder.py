@@ -2,7 +2,7 @@
 
 Two data sets read the same folder, as what a network needs is decided before it is opened. ``folder``
 streams files of any size, which is what torchvision's networks train on. ``small_folder`` takes squares of
-one size (``--size 32 --crop``) into memory, where a whole run takes minutes: the way of CIFAR and its
+one size (``--size 32 --square``) into memory, where a whole run takes minutes: the way of CIFAR and its
 networks, with every choice of ``imbalance_type``.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ def load(config, data_root) -> Splits:
         ``config.image_size`` asks for.
     """
     folder, described, manifest = _read(Path(data_root))
-    size, crops = described["options"]["size"], not described["options"].get("crop")
+    size, crops = described["options"]["size"], not _are_squares(described["options"])
     most = largest_image_size(size, not crops)
     if config.image_size > most:
         raise DataError(
@@ -74,10 +75,14 @@ def load(config, data_root) -> Splits:
     )
 
 
-def largest_image_size(size: int, crop: bool) -> int:
+def _are_squares(options: Mapping[str, Any]) -> bool:
+    return bool(options.get("crop") or options.get("square"))
+
+
+def largest_image_size(size: int, squares: bool) -> int:
     """The largest ``image_size`` for images with a shorter side of ``size`` pixels: a square is seen
     whole, out of others one is cut."""
-    return size if crop else int(size * SEEN)
+    return size if squares else int(size * SEEN)
 
 
 def load_small(config, data_root) -> Splits:
@@ -138,10 +143,10 @@ def _targets(rows: pd.DataFrame, described: dict[str, Any]) -> np.ndarray:
 def _pixels(folder: Path, rows: pd.DataFrame, described: dict[str, Any]) -> np.ndarray:
     """uint8 (N, S, S, 3)."""
     size = described["options"]["size"]
-    if size > SMALL or not described["options"].get("crop"):
+    if size > SMALL or not _are_squares(described["options"]):
         raise DataError(
             f"The images in {str(folder)!r} are no small squares: expected the data set {NAME!r}, or to "
-            f"prepare them with `--size 32 --crop` (up to {SMALL} pixels)."
+            f"prepare them with `--size 32 --square` (up to {SMALL} pixels)."
         )
     images = np.empty((len(rows), size, size, 3), dtype=np.uint8)
 
@@ -200,7 +205,8 @@ register(
     "small_folder",
     DatasetInfo(
         load_small,
-        defaults={**_NATURAL, "epochs": 60, "early_stopping": 0},
+        # A folder of a few hundred images has few steps an epoch: small batches make more of them.
+        defaults={**_NATURAL, "epochs": 60, "batch_size": 32},
         has_validation=True,
         needs_data_root=True,
     ),

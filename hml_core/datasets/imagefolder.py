@@ -7,14 +7,14 @@ The images are decoded once into ``<root>.packed`` beside the tree (:mod:`hml_co
 may be made elsewhere and given in the tree's place, where that is read-only. What lies in the tree and is
 not read, such as files of other suffixes or in deeper folders, is named.
 
-What is noticed: the first load of a process, and every :func:`pack`, compares the names, sizes and times
-of change of all files with those that were packed, and packs again where one was added, removed or
-changed. Later loads of the same process, such as those of a sweep's runs, look at the folders alone: they
-notice files that were added, removed, renamed or replaced by another (as ``rsync``, ``git`` and most
-editors do), not one that was written over in its place. A file that was changed and given its old size
-and time is not noticed, and neither is any change of the tree where its pack was given in its place. The
-pack is compared with its SHA-256 once in each process (:func:`hml_core.datasets.packs.is_sound`). A
-record's manifest is always about the images that were trained on.
+What is noticed: every load, and every :func:`pack`, compares the names, sizes and times of change of all
+files with those that were packed, and packs again where one was added, removed or changed. Loads after
+the first one of a process, such as those of a sweep's runs, ask the system for the state of each folder
+and file and list, read or hash nothing. A file that was changed and given its old size and time is not
+noticed, and neither is any change of the tree where its pack was given in its place. The pack is compared
+with its SHA-256 once in each process, and again when its own size or times change
+(:func:`hml_core.datasets.packs.is_sound`). A record's manifest is always about the images that were
+trained on.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def pack(root: str | Path, *, pack_root: str | Path | None = None, progress: boo
     packs.require_ours(folder)
     fingerprint = _fingerprint(found)
     if packs.is_sound(folder, fingerprint):
-        _looked_at[root] = (before, folder, fingerprint)
+        _looked_at[root] = _Look(before, _states(root, found), folder, fingerprint)
         return folder
     if folder.is_symlink():
         raise DataError(f"{str(folder)!r} is a link to a pack of other images: remove the link.")
@@ -134,23 +134,52 @@ def pack(root: str | Path, *, pack_root: str | Path | None = None, progress: boo
             f"The images in '{shown(root)}' changed while they were packed: try again once they are "
             "written."
         )
-    _looked_at[root] = (before, folder, fingerprint)
+    _looked_at[root] = _Look(before, _states(root, found), folder, fingerprint)
     return folder
 
 
-# Of each tree: its folders and their state before its files were listed, its pack, and of which files.
-_looked_at: dict[Path, tuple[dict[str, tuple[int, ...]], Path, str]] = {}
+@dataclass(frozen=True)
+class _Look:
+    """What a process saw of a tree: its folders before their files were listed, each file's path, size and
+    time of change, and the pack of these."""
+
+    folders: dict[str, tuple[int, ...]]
+    files: list[tuple[str, int, int]]
+    pack: Path
+    fingerprint: str
+
+
+_looked_at: dict[Path, _Look] = {}
 
 
 def _known(root: Path) -> Path | None:
-    """The pack of a tree that this process has compared with it, where no folder has changed since."""
+    """The pack of a tree that this process has compared with it, where nothing has changed since."""
     if root not in _looked_at:
         return None
-    before, folder, fingerprint = _looked_at[root]
-    if _state(before) == before and packs.is_sound(folder, fingerprint):
-        return folder
+    look = _looked_at[root]
+    unchanged = _state(look.folders) == look.folders and _are_unchanged(look.files)
+    if unchanged and packs.is_sound(look.pack, look.fingerprint):
+        return look.pack
     del _looked_at[root]
     return None
+
+
+def _are_unchanged(files: list[tuple[str, int, int]]) -> bool:
+    try:
+        return all(
+            (status := os.stat(path)).st_mtime_ns == time and status.st_size == size
+            for path, size, time in files
+        )
+    except OSError:
+        return False
+
+
+def _states(root: Path, found: dict[str, list[_Image]]) -> list[tuple[str, int, int]]:
+    return [
+        (f"{root}/{image.name}", image.size, image.time)
+        for images in found.values()
+        for image in images
+    ]
 
 
 def _folders(root: Path) -> list[str]:

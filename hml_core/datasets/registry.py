@@ -94,6 +94,8 @@ def departures(dataset: str, fields: Mapping[str, Any]) -> str:
 
     >>> departures("cifar100", {"model": "resnet8", "epochs": 12})
     'resnet8, 12 epochs'
+    >>> departures("cifar100", {"model": "resnet8", "epochs": 1})
+    'resnet8, 1 epoch'
     """
     published = DATASETS[dataset].published if dataset in DATASETS else {}
     texts = {
@@ -107,6 +109,7 @@ def departures(dataset: str, fields: Mapping[str, Any]) -> str:
         for name, value in published.items()
     )
     found = [texts[name].format(fields[name]) for name in published] if departed else []
+    found = ["1 epoch" if text == "1 epochs" else text for text in found]
     if is_subset(fields):
         found.append("a subset of the images")
     return ", ".join(found)

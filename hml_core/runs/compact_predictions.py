@@ -14,6 +14,11 @@ and in place of ``manifest.json`` one copy for all records beside it that were t
 Confusion, accuracies of classes and shot groups, calibration, and a bootstrap over images can be
 computed from it. What needs the probabilities of all classes (areas under curves), features or the
 confidence of the training images cannot: it is in the run itself.
+
+A run that was judged on sets beside its test split (medical images, a few hundred to a few thousand) keeps
+its logits as float16 and the confidence of its training images as well, if they are few
+(:data:`MOST_NUMBERS`): curves and intervals of areas under them can be drawn again. Predicted classes are
+then still those of the run, not those of the rounded logits.
 """
 
 from __future__ import annotations
@@ -37,6 +42,7 @@ ARRAYS = "predictions_compact.npz"
 SEAL = "compact.json"
 MANIFESTS = "manifests"
 PREFIXES = {"last": "", "best_validation": "best_validation_"}  # as in predictions.npz
+MOST_NUMBERS = 50_000  # logits, or counts of confidence, of a record that keeps them
 LARGEST = float(np.finfo(np.float16).max)
 
 
@@ -60,10 +66,10 @@ def of_arrays(
 ) -> Predictions | None:
     """What the arrays of a record, compact or not, say of a set's images; None: not of that epoch."""
     prefix, targets = prefix_of(selection, of), "targets" if of == "test" else f"{of}_targets"
-    if f"{prefix}logits" in arrays:
-        return Predictions.of(arrays[f"{prefix}logits"], arrays[targets])
     if f"{prefix}predictions" not in arrays:
-        return None
+        if f"{prefix}logits" not in arrays:
+            return None
+        return Predictions.of(arrays[f"{prefix}logits"], arrays[targets])
     return Predictions(
         arrays[f"{prefix}predictions"].astype(np.int64),
         arrays[f"{prefix}prediction_confidence"].astype(np.float64),
@@ -85,9 +91,25 @@ def pack(arrays: Mapping[str, np.ndarray]) -> bytes:
                 f"{prefix}prediction_confidence": predictions.confidence.astype(np.float16),
                 f"{prefix}log_probability": log_probability.astype(np.float16),
             }
+    if further_sets(arrays):
+        kept |= _probabilities(arrays)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **kept)
     return buffer.getvalue()
+
+
+def _probabilities(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The logits of all sets and the confidence of the training images, if they are few."""
+    logits = {name: array for name, array in arrays.items() if name.endswith("logits")}
+    kept = {}
+    if sum(array.size for array in logits.values()) <= MOST_NUMBERS:
+        kept = {
+            name: np.clip(array, -LARGEST, LARGEST).astype(np.float16)
+            for name, array in logits.items()
+        }
+    if "confidence" in arrays and arrays["confidence"].size <= MOST_NUMBERS:
+        kept["confidence"] = arrays["confidence"]
+    return kept
 
 
 def _small(classes: np.ndarray) -> np.ndarray:

@@ -54,7 +54,7 @@ class Evaluated:
         return ("clusters" if self.name == TEST else f"{self.name}_clusters") in self.arrays
 
     def logits(self, selection: str = "last") -> np.ndarray | None:
-        """float32 (N, C), or None where the record keeps predictions only.
+        """float32 (N, C), rounded in a compact record; None where that keeps predictions only.
 
         Raises
         ------
@@ -63,7 +63,7 @@ class Evaluated:
         """
         prefix = compact_predictions.prefix_of(selection, self.name)
         if (found := self.arrays.get(f"{prefix}logits")) is not None:
-            return found
+            return found.astype(np.float32, copy=False)
         self.predictions(selection)
         return None
 

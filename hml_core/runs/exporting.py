@@ -21,6 +21,9 @@ from hml_core.runs import compact_predictions, kept_weights
 from hml_core.runs.record import EXPORTED, Run
 from hml_core.system import files
 
+# Beside the folders of records: what has to be said of their images wherever they are quoted.
+DATA_NOTE = "data_note.txt"
+
 
 def export(runs_root: str | Path, destination: str | Path, *, weights: bool = False) -> list[Path]:
     """Write every finished run below ``runs_root`` as a record below ``destination``; their folders.
@@ -28,7 +31,8 @@ def export(runs_root: str | Path, destination: str | Path, *, weights: bool = Fa
     Weights that a run has kept are left out, or with ``weights`` copied; a record holds without them.
 
     A record that is there and holds is left as it is, so that the same call adds what has been finished
-    since. A run that is damaged is left out with a warning; nothing below ``runs_root`` is changed.
+    since. A note on the images (``data_note.txt``) goes along. A run that is damaged is left out with a
+    warning; nothing below ``runs_root`` is changed.
 
     Raises
     ------
@@ -37,6 +41,9 @@ def export(runs_root: str | Path, destination: str | Path, *, weights: bool = Fa
         accuracy that its metrics hold.
     """
     destination = files.require_writable(Path(destination))
+    note = Path(runs_root) / DATA_NOTE
+    if note.is_file() and not (destination / DATA_NOTE).exists():
+        files.write_atomically(destination / DATA_NOTE, note.read_bytes())
     records = []
     for path in sorted(Path(runs_root).glob("*/metrics.json")):
         try:

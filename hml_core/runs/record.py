@@ -197,6 +197,11 @@ class Run:
         return compact_predictions.is_there(self.path)
 
     @property
+    def has_predictions(self) -> bool:
+        """Whether the record says what was predicted for each test image: not all exported ones do."""
+        return self.is_compact or (self.path / "predictions.npz").exists()
+
+    @property
     def class_counts(self) -> np.ndarray:
         """Training images of each class, int64 (C,)."""
         return np.asarray(self.metrics["class_counts"], dtype=np.int64)
@@ -337,11 +342,12 @@ class Run:
 
     def _of_selection(self, what: str, selection: str) -> np.ndarray:
         names = {"last": what, "best_validation": f"best_validation_{what}"}
-        if what == "logits" and selection in names:
+        if what == "logits" and selection in names and names[selection] not in self._arrays:
             self._require_whole("test logits")
         if names.get(selection) not in self._arrays:
             raise ValueError(f"The run {self.run_id} holds no test {what} of {selection!r}.")
-        return self._arrays[names[selection]]
+        found = self._arrays[names[selection]]
+        return found.astype(np.float32, copy=False) if what == "logits" else found
 
     @property
     def features(self) -> np.ndarray:
@@ -357,8 +363,8 @@ class Run:
 
         As the training step saw them: augmented, and before it changed the network.
         """
-        self._require_whole("the confidence of training images")
         if "confidence" not in self._arrays:
+            self._require_whole("the confidence of training images")
             raise ValueError(f"The run {self.run_id} is too old to hold confidences.")
         return self._arrays["confidence"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import matplotlib
 import pandas as pd
 from IPython.display import Image, display
 from matplotlib.figure import Figure
@@ -12,6 +13,9 @@ from matplotlib.figure import Figure
 from hml_core.errors import ConfigError
 from hml_core.runs import environment
 from hml_core.system import progress
+from hml_lab.plots.style import WIDTHS
+
+FIGURE_FORMATS = ("png", "pdf", "svg")
 
 
 def versions() -> pd.DataFrame:
@@ -21,15 +25,66 @@ def versions() -> pd.DataFrame:
 
 def show(figure: Figure) -> Image:
     """The figure as a cell's output: a PNG, whatever plotting backend the kernel has."""
-    return Image(data=_png(figure, 110), format="png", width=int(96 * figure.get_figwidth()))
+    return Image(
+        data=_png(figure, 110),
+        format="png",
+        width=int(96 * figure.get_figwidth()),
+        alt=getattr(figure, "alt", "") or None,
+    )
 
 
-def save(figure: Figure, name: str, folder: str | Path) -> Image:
-    """Write a figure as ``<folder>/<name>.png`` and return it as the cell's output."""
+def save(
+    figure: Figure,
+    name: str,
+    folder: str | Path,
+    *,
+    figure_format: str = "png",
+    figure_width: float = 0.0,
+) -> Image:
+    """Write a figure as ``<folder>/<name>.png`` and return it as the cell's output.
+
+    Parameters
+    ----------
+    figure_format : str
+        Besides PNG: "pdf", "svg", or both with a comma between them. Text stays text in a PDF.
+    figure_width : float
+        Inches, such as 3.5 for a paper's column, at which it is drawn anew; 0 for the figure's own.
+
+    Raises
+    ------
+    ConfigError
+        For another format, or a width that no page has.
+    """
+    formats = check_figure(figure_format, figure_width)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.png").write_bytes(_png(figure, 130))
+    if figure_width and hasattr(figure, "at_width"):
+        figure = figure.at_width(figure_width)
+    dpi = 300 if figure_width else 130  # a printer's, or a screen's
+    (folder / f"{name}.png").write_bytes(_png(figure, dpi))
+    for form in formats:
+        if form != "png":
+            (folder / f"{name}.{form}").write_bytes(_vector(figure, form, name))
     return show(figure)
+
+
+def check_figure(figure_format: str, figure_width: float) -> list[str]:
+    """The formats named; refuses what no figure can be written as.
+
+    Raises
+    ------
+    ConfigError
+    """
+    formats = [part.strip() for part in str(figure_format).split(",")]
+    if unknown := [form for form in formats if form not in FIGURE_FORMATS]:
+        raise ConfigError(
+            f"Expected `figure_format` to be of {', '.join(FIGURE_FORMATS)}, got {unknown[0]!r}."
+        )
+    if figure_width and not WIDTHS[0] <= figure_width <= WIDTHS[1]:
+        raise ConfigError(
+            f"Expected `figure_width` to be 0 or {WIDTHS[0]} to {WIDTHS[1]} inches, got {figure_width}."
+        )
+    return formats
 
 
 def _png(figure: Figure, dpi: int) -> bytes:
@@ -38,14 +93,27 @@ def _png(figure: Figure, dpi: int) -> bytes:
     return buffer.getvalue()
 
 
-def show_table(table: pd.DataFrame, best: str) -> None:
-    """Show a table; its row with the highest ``best`` stands for it in the gallery's index.
+def _vector(figure: Figure, form: str, name: str) -> bytes:
+    """The same bytes whenever it is drawn: without a date, with ids that follow from the name."""
+    buffer = io.BytesIO()
+    alt = getattr(figure, "alt", "")
+    metadata = {
+        "pdf": {"CreationDate": None, "Subject": alt},
+        "svg": {"Date": None, "Description": alt},
+    }
+    with matplotlib.rc_context({"pdf.fonttype": 42, "svg.hashsalt": name}):
+        figure.savefig(buffer, format=form, metadata=metadata[form])
+    return buffer.getvalue()
+
+
+def show_table(table: pd.DataFrame, best: str | None = None) -> None:
+    """Show a table with its caption; its row with the highest ``best`` stands for it in the index.
 
     Parameters
     ----------
     table : DataFrame
         Cells may be text that begins with a number, such as "95.7 ± 1.0 *".
-    best : str
+    best : str, optional
         A column. It comes right after the row's name in the index.
 
     Raises
@@ -53,6 +121,8 @@ def show_table(table: pd.DataFrame, best: str) -> None:
     ConfigError
         For a column that the table does not have.
     """
+    if best is None:
+        return _display(table, {})
     if best not in table.columns:
         raise ConfigError(f"The table has no column {best!r}: it has {', '.join(table.columns)}.")
     numbers = pd.to_numeric(
@@ -71,7 +141,17 @@ def show_table(table: pd.DataFrame, best: str) -> None:
         key_row = {**named, **{name: row[name] for name in [best, *texts]}}
     # Pairs, for a notebook's file sorts the keys of a mapping.
     cells = [[str(name or ""), str(value)] for name, value in key_row.items()]
-    display(table, metadata={"hml_core": {"key_row": cells}})
+    return _display(table, {"hml_core": {"key_row": cells}})
+
+
+def _display(table: pd.DataFrame, metadata: dict) -> None:
+    from hml_lab import tables
+
+    bare = table.copy()
+    bare.attrs = {}
+    plain = f"{table.attrs.get('caption', '')}\n\n{tables.to_markdown(bare)}".lstrip()
+    shown = {"text/plain": plain, "text/html": tables.to_html(table)}
+    display(shown, raw=True, metadata=metadata)
 
 
 def save_text(text: str, name: str, folder: str | Path) -> None:

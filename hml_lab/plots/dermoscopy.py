@@ -14,12 +14,14 @@ from sklearn.manifold import TSNE
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from hml_core.runs import Run
-from hml_lab.plots.results import by_recipe, caveat, seeds
-from hml_lab.plots.style import figure, look, wrapped
+from hml_lab.plots.looks import look
+from hml_lab.plots.methods import by_recipe, caveat, seeds
+from hml_lab.plots.style import alt_text, drawing, figure, handles, legend, wrapped
 
 MARKERS = "o^sDvPX*"
 
 
+@drawing
 def roc_curves(
     runs: Iterable[Run], positive_class: str, *, selection: str = "best_validation"
 ) -> Figure:
@@ -37,38 +39,47 @@ def roc_curves(
             f"Expected `positive_class` to be one of {first.class_names}, got {positive_class!r}."
         )
     positive = first.class_names.index(positive_class)
-    made, (ax,) = figure(5.6, 5.2)
+    drawn, (ax,) = figure(5.6, 5.2)
     grid = np.linspace(0, 1, 201)
     for recipe, members in groups.items():
         curves, areas = [], []
         for run in members:
-            truth = run.predictions[1] == positive
+            truth = run.test_targets == positive
+            if not truth.any():  # of a split that lacks the class
+                continue
             score = log_softmax(run.test_logits(selection).astype(float), axis=1)[:, positive]
             false, true, _ = roc_curve(truth, score)
             curves.append(np.interp(grid, false, true))
             areas.append(100 * roc_auc_score(truth, score))
-        drawn = look(recipe)
+        how = look(recipe)
+        if not curves:
+            ax.plot([], [], label=f"{how.label}: no test image of {positive_class}")
+            continue
         spread = f" ± {np.std(areas, ddof=1):.1f}" if len(areas) > 1 else ""
-        label = f"{drawn.label}: AUC {np.mean(areas):.1f}{spread} %"
-        ax.plot(
-            grid, np.mean(curves, axis=0), color=drawn.colour, linestyle=drawn.line, label=label
-        )
+        label = f"{how.label}: AUC {np.mean(areas):.1f}{spread} %"
+        ax.plot(grid, np.mean(curves, axis=0), color=how.colour, linestyle=how.line, label=label)
         ax.fill_between(
-            grid, np.min(curves, axis=0), np.max(curves, axis=0), color=drawn.colour, alpha=0.1
+            grid, np.min(curves, axis=0), np.max(curves, axis=0), color=how.colour, alpha=0.1
         )
     ax.plot([0, 1], [0, 1], color="#999999", linewidth=0.8)
     ax.set(
         xlabel="1 − specificity",
         ylabel="sensitivity",
-        title=f"ROC of {positive_class}, test\nbands: lowest to highest, {seeds(groups)}"
-        f"{caveat([first])}",
+        title=f"ROC of {positive_class}, test\n{_bands(groups)}{caveat([first])}",
         aspect="equal",
     )
-    ax.title.set_size(10)
-    ax.legend(frameon=False, fontsize=8, loc="lower right")
-    return made
+    legend(drawn, handles(ax))
+    areas = "; ".join(item.get_label() for item in handles(ax))
+    alt_text(drawn, f"ROC curves of {positive_class} against the rest. {areas}.{caveat([first])}")
+    return drawn
 
 
+def _bands(groups: dict[str, list[Run]]) -> str:
+    most = max(map(len, groups.values()))
+    return f"bands: lowest to highest, {seeds(groups)}" if most > 1 else seeds(groups)
+
+
+@drawing
 def confidence(runs: Iterable[Run]) -> Figure:
     """How sure the network is of its training images, epoch by epoch, for the head and the tail.
 
@@ -79,8 +90,14 @@ def confidence(runs: Iterable[Run]) -> Figure:
     groups = by_recipe(runs)
     first = next(iter(groups.values()))[0]
     chosen = {"head": int(first.class_counts.argmax()), "tail": int(first.class_counts.argmin())}
-    made, axes = figure(
-        3.3 * len(groups) + 1, 5.4, columns=len(groups), rows=2, sharex="col", sharey=True
+    drawn, axes = figure(
+        3.3 * len(groups) + 1,
+        5.4,
+        columns=len(groups),
+        rows=2,
+        stack=False,
+        sharex="col",
+        sharey=True,
     )
     for column, (recipe, members) in enumerate(groups.items()):
         for row, (part, label) in enumerate(chosen.items()):
@@ -100,22 +117,38 @@ def confidence(runs: Iterable[Run]) -> Figure:
             for end in {int(e) for e in _switches(members[0])}:
                 ax.axvline(end + 0.5, color="white", linestyle=":", linewidth=1.4)
             if row == 0:
-                ax.set_title(look(recipe).label, fontsize=10)
+                ax.set_title(look(recipe).label, fontsize="medium")
             else:
                 ax.set_xlabel("epoch")
             if column == 0:
                 name, count = first.class_names[label], first.class_counts[label]
                 ax.set_ylabel(
-                    f"{part}: {name}\n({count} images)\ntrue-class probability", fontsize=8
+                    f"{part}: {name}\n({count} images)\ntrue-class probability", fontsize="small"
                 )
-    bar = made.colorbar(image, ax=axes, shrink=0.7)
+    bar = drawn.colorbar(image, ax=axes, shrink=0.7)
     bar.set_label("training images of the class (%)")
-    made.suptitle(
+    drawn.suptitle(
         f"True-class probability by epoch, {seeds(groups)}; dotted: switch of the loss"
         f"{caveat([first])}",
-        fontsize=11,
+        fontsize="medium",
     )
-    return made
+    ends = "; ".join(
+        f"{look(recipe).label}: {_sure(members, chosen['head']):.0f} % and "
+        f"{_sure(members, chosen['tail']):.0f} %"
+        for recipe, members in groups.items()
+    )
+    alt_text(
+        drawn,
+        f"How sure the networks are of training images, by epoch. Images of the most frequent and of the "
+        f"rarest class with a true-class probability above one half in the last epoch: {ends}.",
+    )
+    return drawn
+
+
+def _sure(runs: Sequence[Run], label: int) -> float:
+    """Percent of the class's images in the upper half of the bins, in the last epoch."""
+    last = _shares(runs, label)[:, -1]
+    return float(last[len(last) // 2 :].sum())
 
 
 def _switches(run: Run) -> np.ndarray:
@@ -136,6 +169,7 @@ def _shares(runs: Sequence[Run], label: int) -> np.ndarray:
     return (100 * total / np.maximum(number, 1)).T
 
 
+@drawing
 def features(run: Run, *, seed: int = 0) -> Figure:
     """t-SNE (van der Maaten and Hinton, 2008) of the test features of one run, coloured by class.
 
@@ -147,8 +181,8 @@ def features(run: Run, *, seed: int = 0) -> Figure:
     reduced = PCA(components, random_state=seed).fit_transform(found)
     perplexity = min(30.0, (len(found) - 1) / 3)
     points = TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(reduced)
-    made, (ax,) = figure(7.5, 5)
-    colours = seaborn.color_palette("colorblind", len(run.class_names))
+    drawn, (ax,) = figure(7.5, 5)
+    colours = _colours(len(run.class_names))
     for label, name in enumerate(run.class_names):
         own = points[targets == label]
         ax.scatter(
@@ -164,10 +198,21 @@ def features(run: Run, *, seed: int = 0) -> Figure:
     ax.set_title(
         f"Test features, {look(run.config.recipe).label}, seed {run.config.seed}{caveat([run])}"
     )
-    ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    return made
+    legend(drawn, handles(ax))
+    alt_text(
+        drawn,
+        f"t-SNE map of {len(found)} test features of {look(run.config.recipe).label} in "
+        f"{len(run.class_names)} colours, one for each class.{caveat([run])}",
+    )
+    return drawn
 
 
+def _colours(number: int) -> list:
+    """Colours that differ: of up to ten classes those that all eyes tell apart."""
+    return seaborn.color_palette("colorblind" if number <= 10 else "husl", number)
+
+
+@drawing
 def preparation(
     pairs: Sequence[tuple[str, np.ndarray, np.ndarray]], *, synthetic: bool = False
 ) -> Figure:
@@ -180,17 +225,25 @@ def preparation(
     synthetic : bool
         Says so in the title.
     """
-    made, axes = figure(2.1 * len(pairs), 4.4, columns=len(pairs), rows=2)
+    drawn, axes = figure(2.1 * len(pairs), 4.4, columns=len(pairs), rows=2, stack=False)
     for column, (title, *images) in enumerate(pairs):
         for row, image in enumerate(images):
             ax = axes[row * len(pairs) + column]
             ax.imshow(image)
             ax.set(xticks=[], yticks=[])
             ax.spines[:].set_visible(False)
-            ax.set_xlabel(f"{image.shape[1]} × {image.shape[0]}", fontsize=7)
-        axes[column].set_title("\n".join(wrapped([title], 18)), fontsize=8)
-    axes[0].set_ylabel("as shipped", fontsize=9)
-    axes[len(pairs)].set_ylabel("prepared", fontsize=9)
+            ax.set_xlabel(f"{image.shape[1]} × {image.shape[0]}", fontsize="x-small")
+        axes[column].set_title("\n".join(wrapped([title], 18)), fontsize="small")
+    axes[0].set_ylabel("as shipped", fontsize="medium")
+    axes[len(pairs)].set_ylabel("prepared", fontsize="medium")
     if synthetic:
-        made.suptitle("SYNTHETIC images", fontsize=10)
-    return made
+        drawn.suptitle("SYNTHETIC images", fontsize="medium")
+    sizes = "; ".join(
+        f"{title}: {before.shape[1]} × {before.shape[0]} to {after.shape[1]} × {after.shape[0]} pixels"
+        for title, before, after in pairs
+    )
+    alt_text(
+        drawn,
+        f"{'SYNTHETIC images' if synthetic else 'Images'} before and after preparation. {sizes}.",
+    )
+    return drawn

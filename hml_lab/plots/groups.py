@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hml_core.runs import Run
-from hml_lab.plots.results import by_recipe, caveat, seeds
-from hml_lab.plots.style import figure, look
+from hml_lab.plots import spreads
+from hml_lab.plots.looks import look
+from hml_lab.plots.methods import by_recipe, caveat, seeds
+from hml_lab.plots.style import (
+    GRID,
+    alt_text,
+    drawing,
+    figure,
+    horizontal_values,
+    legend,
+    name_classes,
+)
 from hml_lab.tables import class_groups
+from hml_lab.wording import number
 
 SPREAD = 0.7  # of the room of a group, for its recipes side by side
 
 
+@drawing
 def accuracy_by_frequency(runs: Iterable[Run], *, selection: str = "last") -> Figure:
     """Mean accuracy of the classes with so many training images, by recipe.
 
@@ -27,28 +37,26 @@ def accuracy_by_frequency(runs: Iterable[Run], *, selection: str = "last") -> Fi
     runs = list(runs)
     groups = by_recipe(runs)
     measured = class_groups.by_frequency(runs, selection=selection)
-    made, (ax,) = figure(9, 4.2)
+    drawn, (ax,) = figure(9, 4.0)
     names = list(dict.fromkeys(measured["group"]))
-    for recipe, places, rows in _beside(measured, names):
-        ax.errorbar(
-            places,
-            100 * rows["mean"],
-            yerr=_bars(rows),
-            **_points(recipe),
-        )
+    marks = spreads.Marks(ax, "y", spreads.SHARE, include=(0,))
+    _add(marks, measured, names)
+    marks.finish()
     sizes = measured.drop_duplicates("group").set_index("group")["classes"]
-    ax.set_xticks(range(len(names)), [f"{name}\n({sizes[name]:,})" for name in names])
-    ax.set(
-        xlabel="training images of a class (number of such classes)",
-        ylabel="test accuracy (%)",
-        ylim=(min(0, *ax.get_ylim()), None),
-    )
+    name_classes(ax, range(len(names)), [f"{name} ({sizes[name]:,})" for name in names])
+    ax.set(xlabel="training images of a class (number of such classes)", ylabel="test accuracy (%)")
+    ax.set_xlim(-0.5, len(names) - 0.5)
     for edge in np.arange(len(names) - 1) + 0.5:
-        ax.axvline(edge, color="#dddddd", linewidth=0.7)
-    _finish(ax, f"Accuracy along the tail, {seeds(groups)}{caveat(runs)}")
-    return made
+        ax.axvline(edge, color=GRID, linewidth=0.7)
+    ax.set_title(
+        f"Accuracy along the tail (bars: 95 % interval over classes), {seeds(groups)}{caveat(runs)}"
+    )
+    legend(drawn, [spreads.key(look(name)) for name in dict.fromkeys(measured["recipe"])])
+    alt_text(drawn, f"Accuracy by training images of a class. {_said(measured)}")
+    return drawn
 
 
+@drawing
 def accuracy_by_group(runs: Iterable[Run], *, selection: str = "last") -> Figure:
     """Mean accuracy of the classes of each supercategory, by recipe.
 
@@ -59,52 +67,42 @@ def accuracy_by_group(runs: Iterable[Run], *, selection: str = "last") -> Figure
     groups = by_recipe(runs)
     measured = class_groups.by_group(runs, selection=selection)
     names = list(dict.fromkeys(measured["group"]))
-    made, (ax,) = figure(8, 1.6 + 0.08 * len(names) * (3 + len(groups)))
-    for recipe, places, rows in _beside(measured, names):
-        ax.errorbar(
-            100 * rows["mean"],
-            places,
-            xerr=_bars(rows),
-            **_points(recipe),
-        )
+    drawn, (ax,) = figure(8, 1.3 + 0.08 * len(names) * (3 + len(groups)), by_rows=True)
+    horizontal_values(ax)
+    marks = spreads.Marks(ax, "x", spreads.SHARE)
+    _add(marks, measured, names)
+    marks.finish()
     first = measured.drop_duplicates("group").set_index("group")
     texts = [
-        f"{name}\n{first['classes'][name]:,} classes, {first['images'][name]:,} images"
+        f"{name}\n{number(first['classes'][name], 'class', 'classes')}, "
+        f"{number(first['images'][name], 'image')}"
         for name in names
     ]
-    ax.set_yticks(range(len(names)), texts, fontsize=8)
+    ax.set_yticks(range(len(names)), texts, fontsize="small")
     ax.set_ylim(len(names) - 0.5, -0.5)
-    ax.grid(axis="y", visible=False)
-    ax.grid(axis="x", color="#dddddd", linewidth=0.7)
     for edge in np.arange(len(names) - 1) + 0.5:
-        ax.axhline(edge, color="#dddddd", linewidth=0.7)
-    ax.set(xlabel="mean test accuracy of the classes (%)")
-    _finish(ax, f"Accuracy by supercategory, {seeds(groups)}{caveat(runs)}")
-    return made
+        ax.axhline(edge, color=GRID, linewidth=0.7)
+    ax.set(xlabel="mean test accuracy of the classes (%); bars: 95 % interval over classes")
+    ax.set_title(f"Accuracy by supercategory, {seeds(groups)}{caveat(runs)}")
+    legend(drawn, [spreads.key(look(name)) for name in dict.fromkeys(measured["recipe"])])
+    alt_text(drawn, f"Accuracy by supercategory. {_said(measured)}")
+    return drawn
 
 
-def _beside(measured: pd.DataFrame, names: list[str]):
-    """For each recipe: its name, its places beside the others' in each group, its rows."""
+def _add(marks: spreads.Marks, measured: pd.DataFrame, names: list[str]) -> None:
+    """Every recipe's means, beside the others' in each group."""
     chosen = list(dict.fromkeys(measured["recipe"]))
-    for number, recipe in enumerate(chosen):
-        rows = measured[measured["recipe"] == recipe]
-        offset = SPREAD * ((number + 0.5) / len(chosen) - 0.5)
-        yield recipe, np.array([names.index(group) for group in rows["group"]]) + offset, rows
+    for row in measured.itertuples():
+        offset = SPREAD * ((chosen.index(row.recipe) + 0.5) / len(chosen) - 0.5)
+        values = spreads.Spread(100 * row.mean, 100 * row.low, 100 * row.high, np.empty(0))
+        marks.add(names.index(row.group) + offset, values, look(row.recipe), size=5)
 
 
-def _points(recipe: str) -> dict[str, Any]:
-    """How a recipe's means and intervals are drawn."""
-    one = look(recipe)
-    how = {"color": one.colour, "marker": one.marker, "label": one.label}
-    return {**how, "linestyle": "none", "markersize": 5, "elinewidth": 1.2}
-
-
-def _bars(rows: pd.DataFrame) -> np.ndarray:
-    """Lengths of the error bars to both sides, in percent; none where there is no interval."""
-    below, above = rows["mean"] - rows["low"], rows["high"] - rows["mean"]
-    return 100 * np.nan_to_num(np.stack([below, above])).clip(min=0)
-
-
-def _finish(ax: Axes, title: str) -> None:
-    ax.set_title(title)
-    ax.legend(frameon=False, bbox_to_anchor=(1.01, 1), loc="upper left", fontsize=9)
+def _said(measured: pd.DataFrame) -> str:
+    parts = []
+    for group, rows in measured.groupby("group", sort=False):
+        listed = ", ".join(
+            f"{look(r.recipe).label} {100 * r.mean:.0f} %" for r in rows.itertuples()
+        )
+        parts.append(f"{group}: {listed}")
+    return f"{'; '.join(parts)}."

@@ -7,12 +7,14 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from matplotlib import colormaps
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from hml_core.errors import ConfigError
 from hml_core.losses.hard_mining import hard_mining_value, outlier_cut
-from hml_lab.plots.style import figure, look, shade_groups
+from hml_lab.plots.looks import LIMIT, look
+from hml_lab.plots.style import alt_text, drawing, figure, handles, legend, shade_groups
 
 P_LABEL = "probability p of the true class"
 
@@ -23,29 +25,35 @@ def probabilities(low: float = 1e-8, points: int = 2001) -> Tensor:
     return torch.sigmoid(torch.linspace(np.log(low), top, points, dtype=torch.float64))
 
 
-def _curves(delta: float, gammas: Sequence[float]) -> list[tuple[str, str, Callable, str]]:
+def _curves(delta: float, gammas: Sequence[float]) -> list[tuple]:
     """(label, colour, loss of p, line style) of the compared losses."""
     if not delta > 0 or not all(gamma >= 0 for gamma in gammas):
         raise ConfigError(
             f"Expected `delta` > 0 and each of `gammas` >= 0, got {delta!r}, {gammas!r}."
         )
     focal = look("focal").colour
-    lines = ["--", "-.", ":"]
+    lines = ["--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 3))]
+    shades = _towards_white(focal, len(gammas))
     curves = [("cross-entropy", look("ce").colour, lambda p: -p.log(), "-")]
     for number, gamma in enumerate(gammas):
         curves.append(
             (
                 f"focal, γ = {gamma:g}",
-                focal,
+                shades[number],
                 lambda p, g=gamma: (1 - p) ** g * -p.log(),
                 lines[number % len(lines)],
             )
         )
-    limit = look("hml2").colour
-    curves.append(("HML, δ → ∞ (L_f)", limit, lambda p: hard_mining_value(p, float("inf")), "--"))
+    colour, _, line = LIMIT
+    curves.append(("HML, δ → ∞ (L_f)", colour, lambda p: hard_mining_value(p, float("inf")), line))
     label = f"HML, δ = {_power(delta)} (L_c)"
     curves.append((label, look("hml1").colour, lambda p: hard_mining_value(p, delta), "-"))
     return curves
+
+
+def _towards_white(colour: str, number: int) -> list:
+    """So many shades of a colour, itself first."""
+    return [tuple(c + (1 - c) * x for c in to_rgb(colour)) for x in np.linspace(0, 0.6, number)]
 
 
 def _power(value: float) -> str:
@@ -62,9 +70,10 @@ def slope(p: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
     return (p * (1 - p) * derivative).detach()
 
 
+@drawing
 def loss_curves(delta: float = 1e4, gammas: Sequence[float] = (1.0, 2.0)) -> Figure:
     """The papers' first figure: loss against p, on a linear axis and, for the cut, a logarithmic one."""
-    made, (left, right) = figure(11, 4.2, columns=2)
+    drawn, (left, right) = figure(11, 4.2, columns=2)
     p = probabilities()
     for label, colour, loss, line in _curves(delta, gammas):
         for ax in (left, right):
@@ -80,13 +89,21 @@ def loss_curves(delta: float = 1e4, gammas: Sequence[float] = (1.0, 2.0)) -> Fig
         ylim=(0, 18),
         title="The outlier cut becomes visible",
     )
-    left.legend(frameon=False)
-    return made
+    legend(drawn, handles(left))
+    names = ", ".join(item.get_label() for item in handles(left))
+    cut = outlier_cut(delta)
+    alt_text(
+        drawn,
+        f"Loss against the {P_LABEL} on a linear and a logarithmic axis: {names}. All fall to 0 at p = 1; "
+        f"of HML with δ = {_power(delta)} the loss turns back towards 0 below p of about {cut:.2g}.",
+    )
+    return drawn
 
 
+@drawing
 def gradient_curves(delta: float = 1e4, gammas: Sequence[float] = (1.0, 2.0)) -> Figure:
     """Size of the pull on the true-class logit, −dL/dz, against p; negative: the class is given up."""
-    made, (left, right) = figure(11, 4.2, columns=2)
+    drawn, (left, right) = figure(11, 4.2, columns=2)
     p = probabilities()
     for label, colour, loss, line in _curves(delta, gammas):
         for ax in (left, right):
@@ -101,13 +118,21 @@ def gradient_curves(delta: float = 1e4, gammas: Sequence[float] = (1.0, 2.0)) ->
         xlim=(1e-8, 1),
         title="Below the cut the sign turns",
     )
-    left.legend(frameon=False)
-    return made
+    legend(drawn, handles(left))
+    names = ", ".join(item.get_label() for item in handles(left))
+    alt_text(
+        drawn,
+        f"Pull on the true-class logit against the {P_LABEL}: {names}. That of HML with "
+        f"δ = {_power(delta)} changes its sign near p = {outlier_cut(delta):.2g}: "
+        "below, the class is given up.",
+    )
+    return drawn
 
 
+@drawing
 def delta_effect(deltas: Sequence[float]) -> Figure:
     """Loss against p for several δ, with the outlier cut of each marked."""
-    made, (ax,) = figure(8.5, 4.4)
+    drawn, (ax,) = figure(8.5, 4.4)
     p = probabilities(1e-10)
     shades = _shades(len(deltas))
     for number, (delta, shade) in enumerate(zip(deltas, shades, strict=True)):
@@ -129,7 +154,11 @@ def delta_effect(deltas: Sequence[float]) -> Figure:
             markeredgecolor="white",
         )
     ax.plot(
-        p, hard_mining_value(p, float("inf")), color="#444444", linestyle=":", label="δ → ∞ (L_f)"
+        p,
+        hard_mining_value(p, float("inf")),
+        color=LIMIT[0],
+        linestyle=LIMIT[2],
+        label="δ → ∞ (L_f)",
     )
     ax.set(
         xscale="log",
@@ -138,17 +167,25 @@ def delta_effect(deltas: Sequence[float]) -> Figure:
         xlim=(1e-10, 1),
         title="δ moves the outlier cut (dots: half of L_f is cut)",
     )
-    ax.legend(frameon=False, ncols=2)
-    return made
+    legend(drawn, handles(ax))
+    cuts = ", ".join(f"p = {outlier_cut(delta):.2g} for δ = {_power(delta)}" for delta in deltas)
+    alt_text(drawn, f"Loss L_c against the {P_LABEL} for several δ. Half of L_f is cut at {cuts}.")
+    return drawn
 
 
 def _shades(number: int) -> list[tuple]:
     return [colormaps["viridis"](x) for x in np.linspace(0, 0.9, number)]
 
 
+def _cuts(delta: float, weight: float) -> str:
+    cuts = [outlier_cut(delta, weight, placement) for placement in ("outer", "inner")]
+    return f"cut: outer {cuts[0]:.2g}, inner {cuts[1]:.2g}"
+
+
+@drawing
 def weighting_curves(delta: float, *, head_weight: float, tail_weight: float) -> Figure:
     """Loss and pull on the logit for a head and a tail class, weighted outside and inside."""
-    made, axes = figure(11, 7, columns=2, rows=2, sharex=True)
+    drawn, axes = figure(11, 7, columns=2, rows=2, sharex=True)
     p = probabilities()
     classes = (("head", head_weight), ("tail", tail_weight))
     for column, (name, weight) in enumerate(classes):
@@ -157,40 +194,58 @@ def weighting_curves(delta: float, *, head_weight: float, tail_weight: float) ->
             def loss(q: Tensor, weight=weight, placement=placement) -> Tensor:
                 return hard_mining_value(q, delta, weight, placement)
 
-            label = f"{placement} (cut at p = {outlier_cut(delta, weight, placement):.2g})"
-            axes[column].plot(p, loss(p), color=colour, linestyle=line, label=label, linewidth=1.8)
+            axes[column].plot(
+                p, loss(p), color=colour, linestyle=line, label=placement, linewidth=1.8
+            )
             axes[2 + column].plot(p, -slope(p, loss), color=colour, linestyle=line, linewidth=1.8)
         axes[column].set(
-            title=f"{name} class, weight w = {weight:.3g}",
+            title=f"{name} class, w = {weight:.3g} ({_cuts(delta, weight)})",
             xscale="log",
             xlim=(1e-8, 1),
             ylabel="loss (nats)",
         )
-        axes[column].legend(frameon=False, loc="upper right" if name == "head" else "upper left")
         axes[2 + column].axhline(0, color="#444444", linewidth=0.8)
-        axes[2 + column].set(xlabel=f"{P_LABEL} (logarithmic)", ylabel="−dL/dz")
-    made.suptitle(f"Weighted hard-mining loss, δ = {_power(delta)}")
-    return made
+        axes[2 + column].set(xlabel=f"{P_LABEL} (logarithmic)", ylabel=f"{name}: −dL/dz")
+    legend(drawn, handles(axes[0]))
+    drawn.suptitle(f"Weighted hard-mining loss, δ = {_power(delta)}")
+    cuts = "; ".join(
+        f"{name} class, w = {weight:.3g}: outer {outlier_cut(delta, weight, 'outer'):.2g}, inner "
+        f"{outlier_cut(delta, weight, 'inner'):.2g}"
+        for name, weight in classes
+    )
+    alt_text(
+        drawn,
+        f"Loss and pull on the logit of a head and a tail class, the weight outside and inside the loss. "
+        f"Outlier cut (p): {cuts}.",
+    )
+    return drawn
 
 
+@drawing
 def outlier_cuts(
     counts: Sequence[int], weights: Sequence[float], deltas: Sequence[float] = (1e4,)
 ) -> Figure:
     """Where the outlier cut lies for every class, weighted outside and inside."""
     counts, weights = np.asarray(counts), np.asarray(weights)
-    made, (ax,) = figure(9, 4.4)
+    drawn, (ax,) = figure(9, 4.4)
     positions = np.arange(len(counts))
+    inside = _towards_white("#d55e00", len(deltas))
+    outside = _towards_white("#0072b2", len(deltas))
     for number, delta in enumerate(deltas):
-        line = ("-", "--", "-.", ":")[number % 4]
+        line = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 3)))[number % 6]
         inner = [outlier_cut(delta, weight, "inner") for weight in weights]
         ax.plot(
-            positions, inner, color="#d55e00", linestyle=line, label=f"inner, δ = {_power(delta)}"
+            positions,
+            inner,
+            color=inside[number],
+            linestyle=line,
+            label=f"inner, δ = {_power(delta)}",
         )
         outer = outlier_cut(delta, 1.0, "outer")
         ax.plot(
             positions,
             np.full(len(counts), outer),
-            color="#0072b2",
+            color=outside[number],
             linestyle=line,
             label=f"outer, δ = {_power(delta)}",
         )
@@ -211,5 +266,12 @@ def outlier_cuts(
         ylabel="outlier cut: p below which the\nloss is more than halved",
         title="Inner weighting moves the cut into the range where learning happens",
     )
-    ax.legend(frameon=False, ncols=len(deltas), loc="lower left")
-    return made
+    legend(drawn, handles(ax))
+    ends = "; ".join(
+        f"δ = {_power(delta)}: outer {outlier_cut(delta, 1.0, 'outer'):.2g} for all, inner "
+        f"{outlier_cut(delta, weights[0], 'inner'):.2g} (head) to "
+        f"{outlier_cut(delta, weights[-1], 'inner'):.2g} (tail)"
+        for delta in deltas
+    )
+    alt_text(drawn, f"Outlier cut (p) of every class from head to tail. {ends}.")
+    return drawn

@@ -13,8 +13,9 @@ from typing import Any
 import pandas as pd
 
 from hml_core import engines
-from hml_core.config import RunConfig
-from hml_lab import published, stats
+from hml_core.config import RunConfig, expansion
+from hml_core.runs import Run
+from hml_lab import published, stats, tables
 
 # cell → fields of its config, beside those that all cells share
 FACTORIAL: dict[str, dict[str, Any]] = {
@@ -56,10 +57,41 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "HML2 + early drop": {"recipe": "hml2", "early_drop": True},
     # The trainer hands its --delta to HML1 alone. Weights and factor are those of the cells above it.
     "HML2 as in the authors' code (official, δ = 1e10)": {"recipe": "hml2", "protocol": "official"},
+    "HML1 as in the authors' code (official, inner, ×10)": {
+        "recipe": "hml1",
+        "protocol": "official",
+        "weight_placement": "inner",
+        "loss_scale": 10.0,
+    },
+    "Balanced softmax": {"recipe": "balanced_softmax", "early_drop": False},
+    "LDAM-DRW": {"recipe": "ldam_drw", "early_drop": False},
+}
+# What of HML1's second stage decides; asked for by `rates`.
+SECOND_STAGE: dict[str, dict[str, Any]] = {
+    "CE, then CS-focal": {"recipe": "deferred_focal", "gamma": 1.0, "early_drop": False},
+    "Balanced softmax × sinc(p)": {"recipe": "balanced_hml", "early_drop": False},
 }
 # Plain cross-entropy with the class weights and the switch of HML1. Over images, as HML1 divides: what
 # differs is the loss alone. Over the sum of weights, as PyTorch does: the step is five times as large.
 LIKE_HML1 = tuple(cell for cell in FACTORIAL if cell.startswith("CE re-weighted like HML1"))
+# Named in advance: same switch, same schedule, same divisor. Only the loss of the second stage differs.
+PRIMARY = ("HML1 + early drop", "CE re-weighted like HML1, over images + early drop")
+MARGIN = 1.0  # points within which two methods are called equivalent
+# From CE to HML1, one change at a time; each is compared with the cell before it.
+WAY = (
+    ("cross-entropy (CE)", "CE"),
+    (
+        "from epoch 101 on class weights ∝ 1/n,\nmean over the sum of weights",
+        "CE re-weighted like HML1",
+    ),
+    ("mean over the number of images", "CE re-weighted like HML1, over images"),
+    (
+        "learning rate × 0.01 from epoch 101 on",
+        "CE re-weighted like HML1, over images + early drop",
+    ),
+    ("the hard-mining loss L_c: HML1", "HML1 + early drop"),
+)
+BESIDE = ("CE-DRW", "Balanced softmax", "LDAM-DRW")  # on the way's figure
 # (question, cell with the switch, cell without it)
 QUESTIONS = (
     ("HML1 with its early drop, against CE without: what a table shows", "HML1 + early drop", "CE"),
@@ -98,6 +130,41 @@ QUESTIONS = (
     ),
     ("Focal with γ = 0, as the authors ran it, against CE", "Focal, γ = 0", "CE"),
     (
+        "HML1 with its early drop against balanced softmax, the reference",
+        "HML1 + early drop",
+        "Balanced softmax",
+    ),
+    (
+        "The early drop alone, given to CE re-weighted over images",
+        "CE re-weighted like HML1, over images + early drop",
+        "CE re-weighted like HML1, over images",
+    ),
+    (
+        "The divisor alone: re-weighted CE over images against over weights, with the drop",
+        "CE re-weighted like HML1, over images + early drop",
+        "CE re-weighted like HML1 + early drop",
+    ),
+    (
+        "Deferred weights alone: re-weighted CE over images against CE, both with the drop",
+        "CE re-weighted like HML1, over images + early drop",
+        "CE + early drop",
+    ),
+    (
+        "The authors' code (inner weights, ×10, their schedule) against HML1 with the drop",
+        "HML1 as in the authors' code (official, inner, ×10)",
+        "HML1 + early drop",
+    ),
+    (
+        "Focal in the place of L_c: CE, then CS-focal, against re-weighted CE over images",
+        "CE, then CS-focal",
+        "CE re-weighted like HML1, over images",
+    ),
+    (
+        "Balanced softmax × sinc(p) against balanced softmax",
+        "Balanced softmax × sinc(p)",
+        "Balanced softmax",
+    ),
+    (
         "HML2 with δ = 1e10, as the authors ran it, instead of 1e4, with the drop",
         "HML2 as in the authors' code (official, δ = 1e10)",
         "HML2 + early drop",
@@ -110,23 +177,43 @@ def delta_cell(delta: float) -> str:
     return "HML1, δ = ∞ (L_f)" if math.isinf(delta) else f"HML1, δ = {delta:.0e}"
 
 
+def rate_cell(cell: str, rate: float) -> str:
+    """Name of this cell with another rate in its second stage: "HML1, second stage ×0.1"."""
+    return f"{cell}, second stage ×{rate:g}"
+
+
 def cells(
-    base: Mapping[str, Any], seeds: Sequence[int], deltas: Iterable[float] = ()
+    base: Mapping[str, Any],
+    seeds: Sequence[int],
+    deltas: Iterable[float] = (),
+    rates: Iterable[float] = (),
 ) -> dict[str, list[RunConfig]]:
     """The configurations of every cell; ``base`` holds the fields that all of them share.
 
-    The δ sweep has the ``deltas`` given and δ = ∞.
+    The δ sweep has the ``deltas`` given and δ = ∞. ``rates`` of the second stage are tried for HML1 and
+    for its control; with any, the cells of :data:`SECOND_STAGE` are there as well. A ``subset_seed`` of
+    "seed" draws another training subset for each seed.
     """
     named = {**FACTORIAL, **SWITCHES}
+    control = "CE re-weighted like HML1, over images"
+    rates = tuple(rates)
+    if rates:
+        named |= SECOND_STAGE
     for delta in (*deltas, math.inf):
         named[delta_cell(delta)] = {"recipe": "hml1", "early_drop": False, "delta": delta}
     for cell in LIKE_HML1:
-        switch = RunConfig(**{**base, "recipe": "hml1"}).stage_ends
+        switch = RunConfig(**{**base, "recipe": "hml1", "subset_seed": 0}).stage_ends
         named[cell] = {**named[cell], "stage_ends": switch}
-    return {
-        cell: [RunConfig(**{**base, **fields}, seed=seed) for seed in seeds]
-        for cell, fields in named.items()
-    }
+    for rate in rates:
+        for cell in ("HML1", control):
+            named[rate_cell(cell, rate)] = {**named[cell], "second_stage_rate": rate}
+    follows = base.get("subset_seed") == expansion.FOLLOWS_SEED
+
+    def config(fields: Mapping[str, Any], seed: int) -> RunConfig:
+        subset = {"subset_seed": seed} if follows else {}
+        return RunConfig(**{**base, **fields, **subset}, seed=seed)
+
+    return {cell: [config(fields, seed) for seed in seeds] for cell, fields in named.items()}
 
 
 def run(configs: Mapping[str, Sequence[RunConfig]], **options: Any) -> pd.DataFrame:
@@ -167,15 +254,135 @@ def effect(
 
 
 def effects(frame: pd.DataFrame, *, metric: str = "balanced_accuracy") -> pd.DataFrame:
-    """Every question of :data:`QUESTIONS` that the runs answer, Holm-corrected over all of them."""
-    rows = []
-    for question, with_switch, without in QUESTIONS:
-        found = effect(frame, with_switch, without, metric=metric)
-        if found is not None:
-            rows.append({"label": question, **found._asdict()})
-    table = pd.DataFrame(rows, columns=["label", *stats.Difference._fields])
-    table["p_holm"] = stats.holm(table["p_value"].to_numpy(dtype=float))
+    """Every question of :data:`QUESTIONS` that the runs answer, as one family of tests.
+
+    The columns of :func:`hml_lab.tables.contrasts` and ``label``, ``each`` (the difference of every seed)
+    and ``collapsed``: runs of the two cells that ended at chance, where no mean stands for the seeds.
+    """
+    columns = ["label", *stats.Difference._fields]
+    done = frame[frame["status"] == "done"]
+    there = set(done["cell"]) if len(done) else set()
+    asked = [(label, (a, b)) for label, a, b in QUESTIONS if {a, b} <= there]
+    if not asked:
+        return pd.DataFrame(columns=[*columns, "p_holm"])
+    found = tables.contrasts(done, [pair for _, pair in asked], by="cell", metric=metric)
+    found.insert(0, "label", [label for label, _ in asked])
+    scores = _scores(done, metric)
+    found["each"] = [
+        " / ".join(f"{value:+.1f}" for value in scores[pair[0]].sub(scores[pair[1]]).dropna())
+        for _, pair in asked
+    ]
+    lost = done[tables.collapsed(done)].groupby("cell").size()
+    found["collapsed"] = [sum(int(lost.get(cell, 0)) for cell in pair) for _, pair in asked]
+    return found
+
+
+def _scores(done: pd.DataFrame, metric: str = "balanced_accuracy") -> dict[str, pd.Series]:
+    """Percent by seed, for each cell."""
+    return {
+        cell: 100 * runs.set_index("seed")[f"last_{metric}"].astype(float)
+        for cell, runs in done.groupby("cell", sort=False)
+    }
+
+
+def lacking(frame: pd.DataFrame) -> list[str]:
+    """The cells of :data:`WAY` without a finished run."""
+    there = set(frame.loc[frame["status"] == "done", "cell"])
+    return [cell for _, cell in WAY if cell not in there]
+
+
+def way(frame: pd.DataFrame) -> pd.DataFrame:
+    """The way from CE to HML1, a row for each step of :data:`WAY`, and the whole of it last.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``label``, ``cell``, ``mean`` (percent), ``values`` (of each seed), and the difference to the row
+        before (the last row: to the first) with its 95 % interval, ``low`` and ``high``, and the interval
+        that holds for all of these at once, ``low_simultaneous`` and ``high_simultaneous``.
+
+    Raises
+    ------
+    ValueError
+        Where a cell of the way has no finished run, naming it.
+    """
+    if absent := lacking(frame):
+        raise ValueError(f"Expected finished runs of {', '.join(absent)}, got none.")
+    done = frame[frame["status"] == "done"]
+    scores = _scores(done)
+    names = [cell for _, cell in WAY]
+    pairs = [*zip(names[1:], names[:-1], strict=True), (names[-1], names[0])]
+    found = tables.contrasts(done, pairs, by="cell")
+    labels = [*(label for label, _ in WAY), "all of it: HML1 with its drop, against CE"]
+    rows = [
+        {"label": label, "cell": cell, "mean": scores[cell].mean(), "values": tuple(scores[cell])}
+        for label, cell in zip(labels, [*names, names[-1]], strict=True)
+    ]
+    empty = pd.DataFrame([{}], columns=found.columns)
+    # No p-values: what is said of these differences is said once, in the family of `effects`.
+    tests = ["cell", "p_value", "p_holm"]
+    steps = pd.concat([empty, found], ignore_index=True).drop(columns=tests)
+    table = pd.concat([pd.DataFrame(rows), steps], axis=1)
+    table.attrs = found.attrs
     return table
+
+
+def beside(frame: pd.DataFrame) -> pd.DataFrame:
+    """Label, mean and every seed (percent) of the methods that the way is shown beside."""
+    scores = _scores(frame[frame["status"] == "done"])
+    there = [cell for cell in BESIDE if cell in scores]
+    return pd.DataFrame(
+        [{"label": c, "mean": scores[c].mean(), "values": tuple(scores[c])} for c in there]
+    )
+
+
+def scores_by_cell(
+    frame: pd.DataFrame, order: Iterable[str], metrics: Sequence[str]
+) -> pd.DataFrame:
+    """ "mean ± sd" of every cell; the median and each run where one collapsed; "–" without a run."""
+    done = frame[frame["status"] == "done"]
+    long = tables.summary(done, by="cell", metrics=metrics)
+    texts = []
+    for row in long.itertuples():
+        if row.collapsed:
+            runs = done.loc[done["cell"] == row.cell, f"last_{row.metric}"]
+            each = " / ".join(f"{100 * value:.1f}" for value in runs)
+            texts.append(f"median {row.median:.1f} of {each}")
+        else:
+            texts.append(f"{row.mean:.1f} ± {row.sd:.1f}" if row.n > 1 else f"{row.mean:.1f}")
+    shown = long.assign(text=texts).pivot(index="cell", columns="metric", values="text")
+    return shown.reindex(index=list(order), columns=list(metrics)).fillna("–")
+
+
+def by_cell(frame: pd.DataFrame, runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """The records of the finished runs of every cell, those that hold predictions."""
+    records = {run.run_id: run for run in runs if run.has_predictions}
+    done = frame[frame["run_id"].isin(records)]
+    return {
+        cell: [records[run_id] for run_id in ids]
+        for cell, ids in done.groupby("cell", sort=False)["run_id"]
+    }
+
+
+def over_images(frame: pd.DataFrame, runs: Sequence[Run]) -> pd.DataFrame:
+    """Every question again, from stored predictions: intervals over other seeds and other test images."""
+    members = by_cell(frame, runs)
+    asked = [(label, (a, b)) for label, a, b in QUESTIONS if {a, b} <= set(members)]
+    if not asked:
+        return pd.DataFrame(columns=["label", "group", "reference", "n", "difference", "sd"])
+    found = tables.over_images(members, [pair for _, pair in asked], margin=MARGIN)
+    labels = {pair: label for label, pair in asked}
+    pairs = zip(found["group"], found["reference"], strict=True)
+    found.insert(0, "label", [labels[pair] for pair in pairs])
+    return found
+
+
+def verdict(frame: pd.DataFrame, runs: Sequence[Run] | None = None) -> str:
+    """The contrast named in advance, :data:`PRIMARY`, in sentences."""
+    members = None
+    if runs is not None and (found := by_cell(frame, runs)) and set(PRIMARY) <= set(found):
+        members = found
+    return tables.primary(frame, PRIMARY, by="cell", margin=MARGIN, runs=members)
 
 
 def answer(frame: pd.DataFrame) -> str:
@@ -196,7 +403,7 @@ def answer(frame: pd.DataFrame) -> str:
     lacking = [" − ".join(needed[name]) for name, value in found.items() if value is None]
     if lacking:
         return f"The answer needs runs that are not there: {'; '.join(lacking)}."
-    said = {name: _said(value) for name, value in found.items()}
+    said = {name: _said(frame, *pair) for name, pair in needed.items()}
     return (
         f"**How much of the gain is loss, how much schedule?** Reported as in the papers, HML1 with its "
         f"early learning-rate drop against CE without, the difference in balanced accuracy is "
@@ -205,14 +412,48 @@ def answer(frame: pd.DataFrame) -> str:
         f"{said['plain']} (both without). HML1 also re-weights its second stage: plain CE with the same "
         f"class weights from the same epoch on, divided by the number of images as in HML1, "
         f"gains {said['weights']} over CE, and what the loss itself "
-        f"adds to that is {said['loss']} (without the drop) or {said['loss with drop']} (with it). "
-        f"Brackets are 95 % intervals paired by seed, n = {found['total'].n}, not corrected for their "
-        f"number."
+        f"adds to that is {said['loss with drop']} (with the drop) or {said['loss']} (without it). "
+        f"Brackets are 95 % intervals paired by seed, n = {found['total'].n}, of each difference alone: "
+        f"the table below corrects for their number."
     )
 
 
-def _said(found: stats.Difference) -> str:
-    return f"{found.difference:+.1f} [{found.low:+.1f}, {found.high:+.1f}]"
+def _said(frame: pd.DataFrame, with_switch: str, without: str) -> str:
+    done = frame[(frame["status"] == "done") & frame["cell"].isin([with_switch, without])]
+    if lost := int(tables.collapsed(done).sum()):
+        scores = _scores(done)
+        each = scores[with_switch].sub(scores[without]).dropna()
+        values = " / ".join(f"{value:+.1f}" for value in each)
+        return f"{values} (each seed; {lost} of these runs ended at chance)"
+    found = effect(frame, with_switch, without)
+    interval = "" if found.n == 1 else f" [{found.low:+.1f}, {found.high:+.1f}]"
+    return f"{found.difference:+.1f}{interval}"
+
+
+def author_contrasts(
+    method: str = "CHML2, CS", against: Sequence[str] = ("CE, None", "CE, CS", "CE, CB")
+) -> pd.DataFrame:
+    """One of the authors' ISIC 2018 methods against several of their cross-entropies, Welch's test.
+
+    Their runs have no deferred weighted CE, the control that the question needs: (CE, CS) and (CE, CB) are
+    weighted from epoch 1 on.
+
+    Returns
+    -------
+    pandas.DataFrame
+        label, n (of both), difference, low, high (points), p_value, p_holm (over these rows).
+    """
+    runs = published.author_runs()
+    scores = {
+        label: group["balanced_accuracy"].to_numpy() for label, group in runs.groupby("label")
+    }
+    rows = [
+        {"label": f"{method} − ({other})", **stats.welch(scores[method], scores[other])._asdict()}
+        for other in against
+    ]
+    table = pd.DataFrame(rows)
+    table["p_holm"] = stats.holm(table["p_value"].to_numpy(dtype=float))
+    return table
 
 
 def author_statistics(baseline: str = "CE, None") -> pd.DataFrame:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
 
@@ -18,6 +17,7 @@ from hml_core.recipes import boundary
 from hml_core.runs import Run
 from hml_lab import plots, published, stats, tables
 from hml_lab.experiment import Experiment
+from hml_lab.tables.cells import p_value
 
 OFFICIAL = "official_test"
 CONTROL = "ce_drw"
@@ -101,8 +101,13 @@ def save_claim(experiment: Experiment, *, note: str = "") -> None:
     Named beforehand: every hard-mining recipe against :func:`control`, balanced accuracy.
     """
     runs = experiment.runs
-    if CONTROL not in {run.config.recipe for run in runs}:
-        display(Markdown("No run of the control is there: the claim cannot be judged."))
+    there = {run.config.recipe for run in runs}
+    if CONTROL not in there or not there & {*experiment.hard_mining}:
+        display(
+            Markdown(
+                "No run of the control, or none of hard mining, is there: the claim cannot be judged."
+            )
+        )
         return
     sets = ["test", *(OFFICIAL for _ in range(all(OFFICIAL in run.further_tests for run in runs)))]
     chosen = {"control": CONTROL, "methods": experiment.hard_mining}
@@ -130,7 +135,7 @@ def author_claim(folder: str | Path = published.FOLDER) -> pd.DataFrame:
                 "n": f"{len(own)} + {len(other)}",
             }
     table = pd.DataFrame.from_dict(rows, orient="index")
-    table["p (Holm)"] = ["–" if np.isnan(p) else f"{p:.3f}" for p in stats.holm(p_values)]
+    table["p (Holm)"] = [p_value(p) for p in stats.holm(p_values)]
     table.index.name = "The authors' runs"
     return table
 
@@ -148,6 +153,14 @@ def shown_run(experiment: Experiment) -> Run:
     """The run whose features are drawn: the last recipe's first seed; another where that is not there."""
     last = experiment.recipes[-1]
     return next((run for run in experiment.runs if run.config.recipe == last), experiment.runs[-1])
+
+
+def save_features(experiment: Experiment) -> None:
+    """Features of :func:`shown_run`; records in compact form hold none."""
+    if (run := shown_run(experiment)).is_compact:
+        display(Markdown("The stored records are in compact form, without features to draw."))
+        return
+    experiment.save_figure(plots.features(run), "features")
 
 
 def save_class_figures(experiment: Experiment) -> None:

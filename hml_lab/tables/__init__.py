@@ -1,13 +1,23 @@
 """Tables of results: mean ± sd over seeds, and the paired difference to a baseline with its test."""
 
+from hml_lab.tables.captions import caption, captioned
 from hml_lab.tables.cells import (
     DERMOSCOPY_METRICS,
     LABELS,
     LOWER_IS_BETTER,
     METRICS,
     SELECTION_LABELS,
-    to_markdown,
 )
+from hml_lab.tables.contrasts import (
+    REFERENCE,
+    all_pairs,
+    collapsed,
+    contrasts,
+    family,
+    over_images,
+    primary,
+)
+from hml_lab.tables.formats import to_csv, to_html, to_latex, to_markdown, write
 from hml_lab.tables.image_sets import against, bootstrap_intervals, on_set
 from hml_lab.tables.literature import beside_author_runs, beside_published
 from hml_lab.tables.methods import (
@@ -24,19 +34,32 @@ __all__ = [
     "LABELS",
     "LOWER_IS_BETTER",
     "METRICS",
+    "REFERENCE",
     "SELECTION_LABELS",
     "against",
+    "all_pairs",
     "beside_author_runs",
     "beside_published",
     "bootstrap_intervals",
+    "caption",
+    "captioned",
+    "collapsed",
     "comparison",
     "conclusion",
+    "contrasts",
     "differences",
     "export_runs",
+    "family",
     "missing",
     "on_set",
+    "over_images",
+    "primary",
     "protocol",
     "selections",
     "summary",
+    "to_csv",
+    "to_html",
+    "to_latex",
     "to_markdown",
+    "write",
 ]

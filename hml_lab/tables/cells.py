@@ -28,6 +28,8 @@ LABELS = {
     "specificity": "Specificity",
 }
 LOWER_IS_BETTER = ("ece", "nll")
+ABSENT = "–"  # what is not there
+BEST = " *"  # ends the best cell of a column
 SELECTION_LABELS = {
     "last": "last epoch",
     "best_validation": "best epoch on validation",
@@ -55,7 +57,7 @@ def plus_minus(mean: float, sd: float, best: bool) -> str:
     if np.isnan(mean):
         return "–"
     spread = "" if np.isnan(sd) else f" ± {sd:.1f}"
-    return f"{mean:.1f}{spread}{' *' if best else ''}"
+    return f"{mean:.1f}{spread}{BEST if best else ''}"
 
 
 def interval(row: pd.Series) -> str:
@@ -67,6 +69,20 @@ def interval(row: pd.Series) -> str:
     return f"{row['difference']:+.1f} [{row['low']:+.1f}, {row['high']:+.1f}]"
 
 
+def simultaneous(row: pd.Series) -> str:
+    """The same with the interval that holds for all rows of the family at once."""
+    return interval(
+        row.rename({"low": "_", "high": "_"}).rename(
+            {"low_simultaneous": "low", "high_simultaneous": "high"}
+        )
+    )
+
+
+def each_value(values: np.ndarray) -> str:
+    """Every run's value, where no mean stands for them."""
+    return " / ".join(f"{value:.1f}" for value in values)
+
+
 def p_value(p: float) -> str:
     """Three digits, or that it is smaller."""
     if np.isnan(p):
@@ -74,16 +90,17 @@ def p_value(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def to_markdown(table: pd.DataFrame) -> str:
-    """A table of text cells as GitHub-flavoured Markdown, columns aligned for a terminal."""
-    header = [table.index.name or "", *map(str, table.columns)]
-    body = [
-        [str(index), *map(str, row)] for index, row in zip(table.index, table.values, strict=True)
-    ]
-    widths = [max(len(row[i]) for row in [header, *body]) for i in range(len(header))]
+def text_cell(value: object, absent: str = ABSENT) -> str:
+    """A value as a table prints it; a dash for None, NaN and empty text."""
+    if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
+        return absent
+    return str(value).strip() or absent
 
-    def line(cells: list[str]) -> str:
-        return "| " + " | ".join(c.ljust(w) for c, w in zip(cells, widths, strict=True)) + " |"
 
-    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    return "\n".join([line(header), rule, *map(line, body)]) + "\n"
+def difference_first(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with its difference, p and n right after the name, where no scroll bar hides them."""
+    first = [name for name in table if name.startswith(("Δ", "p (")) or name == "n"]
+    first.sort(key=lambda name: (not name.startswith("Δ"), name == "n"))
+    ordered = table[[*first, *(name for name in table if name not in first)]]
+    ordered.attrs = dict(table.attrs)
+    return ordered

@@ -12,7 +12,8 @@ from hml_core import recipes
 from hml_core.runs import Run
 from hml_core.runs.evaluated import Evaluated
 from hml_lab import stats
-from hml_lab.tables.cells import LABELS, plus_minus
+from hml_lab.tables.cells import LABELS, p_value, plus_minus
+from hml_lab.wording import number
 
 NAMES = {"test": "the test images of the split", "official_test": "the official test images"}
 
@@ -79,12 +80,16 @@ def bootstrap_intervals(
         low, high = stats.cluster_bootstrap(targets, clusters, measure, n_resamples=n_resamples)
         mean = measure(np.arange(len(targets)))
         cells[recipes.title(recipe)] = {
-            LABELS[name]: f"{m:.1f} [{a:.1f}, {b:.1f}]"
+            LABELS[name]: "–" if np.isnan(m) else f"{m:.1f} [{a:.1f}, {b:.1f}]"
             for name, m, a, b in zip(names, mean, low, high, strict=True)
         }
     table = pd.DataFrame.from_dict(cells, orient="index")
     first = runs[0].evaluated(of)
     table.index.name = f"%, 95 % interval over {_drawn(first)} of {size(first)}"
+    table.attrs["covers"] = (
+        f"brackets: 95 % percentile bootstrap over the {_drawn(first)} of {size(first)}, with the trained "
+        "networks held fixed; they do not cover the chance in training"
+    )
     return table
 
 
@@ -131,8 +136,14 @@ def against(
             "n": str(len(common)),
         }
     table = pd.DataFrame.from_dict(rows, orient="index")
-    table["p (Holm)"] = ["–" if np.isnan(p) else f"{p:.3f}" for p in stats.holm(p_values)]
+    table["p (Holm)"] = [p_value(p) for p in stats.holm(p_values)]
     table.index.name = f"against {recipes.title(control)}, {size(runs[0].evaluated(of))}"
+    table.attrs = {
+        "covers": "brackets: 95 % intervals, over seeds Student's t of the paired differences, over "
+        f"{_drawn(runs[0].evaluated(of))} a bootstrap with the trained networks held fixed",
+        "family": "p: paired t-tests over seeds, corrected by Holm's method over the "
+        f"{number(len(rows), 'method')} of this table",
+    }
     return table
 
 
@@ -142,12 +153,12 @@ def _paired_interval(
     """Of the mean difference in balanced accuracy, for the same lesions drawn for both."""
     targets, clusters = pairs[0][0].targets, pairs[0][0].clusters
     classes = [[one.predictions(selection).classes for one in pair] for pair in pairs]
-    number = 1 + int(targets.max())
+    classes_there = 1 + int(targets.max())
 
     def measure(chosen: np.ndarray) -> np.ndarray:
         truth = targets[chosen]
         scores = [
-            [measures.quick(one[chosen], truth, number)["balanced_accuracy"] for one in pair]
+            [measures.quick(one[chosen], truth, classes_there)["balanced_accuracy"] for one in pair]
             for pair in classes
         ]
         first, second = np.mean(scores, axis=0)

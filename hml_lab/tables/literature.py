@@ -10,14 +10,24 @@ from hml_core.config import RunConfig
 from hml_lab import published
 from hml_lab.tables.cells import finished, plus_minus
 
+# What makes two runs of a method comparable, beside what the data set names itself.
+FIELDS = (
+    "optimizer", "learning_rate", "momentum", "weight_decay", "batch_size", "lr_schedule", "warmup_epochs",
+    "augmentation", "mix", "label_smoothing", "label_aware_smoothing", "sampler", "post_hoc_tau",
+    "early_drop", "protocol", "validation_fraction", "second_stage_rate", "weights", "subset_images",
+    "subset_classes",
+)  # fmt: skip
+
 
 def beside_published(frame: pd.DataFrame, *, metric: str = "top1") -> pd.DataFrame:
     """Ours by recipe and setting beside the published figure of the same setting.
 
-    The column "same protocol" says whether ours is that of the figure beside it: network, image size,
-    epochs (on iNaturalist 2018 those of that source; "not stated" where it does not give them), the data
-    set's default schedule and no average of the weights. Percent; "–" where nothing comparable was
-    published. "CE of that source" shows how much of a difference is protocol rather than method.
+    The column "same protocol" says whether ours is that of the figure beside it, or what differs: network,
+    image size, epochs (on iNaturalist 2018 those of that source; "not stated" where it does not give
+    them), optimiser, schedule, augmentation and the other fields that matter, the images, and what is
+    noted of the source. Percent; "–" where nothing comparable was published. "All published" is the
+    range of every figure on file for the method in this setting, with the number of sources. "CE of that
+    source" shows how much of a difference is protocol rather than method.
     """
     done = finished(frame, "last")
     rows = []
@@ -28,9 +38,10 @@ def beside_published(frame: pd.DataFrame, *, metric: str = "top1") -> pd.DataFra
         name = dataset
         if dataset == "imagefolder":
             name = {10: "cifar10", 100: "cifar100"}.get(_classes(runs), dataset)
-        known = None
+        known, figures = None, pd.Series(dtype=float)
         if not (runs["synthetic"].any() or datasets.is_subset(runs.iloc[0])):
             known = published.comparable(recipe, name, kind, ratio)
+            figures = published.every(recipe, name, kind, ratio)
         rows.append(
             {
                 "Setting": kind if kind == "natural" else f"{kind} {ratio:g}",
@@ -38,6 +49,7 @@ def beside_published(frame: pd.DataFrame, *, metric: str = "top1") -> pd.DataFra
                 "Ours": plus_minus(values.mean(), sd, False),
                 "n": str(len(values)),
                 "Published": "–" if known is None else f"{known['mean_percent']:.1f}",
+                "All published": _range(figures),
                 "Difference": "–"
                 if known is None
                 else f"{values.mean() - known['mean_percent']:+.1f}",
@@ -46,7 +58,7 @@ def beside_published(frame: pd.DataFrame, *, metric: str = "top1") -> pd.DataFra
                 if known is None or np.isnan(known["ce_percent"])
                 else f"{known['ce_percent']:.1f}",
                 "Evidence": "–" if known is None else known["evidence"],
-                "Source": "–" if known is None else known["source"].split(" (")[0],
+                "Source": _source(recipe, known),
                 "Remark": "" if known is None else _remark(known),
             }
         )
@@ -57,20 +69,51 @@ def beside_published(frame: pd.DataFrame, *, metric: str = "top1") -> pd.DataFra
 
 
 def _same_protocol(dataset: str, runs: pd.DataFrame, known: pd.Series | None) -> str:
-    """ "yes", "no", or "not stated" where all is the same as far as the source says."""
+    """ "yes"; "no: " and what differs; "not stated" where all is the same as far as the source says."""
     if known is None:
-        return "no"
+        return "no figure"
+    named = dataset in datasets.DATASETS
+    ours = RunConfig(dataset=dataset) if named else None
     protocol: dict[str, object] = {"ema_decay": 0.0}
-    if dataset in datasets.DATASETS:
+    if ours is not None:
+        protocol |= {field: getattr(ours, field) for field in FIELDS}
         protocol |= datasets.DATASETS[dataset].published
-        protocol["lr_schedule"] = RunConfig(dataset=dataset).lr_schedule
     if "epochs" in known:
         protocol["epochs"] = known["epochs"]
-    unstated = [field for field, value in protocol.items() if pd.isna(value)]
-    given = [field for field in protocol if field in runs and field not in unstated]
-    if not all((runs[field] == protocol[field]).all() for field in given):
-        return "no"
+    unstated = [field for field, value in protocol.items() if field == "epochs" and pd.isna(value)]
+    differs = [
+        f"{field.replace('_', ' ')} {' / '.join(map(str, runs[field].unique()))}"
+        for field, value in protocol.items()
+        if field in runs
+        and field not in unstated
+        and not all(_same(own, value) for own in runs[field])
+    ]
+    if dataset == "imagefolder":
+        differs.append("images not the official files")
+    if known["remark"]:
+        differs.append(f"theirs: {known['remark']}")
+    if differs:
+        return f"no: {'; '.join(differs)}"
     return "not stated" if unstated else "yes"
+
+
+def _same(a: object, b: object) -> bool:
+    return a == b or (pd.isna(a) and pd.isna(b))
+
+
+def _range(values: pd.Series) -> str:
+    """ "38.1–41.0 (9)": lowest, highest, and from how many sources."""
+    if values.empty:
+        return "–"
+    sources = values.index.nunique()
+    low, high = f"{values.min():.1f}", f"{values.max():.1f}"
+    return f"{low} ({sources})" if low == high else f"{low}–{high} ({sources})"
+
+
+def _source(recipe: str, known: pd.Series | None) -> str:
+    if known is not None:
+        return known["source"].split(" (")[0]
+    return published.NOT_ON_FILE if recipes.is_hard_mining(recipe) else "–"
 
 
 def _remark(known: pd.Series) -> str:

@@ -9,18 +9,20 @@ import pandas as pd
 
 from hml_core import recipes
 from hml_core.runs import SELECTIONS
-from hml_lab import stats
 from hml_lab.tables.cells import (
     LABELS,
     LOWER_IS_BETTER,
     METRICS,
     SELECTION_LABELS,
+    difference_first,
+    each_value,
     finished,
     group_name,
-    interval,
     p_value,
     plus_minus,
+    simultaneous,
 )
+from hml_lab.tables.contrasts import REFERENCE, collapsed, contrasts, family
 
 
 def summary(
@@ -45,18 +47,19 @@ def summary(
     Returns
     -------
     pandas.DataFrame
-        Tidy: one row per group and metric with mean, sd and n, in percent.
+        Tidy: one row per group and metric with mean, sd and n, in percent; ``median``, and how many of the
+        runs ``collapsed`` to chance: where one did, the mean describes none of them.
     """
     done = finished(frame, selection)
     rows = []
     for group, runs in done.groupby(by, sort=False):
+        lost = int(collapsed(runs, selection).sum())
         for metric in metrics:
             values = 100 * runs[f"{selection}_{metric}"].to_numpy(dtype=float)
             # A shot group without classes has no accuracy in any run.
             sd = np.std(values, ddof=1) if len(values) > 1 else np.nan
-            rows.append(
-                {by: group, "metric": metric, "mean": values.mean(), "sd": sd, "n": len(values)}
-            )
+            row = {by: group, "metric": metric, "mean": values.mean(), "sd": sd, "n": len(values)}
+            rows.append(row | {"median": np.median(values), "collapsed": lost})
     return pd.DataFrame(rows)
 
 
@@ -69,14 +72,7 @@ def differences(
     selection: str = "last",
     confidence: float = 0.95,
 ) -> pd.DataFrame:
-    """Each group's paired difference to the baseline over the seeds that both have.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row per other group: difference, low, high (percentage points, Student-t interval of the
-        mean difference), sd (of the differences), p_value (paired t-test, two-sided), p_holm (corrected
-        for the number of rows) and n.
+    """Each group's difference to the baseline: :func:`contrasts` of which those are the whole family.
 
     Raises
     ------
@@ -85,39 +81,11 @@ def differences(
         settings are mixed).
     """
     done = finished(frame, selection)
-    scores = done.set_index([by, "seed"])[f"{selection}_{metric}"].astype(float)
-    if scores.index.has_duplicates:
-        twice = scores.index[scores.index.duplicated()][0]
-        raise ValueError(
-            f"Expected one run for each {by} and seed, got several for {twice}: pass the runs of one "
-            "setting, or another `by`."
-        )
-    if baseline not in scores.index.get_level_values(0):
+    if baseline not in set(done[by]):
         raise ValueError(f"Expected finished runs of the baseline {baseline!r}, got none.")
-    reference = scores[baseline]
-    rows = []
-    for group in done[by].unique():
-        if group == baseline:
-            continue
-        own = scores[group]
-        common = own.index.intersection(reference.index)
-        row = {by: group, "n": len(common)}
-        if len(common):
-            paired = stats.paired_difference(
-                100 * own[common].to_numpy(), 100 * reference[common].to_numpy(), confidence
-            )
-            row |= {
-                "difference": paired.difference,
-                "low": paired.low,
-                "high": paired.high,
-                "sd": paired.sd,
-                "p_value": paired.p_value,
-            }
-        rows.append(row)
-    columns = [by, "n", "difference", "low", "high", "sd", "p_value"]
-    result = pd.DataFrame(rows).reindex(columns=columns)
-    result["p_holm"] = stats.holm(result["p_value"].to_numpy(dtype=float)) if len(result) else []
-    return result
+    pairs = [(group, baseline) for group in done[by].unique() if group != baseline]
+    measured = {"metric": metric, "selection": selection, "confidence": confidence}
+    return contrasts(frame, pairs, by=by, **measured)
 
 
 def comparison(
@@ -128,44 +96,61 @@ def comparison(
     metrics: Sequence[str] = tuple(METRICS),
     selection: str = "last",
     tested: str = "balanced_accuracy",
+    reference: str | None = REFERENCE,
+    methods: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """The table that people read: text cells "mean ± sd" and the paired difference to the baseline.
 
-    Percent; the best mean of each column carries a star. The last columns hold the difference in
-    ``tested`` with its 95 % interval and the Holm-corrected p-value.
+    Percent; the best mean of each column carries a star. A group of which a run collapsed to chance shows
+    its median and each run instead. The first columns hold the difference in ``tested`` with its
+    simultaneous 95 % interval, the Holm-corrected p-value and the number of runs. The family of both is
+    that of :func:`conclusion` as well: everything with the baseline, and ``methods`` (None: the recipes
+    with a hard-mining loss) with the ``reference``; ``attrs["family"]`` and ``attrs["covers"]`` tell it.
     """
     long = summary(frame, by=by, metrics=metrics, selection=selection)
     means = long.pivot(index=by, columns="metric", values="mean")
+    done = finished(frame, selection)
     cells = {}
     for group, rows in long.groupby(by, sort=False):
         cell: dict[str, str] = {}
+        own = done[done[by] == group]
         for row in rows.itertuples():
             pick = np.nanmin if row.metric in LOWER_IS_BETTER else np.nanmax
             column = means[row.metric]
             best = column.notna().any() and row.mean == pick(column)
-            cell[LABELS.get(row.metric, row.metric)] = plus_minus(row.mean, row.sd, best)
+            if row.collapsed:
+                values = 100 * own[f"{selection}_{row.metric}"].to_numpy(dtype=float)
+                text = f"median {row.median:.1f} of {each_value(values)}"
+            else:
+                text = plus_minus(row.mean, row.sd, best)
+            cell[LABELS.get(row.metric, row.metric)] = text
         cell["n"] = str(rows["n"].iloc[0])
         cells[group] = cell
     table = pd.DataFrame.from_dict(cells, orient="index")
-    label = f"Δ {LABELS.get(tested, tested)} to {recipes.title(baseline)} [95 %]"
-    tests = differences(
-        frame, baseline=baseline, by=by, metric=tested, selection=selection
-    ).set_index(by)
-    table[label] = [interval(tests.loc[g]) if g in tests.index else "–" for g in table.index]
-    table["p (Holm)"] = [
-        p_value(tests.loc[g, "p_holm"]) if g in tests.index else "–" for g in table.index
-    ]
+    if methods is None:
+        methods = [group for group in cells if by == "recipe" and recipes.is_hard_mining(group)]
+    if baseline not in cells:
+        raise ValueError(f"Expected finished runs of the baseline {baseline!r}, got none.")
+    pairs = family(cells, baseline, reference, methods)
+    every = contrasts(frame, pairs, by=by, metric=tested, selection=selection)
+    tests = every[every["reference"] == baseline].set_index(by)
+    label = f"Δ {LABELS.get(tested, tested)} to {group_name(by, baseline)} [95 %, simultaneous]"
+    there = [tests.loc[group] if group in tests.index else None for group in table.index]
+    table[label] = ["–" if row is None else simultaneous(row) for row in there]
+    table["p (Holm)"] = ["–" if row is None else p_value(row["p_holm"]) for row in there]
+    table.attrs = {"family": every.attrs["family"], "covers": every.attrs["covers"]}
     table.index = [group_name(by, group) for group in table.index]
     table.index.name = by.replace("_", " ").capitalize()
-    return table
+    return difference_first(table)
 
 
 def export_runs(frame: pd.DataFrame) -> pd.DataFrame:
     """One row per finished run for a CSV file: id, setting, seed, time, device, metrics."""
     columns = [
         "run_id", "dataset", "imbalance_type", "imbalance_ratio", "recipe", "seed", "epochs", "model",
-        "protocol", "early_drop", "delta", "weighting", "weight_placement", "loss_scale", "seconds",
-        "device", "synthetic", "initialised_from", "best_validation_epoch",
+        "protocol", "early_drop", "delta", "weighting", "mean_over", "stage_ends", "second_stage_rate",
+        "weight_placement", "loss_scale", "subset_seed", "seconds", "device", "synthetic",
+        "initialised_from", "best_validation_epoch",
         *(f"{name}_{metric}" for name in ("last", "best_validation") for metric in [*LABELS, "nll"]),
     ]  # fmt: skip
     done = finished(frame, "last")
@@ -177,7 +162,8 @@ def selections(
 ) -> pd.DataFrame:
     """The same runs reported at the last, the best-on-validation and the best-on-test epoch.
 
-    Text cells "mean ± sd" in percent, and the paired gain of choosing on the test set ("peeking").
+    Text cells "mean ± sd" in percent, and the gain of choosing on the test set ("peeking"), with the
+    number of epochs that were looked at: with one in five of them, the gain is a lower bound.
     """
     done = finished(frame, "last")
     cells: dict[str, dict[str, str]] = {}
@@ -192,6 +178,9 @@ def selections(
             row[SELECTION_LABELS[name]] = plus_minus(values.mean(), sd, False)
         gain = 100 * (runs[f"best_test_{metric}"] - runs[f"last_{metric}"]).mean()
         row["added by peeking"] = f"{gain:+.1f}"
+        if {"epochs", "evaluate_every"} <= set(runs):
+            looks = np.ceil(runs["epochs"] / runs["evaluate_every"]).astype(int)
+            row["epochs looked at"] = " / ".join(map(str, sorted(set(looks))))
         cells[group_name(by, group)] = row
     table = pd.DataFrame.from_dict(cells, orient="index")
     table.index.name = f"{LABELS.get(metric, metric)} (%)"

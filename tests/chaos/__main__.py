@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from random import Random
 
-from tests.chaos import ends  # noqa: F401  (adds its scenarios)
+from tests.chaos import ends, foreign  # noqa: F401  (they add their scenarios)
 from tests.chaos.scenarios import SCENARIOS
 
 

@@ -200,11 +200,12 @@ def two_sweeps(folder: Path, random: Random, cases: int) -> Iterator[Outcome]:
     for case in range(cases):
         root, log = folder / f"sweeps-{case}", folder / f"log-{case}"
         processes = [helpers.start(helpers.LOGGED, root, log, 20) for _ in range(2)]
+        helpers.start_together(*processes)
         helpers.wait_for(log.exists, "the first epoch")
         time.sleep(random.uniform(0, 2))
         processes[0].kill()
         for process in processes:
-            process.communicate(timeout=120)
+            process.communicate(timeout=600)
         lines = [line.split() for line in log.read_text().splitlines()]
         survivor = [tuple(line[1:]) for line in lines if line[0] == str(processes[1].pid)]
         runs = [Run(root / c.run_id).verify() for c in helpers.configs(epochs=20)]
@@ -233,7 +234,7 @@ def killed_worker(folder: Path, random: Random, cases: int) -> Iterator[Outcome]
             time.sleep(random.uniform(0, 1))
             note = root / ".locks" / f"{config.run_id}.json"
             os.kill(json.loads(note.read_text())["process"], signal.SIGKILL)
-            thread.join(120)
+            thread.join(600)
             yield Outcome(tools.same(Run(root / config.run_id), whole))
 
 

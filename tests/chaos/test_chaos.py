@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from tests.chaos import ends  # noqa: F401  (adds its scenarios)
+from tests.chaos import ends, foreign  # noqa: F401  (they add their scenarios)
 from tests.chaos.scenarios import SCENARIOS
 
 

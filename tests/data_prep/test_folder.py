@@ -23,7 +23,7 @@ from hml_core.errors import ConfigError, DataError
 from hml_core.system import images as opener
 from hml_core.trainer import fit
 
-SMALL = images.Options(size=24, crop=True)
+SMALL = images.Options(size=24, square=True)
 
 
 @pytest.fixture(autouse=True)
@@ -86,6 +86,9 @@ def test_a_folder_becomes_copies_of_one_size_in_three_splits(drawn, tmp_path):
         assert Image.open(done.folder / name).size == (24, 24)
     assert done.summary["formats"].keys() == {".jpg", ".png", ".webp", ".bmp"}
     assert done.summary["different_sizes"] > 100
+    sizes = [min(opener.size(path)) for path in source.read(drawn).records["path"]]
+    expected = [min(sizes), sorted(sizes)[len(sizes) // 2], max(sizes)]
+    assert done.summary["shorter_sides"] == expected
     described = json.loads((done.folder / "prepared.json").read_text())
     assert described["classes"] == list(done.summary["images"])
     assert described["synthetic"] is True
@@ -97,10 +100,22 @@ def test_a_folder_becomes_copies_of_one_size_in_three_splits(drawn, tmp_path):
 
 
 def test_sides_keep_their_ratio_unless_a_square_is_asked_for(photos):
+    with pytest.raises(ConfigError, match="got both"):
+        images.Options(square=True, crop=True)
     done = made(photos, options=images.Options(size=13))
     sizes = {Image.open(done.folder / name).size for name in done.manifest["file"]}
     assert {size[1] for size in sizes} == {13}
     assert sizes >= {(15, 13), (18, 13)}
+    path = picture(photos / "ant" / "wide.png", (60, 30), seed=3)
+    half = {}
+    for way in ("crop", "square"):
+        asked = images.Options(size=30, format="png", **{way: True})
+        assert "error" not in images.process(path, photos.parent / f"{way}.png", asked)
+        half[way] = np.asarray(Image.open(photos.parent / f"{way}.png"))
+    pixels = np.asarray(Image.open(path))
+    assert (half["crop"] == pixels[:, 15:45]).all()
+    halved = pixels.reshape(30, 30, 2, 3).mean(axis=2)
+    assert np.corrcoef(half["square"].ravel(), halved.ravel())[0, 1] > 0.9
 
 
 def test_splits_of_ones_own_are_kept_and_what_lacks_is_drawn_from_training(photos):
@@ -214,7 +229,7 @@ def test_the_command_says_what_was_found_and_what_comes_next(drawn, tmp_path):
         str(output),
         "--size",
         "24",
-        "--crop",
+        "--square",
         "--workers",
         "1",
     ]
@@ -223,6 +238,22 @@ def test_the_command_says_what_was_found_and_what_comes_next(drawn, tmp_path):
     assert "Images a class: disc " in result.output
     assert "SYNTHETIC" in result.output
     assert f"hml train --dataset small_folder --data-root {output}" in result.output
+
+
+def test_classes_are_told_from_the_most_frequent_on(photos):
+    summary = json.loads((made(photos).folder / "prepared.json").read_text())["summary"]
+    summary["images"] = dict(sorted(summary["images"].items(), reverse=True))
+    assert report.lines(summary)[0] == "Images a class: ant 8, bee 6, cat 4."
+    assert "18 sizes" not in report.lines(summary)[1]
+    assert "8 sizes, most often" in report.lines(summary)[1]
+
+
+def test_images_smaller_than_asked_for_are_said(photos):
+    done = made(photos, options=images.Options(size=64))
+    assert any("shorter side of 26 pixels or fewer" in note for note in done.summary["notes"])
+    assert not any(
+        "enlarged" in note for note in made(photos, photos.with_name("x")).summary["notes"]
+    )
 
 
 def test_the_next_command_asks_for_images_that_were_prepared():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import yaml
@@ -31,10 +33,21 @@ def logged(self):
     return plain(self)
 trainer.Trainer.train_epoch = logged
 fitting.CHECKPOINT_INTERVAL_S = 0.0
+print("ready", flush=True)
+sys.stdin.readline()  # until somebody says so: several are to begin together
 frame = engines.sweep(configs(epochs=int(sys.argv[3])), runs_root=sys.argv[1])
 sys.exit(not (frame["status"] == "done").all())
 """
 
+# Holds the first run until its input ends.
+HOLD = """
+import sys
+from hml_core.runs import RunFolder
+from tests.engines.helpers import configs
+with RunFolder(sys.argv[1], configs()[0]).locked():
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
 
 SBATCH = """#!/bin/sh
 # Runs the job at once, in the background.
@@ -75,6 +88,7 @@ def start(program: str, *arguments, **options) -> subprocess.Popen:
         [sys.executable, "-c", program, *map(str, arguments)],
         cwd=REPOSITORY,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -82,12 +96,38 @@ def start(program: str, *arguments, **options) -> subprocess.Popen:
     )
 
 
-def wait_for(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
+def start_together(*programs: subprocess.Popen) -> None:
+    """Let processes of :data:`LOGGED` begin once all of them are ready."""
+    for process in programs:
+        assert process.stdout.readline() == "ready\n", process.stdout.read()
+    for process in programs:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+
+
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = 600.0) -> None:
     """Return when the condition holds."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"waited in vain for {what}"
         time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def let_go_after_the_others(holder: subprocess.Popen, root: Path) -> Iterator[None]:
+    """A process of :data:`HOLD` ends as soon as every other run is done; the block must wait for it."""
+    held, *others = (root / config.run_id / "metrics.json" for config in configs())
+
+    def let_go() -> None:
+        wait_for(lambda: all(path.exists() for path in others), "the other runs")
+        assert not held.exists()
+        holder.stdin.close()
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(let_go)
+        yield
+        waiting.result()
+    assert holder.wait(600) == 0
 
 
 @recipes.register(title="Two halves", source="a test")

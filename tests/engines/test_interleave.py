@@ -10,9 +10,8 @@ from hml_core.config import grid
 from hml_core.errors import ConfigError
 from hml_core.runs import Run, RunFolder
 from hml_core.trainer import update
-from tests.engines.helpers import configs, start
+from tests.engines.helpers import HOLD, configs, let_go_after_the_others, start
 from tests.engines.test_dask import same
-from tests.engines.test_sharing import HOLD
 
 
 @pytest.fixture(scope="module")
@@ -58,10 +57,10 @@ def test_one_that_fails_does_not_stop_the_others(tmp_path):
 
 
 def test_one_that_another_process_holds_comes_last(tmp_path):
-    holder = start(HOLD, tmp_path, 3)
+    holder = start(HOLD, tmp_path)
     assert holder.stdout.readline() == "held\n"
-    frame = engines.sweep(configs(), engine="interleave:2", runs_root=tmp_path, progress=False)
-    assert holder.wait(30) == 0
+    with let_go_after_the_others(holder, tmp_path):
+        frame = engines.sweep(configs(), engine="interleave:2", runs_root=tmp_path, progress=False)
     assert (frame["status"] == "done").all()
 
 

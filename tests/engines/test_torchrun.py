@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hml_core import engines, losses, trainer
+from hml_core import engines, losses
 from hml_core.config import grid
 from hml_core.errors import ConfigError
 from hml_core.runs import Run
@@ -54,9 +54,19 @@ def listeners() -> Iterator[set[str]]:
         thread.join()
 
 
-def test_two_processes_give_the_result_of_one_and_an_error_its_reason(tmp_path, capfd):
-    """And nobody from another machine can speak to them."""
-    chosen = configs(seed=[0]) + configs(learning_rate=1e30, warmup_epochs=0)
+class Halved(losses.FocalLoss):
+    """Half of it."""
+
+    def per_sample(self, logits, target):
+        return 0.5 * super().per_sample(logits, target)
+
+
+def test_two_processes_give_the_result_of_one_and_an_error_its_reason(tmp_path, capfd, monkeypatch):
+    """Nobody from another machine can speak to them, and what only this process knows goes along:
+    what takes a built-in one's place is not trained as the original."""
+    monkeypatch.setitem(losses.LOSSES, "focal", Halved)
+    stages = configs(recipe="deferred_focal", seed=[0])  # a switch, and a loss of ours after it
+    chosen = stages + configs(learning_rate=1e30, warmup_epochs=0)
     with listeners() as addresses:
         frame = engines.sweep(chosen, engine="torchrun:2", runs_root=tmp_path / "two", device="cpu")
     assert addresses == ({"0100007F"} if sys.platform == "linux" else set()), "127.0.0.1 alone"
@@ -77,26 +87,6 @@ def test_what_the_processes_cannot_share_is_refused_before_they_start(tmp_path):
         with pytest.raises(ConfigError, match="`engine` to be one of serial"):
             engines.sweep(configs(), engine=name, runs_root=tmp_path)
     assert not list(tmp_path.glob("digits*"))
-
-
-class Halved(losses.FocalLoss):
-    """Half of it."""
-
-    def per_sample(self, logits, target):
-        return 0.5 * super().per_sample(logits, target)
-
-
-def test_what_only_this_process_knows_goes_along(tmp_path, monkeypatch):
-    """And what takes a built-in one's place is not trained as the original."""
-    monkeypatch.setitem(losses.LOSSES, "focal", Halved)
-    (config,) = configs(recipe="focal", seed=0, epochs=1)
-    one = trainer.fit(config, runs_root=tmp_path / "one", device="cpu", progress=False)
-    frame = engines.sweep(
-        [config], engine="torchrun:2", runs_root=tmp_path / "two", device="cpu", progress=False
-    )
-    assert frame["status"].tolist() == ["done"], frame["error"].tolist()
-    two = Run(tmp_path / "two" / config.run_id)
-    np.testing.assert_allclose(two.history["train_loss"], one.history["train_loss"], rtol=1e-4)
 
 
 def test_a_busy_run_comes_again_and_an_old_failure_is_not_this_one(tmp_path, monkeypatch):

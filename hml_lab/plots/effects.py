@@ -1,0 +1,117 @@
+"""Differences with their intervals, and the choice of δ."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from hml_lab.plots import spreads
+from hml_lab.plots.looks import label, look
+from hml_lab.plots.style import (
+    alt_text,
+    drawing,
+    figure,
+    horizontal_values,
+    legend,
+    name_classes,
+    page_width,
+    row_height,
+    wrapped,
+)
+
+LABEL_LETTERS = 52  # of a question beside the axis, before it takes a second line
+
+
+@drawing
+def forest(table: pd.DataFrame, *, xlabel: str, title: str = "", by: str | None = None) -> Figure:
+    """Differences with their intervals, one line each; filled where the corrected p is below 0.05.
+
+    An interval that would flatten the others leaves the axis with an arrow.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Columns label, difference, low, high, p_holm (see :mod:`hml_lab.studies.audit`).
+    xlabel, title : str
+    by : str, optional
+        Column whose values are drawn in different colours, named in a legend.
+    """
+    rows = table.dropna(subset=["difference"]).iloc[::-1].reset_index(drop=True)
+    if rows.empty:
+        raise ValueError("Expected at least one difference to draw, got none.")
+    texts = wrapped(rows["label"], LABEL_LETTERS if page_width() > 6 else LABEL_LETTERS // 2)
+    drawn, (ax,) = figure(9.5, row_height(texts, 0.32) * len(rows) + 1.5, by_rows=True)
+    horizontal_values(ax)
+    ax.axvline(0, color="#444444", linewidth=1)
+    marks = spreads.Marks(ax, "x", spreads.DIFFERENCE, include=(0,))
+    said = []
+    for position, row in rows.iterrows():
+        how = look(str(row[by]) if by else "ce")
+        sure = row["p_holm"] < 0.05
+        measured = spreads.Spread(row["difference"], row["low"], row["high"], np.empty(0))
+        marks.add(position, measured, how, size=7, markerfacecolor=how.colour if sure else "white")
+        of = f"{label(str(row[by]))}, " if by else ""
+        said.append(f"{of}{row['label']}: {row['difference']:+.1f}{' (p < 0.05)' if sure else ''}")
+    marks.finish()
+    ax.set_yticks(range(len(rows)), texts, fontsize="small")
+    ax.set_ylim(-0.7, len(rows) - 0.3)
+    bars = "95 % interval" if rows["low"].notna().any() else "too few runs for intervals"
+    leaves = "; arrow: goes on" if any(line.get_gid() for line in ax.lines) else ""
+    ax.set(xlabel=f"{xlabel}\n{bars}{leaves}; filled: p < 0.05 after Holm", title=title)
+    if by:
+        names = [str(group) for group in table[by].unique()]
+        legend(drawn, [spreads.key(look(name), size=7) for name in names])
+    alt_text(drawn, f"Differences, {xlabel}. {'; '.join(reversed(said))}. {title}")
+    return drawn
+
+
+@drawing
+def delta_sweep(frame: pd.DataFrame) -> Figure:
+    """Balanced test accuracy of HML1 against δ, outer weights and no early drop, with CE beside it."""
+    done = frame[(frame["status"] == "done") & ~frame["early_drop"].astype(bool)].drop_duplicates(
+        "run_id"
+    )
+
+    def score(runs: pd.DataFrame) -> spreads.Spread:
+        return spreads.spread(100 * runs["last_balanced_accuracy"].to_numpy(dtype=float))
+
+    swept = done[(done["recipe"] == "hml1") & (done["weight_placement"] == "outer")]
+    if swept.empty:
+        raise ValueError("Expected finished runs of HML1 to draw, got none.")
+    ordered = sorted(swept["delta"].unique())
+    drawn, (ax,) = figure(8, 3.8)
+    scores = [score(swept[swept["delta"] == delta]) for delta in ordered]
+    how = look("hml1")
+    unweighted = done[done["recipe"] == "ce"]
+    plain = score(unweighted) if len(unweighted) else None
+    marks = spreads.Marks(ax, "y", include=() if plain is None else (plain.mean, *plain.dots))
+    for position, values in enumerate(scores):
+        marks.add(position, values, how)
+    marks.finish(dots=0.06)
+    ax.plot(
+        range(len(scores)), [s.mean for s in scores], color=how.colour, linestyle="--", zorder=1
+    )
+    entries = [spreads.key(how, line=True)]
+    entries[0].set(label="HML1, no early drop", linestyle="--")
+    if plain is not None:
+        base = look("ce")
+        ax.axhline(plain.mean, color=base.colour)
+        ends = (plain.low, plain.high)
+        if len(plain.dots):
+            ends = (plain.dots.min(), plain.dots.max())
+        if np.isfinite(ends).all():
+            ax.axhspan(*np.clip(ends, *ax.get_ylim()), color=base.colour, alpha=0.1, linewidth=0)
+        line = spreads.key(base, line=True)
+        line.set(label="CE", marker="")
+        entries.append(line)
+    names = ["∞" if np.isinf(delta) else f"{delta:.0e}" for delta in ordered]
+    name_classes(ax, range(len(ordered)), names)
+    sizes = [len(s.values) for s in (*scores, *([plain] if plain else []))]
+    said = spreads.legend_of(sorted(set(sizes)))
+    ax.set(xlabel="δ", ylabel="balanced test accuracy (%)", title=f"The choice of δ ({said})")
+    legend(drawn, entries)
+    listed = ", ".join(f"δ = {n}: {s.mean:.1f} %" for n, s in zip(names, scores, strict=True))
+    beside = f"; CE {plain.mean:.1f} %" if plain else ""
+    alt_text(drawn, f"Balanced test accuracy of HML1 against δ. {listed}{beside}.")
+    return drawn

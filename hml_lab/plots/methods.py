@@ -1,0 +1,146 @@
+"""Runs by method, and what every figure says of them: how many seeds, and what is not to be kept quiet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from hml_core import datasets
+from hml_core.runs import Run
+from hml_lab.notes import data_note
+from hml_lab.plots.looks import variant
+from hml_lab.wording import number
+
+# Fields that a repetition changes, or that come with the data: they make no method.
+REPEATED = ("seed", "subset_seed")
+# What separates methods first is named first; a field that separates nothing more is not named.
+FIRST = (
+    "protocol",
+    "early_drop",
+    "mean_over",
+    "delta",
+    "weighting",
+    "weight_placement",
+    "stage_ends",
+)
+SAID = {
+    "protocol": "{} protocol",
+    "mean_over": "mean over {}",
+    "delta": "δ = {:g}",
+    "gamma": "γ = {:g}",
+    "weighting": "{} weights",
+    "weight_placement": "{} weights",
+    "loss_scale": "loss × {:g}",
+    "epochs": "{} epochs",
+    "imbalance_ratio": "ratio {:g}",
+}
+
+
+def by_recipe(runs: Iterable[Run]) -> dict[str, list[Run]]:
+    """Runs by method, in order of first appearance; at least one, all on one training set.
+
+    A method is a recipe. Where runs of a recipe differ in another field than the seed, it is several:
+    "hml1, early drop" and "hml1, no early drop"; means over unlike runs are never drawn.
+
+    Raises
+    ------
+    ValueError
+        For no runs, and for runs with different numbers of classes.
+    """
+    runs = list(runs)
+    if not runs:
+        raise ValueError("Expected at least one finished run to draw, got none.")
+    sizes = {len(run.class_counts) for run in runs}
+    if len(sizes) > 1:
+        raise ValueError(f"Expected runs of one data set, got runs with {sorted(sizes)} classes.")
+    by_name: dict[str, list[Run]] = {}
+    for run in runs:
+        by_name.setdefault(run.config.recipe, []).append(run)
+    names: dict[int, str] = {}
+    for recipe, members in by_name.items():
+        fields = separating([run.config.to_dict() for run in members])
+        for run in members:
+            names[id(run)] = recipe
+            if fields:
+                names[id(run)] = variant(recipe, setting(run.config.to_dict(), fields))
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(names[id(run)], []).append(run)
+    return groups
+
+
+def separating(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The fewest fields in their order that tell unlike configs apart, repetitions aside.
+
+    >>> separating([{"seed": 0, "delta": 1.0, "gamma": 1.0}, {"seed": 1, "delta": 2.0, "gamma": 3.0}])
+    ['delta']
+    """
+    known = list(dict.fromkeys(name for config in configs for name in config))
+    names = [name for name in (*FIRST, *known) if name in known and name not in REPEATED]
+    chosen: list[str] = []
+    kinds = 1
+    for name in dict.fromkeys(names):
+        together = {
+            tuple(str(config.get(field)) for field in (*chosen, name)) for config in configs
+        }
+        if len(together) > kinds:
+            chosen.append(name)
+            kinds = len(together)
+    return chosen
+
+
+def setting(config: Mapping[str, Any], fields: Sequence[str]) -> str:
+    """What a run has of its own, in words.
+
+    >>> setting({"early_drop": False, "delta": 1e4}, ["early_drop", "delta"])
+    'no early drop, δ = 10000'
+    """
+    words = []
+    for name in fields:
+        value = config.get(name)
+        plain = name.replace("_", " ")
+        if isinstance(value, bool):
+            words.append(plain if value else f"no {plain}")
+        elif name == "stage_ends" and value:
+            words.append(f"switch after {', '.join(f'{end:g}' for end in value)}")
+        elif value is None or (name in SAID and ":g" in SAID[name] and isinstance(value, str)):
+            words.append(f"{plain} {'–' if value is None else value}")
+        else:
+            words.append(SAID.get(name, f"{plain} {{}}").format(value))
+    return ", ".join(words)
+
+
+def numbers(groups: Mapping[str, Sequence[Run]]) -> list[int]:
+    """How many runs the methods have, each number once."""
+    return sorted({len(members) for members in groups.values()})
+
+
+def seeds(groups: Mapping[str, Sequence[Run]]) -> str:
+    """ "n = 3 seeds", "n = 1 to 3 seeds", "n = 1 seed"."""
+    found = numbers(groups)
+    if len(found) == 1:
+        return f"n = {number(found[0], 'seed')}"
+    return f"n = {found[0]} to {found[-1]} seeds"
+
+
+def caveat(runs: Iterable[Run]) -> str:
+    """What a title must not keep to itself: made-up images, less training than published, other images."""
+    return "".join(f"\n{line}" for line in caveats(runs))
+
+
+def caveats(runs: Iterable[Run]) -> list[str]:
+    """The lines of :func:`caveat`; of all runs, for one of them is enough."""
+    runs = list(runs)
+    lines = []
+    if any(run.synthetic for run in runs):
+        lines.append("SYNTHETIC images")
+    else:
+        told = {
+            datasets.departures(
+                run.config.dataset, {**vars(run.config), "initialised_from": run.initialised_from}
+            ): None
+            for run in runs
+        }
+        lines += [f"SHORTENED protocol: {departures}" for departures in told if departures]
+    lines += dict.fromkeys(note for run in runs if (note := data_note(getattr(run, "path", None))))
+    return lines

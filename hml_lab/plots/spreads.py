@@ -1,0 +1,219 @@
+"""Means with what surrounds them: seeds as dots, intervals as bars or bands, inside the possible.
+
+Up to :data:`FEW_SEEDS` runs are shown themselves, each a dot, or as a band from the lowest to the highest:
+an interval of three values is mostly Student's t. From five on there is a 95 % interval of the mean. A
+single run is a mark without either. Axes hold every mark and dot; an interval may widen them somewhat, and
+where it leaves them, or what a share can be, its bar ends in an arrow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from hml_lab import stats
+from hml_lab.plots.looks import Look
+from hml_lab.plots.style import marker_size
+from hml_lab.wording import number
+
+FEW_SEEDS = 4
+SHARE = (0.0, 100.0)  # percent
+DIFFERENCE = (-100.0, 100.0)  # points
+ANYTHING = (-np.inf, np.inf)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A mean with the values behind it; ``low`` and ``high`` are NaN where there is no interval."""
+
+    mean: float
+    low: float
+    high: float
+    values: np.ndarray
+
+    @property
+    def dots(self) -> np.ndarray:
+        """Values that are drawn themselves."""
+        return self.values if 1 < len(self.values) <= FEW_SEEDS else self.values[:0]
+
+
+def spread(values: Iterable[float]) -> Spread:
+    """Mean of the values that are numbers, with its 95 % interval from five on."""
+    values = np.asarray(list(values), dtype=float)
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return Spread(np.nan, np.nan, np.nan, values)
+    if len(values) <= FEW_SEEDS:
+        return Spread(float(values.mean()), np.nan, np.nan, values)
+    interval = stats.mean_interval(values)
+    return Spread(interval.mean, interval.low, interval.high, values)
+
+
+def legend_of(numbers: Sequence[int], *, band: bool = False) -> str:
+    """What dots, bars or bands are, given how many seeds the methods have."""
+    fewest, most = min(numbers), max(numbers)
+    count = number(most, "seed") if fewest == most else f"{fewest} to {most} seeds"
+    if most == 1:
+        return "n = 1 seed: no interval"
+    few = "bands: lowest to highest" if band else "dots: seeds"
+    many = "bands: 95 % interval" if band else "bars: 95 % interval"
+    if most <= FEW_SEEDS:
+        return f"{few}, n = {count}"
+    if fewest > FEW_SEEDS or fewest == most:
+        return f"{many}, n = {count}"
+    return f"{many} (n ≥ {FEW_SEEDS + 1}) or {few.split(': ')[1]}, n = {count}"
+
+
+def window(
+    points: Sequence[float],
+    lows: Sequence[float] = (),
+    highs: Sequence[float] = (),
+    possible: tuple[float, float] = ANYTHING,
+) -> tuple[float, float]:
+    """Limits of an axis: all points, and of the intervals what does not flatten them.
+
+    An interval widens the axis to each side by no more than the points span, or twice the median
+    half-length of the intervals.
+
+    >>> window([1.0, 3.0], [0.5, -100.0], [1.5, 106.0], (0.0, 100.0))
+    (0.0, 5.0)
+    """
+    points = np.asarray(points, dtype=float)
+    points = points[np.isfinite(points)]
+    if not len(points):
+        return (0.0, 1.0) if not np.isfinite(possible).all() else possible
+    low, high = points.min(), points.max()
+    lows, highs = np.asarray(lows, dtype=float), np.asarray(highs, dtype=float)
+    lows, highs = lows[np.isfinite(lows)], highs[np.isfinite(highs)]
+    span = high - low
+    room = span
+    if len(lows) and len(lows) == len(highs):
+        half = float(np.median(highs - lows)) / 2
+        room = max(span, 2 * half if half < 5 * span or not span else span)
+        low, high = max(min(low, lows.min()), low - room), min(max(high, highs.max()), high + room)
+    pad = 0.06 * (high - low) if high > low else max(1.0, 0.05 * abs(high))
+    if low > points.min() - room or not len(lows):
+        low -= pad
+    if high < points.max() + room or not len(highs):
+        high += pad
+    return float(max(low, possible[0])), float(min(high, possible[1]))
+
+
+@dataclass
+class Marks:
+    """Means of one axes with their dots and bars; drawn by :meth:`finish`, which knows the limits.
+
+    Parameters
+    ----------
+    ax : Axes
+    along : {"x", "y"}
+        The axis of the values.
+    possible : (float, float)
+        What a value can be.
+    include : sequence of float
+        Values that the axis has to hold, too, such as 0 of a difference.
+    """
+
+    ax: Axes
+    along: str = "y"
+    possible: tuple[float, float] = SHARE
+    include: Sequence[float] = ()
+    _entries: list = field(default_factory=list)
+
+    def add(self, place: float, values: Spread, look: Look, *, size: float = 6, **marker) -> None:
+        """A mark at ``place`` on the other axis; nothing where there is no mean."""
+        if np.isfinite(values.mean):
+            self._entries.append((place, values, look, look.scale * marker_size(size), marker))
+
+    def finish(self, *, dots: float = 0.0) -> None:
+        """Draw everything; ``dots`` is the room beside the mark over which its dots are spread."""
+        points = [v for _, s, *_ in self._entries for v in (s.mean, *s.dots)]
+        inside = [
+            (s.low, s.high) for _, s, *_ in self._entries if np.isfinite([s.low, s.high]).all()
+        ]
+        lows, highs = np.array(inside).reshape(-1, 2).T
+        limits = window([*points, *self.include], lows, highs, self.possible)
+        (self.ax.set_xlim if self.along == "x" else self.ax.set_ylim)(limits)
+        for place, values, look, size, marker in self._entries:
+            self._dots(place, values, look, dots, size)
+            self._bar(place, values, look, limits)
+            self._plot([place], [values.mean], color=look.colour, marker=look.marker, markersize=size,
+                       linestyle="none", markeredgecolor=look.colour, markeredgewidth=0.8, zorder=3,
+                       clip_on=False, **marker)  # fmt: skip
+
+    def _plot(self, places, values, **how) -> None:
+        pair = (values, places) if self.along == "x" else (places, values)
+        self.ax.plot(*pair, **how)
+
+    def _dots(self, place, values: Spread, look: Look, room: float, size: float) -> None:
+        dots = values.dots
+        if len(dots):
+            beside = np.linspace(-room, room, len(dots)) if room else np.zeros(len(dots))
+            self._plot(place + beside, dots, color=look.colour, marker=".", linestyle="none",
+                       markersize=0.85 * size / look.scale, alpha=0.7, markeredgewidth=0, zorder=2,
+                       clip_on=False)  # fmt: skip
+
+    def _bar(self, place, values: Spread, look: Look, limits: tuple[float, float]) -> None:
+        if not np.isfinite([values.low, values.high]).all():
+            return
+        ends = (max(values.low, limits[0]), min(values.high, limits[1]))
+        self._plot([place, place], ends, color=look.colour, linewidth=1.3, zorder=2.5)
+        outwards = ("<", ">") if self.along == "x" else ("v", "^")
+        caps = ("|", "|") if self.along == "x" else ("_", "_")
+        for end, whole, arrow, cap in zip(
+            ends, (values.low, values.high), outwards, caps, strict=True
+        ):
+            left = end != whole
+            self._plot([place], [end], color=look.colour, marker=arrow if left else cap,
+                       markersize=marker_size(5), linestyle="none", clip_on=False, zorder=2.5,
+                       gid="leaves the axis" if left else None)  # fmt: skip
+
+
+def key(look: Look, *, line: bool = False, size: float = 6) -> Line2D:
+    """The entry of a method in a legend."""
+    return Line2D(
+        [],
+        [],
+        color=look.colour,
+        marker=look.marker,
+        markersize=look.scale * marker_size(size),
+        label=look.label,
+        linestyle=look.line if line else "none",
+    )
+
+
+def band(
+    ax: Axes,
+    places: np.ndarray,
+    values: np.ndarray,
+    look: Look,
+    *,
+    possible: tuple[float, float] = SHARE,
+    back: Callable = lambda x: x,
+    marks: int = 8,
+) -> np.ndarray:
+    """Line of the means over the columns of ``values`` (places, runs) with its band, mapped ``back``.
+
+    Returns
+    -------
+    float64 (places,)
+        The means, as they were drawn.
+    """
+    spreads = [spread(row) for row in values]
+    middle = back(np.array([item.mean for item in spreads]))
+    every = max(1, len(places) // marks)
+    ax.plot(places, middle, color=look.colour, linestyle=look.line, marker=look.marker,
+            markevery=every, markersize=look.scale * marker_size(5), linewidth=1.4)  # fmt: skip
+    ends = [
+        (item.values.min(), item.values.max()) if len(item.dots) else (item.low, item.high)
+        for item in spreads
+        if len(item.values)
+    ]
+    if len(ends) == len(spreads) and np.isfinite(ends).all():
+        low, high = np.clip(back(np.array(ends)).T, *possible)
+        ax.fill_between(places, low, high, color=look.colour, alpha=0.12, linewidth=0)
+    return middle

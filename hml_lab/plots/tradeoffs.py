@@ -1,0 +1,272 @@
+"""What a gain costs: rare classes against frequent ones, accuracy against time, confidence and truth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from hml_core.runs import Run
+from hml_lab import stats
+from hml_lab.plots import spreads
+from hml_lab.plots.looks import label, look
+from hml_lab.plots.methods import by_recipe, caveat, numbers, seeds
+from hml_lab.plots.style import alt_text, drawing, figure, legend, shade
+
+MOST_MARKS = 20  # different class counts with a mark each; of more, curves
+BINS = 15  # of the confidence, as for the calibration error
+FEWEST_IMAGES = 20  # of all runs in a bin, below which its accuracy says nothing
+
+
+@drawing
+def gain_by_frequency(
+    runs: Iterable[Run], *, baseline: str | None = None, selection: str = "last"
+) -> Figure:
+    """Accuracy of each class above the baseline's, against the number of its training images.
+
+    Paired by class and by seed: each class's accuracy less that of the baseline (the first method) with
+    the same seed, mean over the seeds that both have. Of many classes, a running mean over neighbouring
+    ones, its band the 95 % interval (Student's t) of the mean over these classes with the networks held
+    fixed. Where each count belongs to one class, the marks are these classes, with their seeds as dots
+    or, from five on, the interval over seeds.
+
+    Raises
+    ------
+    ValueError
+        Where there is no other method, no run of the baseline, or no seed in common.
+    """
+    groups = by_recipe(runs)
+    baseline = next(iter(groups)) if baseline is None else baseline
+    if baseline not in groups:
+        raise ValueError(f"Expected `baseline` to be one of {', '.join(groups)}, got {baseline!r}.")
+    first = groups[baseline][0]
+    order = np.argsort(-first.class_counts, kind="stable")
+    counts = first.class_counts[order]
+    gains = {}
+    for method, members in groups.items():
+        if method != baseline:
+            paired = _paired(members, groups[baseline], selection)
+            if len(paired):
+                gains[method] = 100 * paired[:, order]  # (n, C)
+    if not gains:
+        raise ValueError(
+            f"Expected runs of other methods with a seed of {label(baseline)}, got none."
+        )
+    drawn, (ax,) = figure(9, 4.4)
+    ax.set_xscale("log")
+    distinct = np.unique(counts)[::-1]
+    if len(distinct) <= MOST_MARKS:
+        over = _marks(ax, gains, counts, distinct)
+    else:
+        over = _curves(ax, gains, counts)
+    ax.axhline(0, color=look(baseline).colour, linewidth=1)
+    edge = 10 ** (0.04 * max(0.3, np.log10(counts.max() / max(1, counts.min()))))
+    left, right = max(0.5, counts.min() / edge), counts.max() * edge
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda images, _: f"{images:,.0f}"))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.set_xlim(right, left)  # head to tail, as in every figure
+    for name, low, high in (("many", 100, np.inf), ("medium", 20, 100), ("few", 0, 20)):
+        ends = (max(low, left), min(high, right))
+        if ends[0] < ends[1]:
+            shade(ax, name, *ends)
+    ax.set(xlabel="training images of the class (logarithmic, head to tail)")
+    ax.set_ylabel(f"accuracy above {label(baseline)} (points)")
+    ax.set_title(f"Gain over {label(baseline)} by class frequency\n{over}{_caveat(groups)}")
+    line = len(distinct) > MOST_MARKS
+    legend(drawn, [spreads.key(look(method), line=True, size=5 if line else 6) for method in gains])
+    third = max(1, len(counts) // 3)
+    said = "; ".join(
+        f"{label(m)} {np.nanmean(g[:, :third]):+.1f} and {np.nanmean(g[:, -third:]):+.1f}"
+        for m, g in gains.items()
+    )
+    alt_text(
+        drawn,
+        f"Gain in accuracy over {label(baseline)} against the training images of a class. Mean of the "
+        f"most frequent and of the rarest third of classes, in points: {said}. {_said(groups)}",
+    )
+    return drawn
+
+
+def _paired(members: Sequence[Run], others: Sequence[Run], selection: str) -> np.ndarray:
+    """Differences in accuracy (seeds in common, C)."""
+    reference = {run.config.seed: run for run in others}
+    return np.array(
+        [
+            run.per_class_accuracy(selection)
+            - reference[run.config.seed].per_class_accuracy(selection)
+            for run in members
+            if run.config.seed in reference
+        ]
+    )
+
+
+def _marks(ax, gains: dict[str, np.ndarray], counts: np.ndarray, distinct: np.ndarray) -> str:
+    single = len(distinct) == len(counts)
+    marks = spreads.Marks(ax, "y", spreads.DIFFERENCE, include=(0,))
+    ratio = (
+        (distinct.max() / distinct.min()) ** (1 / max(1, len(distinct) - 1))
+        if len(distinct) > 1
+        else 1.5
+    )
+    for number, (method, gain) in enumerate(gains.items()):
+        beside = ratio ** (0.5 * ((number + 0.5) / len(gains) - 0.5))
+        places, means = [], []
+        for count in distinct:
+            of_classes = gain[:, counts == count]
+            if single:
+                values = spreads.spread(of_classes[:, 0])
+            else:
+                over_classes = of_classes.mean(axis=0)
+                over_classes = over_classes[np.isfinite(over_classes)]
+                interval = stats.mean_interval(over_classes)
+                values = spreads.Spread(interval.mean, interval.low, interval.high, np.empty(0))
+            marks.add(count / beside, values, look(method))
+            places.append(count / beside)
+            means.append(values.mean)
+        how = look(method)
+        ax.plot(places, means, color=how.colour, linestyle=how.line, linewidth=0.9, alpha=0.7)
+    marks.finish()
+    found = sorted({len(gain) for gain in gains.values()})
+    if single:
+        return spreads.legend_of(found)
+    return "bars: 95 % interval of the mean over the classes of one count"
+
+
+def _curves(ax, gains: dict[str, np.ndarray], counts: np.ndarray) -> str:
+    width = max(5, len(counts) // 8)
+    ends = []
+    for method, gain in gains.items():
+        mean = gain.mean(axis=0)  # (C,)
+        known = np.isfinite(mean)
+        values, images = mean[known], counts[known]
+        rows = np.arange(len(values) - width + 1)[:, None] + np.arange(width)
+        measured = [stats.mean_interval(row) for row in values[rows]]
+        places = np.exp(np.log(images[rows]).mean(axis=1))
+        middle = np.array([item.mean for item in measured])
+        low, high = (np.array([getattr(item, end) for item in measured]) for end in ("low", "high"))
+        how = look(method)
+        ax.plot(images, values, ".", color=how.colour, markersize=3, alpha=0.5, markeredgewidth=0)
+        ax.plot(places, middle, color=how.colour, linestyle=how.line, marker=how.marker,
+                markevery=max(1, len(places) // 8), markersize=5, linewidth=1.5)  # fmt: skip
+        ax.fill_between(places, low.clip(-100), high.clip(None, 100), color=how.colour, alpha=0.12,
+                        linewidth=0)  # fmt: skip
+        ends += [*low, *high]
+    low, high = spreads.window([*ends, 0], possible=spreads.DIFFERENCE)
+    ax.set_ylim(low, high)  # single classes beyond are not drawn
+    return (
+        f"running mean of {width} classes; band: 95 % interval over these classes; "
+        "dots: classes within the axis"
+    )
+
+
+def _caveat(groups: dict[str, list[Run]]) -> str:
+    return caveat(run for members in groups.values() for run in members)
+
+
+def _said(groups: dict[str, list[Run]]) -> str:
+    text = _caveat(groups).strip().replace("\n", ". ")
+    return f"{text}." if text else ""
+
+
+@drawing
+def accuracy_by_cost(
+    runs: Iterable[Run],
+    *,
+    selection: str = "last",
+    metric: str = "balanced_accuracy",
+    label_of_metric: str = "balanced accuracy",
+) -> Figure:
+    """A test metric against the time that training took: the mean of a method, its runs as dots.
+
+    The time is that of all epochs of a run, those included that it took over from another run. Where runs
+    shared a device, each one's time holds its waiting for the others: compare runs of one machine that
+    were trained in the same way.
+    """
+    groups = by_recipe(runs)
+    drawn, (ax,) = figure(8, 4.4)
+    marks = spreads.Marks(ax, "y", spreads.SHARE)
+    times = {}
+    for method, members in groups.items():
+        minutes = np.array([run.history["seconds"].sum() / 60 for run in members])
+        values = 100 * np.array([run.selection(selection)[metric] for run in members])
+        times[method] = (minutes.mean(), values.mean())
+        marks.add(minutes.mean(), spreads.spread(values), look(method), size=8)
+        if len(members) > 1:
+            ax.plot(minutes, values, ".", color=look(method).colour, alpha=0.5, markersize=5)
+    # The dots of few seeds stand at their own times, above.
+    marks._entries = [
+        (place, spreads.Spread(s.mean, s.low, s.high, np.empty(0)), *rest)
+        for place, s, *rest in marks._entries
+    ]
+    marks.include = [
+        100 * run.selection(selection)[metric] for members in groups.values() for run in members
+    ]
+    marks.finish()
+    devices = sorted({run.metrics["device"] for members in groups.values() for run in members})
+    ax.set_xlim(0, None)
+    ax.set(xlabel=f"training time of a run (minutes; {', '.join(devices)})")
+    ax.set_ylabel(f"{label_of_metric}, test (%)")
+    bars = "; bars: 95 % interval" if max(numbers(groups)) > spreads.FEW_SEEDS else ""
+    ax.set_title(
+        f"Accuracy against training time\ndots: runs; marks: means{bars}; {seeds(groups)}{_caveat(groups)}"
+    )
+    legend(drawn, [spreads.key(look(method), size=7) for method in groups])
+    said = "; ".join(
+        f"{label(m)} {value:.1f} % in {time:.1f} minutes" for m, (time, value) in times.items()
+    )
+    alt_text(drawn, f"Mean {label_of_metric} against training time. {said}. {_said(groups)}")
+    return drawn
+
+
+@drawing
+def reliability(runs: Iterable[Run], *, selection: str = "last", bins: int = BINS) -> Figure:
+    """Accuracy of the predictions against how sure the network is of them; below, how often it is so.
+
+    On the diagonal a network is right as often as it says. Bins are of equal width, as for the expected
+    calibration error; those with fewer than 20 test images of all runs are left out. Bands are over seeds.
+    """
+    groups = by_recipe(runs)
+    drawn, (ax, below) = figure(6, 6, rows=2, sharex=True, gridspec_kw={"height_ratios": [3, 1]})
+    edges = np.linspace(0, 1, bins + 1)
+    centres = 100 * (edges[:-1] + edges[1:]) / 2
+    ax.plot([0, 100], [0, 100], color="#999999", linewidth=0.9)
+    said, entries = [], [Line2D([], [], color="#999999", linewidth=0.9, label="as sure as right")]
+    for method, members in groups.items():
+        how = look(method)
+        right, total = np.array([_bins(run, selection, bins) for run in members]).transpose(1, 0, 2)
+        enough = total.sum(axis=0) >= FEWEST_IMAGES
+        accuracy = np.divide(100 * right, total, out=np.full_like(right, np.nan), where=total > 0)
+        spreads.band(ax, centres[enough], accuracy[:, enough].T, how, marks=bins)
+        share = 100 * (total / total.sum(axis=1, keepdims=True)).mean(axis=0)
+        below.stairs(share, 100 * edges, color=how.colour, linestyle=how.line, linewidth=1.3)
+        error = 100 * np.mean([run.selection(selection)["ece"] for run in members])
+        entry = spreads.key(how, line=True, size=5)
+        entry.set_label(f"{how.label} (ECE {error:.1f} %)")
+        entries.append(entry)
+        over = 100 * (right.sum() / total.sum())
+        sure = 100 * np.mean([run.test_predictions(selection).confidence.mean() for run in members])
+        said.append(f"{label(method)} is {sure:.0f} % sure and {over:.0f} % right on average")
+    ax.set(xlim=(0, 100), ylim=(0, 100), ylabel="accuracy of the bin (%)")
+    ax.set_title(f"Reliability ({spreads.legend_of(numbers(groups), band=True)}){_caveat(groups)}")
+    below.set(xlabel="probability of the predicted class (%)", ylabel="share of\ntest images (%)")
+    below.set_ylim(0, None)
+    legend(drawn, entries)
+    alt_text(drawn, f"Reliability diagram: {'; '.join(said)}. {_said(groups)}")
+    return drawn
+
+
+def _bins(run: Run, selection: str, bins: int) -> np.ndarray:
+    """Right predictions and all predictions in each bin of confidence, float64 (2, bins)."""
+    predicted = run.test_predictions(selection)
+    confidence = np.asarray(predicted.confidence, dtype=float)
+    which = np.clip(
+        np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1
+    )  # (lo, hi], as for the ECE
+    right = np.asarray(predicted.classes) == run.test_targets
+    return np.array(
+        [np.bincount(which, right, minlength=bins), np.bincount(which, minlength=bins)], dtype=float
+    )

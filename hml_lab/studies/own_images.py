@@ -1,0 +1,284 @@
+"""What the notebook on one's own images does: prepare, look, and a verdict in sentences.
+
+The verdict knows no published figure. Its intervals are about other test images *and* other seeds: both
+are drawn anew, the images within their class, and what is compared sees the same draw.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from IPython.display import Markdown
+
+from data_prep.folder import example, images, report
+from data_prep.folder import source as sources
+from data_prep.folder.prepare import JOURNAL, prepare
+from hml_core import recipes
+from hml_core.datasets import folder as dataset
+from hml_core.datasets import prepared
+from hml_core.errors import ConfigError
+from hml_core.runs import Run
+from hml_core.system import images as opener
+from hml_lab import plots
+from hml_lab.experiment import Experiment
+from hml_lab.places import place
+
+DRAWS = 4000  # of the bootstrap
+MARGIN = 1.0  # points of balanced accuracy: a smaller difference is none
+CONTROL = "ce_drw"  # what HML is compared with: its switch and class weights, with cross-entropy
+PAIRS = 4  # confusions that are shown
+
+
+# The images -------------------------------------------------------------------------------------
+
+
+def prepare_images(
+    source: str,
+    data_root: str,
+    results_root: str,
+    *,
+    csv: str = "",
+    drawn: int = 400,
+    **options: Any,
+) -> Path:
+    """The prepared folder of one's own photographs, or of drawn ones; what was done before is kept.
+
+    Parameters
+    ----------
+    source : str
+        Folder of the photographs; "": as many as ``drawn`` are drawn, below ``results_root``.
+    data_root : str
+        Where the copies go; "": ``data/own_images`` of the checkout (drawn ones: beside them).
+    results_root, csv : str
+    options
+        Of :class:`data_prep.folder.images.Options`.
+
+    Raises
+    ------
+    ConfigError
+        For drawn images and a CSV.
+    """
+    if source:
+        root, output = Path(source).expanduser(), place(data_root, "data/own_images")
+    elif csv:
+        raise ConfigError("Expected `source`, the folder of the images that `csv` lists, got ''.")
+    else:
+        below = place(results_root) / "drawn_images"
+        root, output = example.make(below / "photographs", drawn), below / "prepared"
+    prepare(sources.read(root, csv or None), output, images.Options(**options), progress=False)
+    return output
+
+
+def _described(experiment: Experiment) -> dict[str, Any]:
+    return prepared.find(experiment.data_root, dataset.NAME, lists=("classes",))[1]
+
+
+def found(experiment: Experiment) -> Markdown:
+    """What the folder held: classes, sizes, formats, what was left out, what to know."""
+    described = _described(experiment)
+    lines = report.lines(described["summary"])
+    if described["synthetic"]:
+        lines.insert(0, "**SYNTHETIC images: nothing learnt from them is a result.**")
+    return Markdown("\n".join(f"- {line}" for line in lines))
+
+
+def save_look(experiment: Experiment) -> None:
+    """Figures of the training images: how many of each class, what they look like, how large they were."""
+    described, manifest = _described(experiment), _manifest(experiment, "train")
+    made_up = described["synthetic"]
+    counts = [described["summary"]["images"][name]["train"] for name in described["classes"]]
+    drawn = plots.class_counts(counts, described["classes"], synthetic=made_up)
+    experiment.save_figure(drawn, "counts")
+    first = {
+        name: _pictures(experiment, manifest["file"][manifest["class"] == name].head(5))
+        for name in described["classes"][:10]
+    }
+    title = "Training images as prepared" + (", SYNTHETIC" if made_up else "")
+    experiment.save_figure(plots.samples(first, title=title, rows_are="classes"), "samples")
+    sides = _sizes(experiment)
+    size = described["options"]["size"]
+    title = "Sizes of the photographs" + (", SYNTHETIC" if made_up else "")
+    experiment.save_figure(plots.sides(*sides, size=size, title=title), "sizes")
+
+
+def _sizes(experiment: Experiment) -> tuple[list[int], list[int]]:
+    """Width and height of every photograph that could be used, as the preparation noted them."""
+    lines = (experiment.data_root / JOURNAL).read_text(encoding="utf-8").splitlines()[1:]
+    entries = {entry["id"]: entry for entry in map(json.loads, lines)}
+    good = [entry for entry in entries.values() if "error" not in entry]
+    return [entry["width"] for entry in good], [entry["height"] for entry in good]
+
+
+def _manifest(experiment: Experiment, split: str) -> pd.DataFrame:
+    path = experiment.data_root / "manifest.csv"
+    rows = pd.read_csv(path, dtype=str, keep_default_na=False)
+    return rows[rows["split"] == split].reset_index(drop=True)
+
+
+def _pictures(experiment: Experiment, names: pd.Series) -> list[np.ndarray]:
+    return [np.asarray(opener.load(experiment.data_root / name)) for name in names]
+
+
+# The verdict ------------------------------------------------------------------------------------
+
+
+def verdict(experiment: Experiment) -> Markdown:
+    """Which recipe is best on validation, its test result once, and whether HML helps here."""
+    groups = plots.by_recipe(experiment.runs)
+    scores = {
+        recipe: np.mean([_on_validation(run) for run in runs]) for recipe, runs in groups.items()
+    }
+    ranked = sorted(scores, key=scores.get, reverse=True)
+    best, runs = ranked[0], groups[ranked[0]]
+    drawn = 100 * balanced_accuracy_draws(runs)
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    value = 100 * np.mean([run.selection("best_validation")["balanced_accuracy"] for run in runs])
+    number = len(runs[0].test_targets)
+    seeds = f"{len(runs)} seeds" if len(runs) > 1 else "one seed, so that other seeds are not in it"
+    said = [
+        f"**Best on validation:** {_title(best)}, balanced accuracy {100 * scores[best]:.1f} %"
+        + (f" ({_title(ranked[1])}: {100 * scores[ranked[1]]:.1f} %)" if len(ranked) > 1 else "")
+        + ".",
+        f"**Its test result:** {value:.1f} % balanced accuracy, 95 % interval [{low:.1f}, {high:.1f}] "
+        f"over the {number:,} test images and {seeds}.",
+        _does_it_help(groups),
+        _calibration(runs),
+    ]
+    return Markdown("\n\n".join(said))
+
+
+def _title(recipe: str) -> str:
+    return recipes.title(recipe)
+
+
+def _on_validation(run: Run) -> float:
+    """Balanced accuracy on validation at the epoch that it chose."""
+    epoch = run.selection("best_validation")["epoch"]
+    history = run.history.set_index("epoch")
+    return float(history.loc[epoch, "validation_balanced_accuracy"])
+
+
+def _does_it_help(groups: dict[str, list[Run]]) -> str:
+    hard = next((recipe for recipe in groups if recipes.is_hard_mining(recipe)), None)
+    others = [recipe for recipe in groups if not recipes.is_hard_mining(recipe)]
+    if hard is None or not others:
+        return "**Does HML help here?** Not asked: no recipe of it, or none to compare it with."
+    control = CONTROL if CONTROL in groups else others[0]
+    start = f"**Does HML help here?** {_title(hard)} against {_title(control)}:"
+    pairs = _paired(groups[hard], groups[control])
+    if not pairs[0]:
+        return f"{start} they share no seed."
+    drawn = 100 * (balanced_accuracy_draws(pairs[0]) - balanced_accuracy_draws(pairs[1]))
+    value = 100 * np.mean([_on_test(one) - _on_test(two) for one, two in zip(*pairs, strict=True)])
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    told = f"{value:+.1f} points of balanced accuracy, 95 % interval [{low:+.1f}, {high:+.1f}]"
+    if len(pairs[0]) == 1:
+        told += " over the test images alone, as there is one seed"
+    return f"{start} {told}. {answer(low, high)}"
+
+
+def answer(low: float, high: float) -> str:
+    """Yes, no, or that it cannot be told, by an interval of a difference in points.
+
+    >>> answer(0.4, 3.0), answer(-0.8, 0.7)
+    ('Yes.', 'No: the difference is less than 1 point either way.')
+    """
+    if low > 0:
+        return "Yes."
+    if high < 0:
+        return "No: it is worse."
+    if max(-low, high) < MARGIN:
+        return f"No: the difference is less than {MARGIN:g} point either way."
+    return (
+        "It cannot be told with so few images and seeds: what they do not exclude reaches from "
+        f"{-low:.1f} points less to {high:.1f} more."
+    )
+
+
+def _on_test(run: Run) -> float:
+    return run.selection("best_validation")["balanced_accuracy"]
+
+
+def _paired(one: list[Run], other: list[Run]) -> tuple[list[Run], list[Run]]:
+    """The runs of the seeds that both have."""
+    by_seed = [{run.config.seed: run for run in runs} for runs in (one, other)]
+    both = sorted(by_seed[0].keys() & by_seed[1].keys())
+    return tuple([runs[seed] for seed in both] for runs in by_seed)
+
+
+def balanced_accuracy_draws(runs: list[Run], draws: int = DRAWS) -> np.ndarray:
+    """Mean recall of the classes under draws of seeds and, within classes, of test images, (draws,).
+
+    Runs of another recipe on the same images see the same draws, so that differences are paired.
+    """
+    random = np.random.default_rng(0)
+    targets = runs[0].test_targets
+    hits = np.array([run.test_classes("best_validation") == targets for run in runs], dtype=float)
+    seeds = random.multinomial(len(runs), [1 / len(runs)] * len(runs), draws) / len(runs)
+    recalls = []
+    for label in np.unique(targets):
+        members = hits[:, targets == label]  # (S, n)
+        number = members.shape[1]
+        weights = random.multinomial(number, [1 / number] * number, draws) / number
+        recalls.append(((seeds @ members) * weights).sum(axis=1))
+    return np.mean(recalls, axis=0)
+
+
+def _calibration(runs: list[Run]) -> str:
+    selections = [run.selection("best_validation") for run in runs]
+    error = 100 * np.mean([chosen["ece"] for chosen in selections])
+    accuracy = 100 * np.mean([chosen["top1"] for chosen in selections])
+    confidence = 100 * np.mean(
+        [run.test_predictions("best_validation").confidence.mean() for run in runs]
+    )
+    side = (
+        "sure of itself than it is right"
+        if confidence > accuracy
+        else "often right than it is sure"
+    )
+    return (
+        f"**Calibration:** on average it is {confidence:.0f} % sure and {accuracy:.0f} % right, more "
+        f"{side}; the expected calibration error is {error:.1f} points."
+    )
+
+
+# Confusions -------------------------------------------------------------------------------------
+
+
+def save_confusions(experiment: Experiment) -> None:
+    """What the recipe that is best on validation confuses: the matrix, and images of the largest pairs."""
+    groups = plots.by_recipe(experiment.runs)
+    best = max(groups, key=lambda recipe: np.mean([_on_validation(run) for run in groups[recipe]]))
+    matrix = plots.confusion_matrix(experiment.runs, [best], selection="best_validation")
+    experiment.save_figure(matrix, "confusion")
+    runs = groups[best]
+    pairs = confusions(runs)
+    if not pairs:
+        return
+    manifest, names = _manifest(experiment, "test"), runs[0].class_names
+    rows = {}
+    for (true, taken), places in pairs.items():
+        label = f"{names[true]}, taken for {names[taken]}"
+        rows[label] = _pictures(experiment, manifest["file"].iloc[places])
+    title = "Test images most often taken for something else" + plots.caveat(runs)
+    experiment.save_figure(plots.samples(rows, title=title, rows_are="confusions"), "confused")
+
+
+def confusions(runs: list[Run], number: int = PAIRS) -> dict[tuple[int, int], list[int]]:
+    """The most frequent confusions of some runs by their share of the true class: (true, taken for) → the
+    places of their test images, those that most runs confuse first."""
+    targets = runs[0].test_targets
+    size = np.bincount(targets, minlength=len(runs[0].class_names))
+    times: dict[tuple[int, int], Counter] = {}
+    for run in runs:
+        found = run.test_classes("best_validation")
+        for where in np.flatnonzero(found != targets):
+            pair = (int(targets[where]), int(found[where]))
+            times.setdefault(pair, Counter())[int(where)] += 1
+    ranked = sorted(times, key=lambda pair: -sum(times[pair].values()) / size[pair[0]])
+    return {pair: [where for where, _ in times[pair].most_common()] for pair in ranked[:number]}

@@ -1,0 +1,219 @@
+"""What stands above a table: data, protocol, n, what intervals cover, the family of tests, the commit.
+
+A caption is put together from the runs themselves, so that none can be quoted without it: images that were
+made up, a protocol that was shortened, and what is noted of the images beside the records
+(:mod:`hml_lab.notes`) come first. It lies in ``table.attrs["caption"]`` and is written by every format of
+:mod:`hml_lab.tables.formats`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from hml_core import datasets, recipes
+from hml_lab.notes import data_note
+from hml_lab.tables.cells import ABSENT, BEST, SELECTION_LABELS, finished, text_cell
+from hml_lab.wording import number
+
+KINDS = {"exp": "exponential", "step": "step"}
+
+
+def captioned(
+    table: pd.DataFrame,
+    frame: pd.DataFrame,
+    *,
+    selection: str = "last",
+    by: str = "recipe",
+    title: str = "",
+    runs_root: str | Path = "",
+) -> pd.DataFrame:
+    """The table with its caption, and with the ids of the runs behind each row (``attrs["run_ids"]``).
+
+    Commit and note on the images are read below ``runs_root``, from which the frame was loaded.
+
+    What intervals cover and which tests are one family is taken from ``attrs["covers"]`` and
+    ``attrs["family"]`` where the table's maker has said so.
+    """
+    described = table.copy()
+    described.attrs = {
+        **table.attrs,
+        "caption": table.attrs.get("caption") or caption(table, frame, selection, title, runs_root),
+        "run_ids": run_ids(table, frame, by),
+    }
+    return described
+
+
+def caption(
+    table: pd.DataFrame,
+    frame: pd.DataFrame,
+    selection: str = "last",
+    title: str = "",
+    runs_root: str | Path = "",
+) -> str:
+    """The caption of a table of these runs, in sentences."""
+    done = finished(frame, selection).drop_duplicates("run_id") if "run_id" in frame else frame
+    if "path" in done:
+        done = done.assign(path=[Path(runs_root) / str(path) for path in done["path"]])
+    cells = [str(cell) for row in table.to_numpy() for cell in row]
+    parts = [f"{title.rstrip('.')}." if title else "", *warnings(done), data(done), protocol(done)]
+    parts.append(f"Reported: {SELECTION_LABELS[selection]}.")
+    parts.append(_spread(done, cells))
+    if any("[" in cell for cell in cells):
+        covers = table.attrs.get("covers") or _covers(done)
+        parts.append(_sentence(covers))
+    if "p (Holm)" in table:
+        tests = int((table["p (Holm)"] != ABSENT).sum())
+        family = table.attrs.get("family") or (
+            "p: paired t-tests, corrected by Holm's method over the "
+            f"{number(tests, 'difference')} of this table"
+            if tests
+            else "p: none (fewer than two seeds in common, or no spread)"
+        )
+        parts.append(_sentence(family))
+    if any(cell.endswith(BEST) for cell in cells):
+        parts.append("* best of its column.")
+    if any(text_cell(cell) == ABSENT for row in table.to_numpy() for cell in row):
+        parts.append(f"{ABSENT} not there.")
+    parts.append(commits(done))
+    return " ".join(filter(None, parts))
+
+
+def _sentence(text: str) -> str:
+    text = text.strip().rstrip(".")
+    return f"{text[:1].upper()}{text[1:]}." if text and not text.startswith("p:") else f"{text}."
+
+
+def warnings(done: pd.DataFrame) -> list[str]:
+    """What nobody may leave out who quotes a number."""
+    lines = []
+    if _any(done, "synthetic"):
+        lines.append("SYNTHETIC images: no number here is a result.")
+    elif "dataset" in done:
+        told = dict.fromkeys(datasets.departures(row["dataset"], row) for _, row in done.iterrows())
+        lines += [
+            f"SHORTENED protocol ({text}): not comparable with published figures."
+            for text in told
+            if text
+        ]
+    if "path" in done:
+        notes = dict.fromkeys(data_note(path) for path in done["path"])
+        lines += [_sentence(note) for note in notes if note]
+    return lines
+
+
+def _any(done: pd.DataFrame, column: str) -> bool:
+    return column in done and bool(done[column].fillna(False).astype(bool).any())
+
+
+def _values(done: pd.DataFrame, column: str) -> list:
+    return list(done[column].drop_duplicates()) if column in done else []
+
+
+def data(done: pd.DataFrame) -> str:
+    """Data set and imbalance of each setting: "Data: cifar10, exponential, ratio 100." """
+    columns = [
+        c for c in ("dataset", "num_classes", "imbalance_type", "imbalance_ratio") if c in done
+    ]
+    if "dataset" not in columns:
+        return ""
+    settings = []
+    for _, row in done[columns].drop_duplicates().iterrows():
+        classes = ""
+        if "num_classes" in row and not pd.isna(row["num_classes"]):
+            classes = f" ({number(int(row['num_classes']), 'class', 'classes')})"
+        kind = KINDS.get(row.get("imbalance_type"), "")
+        ratio = f", {kind} imbalance, ratio {row['imbalance_ratio']:g}" if kind else ""
+        settings.append(f"{row['dataset']}{classes}{ratio}")
+    return f"Data: {'; '.join(settings)}."
+
+
+def protocol(done: pd.DataFrame) -> str:
+    """Network, epochs, batch and schedule, each with all its values."""
+
+    def listed(column: str, form: str = "{}") -> str:
+        return " or ".join(form.format(value) for value in _values(done, column))
+
+    parts = [listed("model")]
+    if epochs := _values(done, "epochs"):
+        parts.append(" or ".join(number(int(value), "epoch") for value in epochs))
+    parts += [
+        f"batch {listed('batch_size')}" if "batch_size" in done else "",
+        f"{listed('protocol')} protocol" if "protocol" in done else "",
+        f"on {', '.join(sorted(set(done['device'])))}" if "device" in done else "",
+    ]
+    parts = [part for part in parts if part]
+    return f"Protocol: {', '.join(parts)}." if parts else ""
+
+
+def _spread(done: pd.DataFrame, cells: Iterable[str]) -> str:
+    keys = [
+        c for c in ("dataset", "imbalance_type", "imbalance_ratio", "recipe", "cell") if c in done
+    ]
+    if not keys or "seed" not in done:
+        return ""
+    sizes = sorted(set(done.groupby(keys, dropna=False)["seed"].nunique()))
+    seeds = number(sizes[0], "seed") if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]} seeds"
+    draws = ""
+    if "subset_seed" in done and done["subset_seed"].nunique() > 1:
+        draws = ", each with another draw of the long-tailed subset"
+    if sizes[-1] == 1:
+        return "n = 1 seed: no spread, no interval, no test."
+    what = "Mean ± sample standard deviation over" if any(" ± " in cell for cell in cells) else "Of"
+    return f"{what} n = {seeds}{draws}."
+
+
+def _covers(done: pd.DataFrame) -> str:
+    drawn = "subset_seed" in done and done["subset_seed"].nunique() > 1
+    covered = "training and in the draw of the subset" if drawn else "training"
+    lacking = "test images" if drawn else "the subset or of the test images"
+    return (
+        f"brackets: 95 % Student-t intervals of the difference paired by seed; they cover the chance in "
+        f"{covered}, not another draw of {lacking}"
+    )
+
+
+def commits(done: pd.DataFrame) -> str:
+    """The commits of the code that made the runs, from their records."""
+    found = {}
+    for path in done.get("path", ()):
+        try:
+            environment = json.loads((Path(path) / "environment.json").read_text(encoding="utf-8"))
+            found[environment.get("git_commit") or "unknown"] = None
+        except (OSError, ValueError, TypeError, AttributeError):
+            found["unknown"] = None
+    if not found:
+        return ""
+    short = sorted(name[:10] + ("-dirty" if name.endswith("-dirty") else "") for name in found)
+    return f"{'Commit' if len(short) == 1 else 'Commits'} {', '.join(short)}."
+
+
+def run_ids(table: pd.DataFrame, frame: pd.DataFrame, by: str = "recipe") -> list[str]:
+    """For each row the ids of its runs, with spaces between; those of all runs where rows mix them."""
+    if "run_id" not in frame:
+        return [""] * len(table)
+    done = frame[frame["status"] == "done"]
+    ids: dict[tuple, dict[str, None]] = {}
+    for _, run in done.iterrows():
+        labels = {str(run.get(by)), str(run.get("cell")), recipes.title(str(run["recipe"]))}
+        for label in labels:
+            for key in ((label,), (_setting(run), label)):
+                ids.setdefault(key, {})[run["run_id"]] = None
+    every = " ".join(dict.fromkeys(done["run_id"]))
+    rows = []
+    for index, row in zip(table.index, table.to_dict("records"), strict=True):
+        keys: list[tuple] = [(str(index),)]
+        if "Recipe" in row:
+            keys = [(str(index), str(row["Recipe"])), (str(row["Recipe"]),)]
+        rows.append(next((" ".join(ids[key]) for key in keys if key in ids), every))
+    return rows
+
+
+def _setting(run: Mapping) -> str:
+    """As the first column of :func:`hml_lab.tables.beside_published` has it."""
+    kind, ratio = run.get("imbalance_type"), run.get("imbalance_ratio", np.nan)
+    return str(kind) if kind == "natural" or pd.isna(ratio) else f"{kind} {ratio:g}"
