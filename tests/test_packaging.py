@@ -169,10 +169,12 @@ def test_what_a_page_leads_to_is_there(page):
             assert (page.parent / address).exists(), f"{page.name} leads to {address}"
 
 
-def test_every_page_is_listed_in_the_readme():
+def test_every_page_is_listed_in_the_readme_and_on_the_site():
     readme = (ROOT / "README.md").read_text()
+    index = (ROOT / "docs" / "index.md").read_text()
     pages = {page.name for page in PAGES[1:]} - {"index.md"}
     assert pages <= set(re.findall(r"\(docs/(\w+\.md)\)", readme))
+    assert pages <= {f"{name}.md" for name in re.findall(r"^.+<(\w+)>$", index, re.M)}
 
 
 def test_commands_of_the_pages_exist():

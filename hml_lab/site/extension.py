@@ -16,7 +16,8 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_html_math_renderer(
         "mathml", inline_renderers=(_inline, None), block_renderers=(_block, None)
     )
-    app.connect("autodoc-process-docstring", _plain_signs)
+    # Before napoleon, which makes lists with stars.
+    app.connect("autodoc-process-docstring", _plain_signs, priority=400)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -35,5 +36,5 @@ def _plain_signs(app: Sphinx, what: str, name: str, thing: Any, options: Any, li
     for number, line in enumerate(lines):
         parts = re.split(r"(``.*?``)", line)
         for at in range(0, len(parts), 2):
-            parts[at] = re.sub(r"(?<!\\)\||(?<=\s)\*(?=[\s\".,)])", r"\\\g<0>", parts[at])
+            parts[at] = re.sub(r"(?<!\\)\||(?<=\S\s)\*(?=[\s\".,)])", r"\\\g<0>", parts[at])
         lines[number] = "".join(parts)

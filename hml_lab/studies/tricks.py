@@ -121,6 +121,7 @@ def greedy(
     Returns
     -------
     chosen : tuple of str
+        The tricks, in the order in which they were added.
     frame : pandas.DataFrame
         One row per step: the tricks so far, validation and test balanced accuracy in percent (means
         over seeds of the last epoch).
