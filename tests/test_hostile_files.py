@@ -34,7 +34,7 @@ from hml_core.system import arrays, files, images, locks, states, yaml_files
 from hml_core.trainer import fit, fitting
 from hml_lab import published
 from hml_lab.cli import main
-from hml_lab.notebooks import gallery, interface, outputs
+from hml_lab.notebooks import executed, interface, outputs
 
 WATCHED_S = 60  # whoever waits for a pipe would wait for ever
 
@@ -71,6 +71,13 @@ def run(done, tmp_path) -> Run:
 
 # Readers ------------------------------------------------------------------------------------------
 
+
+def noticed(notebook: executed.Executed) -> None:
+    """One notebook that cannot be read ends no site: it is a notice there, and an error here."""
+    if notebook.notice:
+        raise ConfigError(notebook.notice)
+
+
 READERS = {
     "YAML": (yaml_files.read, ConfigError),
     "weights": (lambda path: imagenet.load_weights(_Backbone(), str(path)), DataError),
@@ -83,7 +90,7 @@ READERS = {
     "annotations": (lambda path: inaturalist._read_json(path, path.name), DataError),
     "a description": (prepared._read, DataError),
     "a notebook to run": (lambda path: interface.parameters(path), HmlError),
-    "an executed notebook": (lambda path: gallery.build([path], path.parent / "out"), ConfigError),
+    "an executed notebook": (lambda path: noticed(executed.read(path)), ConfigError),
     "a shared manifest": (files.read_xz, OSError),
     "a checksum": (functools.partial(files.sha256, limit=2**20), OSError),
 }
