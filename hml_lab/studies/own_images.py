@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from IPython.display import Markdown
+from IPython.display import Markdown, display
 
 from data_prep.folder import example, images, report
 from data_prep.folder import source as sources
@@ -21,7 +21,8 @@ from data_prep.folder.prepare import JOURNAL, prepare
 from hml_core import recipes
 from hml_core.datasets import folder as dataset
 from hml_core.datasets import prepared
-from hml_core.errors import ConfigError
+from hml_core.errors import ConfigError, RunError
+from hml_core.models.prediction import predict
 from hml_core.runs import Run
 from hml_core.system import images as opener
 from hml_lab import plots
@@ -32,6 +33,7 @@ DRAWS = 4000  # of the bootstrap
 MARGIN = 1.0  # points of balanced accuracy: a smaller difference is none
 CONTROL = "ce_drw"  # what HML is compared with: its switch and class weights, with cross-entropy
 PAIRS = 4  # confusions that are shown
+SHOWN = 6  # predictions
 
 
 # The images -------------------------------------------------------------------------------------
@@ -130,10 +132,8 @@ def _pictures(experiment: Experiment, names: pd.Series) -> list[np.ndarray]:
 def verdict(experiment: Experiment) -> Markdown:
     """Which recipe is best on validation, its test result once, and whether HML helps here."""
     groups = plots.by_recipe(experiment.runs)
-    scores = {
-        recipe: np.mean([_on_validation(run) for run in runs]) for recipe, runs in groups.items()
-    }
-    ranked = sorted(scores, key=scores.get, reverse=True)
+    scores = _scores(groups)
+    ranked = [*scores]
     best, runs = ranked[0], groups[ranked[0]]
     drawn = 100 * balanced_accuracy_draws(runs)
     low, high = np.percentile(drawn, [2.5, 97.5])
@@ -150,6 +150,15 @@ def verdict(experiment: Experiment) -> Markdown:
         _calibration(runs),
     ]
     return Markdown("\n\n".join(said))
+
+
+def _scores(groups: dict[str, list[Run]]) -> dict[str, float]:
+    """Mean balanced accuracy on validation by recipe, the best first."""
+    means = {
+        recipe: float(np.mean([_on_validation(run) for run in runs]))
+        for recipe, runs in groups.items()
+    }
+    return dict(sorted(means.items(), key=lambda item: item[1], reverse=True))
 
 
 def _title(recipe: str) -> str:
@@ -282,3 +291,21 @@ def confusions(runs: list[Run], number: int = PAIRS) -> dict[tuple[int, int], li
             times.setdefault(pair, Counter())[int(where)] += 1
     ranked = sorted(times, key=lambda pair: -sum(times[pair].values()) / size[pair[0]])
     return {pair: [where for where, _ in times[pair].most_common()] for pair in ranked[:number]}
+
+
+# Predictions ------------------------------------------------------------------------------------
+
+
+def predictions(experiment: Experiment, number: int = SHOWN) -> Markdown | pd.DataFrame:
+    """What the best recipe's first network says of the first test image of a few classes."""
+    groups = plots.by_recipe(experiment.runs)
+    run = groups[next(iter(_scores(groups)))][0]
+    try:
+        model = run.model()
+    except RunError as error:  # none were kept
+        return Markdown(str(error))
+    rows = _manifest(experiment, "test").drop_duplicates("class").head(number)
+    files = [experiment.data_root / name for name in rows["file"]]
+    display(Markdown(f"`hml predict {run.run_id} FILES… -o predictions.csv`"))
+    table = predict(model, files, top=2, every_class=False, progress=False)
+    return table.assign(file=[path.name for path in files], true=rows["class"].tolist())
