@@ -481,6 +481,7 @@ def test_metrics_of_24426_images_and_8142_classes_take_seconds():
         config=RunConfig(dataset="inat2018", recipe="ce"),
         world=ALONE,
         keeps_logits=False,
+        is_finite=True,
     )
     weight = torch.from_numpy(random.standard_normal((16, CLASSES)).astype(np.float32))
     features = weight.T[targets] + torch.from_numpy(

@@ -185,7 +185,7 @@ def test_a_class_that_a_split_cannot_judge_is_trained_and_left_out_of_its_means(
     plots.features(run)
     chosen = {"positive_class": "dermatofibroma", "selection": "last"}
     roc = plots.roc_curves([run], "dermatofibroma", selection="last")
-    (text,) = [t.get_text() for t in roc.axes[0].get_legend().get_texts()]
+    (text,) = [t.get_text() for t in roc.legends[0].get_texts()]
     assert ("no test image of dermatofibroma" in text) == (absent == "test")
     cells = tables.bootstrap_intervals([run], n_resamples=20, **chosen)
     assert (cells.loc["CE", "Sensitivity"] == "–") == (absent == "test")

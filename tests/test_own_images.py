@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from hml_core.config import RunConfig
 from hml_lab import plots
 from hml_lab.studies import own_images
 
@@ -38,7 +39,7 @@ def run(recipe: str, seed: int, right: float, validation: float = 0.5) -> Stored
     classes = np.where(share < right, TARGETS, (TARGETS + 1) % 3)
     history = pd.DataFrame({"epoch": [1, 2], "validation_balanced_accuracy": [0.1, validation]})
     return Stored(
-        config=SimpleNamespace(recipe=recipe, seed=seed), classes=classes, test_targets=TARGETS,
+        config=RunConfig(recipe=recipe, seed=seed), classes=classes, test_targets=TARGETS,
         history=history, class_names=("a", "b", "c"), class_counts=np.array([6, 3, 1]),
         synthetic=False,
     )  # fmt: skip

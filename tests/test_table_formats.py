@@ -51,9 +51,8 @@ def test_a_caption_says_data_protocol_n_intervals_family_and_commit(tmp_path):
         "Protocol: resnet32, 200 epochs, batch 128, controlled protocol, on CPU.",
         "Reported: last epoch.",
         "Mean ± sample standard deviation over n = 3 seeds.",
-        "95 % Student-t intervals",
-        "not another draw of the subset or of the test images",
-        "over the 1 difference of this table",
+        "Intervals cover another seed, not another draw of the training subset or of the test images.",
+        "Family of one test: HML1 against CE; p-values by Holm, simultaneous intervals by Bonferroni.",
         "* best of its column.",
         "– not there.",
         "Commit aaaaaaaaaa.",
@@ -84,7 +83,7 @@ def test_another_draw_of_the_subset_is_told(tmp_path):
     runs = frame(tmp_path)
     said = captioned(runs.assign(subset_seed=runs["seed"])).attrs["caption"]
     assert "n = 3 seeds, each with another draw of the long-tailed subset" in said
-    assert "not another draw of test images" in said
+    assert "another draw of the training subset, not of the test images" in said
 
 
 def test_what_a_tables_maker_says_of_its_intervals_and_family_is_kept(tmp_path):

@@ -39,24 +39,34 @@ SHOWN = 6  # predictions
 # The images -------------------------------------------------------------------------------------
 
 
-def prepare_images(
-    source: str,
-    data_root: str,
-    results_root: str,
-    *,
-    csv: str = "",
-    drawn: int = 400,
-    **options: Any,
-) -> Path:
-    """The prepared folder of one's own photographs, or of drawn ones; what was done before is kept.
+def data_folder(source: str, data_root: str, results_root: str) -> Path:
+    """Where the copies of the images go, which is the runs' ``data_root``.
 
     Parameters
     ----------
     source : str
-        Folder of the photographs; "": as many as ``drawn`` are drawn, below ``results_root``.
+        Folder of the photographs; "": some are drawn, below ``results_root``.
     data_root : str
-        Where the copies go; "": ``data/own_images`` of the checkout (drawn ones: beside them).
-    results_root, csv : str
+        "": ``data/own_images`` of the checkout (drawn ones: beside them).
+    results_root : str
+    """
+    if source:
+        return place(data_root, "data/own_images")
+    return place(results_root) / "drawn_images" / "prepared"
+
+
+def prepare_images(
+    source: str, output: Path, *, csv: str = "", drawn: int = 400, **options: Any
+) -> None:
+    """Copies of one's own photographs, or of drawn ones, in ``output``; what was done before is kept.
+
+    Parameters
+    ----------
+    source : str
+        Folder of the photographs; "": as many as ``drawn`` are drawn, beside ``output``.
+    output : Path
+        See :func:`data_folder`.
+    csv : str
     options
         Of :class:`data_prep.folder.images.Options`.
 
@@ -65,15 +75,12 @@ def prepare_images(
     ConfigError
         For drawn images and a CSV.
     """
-    if source:
-        root, output = Path(source).expanduser(), place(data_root, "data/own_images")
-    elif csv:
+    if csv and not source:
         raise ConfigError("Expected `source`, the folder of the images that `csv` lists, got ''.")
-    else:
-        below = place(results_root) / "drawn_images"
-        root, output = example.make(below / "photographs", drawn), below / "prepared"
+    root = (
+        Path(source).expanduser() if source else example.make(output.parent / "photographs", drawn)
+    )
     prepare(sources.read(root, csv or None), output, images.Options(**options), progress=False)
-    return output
 
 
 def _described(experiment: Experiment) -> dict[str, Any]:

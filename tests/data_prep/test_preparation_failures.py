@@ -288,7 +288,7 @@ def test_a_journal_that_does_not_say_its_options_is_begun_anew(first, tmp_path):
 
 def test_a_journal_that_is_a_folder_is_named(tmp_path):
     (tmp_path / "journal.jsonl").mkdir()
-    with pytest.raises(RunError, match=r"Cannot read .*journal.jsonl': Is a directory"):
+    with pytest.raises(RunError, match=r"Cannot read .*journal.jsonl': it is no regular file"):
         Journal(tmp_path / "journal.jsonl", {}, NEEDED)
 
 

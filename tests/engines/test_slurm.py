@@ -104,7 +104,7 @@ def test_a_wrong_file_is_refused_with_what_is_wrong(change, message, tmp_path):
 
 def test_a_missing_file_is_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match=r"no file 'slurm.yaml': .*'More than one machine"):
+    with pytest.raises(ConfigError, match=r"no file 'slurm.yaml': .*docs/clusters.md"):
         engines.sweep(configs(), engine="slurm")
 
 
