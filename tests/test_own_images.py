@@ -135,7 +135,10 @@ def test_figures_from_head_to_tail_go_by_frequency_whatever_the_order_of_the_cla
     top, below = plots.per_class_accuracy(runs, selection="best_validation").axes[:2]
     assert [tick.get_text() for tick in below.get_xticklabels()] == ["cat", "bee", "ant"]
     assert [bar.get_height() for bar in below.patches] == [150, 40, 3]
-    np.testing.assert_allclose(top.lines[0].get_ydata(), [90, 50, 10])
+    drawn = [(np.mean(line.get_xdata()), line.get_ydata()) for line in top.lines]
+    for place, height in enumerate((90, 50, 10)):
+        (marks, *more) = [heights for x, heights in drawn if abs(x - place) < 0.1]
+        np.testing.assert_allclose(np.concatenate([marks, *more]), height)
     shown = plots.confusion_matrix(runs, ["ce"], selection="best_validation").axes[0]
     assert [tick.get_text() for tick in shown.get_yticklabels()] == ["cat", "bee", "ant"]
     shares = shown.collections[0].get_array().reshape(3, 3)
