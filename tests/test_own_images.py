@@ -141,6 +141,6 @@ def test_figures_from_head_to_tail_go_by_frequency_whatever_the_order_of_the_cla
         np.testing.assert_allclose(np.concatenate([marks, *more]), height)
     shown = plots.confusion_matrix(runs, ["ce"], selection="best_validation").axes[0]
     assert [tick.get_text() for tick in shown.get_yticklabels()] == ["cat", "bee", "ant"]
-    shares = shown.collections[0].get_array().reshape(3, 3)
+    shares = shown.images[0].get_array()
     np.testing.assert_allclose(shares.sum(axis=1), 100)
     assert shares[2, 1] == pytest.approx(20, abs=2)  # ant, taken for bee

@@ -188,7 +188,7 @@ def _per_class_curves(groups: Mapping[str, list[Run]], selection: str) -> Figure
 def confusion_matrix(
     runs: Iterable[Run], recipes: Sequence[str], *, selection: str = "last"
 ) -> Figure:
-    """Mean row-normalised test confusion, one panel for each recipe."""
+    """Mean row-normalised test confusion, one panel for each recipe, from head to tail."""
     groups = by_recipe(runs)
     missing = [recipe for recipe in recipes if not _of(groups, recipe)]
     if missing:
@@ -198,10 +198,12 @@ def confusion_matrix(
     said = []
     for ax, method in zip(axes, chosen, strict=True):
         members = groups[method]
-        names = members[0].class_names
+        order = _head_to_tail(members[0])
+        names = [members[0].class_names[label] for label in order]
         shares = []
         for run in members:
             matrix = confusion(run.test_classes(selection), run.test_targets, len(names))
+            matrix = matrix[np.ix_(order, order)]
             shares.append(matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1))
         mean = 100 * np.mean(shares, axis=0)
         few = len(names) <= 15
