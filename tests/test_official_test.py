@@ -408,7 +408,8 @@ def test_the_notebook_asks_for_the_runs_that_the_sweep_trains(repository, tmp_pa
     asked = names["experiment"]
     seeds = job["parameters"]["seeds"]  # of which there are records
     shown = {config.run_id for config in trained if config.seed in seeds}
-    assert shown and {config.run_id for config in asked.configs} == shown
+    assert shown
+    assert {config.run_id for config in asked.configs} == shown
     assert (asked.baseline, asked.hard_mining) == ("ce", ["chml2", "dhml1", "dhml2"])
 
 
