@@ -13,7 +13,7 @@ from hml_core.metrics import confusion
 from hml_core.runs import Run
 from hml_lab.plots import spreads
 from hml_lab.plots.looks import label, look
-from hml_lab.plots.methods import by_recipe, caveat, numbers
+from hml_lab.plots.methods import by_recipe, caveat, caveat_of, numbers, said_caveat
 from hml_lab.plots.style import (
     alt_text,
     drawing,
@@ -112,7 +112,7 @@ def per_class_accuracy(runs: Iterable[Run], *, selection: str = "last") -> Figur
         ax.axvline(position + 0.5, color="#e5e5e5", linewidth=0.8, zorder=0)
     ax.set(ylabel="test accuracy of the class (%)", xlim=(-0.6, len(counts) - 0.4))
     ax.set_title(
-        f"Accuracy of each class ({spreads.legend_of(numbers(groups))}){_caveat(groups)}", pad=10
+        f"Accuracy of each class ({spreads.legend_of(numbers(groups))}){caveat_of(groups)}", pad=10
     )
     below.bar(positions, counts, color="#999999", width=0.8)
     below.set_yscale("log")
@@ -130,10 +130,6 @@ def _head_to_tail(run: Run) -> np.ndarray:
     return np.argsort(-run.class_counts, kind="stable")
 
 
-def _caveat(groups: Mapping[str, list[Run]]) -> str:
-    return caveat(run for members in groups.values() for run in members)
-
-
 def _head_and_tail(groups: Mapping[str, list[Run]], selection: str) -> str:
     first = next(iter(groups.values()))[0]
     order = _head_to_tail(first)
@@ -144,11 +140,7 @@ def _head_and_tail(groups: Mapping[str, list[Run]], selection: str) -> str:
         head, tail = np.nanmean(mean[order[:part]]), np.nanmean(mean[order[-part:]])
         said.append(f"{label(method)} {head:.0f} % and {tail:.0f} %")
     which = "class" if part == 1 else f"{part} classes"
-    return f"Mean of the most frequent and of the rarest {which}: {'; '.join(said)}.{_said_caveat(groups)}"
-
-
-def _said_caveat(groups: Mapping[str, list[Run]]) -> str:
-    return f" {_caveat(groups).strip()}.".replace("\n", ". ") if _caveat(groups) else ""
+    return f"Mean of the most frequent and of the rarest {which}: {'; '.join(said)}.{said_caveat(groups)}"
 
 
 def _per_class_curves(groups: Mapping[str, list[Run]], selection: str) -> Figure:
@@ -175,7 +167,7 @@ def _per_class_curves(groups: Mapping[str, list[Run]], selection: str) -> Figure
     low, high = ax.get_ylim()
     ax.set_ylim(max(0, low), min(100, high + 0.06 * (high - low)))
     said = spreads.legend_of(numbers(groups), band=True)
-    ax.set_title(f"Accuracy along the tail ({said}){_caveat(groups)}")
+    ax.set_title(f"Accuracy along the tail ({said}){caveat_of(groups)}")
     legend(drawn, [spreads.key(look(method), line=True, size=5) for method in groups])
     alt_text(
         drawn,
@@ -229,7 +221,7 @@ def confusion_matrix(
             f"{label(method)}: {np.trace(mean) / len(mean):.0f} % on the diagonal on average; most often "
             f"confused: {names[true]} taken for {names[predicted]} ({off.max():.0f} %)"
         )
-    alt_text(drawn, f"Confusion matrices. {'. '.join(said)}.{_said_caveat(groups)}")
+    alt_text(drawn, f"Confusion matrices. {'. '.join(said)}.{said_caveat(groups)}")
     return drawn
 
 

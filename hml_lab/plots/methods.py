@@ -128,6 +128,17 @@ def caveat(runs: Iterable[Run]) -> str:
     return "".join(f"\n{line}" for line in caveats(runs))
 
 
+def caveat_of(groups: Mapping[str, Sequence[Run]]) -> str:
+    """:func:`caveat` of the runs of all methods."""
+    return caveat(run for members in groups.values() for run in members)
+
+
+def said_caveat(groups: Mapping[str, Sequence[Run]]) -> str:
+    """:func:`caveat_of` as the end of an alternative text: a sentence after a space, or nothing."""
+    text = caveat_of(groups).strip().replace("\n", ". ")
+    return f" {text}." if text else ""
+
+
 def caveats(runs: Iterable[Run]) -> list[str]:
     """The lines of :func:`caveat`; of all runs, for one of them is enough."""
     runs = list(runs)

@@ -13,7 +13,7 @@ from hml_core.runs import Run
 from hml_lab.plots import spreads
 from hml_lab.plots.looks import label as name_of
 from hml_lab.plots.looks import look
-from hml_lab.plots.methods import by_recipe, caveat, numbers
+from hml_lab.plots.methods import by_recipe, caveat_of, numbers, said_caveat
 from hml_lab.plots.style import (
     alt_text,
     drawing,
@@ -66,25 +66,16 @@ def balanced_accuracy(
     ax.set_xlabel(
         f"{label[:1].lower() + label[1:]}, test (%)   {spreads.legend_of(numbers(groups))}"
     )
-    ax.set_title(f"{label} by method{_caveat(groups)}")
+    ax.set_title(f"{label} by method{caveat_of(groups)}")
     finite = {method: mean for method, mean in means.items() if np.isfinite(mean)}
     ranked = sorted(finite, key=finite.get, reverse=True)
     said = ", ".join(f"{name_of(method)} {finite[method]:.1f} %" for method in ranked)
     alt_text(
         drawn,
         f"{label} on the test set, from the highest mean: {said} "
-        f"({spreads.legend_of(numbers(groups))}).{_said(groups)}",
+        f"({spreads.legend_of(numbers(groups))}).{said_caveat(groups)}",
     )
     return drawn
-
-
-def _caveat(groups: dict[str, list[Run]]) -> str:
-    return caveat(run for members in groups.values() for run in members)
-
-
-def _said(groups: dict[str, list[Run]]) -> str:
-    text = _caveat(groups).strip().replace("\n", ". ")
-    return f" {text}." if text else ""
 
 
 @drawing
@@ -121,13 +112,15 @@ def shot_group_accuracy(runs: Iterable[Run], *, selection: str = "last") -> Figu
     texts = [f"{GROUPS[g]}\n{number(int(size[g]), 'class', 'classes')}" for g in present]
     ax.set_xticks(range(len(present)), texts)
     ax.set(xlabel="shot group (training images of a class)", ylabel="mean test accuracy (%)")
-    ax.set_title(f"Accuracy by shot group ({spreads.legend_of(numbers(groups))}){_caveat(groups)}")
+    ax.set_title(
+        f"Accuracy by shot group ({spreads.legend_of(numbers(groups))}){caveat_of(groups)}"
+    )
     legend(drawn, [spreads.key(look(method)) for method in groups])
     said = "; ".join(
         f"{name_of(method)} " + ", ".join(f"{g} {means[method][g].mean:.1f} %" for g in present)
         for method in groups
     )
-    alt_text(drawn, f"Bars of the mean accuracy by shot group. {said}.{_said(groups)}")
+    alt_text(drawn, f"Bars of the mean accuracy by shot group. {said}.{said_caveat(groups)}")
     return drawn
 
 
@@ -162,7 +155,7 @@ def learning_curves(runs: Iterable[Run], *, smooth: int = 1) -> Figure:
     left.set(xlabel="epoch", ylabel="training loss of the recipe", yscale="log")
     left.set_title(f"Training loss ({spreads.legend_of(numbers(groups), band=True)})")
     right.set(xlabel="epoch", ylabel=f"balanced {measured} accuracy (%)")
-    right.set_title(f"Balanced {measured} accuracy{_caveat(groups)}")
+    right.set_title(f"Balanced {measured} accuracy{caveat_of(groups)}")
     low, high = right.get_ylim()
     right.set_ylim(max(0, low), min(100, high))
     for ax in (left, right):
@@ -174,10 +167,10 @@ def learning_curves(runs: Iterable[Run], *, smooth: int = 1) -> Figure:
     alt_text(
         drawn,
         f"Two panels by epoch. Left: training loss, falling from the start; right: balanced {measured} "
-        f"accuracy, which ends at {said}.{_said(groups)}"
+        f"accuracy, which ends at {said}.{said_caveat(groups)}"
         if _falls(groups)
         else f"Two panels by epoch. Left: training loss; right: balanced {measured} accuracy, which ends "
-        f"at {said}.{_said(groups)}",
+        f"at {said}.{said_caveat(groups)}",
     )
     return drawn
 

@@ -13,7 +13,7 @@ from hml_core.runs import Run
 from hml_lab import stats
 from hml_lab.plots import spreads
 from hml_lab.plots.looks import label, look
-from hml_lab.plots.methods import by_recipe, caveat, numbers, seeds
+from hml_lab.plots.methods import by_recipe, caveat_of, numbers, said_caveat, seeds
 from hml_lab.plots.style import alt_text, drawing, figure, legend, shade
 
 MOST_MARKS = 20  # different class counts with a mark each; of more, curves
@@ -75,7 +75,7 @@ def gain_by_frequency(
             shade(ax, name, *ends)
     ax.set(xlabel="training images of the class (logarithmic, head to tail)")
     ax.set_ylabel(f"accuracy above {label(baseline)} (points)")
-    ax.set_title(f"Gain over {label(baseline)} by class frequency\n{over}{_caveat(groups)}")
+    ax.set_title(f"Gain over {label(baseline)} by class frequency\n{over}{caveat_of(groups)}")
     line = len(distinct) > MOST_MARKS
     legend(drawn, [spreads.key(look(method), line=True, size=5 if line else 6) for method in gains])
     third = max(1, len(counts) // 3)
@@ -86,7 +86,7 @@ def gain_by_frequency(
     alt_text(
         drawn,
         f"Gain in accuracy over {label(baseline)} against the training images of a class. Mean of the "
-        f"most frequent and of the rarest third of classes, in points: {said}. {_said(groups)}",
+        f"most frequent and of the rarest third of classes, in points: {said}.{said_caveat(groups)}",
     )
     return drawn
 
@@ -163,15 +163,6 @@ def _curves(ax, gains: dict[str, np.ndarray], counts: np.ndarray) -> str:
     )
 
 
-def _caveat(groups: dict[str, list[Run]]) -> str:
-    return caveat(run for members in groups.values() for run in members)
-
-
-def _said(groups: dict[str, list[Run]]) -> str:
-    text = _caveat(groups).strip().replace("\n", ". ")
-    return f"{text}." if text else ""
-
-
 @drawing
 def accuracy_by_cost(
     runs: Iterable[Run],
@@ -212,13 +203,14 @@ def accuracy_by_cost(
     ax.set_ylabel(f"{label_of_metric}, test (%)")
     bars = "; bars: 95 % interval" if max(numbers(groups)) > spreads.FEW_SEEDS else ""
     ax.set_title(
-        f"Accuracy against training time\ndots: runs; marks: means{bars}; {seeds(groups)}{_caveat(groups)}"
+        f"Accuracy against training time\ndots: runs; marks: means{bars}; {seeds(groups)}"
+        f"{caveat_of(groups)}"
     )
     legend(drawn, [spreads.key(look(method), size=7) for method in groups])
     said = "; ".join(
         f"{label(m)} {value:.1f} % in {time:.1f} minutes" for m, (time, value) in times.items()
     )
-    alt_text(drawn, f"Mean {label_of_metric} against training time. {said}. {_said(groups)}")
+    alt_text(drawn, f"Mean {label_of_metric} against training time. {said}.{said_caveat(groups)}")
     return drawn
 
 
@@ -251,11 +243,13 @@ def reliability(runs: Iterable[Run], *, selection: str = "last", bins: int = BIN
         sure = 100 * np.mean([run.test_predictions(selection).confidence.mean() for run in members])
         said.append(f"{label(method)} is {sure:.0f} % sure and {over:.0f} % right on average")
     ax.set(xlim=(0, 100), ylim=(0, 100), ylabel="accuracy of the bin (%)")
-    ax.set_title(f"Reliability ({spreads.legend_of(numbers(groups), band=True)}){_caveat(groups)}")
+    ax.set_title(
+        f"Reliability ({spreads.legend_of(numbers(groups), band=True)}){caveat_of(groups)}"
+    )
     below.set(xlabel="probability of the predicted class (%)", ylabel="share of\ntest images (%)")
     below.set_ylim(0, None)
     legend(drawn, entries)
-    alt_text(drawn, f"Reliability diagram: {'; '.join(said)}. {_said(groups)}")
+    alt_text(drawn, f"Reliability diagram: {'; '.join(said)}.{said_caveat(groups)}")
     return drawn
 
 
