@@ -18,7 +18,7 @@ from hml_core.errors import ConfigError, DataError, RunError
 from hml_core.recipes import Stage
 from hml_core.runs import Run, RunFolder
 from hml_core.system import yaml_files
-from hml_core.trainer import NonFiniteLossError, fit, fitting
+from hml_core.trainer import NonFiniteLossError, fit
 from hml_lab.cli import main
 
 
@@ -71,19 +71,9 @@ def test_any_change_of_the_data_is_noticed(change, tree, tmp_path):
         fit(folder_config(), data_root=tree, runs_root=tmp_path / "runs", progress=False)
 
 
-def test_a_run_does_not_resume_on_other_images(tree, tmp_path, monkeypatch):
+def test_a_run_does_not_resume_on_other_images(tree, tmp_path, begin):
     config = folder_config(epochs=3)
-    monkeypatch.setattr(fitting, "CHECKPOINT_INTERVAL_S", 0.0)
-    original = RunFolder.checkpoint
-
-    def checkpoint_and_die(self, state):
-        original(self, state)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(RunFolder, "checkpoint", checkpoint_and_die)
-    with pytest.raises(KeyboardInterrupt):
-        fit(config, data_root=tree, runs_root=tmp_path / "runs", progress=False)
-    monkeypatch.setattr(RunFolder, "checkpoint", original)
+    begin(config, data_root=tree, runs_root=tmp_path / "runs")
     for path in (tree / "train").glob("*/*"):
         Image.fromarray(np.full((4, 4, 3), 90, np.uint8)).save(path)
     with pytest.warns(UserWarning, match="begun with other images"):

@@ -27,11 +27,11 @@ from hml_core import engines, runs
 from hml_core.datasets import prepared
 from hml_core.errors import ConfigError, DataError, HmlError, RunBusyError, RunError
 from hml_core.models import imagenet
-from hml_core.runs import Run, RunFolder, compact_predictions, exporting
+from hml_core.runs import Run, compact_predictions, exporting
 from hml_core.runs.folder import FORMAT
 from hml_core.runs.record import ForeignRecordError
 from hml_core.system import arrays, files, images, locks, states, yaml_files
-from hml_core.trainer import fit, fitting
+from hml_core.trainer import fit
 from hml_lab import published
 from hml_lab.cli import main
 from hml_lab.notebooks import executed, interface, outputs
@@ -360,20 +360,10 @@ def test_zeros_without_end_after_a_tarball_are_not_read(tmp_path):
 
 
 @pytest.fixture
-def begun(tiny, tmp_path, monkeypatch):
+def begun(tiny, tmp_path, begin):
     """A run of three epochs that was stopped after its first."""
     config = tiny(epochs=3)
-    monkeypatch.setattr(fitting, "CHECKPOINT_INTERVAL_S", 0.0)
-    original = RunFolder.checkpoint
-
-    def checkpoint_and_die(self, state):
-        original(self, state)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(RunFolder, "checkpoint", checkpoint_and_die)
-        with pytest.raises(KeyboardInterrupt):
-            fit(config, runs_root=tmp_path, progress=False)
+    begin(config, runs_root=tmp_path)
     return config, tmp_path / config.run_id
 
 
