@@ -413,6 +413,15 @@ def test_the_notebook_asks_for_the_runs_that_the_sweep_trains(repository, tmp_pa
     assert (asked.baseline, asked.hard_mining) == ("ce", ["chml2", "dhml1", "dhml2"])
 
 
+@pytest.mark.parametrize("table", ["isic2018_small_table"])
+def test_everything_that_is_published_is_made_by_one_batch(table, repository):
+    batches = repository / "notebooks" / "batches"
+    every = yaml.safe_load((batches / "results.yaml").read_text())["jobs"]
+    (job,) = yaml.safe_load((batches / f"{table}.yaml").read_text())["jobs"]
+    assert job in every
+    assert list((repository / job["parameters"]["runs_root"]).glob("*/metrics.json"))
+
+
 def test_the_command_says_what_the_run_reached_on_the_official_set(finished, capsys):
     train._report(finished[0])
     lines = capsys.readouterr().out.splitlines()

@@ -137,7 +137,7 @@ def test_two_classes_of_the_part_are_trained_on_and_split_by_lesion(root):
     assert sum(map(len, (found.train, found.validation, found.test))) == len(rows)
     listed = pd.read_csv(root / LAYOUT.ground_truth)[["MEL", "NV"]].to_numpy().sum()
     assert found.images_note.startswith(f"{PART.title}, {len(rows)} of ")
-    assert f"({int(listed)} of which are of these classes)" in found.images_note
+    assert f"({int(listed)} of these classes)" in found.images_note
     assert manifest.groupby("lesion_id")["split"].nunique().max() == 1
     assert set(found.test_clusters) < {f"lesion {name}" for name in rows["lesion_id"]}
 
