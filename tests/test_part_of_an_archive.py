@@ -25,6 +25,7 @@ from hml_lab.cli import main
 from hml_lab.experiment import Experiment
 from hml_lab.notes import data_note
 from hml_lab.studies import dermoscopy
+from tests.notebooks.helpers import asked_by
 
 LAYOUT = archive.ARCHIVES["isic2019"]
 PART = LAYOUT.parts["HAM10000"]
@@ -206,22 +207,12 @@ def test_the_command_says_it(tmp_path):
 # The stored protocol ------------------------------------------------------------------------------
 
 
-def test_the_shortened_protocol_is_what_the_notebook_asks_for(repository, tmp_path):
-    import nbformat
-
+@pytest.mark.parametrize("batch", ["table", "here"])
+def test_the_shortened_protocol_is_what_the_notebook_asks_for(batch, repository, tmp_path):
     batches = repository / "notebooks" / "batches"
-    values = yaml.safe_load((batches / "isic2019_ham_small.yaml").read_text())
-    trained = grids(values)
+    trained = grids(yaml.safe_load((batches / "isic2019_ham_small.yaml").read_text()))
     assert [config.seed for config in trained] == [0] * 6 + [1] * 6 + [2] * 6
-    (job,) = yaml.safe_load((batches / "isic2019_ham_small_table.yaml").read_text())["jobs"]
-    cells = nbformat.read(repository / job["notebook"], as_version=4).cells
-    tagged = {tag: cell.source for cell in cells for tag in cell.metadata.get("tags", [])}
-    names: dict = {}
-    exec(tagged["parameters"], names)
-    assert set(job["parameters"]) <= set(names)
-    names |= {**job["parameters"], "results_root": str(tmp_path), "runs_root": str(tmp_path)}
-    exec(tagged["experiment"], names)
-    asked = names["experiment"]
+    asked, _ = asked_by(batches / f"isic2019_ham_small_{batch}.yaml", repository, tmp_path)
     assert {config.run_id for config in asked.configs} == {config.run_id for config in trained}
     assert (asked.baseline, asked.hard_mining) == ("ce", ["hml1", "hml2"])
     control = next(config for config in trained if config.recipe == "ce_drw")
