@@ -17,6 +17,7 @@ import pandas as pd
 
 from data_prep import synthetic
 from data_prep.isic.tree import UNLISTED, Places, Tree, without_suffix
+from data_prep.splits import UNKNOWN
 from hml_core.datasets.trees import shown
 from hml_core.errors import DataError
 from hml_core.system import files
@@ -129,7 +130,6 @@ ARCHIVES = {
 }  # fmt: skip
 
 
-UNKNOWN = ("", "-", "--", "?", ".", "unknown", "unk", "na", "n/a", "nan", "none", "null", "missing")
 FEWEST_ROWS = 0.5  # of the images: a lesion table that knows fewer is another archive's
 FEWEST_LESIONS = 0.1  # of the images: with fewer lesions known, there is nothing to split by
 MOST_KINDS = 5  # of files that are left out, in a sentence

@@ -68,7 +68,10 @@ class Tree:
         self.places[folder] = real
 
     def _add_linked(self, link: Path, real: str) -> None:
-        """A link to what was met under another name has a name of its own; one to its parents, none."""
+        """A link to what was met under another name has a name of its own, if that is one of ``known``;
+        one to its own parents has none."""
+        if not self._of_known(link):
+            return
         if Path(real) in (here := Path(os.path.realpath(link.parent)), *here.parents):
             return
         for folder, place in list(self.places.items()):
@@ -111,10 +114,12 @@ class Tree:
         return sorted(one for one in names if one.lower().startswith(begin))
 
     def _is_below(self, folder: Path, names: Iterable[str]) -> bool:
-        wanted = {name.lower() for name in names}
+        return not {name.lower() for name in names}.isdisjoint(self._of_known(folder)[-1:])
+
+    def _of_known(self, folder: Path) -> list[str]:
+        """The names of ``known`` that a folder has or lies below, the innermost last."""
         parts = [part.lower() for part in folder.relative_to(self.root.parent).parts]
-        innermost = [part for part in parts if part in wanted or part in self.known][-1:]
-        return bool(wanted.intersection(innermost))
+        return [part for part in parts if part in self.known]
 
     def images(self, names: Sequence[str], listed: Iterable[str]) -> Places:
         """Where the images that a table lists lie.
