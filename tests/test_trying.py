@@ -143,7 +143,8 @@ def test_no_default_of_a_command_is_a_place_that_git_knows(ignored):
     checked = 0
     for name, parameter in options(main):
         told = re.search(
-            r"\[default: ([a-z_]+(?:/[a-z]+)*)(?:[],]|/[A-Z])", getattr(parameter, "help", None) or ""
+            r"\[default: ([a-z_]+(?:/[a-z]+)*)(?:[],]|/[A-Z])",
+            getattr(parameter, "help", None) or "",
         )
         given = parameter.default if isinstance(parameter.default, Path) else None
         for place in filter(None, (given, told and told[1])):
