@@ -37,13 +37,14 @@ def captioned(
     Commit and note on the images are read below ``runs_root``, from which the frame was loaded.
 
     What intervals cover and which tests are one family is taken from ``attrs["covers"]`` and
-    ``attrs["family"]`` where the table's maker has said so.
+    ``attrs["family"]`` where the table's maker has said so. A table of other people's runs brings
+    ``attrs["caption"]`` and ``attrs["run_ids"]`` of its own.
     """
     described = table.copy()
     described.attrs = {
         **table.attrs,
         "caption": table.attrs.get("caption") or caption(table, frame, selection, title, runs_root),
-        "run_ids": run_ids(table, frame, by),
+        "run_ids": table.attrs.get("run_ids") or run_ids(table, frame, by),
     }
     return described
 

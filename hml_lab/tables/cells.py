@@ -83,6 +83,16 @@ def each_value(values: np.ndarray) -> str:
     return " / ".join(f"{value:.1f}" for value in values)
 
 
+def each_difference(values: np.ndarray) -> str:
+    """Every seed's difference, where no mean stands for them."""
+    return " / ".join(f"{value:+.1f}" for value in values)
+
+
+def median_of(values: np.ndarray) -> str:
+    """The median and every run's value: what is said of a group of which a run collapsed."""
+    return f"median {np.median(values):.1f} of {each_value(values)}"
+
+
 def p_value(p: float) -> str:
     """Three digits, or that it is smaller."""
     if np.isnan(p):
