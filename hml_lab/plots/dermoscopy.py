@@ -216,7 +216,10 @@ def _colours(number: int) -> list:
 
 @drawing
 def preparation(
-    pairs: Sequence[tuple[str, np.ndarray, np.ndarray]], *, synthetic: bool = False
+    pairs: Sequence[tuple[str, np.ndarray, np.ndarray]],
+    *,
+    synthetic: bool = False,
+    title: str = "",
 ) -> Figure:
     """Images before and after preparation, one column each.
 
@@ -226,26 +229,29 @@ def preparation(
         uint8 (H, W, 3) images.
     synthetic : bool
         Says so in the title.
+    title : str
+        What else stands above, such as that the images are a part of an archive.
     """
+    titles = [title, "SYNTHETIC images" if synthetic else ""]
     drawn, axes = figure(2.1 * len(pairs), 4.4, columns=len(pairs), rows=2, stack=False)
-    for column, (title, *images) in enumerate(pairs):
+    for column, (name, *images) in enumerate(pairs):
         for row, image in enumerate(images):
             ax = axes[row * len(pairs) + column]
             ax.imshow(image)
             ax.set(xticks=[], yticks=[])
             ax.spines[:].set_visible(False)
             ax.set_xlabel(f"{image.shape[1]} × {image.shape[0]}", fontsize="x-small")
-        axes[column].set_title("\n".join(wrapped([title], 18)), fontsize="small")
+        axes[column].set_title("\n".join(wrapped([name], 18)), fontsize="small")
     axes[0].set_ylabel("as shipped", fontsize="medium")
     axes[len(pairs)].set_ylabel("prepared", fontsize="medium")
-    if synthetic:
-        drawn.suptitle("SYNTHETIC images", fontsize="medium")
+    if said := "\n".join(filter(None, titles)):
+        drawn.suptitle(said, fontsize="medium")
     sizes = "; ".join(
         f"{title}: {before.shape[1]} × {before.shape[0]} to {after.shape[1]} × {after.shape[0]} pixels"
         for title, before, after in pairs
     )
     alt_text(
         drawn,
-        f"{'SYNTHETIC images' if synthetic else 'Images'} before and after preparation. {sizes}.",
+        f"{'. '.join(filter(None, [*titles, 'Images before and after preparation']))}. {sizes}.",
     )
     return drawn
