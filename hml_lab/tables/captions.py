@@ -69,12 +69,13 @@ def caption(
         parts.append(_sentence(covers))
     if "p (Holm)" in table:
         tests = int((table["p (Holm)"] != ABSENT).sum())
-        family = table.attrs.get("family") or (
-            "p: paired t-tests, corrected by Holm's method over the "
-            f"{number(tests, 'difference')} of this table"
-            if tests
-            else "p: none (fewer than two seeds in common, or no spread)"
-        )
+        if not tests:  # whatever was meant to be tested
+            family = "p: none (fewer than two seeds in common, or no spread)"
+        else:
+            family = table.attrs.get("family") or (
+                "p: paired t-tests, corrected by Holm's method over the "
+                f"{number(tests, 'difference')} of this table"
+            )
         parts.append(_sentence(family))
     if any(cell.endswith(BEST) for cell in cells):
         parts.append("* best of its column.")

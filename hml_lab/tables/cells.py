@@ -114,3 +114,13 @@ def difference_first(table: pd.DataFrame) -> pd.DataFrame:
     ordered = table[[*first, *(name for name in table if name not in first)]]
     ordered.attrs = dict(table.attrs)
     return ordered
+
+
+def rows(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of text, the index first."""
+    header = [text_cell(table.index.name or "", absent=""), *map(str, table.columns)]
+    body = [
+        [str(index), *map(text_cell, row)]
+        for index, row in zip(table.index, table.to_numpy(), strict=True)
+    ]
+    return header, body
