@@ -26,6 +26,7 @@ def test_data_sets_that_are_not_there_are_notes_with_the_command(tmp_path):
         "isic2018",
         "isic2019",
         "isic2019_all",
+        "isic2019_ham",
         "inat2018",
     }
     assert {finding.mark for finding in findings.values()} == {doctor.NOTE}

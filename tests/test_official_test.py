@@ -408,7 +408,8 @@ def test_the_notebook_asks_for_the_runs_that_the_sweep_trains(repository, tmp_pa
 
     batches = repository / "notebooks" / "batches"
     trained = grids(yaml.safe_load((batches / "isic2018_small.yaml").read_text()))
-    (job,) = yaml.safe_load((batches / "isic2018_small_table.yaml").read_text())["jobs"]
+    jobs = yaml.safe_load((batches / "results.yaml").read_text())["jobs"]
+    (job,) = [job for job in jobs if job["notebook"] == "notebooks/06_isic2018.ipynb"]
     cells = nbformat.read(repository / job["notebook"], as_version=4).cells
     tagged = {tag: cell.source for cell in cells for tag in cell.metadata.get("tags", [])}
     names: dict = {}

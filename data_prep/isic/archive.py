@@ -7,9 +7,10 @@ how much of it fits: how many images were found, and of how many the lesion is k
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,28 @@ ID = r"\w[\w-]*"
 
 
 @dataclass(frozen=True)
+class Part:
+    """A part of a challenge's training set that people have without the rest.
+
+    Parameters
+    ----------
+    title : str
+        What results on it are labelled with.
+    images : tuple of str
+        Folders that its images lie in.
+    lesions : str
+        How the lesion ids of its images begin, and of no others.
+    dataset : str
+        What is trained on it.
+    """
+
+    title: str
+    images: tuple[str, ...]
+    lesions: str
+    dataset: str
+
+
+@dataclass(frozen=True)
 class Layout:
     """Names of one challenge's files.
 
@@ -30,6 +53,8 @@ class Layout:
     ----------
     images : str
         Folder of the training images.
+    also : tuple of str
+        Folders that the same images come in elsewhere.
     ground_truth : str
         CSV with a column ``image`` and a one-hot column for each class.
     lesions : str
@@ -40,6 +65,8 @@ class Layout:
         The challenge's further sets whose ground truth is public: split → (folder, CSV).
     more_lesions : str
         CSV with the lesions of these, which the challenge did not ship; it need not be there.
+    parts : mapping
+        Name → :class:`Part`, for whoever has no other images.
     """
 
     images: str
@@ -48,8 +75,12 @@ class Layout:
     classes: Mapping[str, str]
     official: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     more_lesions: str = ""
+    also: tuple[str, ...] = ()
+    parts: Mapping[str, Part] = field(default_factory=dict)
     address: str = "https://challenge.isic-archive.com/data/"
 
+
+HAM10000 = ("HAM10000_images_part_1", "HAM10000_images_part_2")  # as its authors ship it
 
 ARCHIVES = {
     "isic2018": Layout(
@@ -68,6 +99,7 @@ ARCHIVES = {
             for split in ("Validation", "Test")
         },
         more_lesions="isic2018_lesions.csv",
+        also=HAM10000,
     ),
     "isic2019": Layout(
         images="ISIC_2019_Training_Input",
@@ -77,6 +109,14 @@ ARCHIVES = {
             "MEL": "melanoma", "NV": "melanocytic nevus", "BCC": "basal cell carcinoma",
             "AK": "actinic keratosis", "BKL": "benign keratosis", "DF": "dermatofibroma",
             "VASC": "vascular lesion", "SCC": "squamous cell carcinoma", "UNK": "none of the others",
+        },
+        parts={
+            "HAM10000": Part(
+                "HAM10000 part of ISIC 2019",
+                ("ISIC2018_Task3_Training_Input", *HAM10000),
+                "HAM_",
+                "isic2019_ham",
+            ),
         },
     ),
 }  # fmt: skip
@@ -112,6 +152,9 @@ class Archive:
     synthetic : bool
     classes : tuple of str
         Columns of the ground truth that have training images.
+    part : mapping
+        Where these are a part of the challenge's training set alone: ``name``, ``title``, ``listed``
+        (images of each class in the ground truth, the part or not) and ``dataset``.
     """
 
     name: str
@@ -123,6 +166,7 @@ class Archive:
     notes: tuple[str, ...] = ()
     synthetic: bool = False
     classes: tuple[str, ...] = ()
+    part: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def unlisted(self) -> int:
@@ -134,7 +178,8 @@ def read(name: str, root: str | Path) -> Archive:
     """The archive of challenge ``name`` ("isic2018" or "isic2019") below ``root``.
 
     A listed image that is missing is no error here: its ``path`` is where it should be, and preparation
-    reports it by name.
+    reports it by name. Where not one folder of the challenge's images is there, but one of a part of
+    them, the archive is that part, and says so.
 
     Raises
     ------
@@ -150,44 +195,90 @@ def read(name: str, root: str | Path) -> Archive:
     paths = {file: tree.table(file) for file in (layout.ground_truth, layout.lesions)}
     _require_all(root, tree, paths, layout)
     truth = _read_truth(paths[layout.ground_truth], layout)
-    places = tree.images(layout.images, truth["id"])
     lesions = _read_lesions(paths[layout.lesions])
     _require_fit(truth["id"], lesions, paths[layout.lesions])
-    records = truth.assign(lesion_id=_joined(truth["id"], lesions), path=places.paths)
-    records = records.sort_values("id", ignore_index=True)
-    notes = [_missing(places, len(records), layout.images), _known(records)]
-    official, more, folders = _official(tree, layout, records)
+    records = truth.assign(lesion_id=_joined(truth["id"], lesions))
+    folders, part = (layout.images, *layout.also), _part(tree, layout)
+    described: dict[str, Any] = {}
+    if part is not None:
+        folders = layout.parts[part].images
+        records, described = _of_part(records, part, layout.parts[part], paths[layout.lesions])
+    places = tree.images(folders, records["id"])
+    records = records.assign(path=places.paths).sort_values("id", ignore_index=True)
+    notes = [
+        _said(described, len(records)),
+        _missing(places, len(records), folders),
+        _known(records),
+    ]
+    official, more, official_folders = _official(tree, layout, records)
     present = [column for column in layout.classes if (records["class"] == column).any()]
     return Archive(
         name,
         records,
         official,
         root,
-        tuple(dict.fromkeys((*places.folders, *folders))),
+        tuple(dict.fromkeys((*places.folders, *official_folders))),
         places.others,
         tuple(filter(None, (*notes, *more))),
         (root / synthetic.MARK).exists(),
         tuple(present),
+        described,
+    )
+
+
+def _part(tree: Tree, layout: Layout) -> str | None:
+    """The part that is there alone; None where the challenge's own folder is."""
+    if tree.has_images((layout.images, *layout.also)):
+        return None
+    return next((name for name, part in layout.parts.items() if tree.has_images(part.images)), None)
+
+
+def _of_part(
+    records: pd.DataFrame, name: str, part: Part, lesions: Path
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The rows of a part, which their lesion ids tell, and what is to be said of it."""
+    belongs = records["lesion_id"].str.upper().str.startswith(part.lesions)
+    if not belongs.any():
+        raise DataError(
+            f"There are only images of the {part.title}, and {str(lesions)!r} has no lesion of it: "
+            f"expected ids that begin with {part.lesions!r}."
+        )
+    listed = {column: int(number) for column, number in records["class"].value_counts().items()}
+    described = {"name": name, "title": part.title, "listed": listed, "dataset": part.dataset}
+    return records[belongs], described
+
+
+def _said(part: Mapping[str, Any], images: int) -> str:
+    if not part:
+        return ""
+    return (
+        f"{part['title']}, {images:,} of {sum(part['listed'].values()):,} images: the others are not "
+        f"there. Train on it as the data set {part['dataset']!r}."
     )
 
 
 def _require_all(root: Path, tree: Tree, tables: Mapping[str, Path | None], layout: Layout) -> None:
     missing = [f"no file {name!r}" for name, path in tables.items() if path is None]
-    if not tree.has_images(layout.images):
+    parts = [folder for part in layout.parts.values() for folder in part.images]
+    if not tree.has_images((layout.images, *layout.also, *parts)):
         missing.insert(0, f"no folder {layout.images!r} with images")
     if missing:
+        alone = "".join(
+            f" {part.images[0]} in the place of the images gives the {part.title}."
+            for part in layout.parts.values()
+        )
         files = f"{layout.images}.zip, {layout.ground_truth} and {layout.lesions}"
         raise DataError(
             f"There is {', '.join(missing)} below {str(root)!r}. Download {files} (the CSV files may come "
             f"in .zip archives) from {layout.address}, unpack them there and give that folder as "
-            "`data_root`."
+            f"`data_root`.{alone}"
         )
 
 
-def _missing(places: Places, listed: int, name: str) -> str:
+def _missing(places: Places, listed: int, names: Sequence[str]) -> str:
     if not places.missing:
         return ""
-    return f"{places.missing} of the {listed} listed images of {name} are not there."
+    return f"{places.missing} of the {listed} listed images of {names[0]} are not there."
 
 
 def _known(records: pd.DataFrame) -> str:
@@ -210,18 +301,18 @@ def _official(
     for split, (folder, table) in layout.official.items():
         truth = tree.table(table)
         if truth is None:
-            if tree.has_images(folder):
+            if tree.has_images([folder]):
                 notes.append(f"The images in {folder} are left out: there is no {table}.")
             continue
-        if not tree.has_images(folder):
+        if not tree.has_images([folder]):
             notes.append(f"{table} is left out: there is no folder {folder} with images.")
             continue
         part = _read_truth(truth, layout)
-        places = tree.images(folder, part["id"])
+        places = tree.images([folder], part["id"])
         known = "" if lesions is None else _joined(part["id"], lesions)
         part = part.assign(lesion_id=known, path=places.paths, split=split)
         parts.append(part.sort_values("id"))
-        notes.append(_missing(places, len(part), folder))
+        notes.append(_missing(places, len(part), [folder]))
         if places.others:
             notes.append(f"Left out in {folder}: {listed_kinds(places.others)}.")
         folders += places.folders

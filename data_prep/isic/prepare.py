@@ -170,6 +170,7 @@ def _finish(
     mean, std = normalisation(train)
     described = {
         "archive": archive.name,
+        **({"part": dict(archive.part)} if archive.part else {}),
         "synthetic": archive.synthetic,
         "classes": left,
         "class_names": [ARCHIVES[archive.name].classes[name] for name in left],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -66,18 +66,19 @@ class Tree:
                 )
         return found[0] if found else None
 
-    def has_images(self, name: str) -> bool:
-        """Whether there is a folder called ``name``."""
-        return any(self._is_below(folder, name) for folder in self.folders)
+    def has_images(self, names: Iterable[str]) -> bool:
+        """Whether there is a folder called as one of ``names``."""
+        return any(self._is_below(folder, names) for folder in self.folders)
 
-    def _is_below(self, folder: Path, name: str) -> bool:
-        parts = folder.relative_to(self.root.parent).parts
-        return name.lower() in (part.lower() for part in parts)
+    def _is_below(self, folder: Path, names: Iterable[str]) -> bool:
+        parts = {part.lower() for part in folder.relative_to(self.root.parent).parts}
+        return not parts.isdisjoint(name.lower() for name in names)
 
-    def images(self, name: str, listed: Iterable[str]) -> Places:
+    def images(self, names: Sequence[str], listed: Iterable[str]) -> Places:
         """Where the images that a table lists lie.
 
-        That is in folders called ``name`` and those below them, the one with most listed images first.
+        That is in folders called as one of ``names`` and those below them, the one with most listed
+        images first.
 
         Raises
         ------
@@ -87,8 +88,8 @@ class Tree:
         listed = list(listed)
         keys = {image.lower() for image in listed}
         ranked = []
-        for folder, names in self.folders.items():
-            if self._is_below(folder, name) and (images := _by_id(names)):
+        for folder, file_names in self.folders.items():
+            if self._is_below(folder, names) and (images := _by_id(file_names)):
                 ranked.append((-len(keys & images.keys()), len(folder.parts), folder, images))
         ranked.sort(key=lambda candidate: candidate[:3])
         paths: dict[str, Path] = {}
@@ -105,8 +106,8 @@ class Tree:
                 if suffix not in (*SUFFIXES, *EXPECTED):
                     others[f"{suffix or 'suffix-less'} files"] += 1
         if not paths:
-            tried = [candidate[2] for candidate in ranked] or self._named(name)
-            raise DataError(self._none_there(name, listed, tried))
+            tried = [candidate[2] for candidate in ranked] or self._named(names)
+            raise DataError(self._none_there(names[0], listed, tried))
         first = ranked[0][2]
         return Places(
             [paths.get(image.lower(), first / f"{image}.jpg") for image in listed],
@@ -115,8 +116,9 @@ class Tree:
             {kind: number for kind, number in others.items() if number},
         )
 
-    def _named(self, name: str) -> list[Path]:
-        return [folder for folder in self.folders if folder.name.lower() == name.lower()]
+    def _named(self, names: Iterable[str]) -> list[Path]:
+        wanted = {name.lower() for name in names}
+        return [folder for folder in self.folders if folder.name.lower() in wanted]
 
     def _none_there(self, name: str, listed: list[str], tried: list[Path]) -> str:
         what = f"None of the {len(listed)} images that the ground truth lists, such as {listed[0]}.jpg, "

@@ -150,6 +150,9 @@ class Splits:
     further_tests : mapping of str to EvaluationSet
         Sets beside the test split that a run's record also speaks of. Nothing is chosen on them, and a
         run is the same with them or without; :meth:`manifest` leaves them out.
+    images_note : str
+        What has to be said of the images wherever results on them are quoted, such as that they are a
+        part of a published set.
     """
 
     name: str
@@ -164,6 +167,7 @@ class Splits:
     class_groups: tuple[str, ...] = ()
     test_clusters: np.ndarray | None = None
     further_tests: Mapping[str, EvaluationSet] = field(default_factory=dict)
+    images_note: str = ""
 
     @property
     def num_classes(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,19 +20,39 @@ AUTHORS = ((0.59451115, 0.59429777, 0.59418184), (0.14208533, 0.18548788, 0.2036
 COLUMNS = ("id", "class", "lesion_id", "split", "file", "output_sha256")
 SPLITS = ("train", "validation", "test")
 FURTHER = ("official_test",)  # of the challenge; a run's record speaks of it where it was prepared
-CHALLENGES: dict[str, tuple[str, tuple[str, ...]]] = {  # of each data set: archive and classes
-    "isic2018": ("isic2018", ()),  # P3: 7 classes
-    "isic2019": ("isic2019", ("NV", "MEL")),  # P2: melanoma against nevus
-    "isic2019_all": ("isic2019", ()),
+
+
+class Challenge(NamedTuple):
+    """What a data set is made of: an archive, some of its classes, and whether a part of it alone.
+
+    Parameters
+    ----------
+    archive : {"isic2018", "isic2019"}
+    classes : tuple of str
+        Columns of the ground truth to keep; empty: all.
+    part : str
+        Of the archive's images, as ``prepared.json`` names it; empty: none, but the whole of it.
+    """
+
+    archive: str
+    classes: tuple[str, ...] = ()
+    part: str = ""
+
+
+CHALLENGES = {
+    "isic2018": Challenge("isic2018"),  # P3: 7 classes
+    "isic2019": Challenge("isic2019", ("NV", "MEL")),  # P2: melanoma against nevus
+    "isic2019_all": Challenge("isic2019"),
+    "isic2019_ham": Challenge("isic2019", ("NV", "MEL"), "HAM10000"),  # P2's, of ISIC 2018's images
 }
 
 
-def loader(archive: str, classes: tuple[str, ...] = ()) -> Callable[..., Splits]:
-    """The ``load`` function of a challenge, for some of its classes (columns of its ground truth)."""
-    return functools.partial(load, archive=archive, classes=classes)
+def loader(challenge: Challenge) -> Callable[..., Splits]:
+    """The ``load`` function of a challenge."""
+    return functools.partial(load, challenge=challenge)
 
 
-def load(config, data_root, *, archive: str, classes: tuple[str, ...] = ()) -> Splits:
+def load(config, data_root, *, challenge: Challenge) -> Splits:
     """Training, validation and test images for a run, classes from the most frequent to the rarest.
 
     Parameters
@@ -40,19 +60,17 @@ def load(config, data_root, *, archive: str, classes: tuple[str, ...] = ()) -> S
     config : RunConfig
     data_root : path
         The prepared folder, or the one whose ``prepared/`` it is.
-    archive : {"isic2018", "isic2019"}
-    classes : tuple of str
-        Columns of the ground truth to keep; empty: all.
+    challenge : Challenge
 
     Raises
     ------
     DataError
-        Where the folder was not prepared, holds another challenge or has changed since; where a class
-        has no training image, or a split no image; where images were prepared smaller than
-        ``config.image_size``. A class that only the validation or the test set lacks can be trained: its
-        recall is unknown, and means over classes leave it out.
+        Where the folder was not prepared, holds another challenge, only a part of it or more than that
+        part, or has changed since; where a class has no training image, or a split no image; where images
+        were prepared smaller than ``config.image_size``. A class that only the validation or the test set
+        lacks can be trained: its recall is unknown, and means over classes leave it out.
     """
-    folder, described, manifest, order = _read(config, Path(data_root), archive, classes)
+    folder, described, manifest, order = _read(config, Path(data_root), challenge)
     names = dict(zip(described["classes"], described["class_names"], strict=True))
     rows = dict(list(manifest.groupby("split", sort=False)))
     made = {split: _files(folder, rows[split], order) for split in SPLITS}
@@ -70,17 +88,19 @@ def load(config, data_root, *, archive: str, classes: tuple[str, ...] = ()) -> S
             for split in FURTHER
             if split in rows
         },
+        images_note=_note(described, manifest, order),
         **made,
     )
 
 
 def _read(
-    config, root: Path, archive: str, classes: tuple[str, ...]
+    config, root: Path, challenge: Challenge
 ) -> tuple[Path, dict[str, Any], pd.DataFrame, list[str]]:
     """Folder, description, rows of the wanted classes, and these from the most frequent to the rarest."""
-    folder, described = prepared.find(root, archive, lists=("classes", "class_names"))
+    folder, described = prepared.find(root, challenge.archive, lists=("classes", "class_names"))
+    _require_part(folder, described, challenge)
     manifest = prepared.read_table(folder, "manifest", described, COLUMNS)
-    wanted = list(classes or described["classes"])
+    wanted = list(challenge.classes or described["classes"])
     if unknown := [name for name in wanted if name not in described["classes"]]:
         raise DataError(
             f"{str(folder / 'prepared.json')!r} is damaged: expected the class {unknown[0]} among its "
@@ -131,8 +151,7 @@ def evaluation_set(config, data_root, split: str = "official_test") -> Evaluatio
     --------
     ``feeds.make(found.images, splits, config, device)`` reads its images for an evaluation.
     """
-    archive, classes = CHALLENGES[config.dataset]
-    folder, _, manifest, order = _read(config, Path(data_root), archive, classes)
+    folder, _, manifest, order = _read(config, Path(data_root), CHALLENGES[config.dataset])
     rows = manifest[manifest["split"] == split]
     if not len(rows):
         raise DataError(
@@ -140,6 +159,40 @@ def evaluation_set(config, data_root, split: str = "official_test") -> Evaluatio
             "its images and ground truth beside the training set's and run the same `hml prepare` again."
         )
     return EvaluationSet(_files(folder, rows, order), _lesions(rows))
+
+
+def _require_part(folder: Path, described: dict[str, Any], challenge: Challenge) -> None:
+    """A part of an archive is never trained on under the whole one's name, nor the other way round."""
+    part = described.get("part", {})
+    fields = {"name": str, "title": str, "dataset": str, "listed": dict}
+    if part and not all(isinstance(part.get(name), kind) for name, kind in fields.items()):
+        raise DataError(
+            f"{str(folder / 'prepared.json')!r} is damaged: expected `part` to say its "
+            f"{', '.join(fields)}. Prepare it again."
+        )
+    if part.get("name", "") == challenge.part:
+        return
+    if part:
+        raise DataError(
+            f"{str(folder)!r} holds the {part['title']} alone: expected the data set "
+            f"{part['dataset']!r}, or the other images, prepared with them."
+        )
+    raise DataError(
+        f"{str(folder)!r} holds all of {challenge.archive}: expected its {challenge.part} part alone, "
+        "which `hml prepare` takes where the folder of the other images is not there."
+    )
+
+
+def _note(described: dict[str, Any], manifest: pd.DataFrame, classes: list[str]) -> str:
+    """What has to be said of a part of an archive; nothing of a whole one."""
+    if not (part := described.get("part")):
+        return ""
+    listed = part["listed"]
+    number = int(manifest["split"].isin(SPLITS).sum())
+    return (
+        f"{part['title']}, {number:,} of {sum(listed.values()):,} images "
+        f"({sum(listed.get(name, 0) for name in classes):,} of which are of these classes)"
+    )
 
 
 def _lesions(rows: pd.DataFrame) -> np.ndarray:
@@ -177,11 +230,11 @@ _DERMOSCOPY = {
 }
 _PUBLISHED = {name: _DERMOSCOPY[name] for name in ("model", "epochs", "image_size")}
 _PUBLISHED["initialised_from"] = "imagenet"
-for _name, (_archive, _classes) in CHALLENGES.items():
+for _name, _challenge in CHALLENGES.items():
     register(
         _name,
         DatasetInfo(
-            loader(_archive, _classes),
+            loader(_challenge),
             defaults={**_DERMOSCOPY, "delta": 1e7 if _name == "isic2018" else 1e4},
             published=_PUBLISHED,
             has_validation=True,

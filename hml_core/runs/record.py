@@ -221,6 +221,11 @@ class Run:
         return bool(self.metrics.get("synthetic", False))
 
     @property
+    def images_note(self) -> str:
+        """What has to be said of the images wherever the run is quoted; mostly nothing."""
+        return str(self.metrics.get("images_note", ""))
+
+    @property
     def initialised_from(self) -> str:
         """What the network started from: "random", "imagenet" or the name of a file."""
         return self.metrics.get("initialisation", {}).get("weights", "random")

@@ -320,6 +320,7 @@ class Trainer:
             "class_names": list(self.splits.class_names),
             "class_groups": list(self.splits.class_groups),
             "synthetic": self.splits.synthetic,
+            **({"images_note": str(self.splits.images_note)} if self.splits.images_note else {}),
             "initialisation": self.initialisation,
             "device": devices.describe(self.device),
             "trained_epochs": self.epoch - taken["epoch"],

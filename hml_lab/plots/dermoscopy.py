@@ -9,9 +9,6 @@ import seaborn
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from scipy.special import log_softmax
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
-from sklearn.metrics import roc_auc_score, roc_curve
 
 from hml_core.runs import Run
 from hml_lab.plots.looks import look
@@ -38,6 +35,8 @@ def roc_curves(
         raise ValueError(
             f"Expected `positive_class` to be one of {first.class_names}, got {positive_class!r}."
         )
+    from sklearn.metrics import roc_auc_score, roc_curve  # half a second, as of what is below
+
     positive = first.class_names.index(positive_class)
     drawn, (ax,) = figure(5.6, 5.2)
     grid = np.linspace(0, 1, 201)
@@ -176,6 +175,9 @@ def features(run: Run, *, seed: int = 0) -> Figure:
     The features are reduced to 50 principal components first, as is usual. Distances between clusters
     mean nothing.
     """
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
     found, targets = run.features, run.predictions[1]
     components = min(50, *found.shape)
     reduced = PCA(components, random_state=seed).fit_transform(found)
@@ -214,7 +216,10 @@ def _colours(number: int) -> list:
 
 @drawing
 def preparation(
-    pairs: Sequence[tuple[str, np.ndarray, np.ndarray]], *, synthetic: bool = False
+    pairs: Sequence[tuple[str, np.ndarray, np.ndarray]],
+    *,
+    synthetic: bool = False,
+    title: str = "",
 ) -> Figure:
     """Images before and after preparation, one column each.
 
@@ -224,26 +229,29 @@ def preparation(
         uint8 (H, W, 3) images.
     synthetic : bool
         Says so in the title.
+    title : str
+        What else stands above, such as that the images are a part of an archive.
     """
+    titles = [title, "SYNTHETIC images" if synthetic else ""]
     drawn, axes = figure(2.1 * len(pairs), 4.4, columns=len(pairs), rows=2, stack=False)
-    for column, (title, *images) in enumerate(pairs):
+    for column, (name, *images) in enumerate(pairs):
         for row, image in enumerate(images):
             ax = axes[row * len(pairs) + column]
             ax.imshow(image)
             ax.set(xticks=[], yticks=[])
             ax.spines[:].set_visible(False)
             ax.set_xlabel(f"{image.shape[1]} × {image.shape[0]}", fontsize="x-small")
-        axes[column].set_title("\n".join(wrapped([title], 18)), fontsize="small")
+        axes[column].set_title("\n".join(wrapped([name], 18)), fontsize="small")
     axes[0].set_ylabel("as shipped", fontsize="medium")
     axes[len(pairs)].set_ylabel("prepared", fontsize="medium")
-    if synthetic:
-        drawn.suptitle("SYNTHETIC images", fontsize="medium")
+    if said := "\n".join(filter(None, titles)):
+        drawn.suptitle(said, fontsize="medium")
     sizes = "; ".join(
         f"{title}: {before.shape[1]} × {before.shape[0]} to {after.shape[1]} × {after.shape[0]} pixels"
         for title, before, after in pairs
     )
     alt_text(
         drawn,
-        f"{'SYNTHETIC images' if synthetic else 'Images'} before and after preparation. {sizes}.",
+        f"{'. '.join(filter(None, [*titles, 'Images before and after preparation']))}. {sizes}.",
     )
     return drawn

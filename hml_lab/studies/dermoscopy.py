@@ -25,20 +25,32 @@ ALIKE = (
     "weighting",
     "switch_patience",
 )  # what the control takes over from hard mining, besides the rest
-# Of the images of ISIC 2018 task 3 (HAM10000), as their licence asks.
-CREDIT = (
-    "Images: ISIC 2018 task 3 (HAM10000), ViDIR Group, Department of Dermatology, Medical University of "
-    "Vienna, CC BY-NC 4.0; Tschandl, Rosendahl, Kittler: The HAM10000 dataset, Scientific Data 5, 180161 "
-    "(2018), doi 10.1038/sdata.2018.161."
+# Whose images, as their licences ask.
+_HAM10000 = (
+    "ViDIR Group, Department of Dermatology, Medical University of Vienna, CC BY-NC 4.0; Tschandl, "
+    "Rosendahl, Kittler: The HAM10000 dataset, Scientific Data 5, 180161 (2018), doi "
+    "10.1038/sdata.2018.161"
 )
+CREDIT = f"Images: ISIC 2018 task 3 (HAM10000), {_HAM10000}."
+CREDIT_2019 = (
+    f"Images: ISIC 2019: HAM10000, {_HAM10000}; BCN20000, Department of Dermatology, Hospital Clínic de "
+    "Barcelona, CC BY-NC 4.0; Combalia et al., arXiv 1908.02288; MSK, CC BY-NC 4.0; Codella et al., arXiv "
+    "1710.05006."
+)
+CREDITS = {
+    "isic2018": CREDIT,
+    "isic2019": CREDIT_2019,
+    "isic2019_all": CREDIT_2019,
+    "isic2019_ham": f"Images: the HAM10000 part of ISIC 2019, {_HAM10000}.",
+}
 
 
 def control(*, epochs: int, weighting: str = "CS", **fields) -> list[RunConfig]:
     """Cross-entropy that is weighted as a hard-mining recipe is, from the same epoch on: what P3 lacks.
 
     The same class weights, the same divisor (images) and the same switch, half-way: between it and
-    CHML2, which is CE until then, too, the loss of the second stage alone differs; DHML1 and DHML2 have
-    another first stage as well.
+    HML1 or CHML2, which are CE until then, too, the loss of the second stage alone differs; HML2, DHML1
+    and DHML2 have another first stage as well.
     """
     deferred = {"weighting": weighting, "mean_over": "images"}
     deferred["stage_ends"] = (boundary(0.5, epochs),)
@@ -48,7 +60,8 @@ def control(*, epochs: int, weighting: str = "CS", **fields) -> list[RunConfig]:
 def configs(
     recipes: Sequence[str], hard_mining: Mapping[str, Any], with_control: bool, **fields
 ) -> list[RunConfig]:
-    """The runs of P3's table on ISIC 2018, with the :func:`control` of the hard-mining recipes or without.
+    """The runs of P3's table on ISIC 2018, or with another ``dataset`` those of P2's, with the
+    :func:`control` of the hard-mining recipes or without.
 
     The control takes the place of ``ce_drw`` as its paper has it (CB weights from 80 % of the run on).
     """
@@ -64,14 +77,20 @@ def caption(experiment: Experiment, images: str = "") -> str:
     """What stands below a table: how far the protocol is from the published one, and whose images."""
     first = experiment.runs[0]
     fields = {**first.config.to_dict(), "initialised_from": first.initialised_from}
-    departures = datasets.departures(first.config.dataset, fields)
+    dataset = first.config.dataset
+    departures = datasets.departures(dataset, fields)
     parts = [
+        first.images_note,
         images,
         f"SHORTENED ({departures})" if departures else "",
         f"{len(experiment.runs)} runs",
     ]
     text = "; ".join(part for part in parts if part)
-    source = "SYNTHETIC images: nothing here is a result." if first.synthetic else CREDIT
+    source = (
+        "SYNTHETIC images: nothing here is a result."
+        if first.synthetic
+        else CREDITS.get(dataset, "")
+    )
     return f"{text}. Mean ± sample standard deviation over seeds. {source}"
 
 
@@ -96,7 +115,7 @@ def save_official(experiment: Experiment, *, note: str = "") -> None:
 
 
 def save_claim(experiment: Experiment, *, note: str = "") -> None:
-    """P3's claim against the control, on the split by lesion and on the official test set.
+    """The claim of P2 or P3 against the control, on the split by lesion and on an official test set.
 
     Named beforehand: every hard-mining recipe against :func:`control`, balanced accuracy.
     """
@@ -154,8 +173,10 @@ def show_preparation(experiment: Experiment) -> None:
     """The leak that the split avoids, and an image of every class before and after."""
     root: Path = experiment.data_root
     _, described = report.read(root)
-    display(Markdown(report.leak(described)))
-    drawn = plots.preparation(report.before_and_after(root), synthetic=described["synthetic"])
+    said = [*([described["part"]["title"]] if "part" in described else []), report.leak(described)]
+    display(Markdown(". ".join(said)))
+    pairs = report.before_and_after(root)
+    drawn = plots.preparation(pairs, synthetic=described["synthetic"], title=". ".join(said[:-1]))
     experiment.save_figure(drawn, "preparation")
 
 
@@ -177,7 +198,10 @@ def save_class_figures(experiment: Experiment) -> None:
     """Training images, accuracy by class and over classes, and what is confused with what."""
     runs, selection = experiment.runs, experiment.selection
     first = runs[0]
-    counts = plots.class_counts(first.class_counts, first.class_names, synthetic=first.synthetic)
+    title = "\n".join(filter(None, ("Training images of each class", first.images_note)))
+    counts = plots.class_counts(
+        first.class_counts, first.class_names, title=title, synthetic=first.synthetic
+    )
     experiment.save_figure(counts, "counts")
     experiment.save_figure(plots.per_class_accuracy(runs, selection=selection), "per_class")
     experiment.save_figure(plots.balanced_accuracy(runs, selection=selection), "balanced")

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-import scipy.stats
+import scipy
 
 from hml_core.runs import Run
 from hml_lab import stats
