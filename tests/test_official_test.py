@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -373,6 +374,16 @@ def test_what_the_authors_runs_support_is_computed_from_all_of_them():
     holm = multipletests(raw, method="holm")[1]
     shown = ["< 0.001" if p < 0.001 else f"{p:.3f}" for p in holm]
     assert table["p (Holm)"].tolist() == shown
+    ours = pd.DataFrame(
+        [{"recipe": "ce", "seed": 0, "status": "done", "run_id": "own", "epochs": 8}]
+    )
+    said = tables.captioned(table, ours).attrs
+    assert said["caption"].startswith(
+        "The authors' own runs on ISIC 2018, none of this package's: 225 "
+    )
+    assert "Welch" in said["caption"]
+    assert "family of 9 tests" in said["caption"].lower()
+    assert set(said["run_ids"]) == {"–"}  # no run of ours is behind it
 
 
 def test_the_shortened_protocol_holds_the_control_of_the_notebook(repository):

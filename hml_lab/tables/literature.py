@@ -48,7 +48,9 @@ def beside_published(frame: pd.DataFrame, *, metric: str = "top1") -> pd.DataFra
             {
                 "Setting": kind if kind == "natural" else f"{kind} {ratio:g}",
                 "Recipe": recipes.title(recipe),
-                "Ours": median_of(values) if has_collapsed else plus_minus(values.mean(), sd, False),
+                "Ours": median_of(values)
+                if has_collapsed
+                else plus_minus(values.mean(), sd, False),
                 "n": str(len(values)),
                 "Published": "–" if known is None else f"{known['mean_percent']:.1f}",
                 "All published": _range(figures),

@@ -97,7 +97,9 @@ def conclusion(
         for row in (row for _, row in tests.iterrows() if row["recipe"] == method):
             other = row["reference"]
             if lost := int(own.loc[other, "collapsed"]):
-                theirs = 100 * done.loc[done["recipe"] == other, f"{selection}_{metric}"].astype(float)
+                theirs = 100 * done.loc[done["recipe"] == other, f"{selection}_{metric}"].astype(
+                    float
+                )
                 lines.append(
                     f"{name} is compared by no mean with {recipes.title(other)}, which collapsed to chance "
                     f"in {lost} of {len(theirs)} runs ({each_value(theirs.to_numpy())} %)."
