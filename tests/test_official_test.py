@@ -26,6 +26,7 @@ from hml_core.runs import compact_predictions
 from hml_core.trainer import Trainer, feeds, fit, handed_over
 from hml_lab import plots, published, stats, tables, train
 from hml_lab.studies import dermoscopy
+from tests.notebooks.helpers import asked_by
 
 CPU = torch.device("cpu")
 SIDE = 24
@@ -403,24 +404,17 @@ def test_the_shortened_protocol_holds_the_control_of_the_notebook(repository):
     )
 
 
-def test_the_notebook_asks_for_the_runs_that_the_sweep_trains(repository, tmp_path):
-    import nbformat
-
+@pytest.mark.parametrize("batch", ["results", "isic2018_small_here"])
+def test_the_notebook_asks_for_the_runs_that_the_sweep_trains(batch, repository, tmp_path):
     batches = repository / "notebooks" / "batches"
     trained = grids(yaml.safe_load((batches / "isic2018_small.yaml").read_text()))
-    jobs = yaml.safe_load((batches / "results.yaml").read_text())["jobs"]
-    (job,) = [job for job in jobs if job["notebook"] == "notebooks/06_isic2018.ipynb"]
-    cells = nbformat.read(repository / job["notebook"], as_version=4).cells
-    tagged = {tag: cell.source for cell in cells for tag in cell.metadata.get("tags", [])}
-    names: dict = {}
-    exec(tagged["parameters"], names)
-    assert set(job["parameters"]) <= set(names)
-    names |= {**job["parameters"], "results_root": str(tmp_path), "runs_root": str(tmp_path)}
-    exec(tagged["experiment"], names)
-    asked = names["experiment"]
+    asked, job = asked_by(
+        batches / f"{batch}.yaml", "06_isic2018_small.ipynb", repository, tmp_path
+    )
     seeds = job["parameters"]["seeds"]  # of which there are records
     shown = {config.run_id for config in trained if config.seed in seeds}
     assert shown
+    assert batch == "results" or len(shown) == len(trained)
     assert {config.run_id for config in asked.configs} == shown
     assert (asked.baseline, asked.hard_mining) == ("ce", ["chml2", "dhml1", "dhml2"])
 

@@ -25,6 +25,7 @@ from hml_lab.cli import main
 from hml_lab.experiment import Experiment
 from hml_lab.notes import data_note
 from hml_lab.studies import dermoscopy
+from tests.notebooks.helpers import asked_by
 
 LAYOUT = archive.ARCHIVES["isic2019"]
 PART = LAYOUT.parts["HAM10000"]
@@ -137,7 +138,7 @@ def test_two_classes_of_the_part_are_trained_on_and_split_by_lesion(root):
     assert sum(map(len, (found.train, found.validation, found.test))) == len(rows)
     listed = pd.read_csv(root / LAYOUT.ground_truth)[["MEL", "NV"]].to_numpy().sum()
     assert found.images_note.startswith(f"{PART.title}, {len(rows)} of ")
-    assert f"({int(listed)} of which are of these classes)" in found.images_note
+    assert f"({int(listed)} of these classes)" in found.images_note
     assert manifest.groupby("lesion_id")["split"].nunique().max() == 1
     assert set(found.test_clusters) < {f"lesion {name}" for name in rows["lesion_id"]}
 
@@ -206,22 +207,13 @@ def test_the_command_says_it(tmp_path):
 # The stored protocol ------------------------------------------------------------------------------
 
 
-def test_the_shortened_protocol_is_what_the_notebook_asks_for(repository, tmp_path):
-    import nbformat
-
+@pytest.mark.parametrize("batch", ["results", "isic2019_ham_small_here"])
+def test_the_shortened_protocol_is_what_the_notebook_asks_for(batch, repository, tmp_path):
     batches = repository / "notebooks" / "batches"
-    values = yaml.safe_load((batches / "isic2019_ham_small.yaml").read_text())
-    trained = grids(values)
+    trained = grids(yaml.safe_load((batches / "isic2019_ham_small.yaml").read_text()))
     assert [config.seed for config in trained] == [0] * 6 + [1] * 6 + [2] * 6
-    (job,) = yaml.safe_load((batches / "isic2019_ham_small_table.yaml").read_text())["jobs"]
-    cells = nbformat.read(repository / job["notebook"], as_version=4).cells
-    tagged = {tag: cell.source for cell in cells for tag in cell.metadata.get("tags", [])}
-    names: dict = {}
-    exec(tagged["parameters"], names)
-    assert set(job["parameters"]) <= set(names)
-    names |= {**job["parameters"], "results_root": str(tmp_path), "runs_root": str(tmp_path)}
-    exec(tagged["experiment"], names)
-    asked = names["experiment"]
+    output = "05_isic2019_ham_small.ipynb"
+    asked, _ = asked_by(batches / f"{batch}.yaml", output, repository, tmp_path)
     assert {config.run_id for config in asked.configs} == {config.run_id for config in trained}
     assert (asked.baseline, asked.hard_mining) == ("ce", ["hml1", "hml2"])
     control = next(config for config in trained if config.recipe == "ce_drw")

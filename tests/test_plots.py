@@ -278,6 +278,19 @@ def test_an_axis_of_many_classes_names_some(classes):
     assert all(a[1] < b[0] for a, b in itertools.pairwise(ends))
 
 
+@pytest.mark.parametrize("letters", range(60, 120, 10))
+def test_the_title_of_the_last_panel_stays_on_the_page(letters):
+    """It stands nearer to the edge of the page than its panel is wide."""
+    made, axes = style.figure(11, 4.2, columns=2)
+    title = ("word " * letters)[:letters].strip()
+    axes[1].set_title(title)
+    style.fit_texts(made)
+    made.draw_without_rendering()
+    extent = axes[1].title.get_window_extent()
+    assert extent.x1 <= made.bbox.x1
+    assert axes[1].get_title().replace("\n", " ") == title
+
+
 def test_a_figure_is_drawn_anew_at_a_columns_width(finished):
     for made in (plots.learning_curves(finished), plots.per_class_accuracy(finished)):
         column = made.at_width(3.5)

@@ -191,7 +191,7 @@ def _note(described: dict[str, Any], manifest: pd.DataFrame, classes: list[str])
     number = int(manifest["split"].isin(SPLITS).sum())
     return (
         f"{part['title']}, {number:,} of {sum(listed.values()):,} images "
-        f"({sum(listed.get(name, 0) for name in classes):,} of which are of these classes)"
+        f"({sum(listed.get(name, 0) for name in classes):,} of these classes)"
     )
 
 

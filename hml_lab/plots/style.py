@@ -296,7 +296,9 @@ def _fit(figure: Figure, text: Text, around) -> None:
         return
     middle = (around.x0 + around.x1) / 2
     several = len(figure.axes) > 1 and around.width < 0.6 * figure.bbox.width
-    room = around.width * 1.1 if several else 2 * min(middle, figure.bbox.width - middle)
+    room = 2 * min(middle, figure.bbox.width - middle)  # to the nearer edge of the page
+    if several:
+        room = min(room, around.width * 1.1)
     wide = text.get_window_extent().width
     if wide <= room:
         return
