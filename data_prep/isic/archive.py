@@ -332,7 +332,7 @@ def _official(
 
 
 def listed_kinds(kinds: Mapping[str, int]) -> str:
-    """``"3 .tif files, 2 further copies of an image"``."""
+    """``"3 .jp2 files, 2 further copies of an image"``."""
     return ", ".join(f"{number} {kind}" for kind, number in kinds.items())
 
 
