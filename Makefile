@@ -48,14 +48,14 @@ endif
 
 # One thread: on images of 64 pixels a second one costs more than it brings.
 quickstart: $(INSTALLED)  ## Seven methods on Digits-LT: table, figures, executed notebook
-	@OMP_NUM_THREADS=1 $(BIN)/hml run notebooks/00_quickstart.ipynb -p results_root results \
-	  -o results/notebooks/00_quickstart.ipynb
+	@OMP_NUM_THREADS=1 $(BIN)/hml run notebooks/00_quickstart.ipynb
 	@echo
-	@cat results/tables/quickstart.md
+	@cat my_results/tables/quickstart.md
 	@echo
-	@echo "Table:    results/tables/quickstart.md"
-	@echo "Figures:  $$(ls results/figures/quickstart_*.png | tr '\n' ' ')"
-	@echo "Notebook: results/notebooks/00_quickstart.ipynb"
+	@echo "Table:    my_results/tables/quickstart.md"
+	@echo "Figures:  $$(ls my_results/figures/quickstart_*.png | tr '\n' ' ')"
+	@echo "Notebook: my_results/notebooks/00_quickstart.ipynb"
+	@echo "Pages:    $(BIN)/hml report"
 
 # Tests at a time; those of one file share what they train.
 JOBS ?= 2
@@ -99,8 +99,16 @@ DEVICE ?= cpu
 bench: $(INSTALLED)  ## Speed, as ratios measured here: 10 minutes on a CPU; DEVICE=cuda on a GPU
 	@$(BIN)/python -m benchmarks --device $(DEVICE)
 
-lab: $(INSTALLED)  ## Open JupyterLab on the notebooks
-	@$(BIN)/jupyter lab --notebook-dir=. notebooks
+# JupyterLab saves what it shows: it opens copies, which git ignores. A copy stays as its owner left it.
+lab: $(INSTALLED)  ## Open JupyterLab on your copies of the notebooks, in my_notebooks/
+	@mkdir -p my_notebooks
+	@for path in notebooks/*.ipynb; do \
+	  copy=my_$$path; \
+	  if [ ! -e "$$copy" ]; then cp "$$path" "$$copy"; \
+	  elif [ "$$path" -nt "$$copy" ]; then \
+	    echo "$$path is newer than your $$copy: remove that one to get it."; fi; \
+	done
+	@$(BIN)/jupyter lab --notebook-dir=. my_notebooks
 
 tables: $(INSTALLED)  ## The full 200-epoch CIFAR-LT tables and the audit (needs a GPU: hours on one)
 	$(BIN)/hml prepare cifar10 --data-root data
@@ -115,6 +123,6 @@ docs: $(INSTALLED)  ## The site, in site/: pages, executed notebooks, reference 
 doctor: $(INSTALLED)  ## Say what works on this machine and what is missing
 	@$(BIN)/hml doctor
 
-clean:  ## Remove caches and the environment; results stay
-	rm -rf $(VENV) $(VENV)-lowest .coverage* .pytest_cache .ruff_cache .hypothesis *.egg-info build
+clean:  ## Remove caches and the environment; results and my_* stay
+	rm -rf $(VENV) $(VENV)-lowest .coverage .coverage.* .pytest_cache .ruff_cache .hypothesis *.egg-info build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

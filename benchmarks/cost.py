@@ -1,6 +1,6 @@
 """What the table of iNaturalist 2018 costs: hours and money, from measured images a second.
 
-    python -m benchmarks.cost                      # from results/benchmarks/inat_cuda.csv, else inat.csv
+    python -m benchmarks.cost                      # from what you measured, else what is published
     python -m benchmarks.cost --rate 1000          # from an assumption, and marked as one
 
 The rate is that of training ``python -m benchmarks.inat`` measured on one device. Evaluation is a forward
@@ -36,23 +36,23 @@ class Rates:
     source: str
 
 
-def measured(folder: Path) -> Rates:
-    """From the benchmark's table, that of a GPU where there is one.
+def measured(*folders: Path) -> Rates:
+    """From the benchmark's table in the first folder that has one, that of a GPU where there is one.
 
     Raises
     ------
     SystemExit
         Where nothing was measured.
     """
-    for name in ("inat_cuda.csv", "inat.csv"):
-        path = folder / name
+    names = ("inat_cuda.csv", "inat.csv")
+    for path in (folder / name for folder in folders for name in names):
         if path.is_file():
             frame = pd.read_csv(path)
             rows = [frame[frame["what"].str.contains(t, regex=False)] for t in (STEP, FEED)]
             trained, ready = (float(found["images_per_s"].iloc[0]) for found in rows)
             ready /= float(rows[1]["cores"].iloc[0])
             return Rates(trained, ready, f"measured on {frame['device'].iloc[0]}")
-    raise SystemExit(f"Expected {folder / 'inat.csv'}: run `python -m benchmarks.inat` first.")
+    raise SystemExit(f"Expected {folders[0] / 'inat.csv'}: run `python -m benchmarks.inat` first.")
 
 
 def table(
@@ -87,7 +87,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=DATASETS["inat2018"].defaults["epochs"])
     given = vars(parser.parse_args())
     rate, counts = given.pop("rate"), given.pop("devices")
-    rates = measured(report.FOLDER)
+    rates = measured(report.FOLDER, report.PUBLISHED)
     if rate is not None:
         source = f"ASSUMED {rate:g} images/s; cores as measured on {devices.describe(report.CPU)}"
         rates = Rates(rate, rates.ready, source)

@@ -17,19 +17,26 @@ import torch
 from hml_core.runs import environment
 from hml_core.system import devices, files
 
-FOLDER = Path("results/benchmarks")
+# What was published of them, and where a measurement goes that nobody asked to publish.
+PUBLISHED, FOLDER = Path("results/benchmarks"), Path("my_results/benchmarks")
 CPU = torch.device("cpu")
 
 
 def arguments(
     description: str, add: Callable[[argparse.ArgumentParser], None] | None = None
 ) -> argparse.Namespace:
-    """The command line of a benchmark: ``--device`` and what ``add`` adds."""
+    """The command line of a benchmark: ``--device``, ``--output`` and what ``add`` adds."""
+    global FOLDER
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--device", type=devices.resolve, default="cpu", help="cpu or cuda")
+    parser.add_argument(
+        "--output", type=Path, default=FOLDER, help="folder of the tables [my_results/benchmarks]"
+    )
     if add is not None:
         add(parser)
-    return parser.parse_args()
+    given = parser.parse_args()
+    FOLDER = given.output
+    return given
 
 
 def alternate(
@@ -101,7 +108,7 @@ def write(
     keeps: bool = False,
     **more: str,
 ) -> Path:
-    """Print the rows and write them, each with hardware and versions, below ``results/benchmarks``.
+    """Print the rows and write them, each with hardware and versions, below the folder of ``--output``.
 
     Those of a GPU go into a file of their own. ``keeps`` leaves what else the file holds as it is: another
     part of the benchmark, with its own hardware and versions.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import sys
 from pathlib import Path
 from typing import Any
@@ -117,16 +118,33 @@ def run(
 @click.option("-j", "--jobs", type=int, default=1, show_default=True, help="Notebooks at a time.")
 @click.option("--resume", is_flag=True, help="Leave out what is done with the same parameters.")
 @click.option("--dry-run", is_flag=True, help="Check the file and list the jobs; execute nothing.")
-def batch(file: Path, jobs: int, resume: bool, dry_run: bool) -> None:
+@click.option(
+    "--only",
+    metavar="PATTERN",
+    help="Those jobs alone whose output has such a name, as 06_* or 07_audit_short.ipynb.",
+)
+@click.option(
+    "--publish",
+    is_flag=True,
+    help="Write over what is published in results/, which git knows, and not to my_results.",
+)
+def batch(
+    file: Path, jobs: int, resume: bool, dry_run: bool, only: str | None, publish: bool
+) -> None:
     """Execute the notebooks of FILE (YAML), each in its own process, and sum up how they went.
 
-    The exit status is 1 if any failed, 128 + its number after a signal. The summary also lies beside the
-    executed notebooks.
+    What they write goes to my_results, unless FILE or --publish says otherwise. The exit status is 1 if
+    any failed, 128 + its number after a signal. The summary also lies beside the executed notebooks.
     """
     from hml_lab.notebooks import batch as batches
     from hml_lab.notebooks import outputs
 
-    planned = batches.read(file)
+    planned = batches.read(file, publish=publish)
+    if only is not None:
+        names = [job.output.name for job in planned]
+        planned = [job for job in planned if fnmatch.fnmatch(job.output.name, only)]
+        if not planned:
+            raise click.ClickException(f"No job writes {only!r}: {', '.join(names)}.")
     if dry_run:
         for job in planned:
             given = ", ".join(f"{name}={value!r}" for name, value in job.parameters.items())

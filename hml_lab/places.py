@@ -12,8 +12,8 @@ from pathlib import Path
 
 DATA = "data"
 RUNS = "results/runs"
-# What is tried goes here, outside version control; results/ holds what was published.
-RESULTS = "my_results"
+# What is tried goes to the first, which git ignores, what `hml batch --publish` makes to the second.
+RESULTS, PUBLISHED = "my_results", "results"
 
 
 def checkout(start: str | Path | None = None) -> Path:

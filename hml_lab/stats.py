@@ -14,8 +14,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-import scipy.optimize
-import scipy.stats
+import scipy  # its modules are imported where they are first asked for: half a second
 
 QUANTILES = 2000  # of a distribution that is averaged over
 RANGES = 200_000  # draws of the largest difference of several means

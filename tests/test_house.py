@@ -78,17 +78,29 @@ def test_the_ground_floor_is_seen_at_a_glance():
 
 
 @pytest.mark.parametrize(
-    ("statement", "without"),
+    "steps",
     [
-        ("from hml_core.losses import HardMiningLoss", ("torchvision", "pandas", "scipy", "click")),
-        ("import hml_core.trainer, hml_core.engines", ("matplotlib", "distributed", "papermill")),
-        ("import hml_lab.train, hml_lab.tables", ("matplotlib", "statsmodels", "IPython")),
-        ("import hml_lab.cli", ("torch", "pandas", "papermill")),
+        {"import hml_lab.cli": ("torch", "pandas", "papermill")},
+        {  # each brings more than the one before
+            "from hml_core.losses import HardMiningLoss": (
+                "torchvision",
+                "pandas",
+                "scipy",
+                "click",
+            ),
+            "import hml_core.trainer, hml_core.engines": ("matplotlib", "distributed", "papermill"),
+            "import hml_lab.train, hml_lab.tables": ("matplotlib", "statsmodels", "IPython"),
+            "import hml_lab.experiment": ("nbformat", "sklearn", "distributed"),  # in every kernel
+        },
     ],
+    ids=["command line", "library"],
 )
-def test_what_is_wanted_brings_nothing_else(statement, without):
-    listed = f"{statement}\nimport sys\nprint([name for name in {without} if name in sys.modules])"
+def test_what_is_wanted_brings_nothing_else(steps):
+    listed = "import sys\n" + "".join(
+        f"{statement}\nprint([name for name in {without} if name in sys.modules])\n"
+        for statement, without in steps.items()
+    )
     done = subprocess.run(
         [sys.executable, "-c", listed], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert done.stdout.strip() == "[]"
+    assert dict(zip(steps, done.stdout.splitlines(), strict=True)) == dict.fromkeys(steps, "[]")

@@ -88,12 +88,21 @@ def test_the_best_epoch_is_not_the_last(tiny, tmp_path):
     assert content(best) != content(last)
 
 
-def test_a_run_that_stops_between_two_evaluations_keeps_what_was_evaluated(tiny, tmp_path):
+def test_a_run_that_stops_between_two_evaluations_is_evaluated_where_it_stops(tiny, tmp_path):
     config = tiny(epochs=30, learning_rate=0.5, early_stopping=2, evaluate_every=3)
-    run = fit(config, runs_root=tmp_path, progress=False, keep_weights="last")
-    assert run.selection()["epoch"] % 3
+    run = fit(config, runs_root=tmp_path / "rare", progress=False, keep_weights="last")
+    stopped = run.selection()["epoch"]
+    assert stopped % 3
     found = run.model().logits(images_of(config)).numpy()
     assert np.array_equal(found, run.test_logits())
+    # What it says of that epoch is what a run says that looks at every epoch.
+    alone = tiny(epochs=30, learning_rate=0.5)
+    often = fit(alone, runs_root=tmp_path / "often", progress=False).history.set_index("epoch")
+    last = run.history.iloc[-1]
+    assert last["epoch"] == stopped
+    for name in ("train_loss", "test_accuracy", "validation_balanced_accuracy"):
+        assert last[name] == often.loc[stopped, name]
+    assert last["test_accuracy"] == run.selection()["top1"]
 
 
 @pytest.mark.parametrize("which", SELECTION)

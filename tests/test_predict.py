@@ -151,8 +151,8 @@ def test_grey_and_colour_come_to_the_channels_of_the_network(tiny, tmp_path):
 def test_what_cannot_be_looked_at_is_refused(run, photographs, tmp_path):
     model = run.model()
     (tmp_path / "empty").mkdir()
-    (tmp_path / "empty" / "a.tif").write_bytes(b"")
-    with pytest.raises(ConfigError, match=r"found none in .*empty'?, but 1 \.tif"):
+    (tmp_path / "empty" / "a.jp2").write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"found none in .*empty'?, but 1 \.jp2"):
         prediction.predict(model, [tmp_path / "empty"], progress=False)
     with pytest.raises(ConfigError, match="found none in nothing"):
         prediction.predict(model, [], progress=False)

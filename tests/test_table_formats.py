@@ -13,7 +13,7 @@ import pytest
 from hml_core.errors import ConfigError
 from hml_lab import tables
 from hml_lab.notes import data_note
-from hml_lab.tables import class_groups, formats
+from hml_lab.tables import class_groups, latex
 
 SETTING = {
     "dataset": "cifar10", "num_classes": 10, "imbalance_type": "exp", "imbalance_ratio": 100.0,
@@ -166,7 +166,7 @@ def nasty():
 def test_latex_is_escaped_and_balanced():
     text = tables.to_latex(nasty(), label="a b_c")
     rows = [line for line in text.splitlines() if line.endswith(r"\\")]
-    assert all(len(re.findall(r"(?<!\\)&", row)) == 3 for row in rows)
+    assert all(len(re.findall(r"(?<!\\)&", row)) == 3 for row in rows), rows
     assert len(rows) == 4
     rules = (r"\toprule", r"\midrule", r"\bottomrule")
     for needed in (*rules, r"\label{tab:a-b-c}", r"\textbf{75.0 $\pm$ 1.1}"):
@@ -223,10 +223,10 @@ def test_what_is_not_there_is_a_dash_in_every_format():
     assert csv["Remark"].tolist()[2] == "–"
 
 
-@pytest.mark.parametrize("letter", sorted(formats.LATEX))
+@pytest.mark.parametrize("letter", sorted(latex.LATEX))
 def test_every_special_letter_has_its_latex(letter):
-    assert formats.escape(letter).isascii()
-    assert letter in "-" or formats.escape(letter) != letter
+    assert latex.escape(letter).isascii()
+    assert letter in "-" or latex.escape(letter) != letter
 
 
 def test_sentences_about_one_run_are_of_one_run():

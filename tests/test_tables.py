@@ -212,10 +212,42 @@ def test_a_collapsed_run_is_told_by_its_runs():
     assert "**HML1** collapsed to chance in 2 of 3 runs (41.0 / 1.0 / 1.1 %; median 1.1 %)" in found
     assert "better" not in found
     assert "worse" not in found
-    cell = tables.comparison(runs).loc["HML1", "Balanced acc."]
-    assert cell == "median 1.1 of 41.0 / 1.0 / 1.1"
+    table = tables.comparison(runs)
+    assert table.loc["HML1", "Balanced acc."] == "median 1.1 of 41.0 / 1.0 / 1.1"
+    label = next(column for column in table if column.startswith("Δ"))
+    assert table.loc["HML1", label] == "-29.0 / -71.0 / -69.9"  # no mean, so no test of one
+    assert table.loc["HML1", "p (Holm)"] == "–"
+    assert "HML1: the difference of each seed" in table.attrs["family"]
     two_classes = frame(ce=[0.6, 0.51]).assign(num_classes=2)
     assert tables.collapsed(two_classes).tolist() == [False, True]
+    ten = frame(ce=[0.134, 0.175, 0.25]).assign(num_classes=10)  # a tenth of the way: 19 %
+    assert tables.collapsed(ten).tolist() == [True, True, False]
+
+
+def test_no_mean_stands_for_a_collapsed_run_anywhere():
+    """Not beside published figures, not by the epoch that is reported, not under a star, not as reference."""
+    runs = frame(ce=[0.5, 0.4, 0.4], focal=CE[:3], hml1=[0.9, 0.010, 0.0107])
+    runs = runs.assign(
+        num_classes=100,
+        dataset="cifar100",
+        imbalance_type="exp",
+        imbalance_ratio=100.0,
+        synthetic=False,
+    )
+    runs.loc[runs["recipe"] == "hml1", "last_ece"] = 0.0  # the best there is, of a mean of no run
+    found = tables.comparison(runs)
+    assert found["ECE"].str.endswith("*").tolist() == [True, False, False]
+    beside = tables.beside_published(runs.replace({"recipe": {"hml1": "ldam_drw"}})).set_index(
+        "Recipe"
+    )
+    assert beside.loc["LDAM-DRW", "Ours"] == "median 1.1 of 90.0 / 1.0 / 1.1"
+    assert beside.loc["LDAM-DRW", "Difference"] == "–"
+    epochs = tables.selections(runs).loc["HML1"]
+    assert epochs["last epoch"] == "median 1.1 of 90.0 / 1.0 / 1.1"
+    assert epochs["added by peeking"] == "+0.0 / +0.0 / +0.0"
+    said = tables.conclusion(runs, reference="hml1", methods=["focal"])
+    assert "**Focal** is compared by no mean with HML1, which collapsed to chance in 2 of 3" in said
+    assert said.count(" % against ") == 1  # with CE
 
 
 def test_runs_that_are_not_paired_are_not_tested_as_pairs():
@@ -256,6 +288,19 @@ def test_all_pairs_leave_collapsed_groups_out():
     assert found.attrs["left_out"] == ["HML1"]
     assert len(found) == 3
     assert (found["difference"] >= 0).all()
+
+
+def test_all_pairs_count_results_under_two_names_once():
+    """δ = 1e4 is HML1 itself: its scatter would be pooled twice."""
+    groups = {"ce": CE[:3], "focal": LDAM[:3], "ldam": HML[:3]}
+    found = tables.all_pairs(frame(**groups, hml1=HML[:3]))
+    assert found.attrs["same"] == {"HML1": "LDAM"}
+    pd.testing.assert_frame_equal(found, tables.all_pairs(frame(**groups)))
+
+
+def test_where_nothing_is_tested_no_family_is_counted():
+    caption = tables.comparison(frame(ce=CE[:1], hml1=HML[:1])).attrs["family"]
+    assert caption == "no test, as no two have two seeds in common; compared: HML1 against CE"
 
 
 def test_the_conclusion_of_hard_mining_alone_has_no_reference():
@@ -303,12 +348,20 @@ def test_the_protocol_is_the_same_where_the_source_says_that_it_is():
     [
         {"ema_decay": 0.999}, {"lr_schedule": "steps"}, {"image_size": 112}, {"weight_decay": 1e-3},
         {"augmentation": "strong"}, {"mix": "mixup"}, {"batch_size": 64}, {"early_drop": True},
+        {"subset_seed": 1}, {"head": "cosine"}, {"frozen": 0.5}, {"early_stopping": 5},
     ],
 )  # fmt: skip
 def test_a_changed_protocol_is_not_the_same(fields):
     (name, value) = next(iter(fields.items()))
     assert f"{name.replace('_', ' ')} {value}" in beside(**fields)["CE"]
     assert beside(**fields)["CE"].startswith("no: ")
+
+
+def test_an_option_of_the_method_is_compared_with_the_methods_own():
+    runs = published_frame().query("recipe == 'ldam_drw'").assign(weighting="CB", max_margin=0.5)
+    assert "weighting" not in tables.beside_published(runs)["Same protocol"].iloc[0]
+    other = tables.beside_published(runs.assign(weighting="CS"))["Same protocol"].iloc[0]
+    assert other.startswith("no: weighting CS")
 
 
 def test_published_figures_come_with_their_own_baseline():

@@ -163,6 +163,10 @@ def test_gains_are_paired_by_seed():
     (row,) = tricks.gains(frame).to_dict("records")
     assert row["difference"] == pytest.approx(2.0)
     assert row["n"] == 3
+    assert (row["each"], row["collapsed"]) == ("+1.0 / +2.0 / +3.0", 0)
+    lost = frame.assign(num_classes=10).replace({"last_balanced_accuracy": {0.82: 0.1}})
+    (row,) = tricks.gains(lost).to_dict("records")
+    assert (row["each"], row["collapsed"]) == ("+1.0 / -70.0 / +3.0", 1)
 
 
 def test_the_greedy_choice_follows_validation_not_the_test_set(monkeypatch):

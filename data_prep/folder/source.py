@@ -82,7 +82,7 @@ def read(root: str | Path, csv: str | Path | None = None) -> Source:
             notes += _add_groups(records, table, files, root, Path(csv))
     if table is not None and "group" in table:
         notes += _groups(records)
-    _require_fit(records, root)
+    _require_fit(records, root, left_out)
     records = pd.DataFrame(records.values(), columns=["id", "class", "group", "split", "path"])
     records = records.sort_values("id", ignore_index=True)
     if twice := records["id"][records["id"].duplicated()].tolist():
@@ -249,11 +249,12 @@ def _groups(records: Records) -> list[str]:
 # What must hold ---------------------------------------------------------------------------------
 
 
-def _require_fit(records: Records, root: Path) -> None:
+def _require_fit(records: Records, root: Path, left_out: dict[str, list[str]]) -> None:
     if not records:
+        but = f"; there are {'; '.join(trees.described(left_out))}" if left_out else ""
         raise DataError(
             f"There is no image in '{shown(root)}'/<class>/: expected a folder for each class with images "
-            f"({', '.join(trees.opener.FORMATS)}) in it, at any depth, or a CSV with path and class."
+            f"({', '.join(trees.opener.FORMATS)}) in it, at any depth, or a CSV with path and class{but}."
         )
     trees.require_classes((record["class"] for record in records.values()), root)
     _unique_ids(records)

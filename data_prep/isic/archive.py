@@ -348,7 +348,7 @@ def _official(
 
 
 def listed_kinds(kinds: Mapping[str, int]) -> str:
-    """``"3 .tif files, 2 further copies of an image"``; of many kinds the most frequent ones.
+    """``"3 .jp2 files, 2 further copies of an image"``; of many kinds the most frequent ones.
 
     >>> listed_kinds({f".{letter} files": 1 for letter in "abcdefg"})
     '1 .a files, 1 .b files, 1 .c files, 1 .d files, 1 .e files, 2 of 2 other kinds'

@@ -271,7 +271,10 @@ class Settings:
         off=False,
     )
     evaluate_every: int = setting(
-        1, "Epochs between evaluations; the last epoch is always evaluated.", range=COUNT
+        1,
+        "Epochs between evaluations; the last epoch is always evaluated, as is the one at which early "
+        "stopping would end the run.",
+        range=COUNT,
     )
     deterministic: bool = setting(
         False,

@@ -1,4 +1,4 @@
-"""Any tree ``<root>/{train,test}/<class>/*`` of small PNG, JPEG, BMP or WebP images of one size.
+"""Any tree ``<root>/{train,test}/<class>/*`` of small images of one size and any format that is read.
 
 The training set is kept as it is (``imbalance_type`` "natural"); who gives an ``imbalance_ratio`` asks for
 a long-tailed subset, and is told what that throws away where the classes are not of one size.
@@ -274,7 +274,7 @@ def _no_split(root: Path, split: str) -> str:
 
 
 def _left_out(root: Path, found: dict[str, list[_Image]]) -> list[str]:
-    """What lies in the tree and is not read: "3 .tif (…)", "2 images in no or deeper folders (…)"."""
+    """What lies in the tree and is not read: "3 .log (…)", "2 images in no or deeper folders (…)"."""
     read = {image.name for images in found.values() for image in images}
     with_images = {name.rpartition("/")[0] for name in read}
     kinds: defaultdict[str, list[str]] = defaultdict(list)

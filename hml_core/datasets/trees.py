@@ -76,12 +76,20 @@ def entries(folder: Path | str) -> list[os.DirEntry]:
 
 
 def described(kinds: Mapping[str, list[str]]) -> list[str]:
-    """What was met and is not read: "3 .tif (a.tif, b.tif, c.tif)", a text for each kind.
+    """What was met and is not read: "3 .log (a.log, b.log, c.log)", a text for each kind.
 
-    >>> described({".tif": ["train/ant/1.tif"]})
-    ['1 .tif (train/ant/1.tif)']
+    >>> described({".jp2": ["train/ant/1.jp2"]})
+    ['1 .jp2 (train/ant/1.jp2; save them as PNG or JPEG)']
     """
-    return [f"{len(names):,} {kind} ({some(names)})" for kind, names in sorted(kinds.items())]
+    return [
+        f"{len(names):,} {kind} ({some(names)}{advice(kind)})"
+        for kind, names in sorted(kinds.items())
+    ]
+
+
+def advice(kind: str) -> str:
+    """What to do with files of a suffix that is not read, to go behind their names; "" for others."""
+    return f"; {opener.NOT_READ[kind]}" if kind in opener.NOT_READ else ""
 
 
 def require_classes(names: Iterable[str], where: Path | str) -> None:

@@ -90,7 +90,10 @@ def read_paths(given: Iterable[str | Path]) -> Paths:
                     found[Path(folder, name)] = None
                 else:
                     kinds[Path(name).suffix.lower() or "without a suffix"] += 1
-    left_out = tuple(f"{number} {kind}" for kind, number in sorted(kinds.items()))
+    left_out = tuple(
+        f"{number} {kind}" + (f" ({opener.NOT_READ[kind]})" if kind in opener.NOT_READ else "")
+        for kind, number in sorted(kinds.items())
+    )
     if not found:
         but = f", but {', '.join(left_out)}" if left_out else ""
         raise ConfigError(

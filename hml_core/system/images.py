@@ -16,6 +16,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image
 
@@ -27,6 +28,8 @@ FORMATS = {
     "PNG": (".png",),
     "BMP": (".bmp",),
     "WEBP": (".webp",),
+    "TIFF": (".tif", ".tiff"),
+    "GIF": (".gif",),
 }
 SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")  # of 8 bits a channel or fewer
@@ -38,7 +41,26 @@ SMALLEST_SIDE = 2  # pixels
 BOMB_PIXELS, BOMB_PIXELS_PER_BYTE = 25_000_000, 300
 PNG = b"\x89PNG\r\n\x1a\n"
 PNG_DEPTH = 24  # where a PNG says its bits a channel
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how one begins, the large ones, too
+TIFF_WIDTH, TIFF_HEIGHT, TIFF_BITS, TIFF_NUMBERS = 256, 257, 258, 339  # its tags
+TIFF_TILE = (322, 323)  # width and height of the parts that it is made of
+BEGINNING = 32  # bytes that tell a format
 ORIENTATION = 0x0112  # the EXIF tag
+
+# What people have that is not read, and what to do with it.
+_PHONES = "save them as JPEG, as a phone or a viewer of images does when it exports"
+_CAMERAS = "save them as JPEG or as TIFF of 8 bits with a camera's software"
+NOT_READ = {
+    **dict.fromkeys((".heic", ".heif", ".hif", ".avif"), _PHONES),
+    **dict.fromkeys(
+        (".dng", ".raw", ".cr2", ".cr3", ".nef", ".nrw", ".arw", ".orf", ".rw2", ".raf", ".pef"),
+        _CAMERAS,
+    ),
+    **dict.fromkeys((".dcm", ".dicom"), "save them as PNG, in the window of grey levels that matters"),
+    **dict.fromkeys((".svs", ".ndpi", ".mrxs", ".czi"), "cut them into tiles, saved as PNG or JPEG"),
+    **dict.fromkeys((".jp2", ".j2k", ".jxl", ".svg", ".psd"), "save them as PNG or JPEG"),
+}  # fmt: skip
+HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1", b"avif", b"avis")
 
 # What each value of that tag asks for, to stand upright.
 UPRIGHT = {
@@ -94,12 +116,11 @@ def size(source: Path | bytes) -> tuple[int, int]:
         is_here = isinstance(source, bytes)
         with io.BytesIO(source) if is_here else files.opened(source, LARGEST_FILE) as stream:
             length = len(source) if is_here else os.fstat(stream.fileno()).st_size
-            start = stream.read(PNG_DEPTH + 1)
+            start = stream.read(BEGINNING)
             stream.seek(0)
-            with _reasons(), Image.open(stream, formats=tuple(FORMATS)) as opened:
-                _require_usable(opened, start, length)
+            with _opened(stream, start, length) as opened:
                 turn = None if opened.format == "PNG" else _turn(opened)
-                width, height = opened.size
+                width, height = _size_as_stored(opened)
     except OSError as error:
         raise ImageError(f"cannot be read: {error.strerror or error}") from error
     return (height, width) if turn in TURNED else (width, height)
@@ -125,16 +146,16 @@ def decode(data: bytes, draft: int = 0) -> Image.Image:
     ------
     ImageError
         For another format than those in :data:`FORMATS`; for more than 8 bits a channel (nobody says
-        which part of the range is used); for an animation; for a side of one pixel, or more than 150
-        million pixels, told by the header, or more than 25 million in next to no bytes; for one that is
-        transparent everywhere; for a file that is cut off or damaged in any way that shows (a JPEG has
-        no checksum: wrong bytes in its middle may decode to wrong pixels).
+        which part of the range is used); for several images in one, be it an animation or pages; for a
+        side of one pixel, or more than 150 million pixels, told by the header, or more than 25 million in
+        next to no bytes; for one that is transparent everywhere; for a file that is cut off or damaged in
+        any way that shows (a JPEG has no checksum: wrong bytes in its middle may decode to wrong pixels).
     """
-    with _reasons(), Image.open(io.BytesIO(data), formats=tuple(FORMATS)) as opened:
-        _require_usable(opened, data, len(data))
+    with _opened(io.BytesIO(data), data[:BEGINNING], len(data)) as opened:
         if data.startswith(PNG):
             _require_whole_png(data)
-        turn = _turn(opened)
+        # Pillow turns the TIFFs that it loads.
+        turn = None if opened.format == "TIFF" else _turn(opened)
         if draft:
             opened.draft("RGB", (2 * draft, 2 * draft))
         image = _rgb(opened)
@@ -142,19 +163,33 @@ def decode(data: bytes, draft: int = 0) -> Image.Image:
 
 
 @contextlib.contextmanager
-def _reasons() -> Iterator[None]:
-    """Whatever is wrong with an image becomes an :class:`ImageError`."""
+def _opened(stream: BinaryIO, start: bytes, length: int) -> Iterator[Image.Image]:
+    """A usable image whose pixels were not decoded yet; ``length`` bytes that begin with ``start``.
+
+    Whatever is wrong with it, and turns out to be when it is decoded, is an :class:`ImageError`.
+    """
     try:
-        yield
+        with Image.open(stream, formats=tuple(FORMATS)) as opened:
+            _require_usable(opened, start, length)
+            yield opened
     except ImageError:
         raise
     except Image.UnidentifiedImageError as error:
-        raise ImageError(
-            f"does not decode: it is no {', '.join(FORMATS)} that can be identified"
-        ) from error
+        raise ImageError(f"does not decode: {_unidentified(start)}") from error
     # Whatever a decoder makes of damage is a reason to leave one image out.
     except Exception as error:
         raise ImageError(f"does not decode: {reason(error)}") from error
+
+
+def _unidentified(start: bytes) -> str:
+    if start[4:8] == b"ftyp" and start[8:12] in HEIC:  # telephones call it .jpg, too
+        return f"it is HEIC or AVIF, whatever it is called; {_PHONES}"
+    if start.startswith(TIFF):
+        return (
+            "it is a TIFF that is damaged, or of channels that make no picture: expected grey or "
+            "colours of 8 bits"
+        )
+    return f"it is no {', '.join(FORMATS)} that can be identified"
 
 
 def require_usable(data: bytes) -> None:
@@ -164,8 +199,8 @@ def require_usable(data: bytes) -> None:
     ------
     ImageError
     """
-    with _reasons(), Image.open(io.BytesIO(data), formats=tuple(FORMATS)) as opened:
-        _require_usable(opened, data, len(data))
+    with _opened(io.BytesIO(data), data[:BEGINNING], len(data)):
+        pass
 
 
 def load(path: Path) -> Image.Image:
@@ -186,24 +221,59 @@ def _require_usable(opened: Image.Image, start: bytes, length: int) -> None:
         raise ImageError(
             f"is {width} × {height} pixels: expected sides of at least {SMALLEST_SIDE}"
         )
-    if width * height > LARGEST_PIXELS:
+    pixels = max(width * height, _tile(opened))
+    if pixels > LARGEST_PIXELS:
         raise ImageError(
             f"is {width} × {height} pixels: expected at most {LARGEST_PIXELS / 1e6:.0f} million"
         )
-    if width * height > max(BOMB_PIXELS, BOMB_PIXELS_PER_BYTE * length):
+    if pixels > max(BOMB_PIXELS, BOMB_PIXELS_PER_BYTE * length):
         raise ImageError(
             f"is {width} × {height} pixels in {length:,} bytes: expected a byte for at most "
             f"{BOMB_PIXELS_PER_BYTE} pixels, as in any photograph"
         )
-    is_deep = start.startswith(PNG) and start[PNG_DEPTH] > 8
-    if is_deep or opened.mode not in MODES:
-        raise ImageError(
-            f"has more than 8 bits a channel (mode {opened.mode}{', 16-bit PNG' if is_deep else ''}): "
-            "expected 8, so convert it first"
-        )
+    _require_eight_bits(opened, start)
     # A camera's JPEG may bring a preview along (Pillow: MPO); its first image is the photograph.
-    if opened.format != "MPO" and getattr(opened, "n_frames", 1) > 1:
-        raise ImageError(f"holds {opened.n_frames} images: expected one")
+    if opened.format != "MPO" and getattr(opened, "is_animated", False):
+        # To count those of the others is to read all of a file that may be made to have millions.
+        number = opened.n_frames if opened.format in ("PNG", "WEBP") else "several"
+        raise ImageError(f"holds {number} images: expected one")
+
+
+def _require_eight_bits(opened: Image.Image, start: bytes) -> None:
+    """Of more bits a channel, nobody says which part of the range is used; Pillow cuts some off."""
+    deep = ""
+    if opened.format == "PNG" and start[PNG_DEPTH] > 8:
+        deep = ", 16-bit PNG"
+    elif opened.format == "TIFF":
+        bits = max(opened.tag_v2.get(TIFF_BITS, (1,)))
+        numbers = set(opened.tag_v2.get(TIFF_NUMBERS, (1,)))
+        if bits > 8:
+            deep = f", {bits}-bit TIFF"
+        elif not numbers <= {1, 4}:  # whole numbers, or not said; else signed or floating point
+            raise ImageError("has levels that are no whole numbers from 0 on: convert it first")
+    if opened.mode == "LAB":
+        raise ImageError(
+            "has the colours of L*a*b*: expected grey, RGB or CMYK, so convert it first"
+        )
+    if deep or opened.mode not in MODES:
+        raise ImageError(
+            f"has more than 8 bits a channel (mode {opened.mode}{deep}): expected 8, so convert it first"
+        )
+
+
+def _tile(opened: Image.Image) -> int:
+    """Pixels of each part of a tiled TIFF: a decoder takes memory for one, however small the image is."""
+    if opened.format != "TIFF":
+        return 0
+    width, height = (int(opened.tag_v2.get(tag, 0)) for tag in TIFF_TILE)
+    return width * height
+
+
+def _size_as_stored(opened: Image.Image) -> tuple[int, int]:
+    """Before it is turned; Pillow tells the size of a TIFF as it will be afterwards, or does not."""
+    if opened.format != "TIFF":
+        return opened.size
+    return int(opened.tag_v2[TIFF_WIDTH]), int(opened.tag_v2[TIFF_HEIGHT])
 
 
 def _turn(opened: Image.Image) -> Image.Transpose | None:

@@ -222,7 +222,8 @@ class Trainer:
         self.views.follow(row)
         # At every epoch's end: rounding must not depend on who looks when.
         self.world.average_buffers(self.model, self.phase.averaged)
-        if is_due(self.config, self.epoch):
+        if is_due(self.config, self.epoch) or self._is_out_of_patience:
+            # A run that would stop here is evaluated here: what is reported is about its last epoch.
             row |= self._measure(self.evaluator)
             self._require_finite_logits()
             if self.config.switch_patience and self.epoch < self.stage_ends[0]:
@@ -252,12 +253,15 @@ class Trainer:
     @property
     def done(self) -> bool:
         """Whether the last epoch is over, or the last stage has not got better for too long."""
+        return self._is_out_of_patience or self.epoch >= self.config.epochs
+
+    @property
+    def _is_out_of_patience(self) -> bool:
         patience, best = self.config.early_stopping, self.evaluator.best.get("best_validation")
-        if patience and best and self.phase.index == len(self.config.stages) - 1:
-            began = (0, *self.stage_ends)[self.phase.index]
-            if self.epoch - max(best["epoch"], began) >= patience:
-                return True
-        return self.epoch >= self.config.epochs
+        if not patience or best is None or self.phase.index < len(self.config.stages) - 1:
+            return False
+        began = (0, *self.stage_ends)[self.phase.index]
+        return self.epoch - max(best["epoch"], began) >= patience
 
     # Checkpoints and results --------------------------------------------------------------------
 
@@ -277,8 +281,10 @@ class Trainer:
         best = evaluator.best.get("best_validation")
         if self.keep_weights == "best" and best is not None:
             return f"the weights of its best epoch so far, {best['epoch']}, were not kept"
-        if self.keep_weights == "last" and self.config.early_stopping and evaluator.last:
-            return "the weights that it may stop with were not kept"  # between two evaluations
+        if (
+            self.keep_weights == "last" and self.done
+        ):  # earlier versions stopped between evaluations
+            return "the weights that it stopped with were not kept"
         return None
 
     def keep_what_is_there(self) -> None:

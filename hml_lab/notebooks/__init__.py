@@ -5,6 +5,8 @@ papermill would only warn about a parameter that the cell does not assign, and i
 text; here both are errors.
 """
 
+import importlib
+
 from hml_lab.notebooks.display import (
     delta_slider,
     save,
@@ -14,8 +16,16 @@ from hml_lab.notebooks.display import (
     show_table,
     versions,
 )
-from hml_lab.notebooks.execution import execute
-from hml_lab.notebooks.interface import Parameter, ParameterError, check_parameters, parameters
+
+# What a cell never calls, and the module that has it: reading notebooks takes a second to import, which
+# every kernel would pay.
+_ON_DEMAND = {
+    "Parameter": "interface",
+    "ParameterError": "interface",
+    "check_parameters": "interface",
+    "execute": "execution",
+    "parameters": "interface",
+}
 
 __all__ = [
     "Parameter",
@@ -31,3 +41,13 @@ __all__ = [
     "show_table",
     "versions",
 ]
+
+
+def __getattr__(name: str):
+    if name not in _ON_DEMAND:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_ON_DEMAND[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

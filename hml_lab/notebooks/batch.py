@@ -14,7 +14,8 @@ A batch is a YAML file::
         output: "02_{dataset}_lt_{protocol}.ipynb"
 
 Paths, those among the parameters included, are relative to the folder in which the batch is started. Text
-in ``parameters`` and ``output`` may name the dimensions of the grid in braces.
+in ``parameters`` and ``output`` may name the dimensions of the grid in braces. What a batch makes
+is one's own; that it goes to ``results/``, which git knows, is said when it is started (``publish``).
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from hml_core.system.progress import Progress
 from hml_lab.notebooks import outputs
 from hml_lab.notebooks.execution import is_done, record_of
 from hml_lab.notebooks.interface import check_parameters, from_here
+from hml_lab.places import PUBLISHED, RESULTS
 
 GOOD = ("done", "done before")
 JOB_KEYS = {"notebook", "parameters", "grid", "output", "timeout"}
@@ -70,8 +72,10 @@ class Job:
         return self.output.with_suffix(".log")
 
 
-def read(path: str | Path) -> list[Job]:
+def read(path: str | Path, *, publish: bool = False) -> list[Job]:
     """The jobs of a batch file; every notebook, parameter and output is checked.
+
+    ``publish``: executed notebooks go to ``results/notebooks``, tables and figures to ``results``.
 
     Raises
     ------
@@ -84,11 +88,13 @@ def read(path: str | Path) -> list[Job]:
     entries = content.get("jobs")
     if not isinstance(entries, list) or not entries:
         raise ConfigError(f"Expected {str(path)!r} to hold a list `jobs`.")
-    folder = Path(_text(content.get("output", "my_results/notebooks"), "`output`"))
+    folder = Path(_text(content.get("output", f"{RESULTS}/notebooks"), "`output`"))
+    if publish:
+        folder = Path(PUBLISHED) / "notebooks"
     jobs = []
     for number, entry in enumerate(entries, 1):
         with _named(f"Job {number} of {str(path)!r}"):
-            jobs += _jobs_of(entry, folder, content.get("timeout"))
+            jobs += _jobs_of(entry, folder, content.get("timeout"), publish)
     outputs = [job.output.resolve() for job in jobs]
     if twice := sorted({output.name for output in outputs if outputs.count(output) > 1}):
         raise ConfigError(
@@ -107,7 +113,7 @@ def _named(what: str) -> Iterator[None]:
         raise ConfigError(f"{what}: {error}") from error
 
 
-def _jobs_of(entry: Any, folder: Path, timeout: Any) -> Iterator[Job]:
+def _jobs_of(entry: Any, folder: Path, timeout: Any, publish: bool) -> Iterator[Job]:
     if not isinstance(entry, dict) or "notebook" not in entry:
         raise ConfigError(f"expected `name: value` lines with a `notebook`, got {entry!r}.")
     if unknown := sorted(str(key) for key in set(entry) - JOB_KEYS):
@@ -133,6 +139,8 @@ def _jobs_of(entry: Any, folder: Path, timeout: Any) -> Iterator[Job]:
     for values in itertools.product(*grid.values()):
         point = dict(zip(grid, values, strict=True))
         parameters = {name: _filled(value, point) for name, value in fixed.items()} | point
+        if publish:
+            parameters["results_root"] = PUBLISHED
         check_parameters(notebook, from_here(parameters))
         output = folder / _filled(_text(pattern, "`output`"), point)
         if output.suffix != ".ipynb":

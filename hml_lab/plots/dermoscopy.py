@@ -9,9 +9,6 @@ import seaborn
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from scipy.special import log_softmax
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
-from sklearn.metrics import roc_auc_score, roc_curve
 
 from hml_core.runs import Run
 from hml_lab.plots.looks import look
@@ -41,6 +38,8 @@ def roc_curves(
         raise ValueError(
             f"Expected `positive_class` to be one of {first.class_names}, got {positive_class!r}."
         )
+    from sklearn.metrics import roc_auc_score, roc_curve  # half a second, as of what is below
+
     positive = first.class_names.index(positive_class)
     drawn, (ax,) = figure(5.6, 5.2)
     grid = np.linspace(0, 1, 201)
@@ -179,6 +178,9 @@ def features(run: Run, *, seed: int = 0) -> Figure:
     The features are reduced to 50 principal components first, as is usual. Distances between clusters
     mean nothing.
     """
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
     found, targets = run.features, run.predictions[1]
     components = min(50, *found.shape)
     reduced = PCA(components, random_state=seed).fit_transform(found)

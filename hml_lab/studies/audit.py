@@ -16,6 +16,7 @@ from hml_core import engines
 from hml_core.config import RunConfig, expansion
 from hml_core.runs import Run
 from hml_lab import published, stats, tables
+from hml_lab.tables.cells import each_difference, median_of, plus_minus
 
 # cell → fields of its config, beside those that all cells share
 FACTORIAL: dict[str, dict[str, Any]] = {
@@ -269,8 +270,7 @@ def effects(frame: pd.DataFrame, *, metric: str = "balanced_accuracy") -> pd.Dat
     found.insert(0, "label", [label for label, _ in asked])
     scores = _scores(done, metric)
     found["each"] = [
-        " / ".join(f"{value:+.1f}" for value in scores[pair[0]].sub(scores[pair[1]]).dropna())
-        for _, pair in asked
+        each_difference(scores[pair[0]].sub(scores[pair[1]]).dropna()) for _, pair in asked
     ]
     lost = done[tables.collapsed(done)].groupby("cell").size()
     found["collapsed"] = [sum(int(lost.get(cell, 0)) for cell in pair) for _, pair in asked]
@@ -346,10 +346,9 @@ def scores_by_cell(
     for row in long.itertuples():
         if row.collapsed:
             runs = done.loc[done["cell"] == row.cell, f"last_{row.metric}"]
-            each = " / ".join(f"{100 * value:.1f}" for value in runs)
-            texts.append(f"median {row.median:.1f} of {each}")
+            texts.append(median_of(100 * runs.to_numpy(dtype=float)))
         else:
-            texts.append(f"{row.mean:.1f} ± {row.sd:.1f}" if row.n > 1 else f"{row.mean:.1f}")
+            texts.append(plus_minus(row.mean, row.sd, False))
     shown = long.assign(text=texts).pivot(index="cell", columns="metric", values="text")
     return shown.reindex(index=list(order), columns=list(metrics)).fillna("–")
 
@@ -393,6 +392,7 @@ def answer(frame: pd.DataFrame) -> str:
         "same": ("HML1 + early drop", "CE + early drop"),
         "plain": ("HML1", "CE"),
         "weights": ("CE re-weighted like HML1, over images", "CE"),
+        "control": ("CE re-weighted like HML1, over images + early drop", "CE"),
         "loss": ("HML1", "CE re-weighted like HML1, over images"),
         "loss with drop": (
             "HML1 + early drop",
@@ -411,8 +411,8 @@ def answer(frame: pd.DataFrame) -> str:
         f"schedule on both sides, HML1 differs from CE by {said['same']} (both with the drop) and "
         f"{said['plain']} (both without). HML1 also re-weights its second stage: plain CE with the same "
         f"class weights from the same epoch on, divided by the number of images as in HML1, "
-        f"gains {said['weights']} over CE, and what the loss itself "
-        f"adds to that is {said['loss with drop']} (with the drop) or {said['loss']} (without it). "
+        f"gains {said['weights']} over CE, and with HML1's early drop as well {said['control']}. What the loss "
+        f"itself adds to that is {said['loss with drop']} (with the drop) or {said['loss']} (without it). "
         f"Brackets are 95 % intervals paired by seed, n = {found['total'].n}, of each difference alone: "
         f"the table below corrects for their number."
     )
@@ -423,8 +423,7 @@ def _said(frame: pd.DataFrame, with_switch: str, without: str) -> str:
     if lost := int(tables.collapsed(done).sum()):
         scores = _scores(done)
         each = scores[with_switch].sub(scores[without]).dropna()
-        values = " / ".join(f"{value:+.1f}" for value in each)
-        return f"{values} (each seed; {lost} of these runs ended at chance)"
+        return f"{each_difference(each)} (each seed; {lost} of these runs ended at chance)"
     found = effect(frame, with_switch, without)
     interval = "" if found.n == 1 else f" [{found.low:+.1f}, {found.high:+.1f}]"
     return f"{found.difference:+.1f}{interval}"

@@ -12,6 +12,8 @@ from hml_core import engines, recipes
 from hml_core.config import RunConfig
 from hml_core.errors import ConfigError
 from hml_lab import stats
+from hml_lab.tables import collapsed
+from hml_lab.tables.cells import each_difference
 
 # trick → fields of the run that switch it on
 TRICKS: dict[str, dict[str, Any]] = {
@@ -71,6 +73,8 @@ def gains(frame: pd.DataFrame, *, metric: str = "balanced_accuracy") -> pd.DataF
     """Paired gain of each trick over "none" after the last epoch, in points, Holm-corrected.
 
     ``frame`` has the columns ``trick`` and ``recipe``; the correction is over the tricks of a recipe.
+    ``each`` is the gain of every seed, ``collapsed`` the number of runs, with the trick or without, that
+    ended at chance: there no mean stands for the seeds.
     """
     done = frame[frame["status"] == "done"]
     tables = []
@@ -84,7 +88,10 @@ def gains(frame: pd.DataFrame, *, metric: str = "balanced_accuracy") -> pd.DataF
             found = stats.paired_difference(
                 scores[trick][common].to_numpy(), scores["none"][common].to_numpy()
             )
-            rows.append({"recipe": recipe, "label": trick, **found._asdict()})
+            own = runs[runs["trick"].isin([trick, "none"])]
+            each = (scores[trick][common] - scores["none"][common]).to_numpy()
+            told = {"each": each_difference(each), "collapsed": int(collapsed(own).sum())}
+            rows.append({"recipe": recipe, "label": trick, **found._asdict(), **told})
         if rows:
             table = pd.DataFrame(rows)
             tables.append(table.assign(p_holm=stats.holm(table["p_value"].to_numpy(dtype=float))))

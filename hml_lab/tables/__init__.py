@@ -17,8 +17,9 @@ from hml_lab.tables.contrasts import (
     over_images,
     primary,
 )
-from hml_lab.tables.formats import to_csv, to_html, to_latex, to_markdown, write
+from hml_lab.tables.formats import to_csv, to_html, to_markdown, write
 from hml_lab.tables.image_sets import against, bootstrap_intervals, on_set
+from hml_lab.tables.latex import to_latex
 from hml_lab.tables.literature import beside_author_runs, beside_published
 from hml_lab.tables.methods import (
     comparison,

@@ -37,13 +37,14 @@ def captioned(
     Commit and note on the images are read below ``runs_root``, from which the frame was loaded.
 
     What intervals cover and which tests are one family is taken from ``attrs["covers"]`` and
-    ``attrs["family"]`` where the table's maker has said so.
+    ``attrs["family"]`` where the table's maker has said so. A table of other people's runs brings
+    ``attrs["caption"]`` and ``attrs["run_ids"]`` of its own.
     """
     described = table.copy()
     described.attrs = {
         **table.attrs,
         "caption": table.attrs.get("caption") or caption(table, frame, selection, title, runs_root),
-        "run_ids": run_ids(table, frame, by),
+        "run_ids": table.attrs.get("run_ids") or run_ids(table, frame, by),
     }
     return described
 
@@ -68,12 +69,13 @@ def caption(
         parts.append(_sentence(covers))
     if "p (Holm)" in table:
         tests = int((table["p (Holm)"] != ABSENT).sum())
-        family = table.attrs.get("family") or (
-            "p: paired t-tests, corrected by Holm's method over the "
-            f"{number(tests, 'difference')} of this table"
-            if tests
-            else "p: none (fewer than two seeds in common, or no spread)"
-        )
+        if not tests:  # whatever was meant to be tested
+            family = "p: none (fewer than two seeds in common, or no spread)"
+        else:
+            family = table.attrs.get("family") or (
+                "p: paired t-tests, corrected by Holm's method over the "
+                f"{number(tests, 'difference')} of this table"
+            )
         parts.append(_sentence(family))
     if any(cell.endswith(BEST) for cell in cells):
         parts.append("* best of its column.")

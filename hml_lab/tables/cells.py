@@ -83,6 +83,16 @@ def each_value(values: np.ndarray) -> str:
     return " / ".join(f"{value:.1f}" for value in values)
 
 
+def each_difference(values: np.ndarray) -> str:
+    """Every seed's difference, where no mean stands for them."""
+    return " / ".join(f"{value:+.1f}" for value in values)
+
+
+def median_of(values: np.ndarray) -> str:
+    """The median and every run's value: what is said of a group of which a run collapsed."""
+    return f"median {np.median(values):.1f} of {each_value(values)}"
+
+
 def p_value(p: float) -> str:
     """Three digits, or that it is smaller."""
     if np.isnan(p):
@@ -104,3 +114,13 @@ def difference_first(table: pd.DataFrame) -> pd.DataFrame:
     ordered = table[[*first, *(name for name in table if name not in first)]]
     ordered.attrs = dict(table.attrs)
     return ordered
+
+
+def rows(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of text, the index first."""
+    header = [text_cell(table.index.name or "", absent=""), *map(str, table.columns)]
+    body = [
+        [str(index), *map(text_cell, row)]
+        for index, row in zip(table.index, table.to_numpy(), strict=True)
+    ]
+    return header, body

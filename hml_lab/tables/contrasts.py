@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-import scipy.stats
+import scipy
 
 from hml_core.runs import Run
 from hml_lab import stats
@@ -30,7 +30,7 @@ PAIRING = (
 COLUMNS = (
     "reference", "n", "difference", "low", "high", "sd", "correlation", "test", "p_value",
 )  # fmt: skip
-MOST_LOST = 0.05  # of the way from chance to no error; below it a run has collapsed
+MOST_LOST = 0.1  # of the way from chance to no error; below it a run has collapsed
 
 
 def family(
@@ -146,6 +146,8 @@ def _family_in_words(pairs: Sequence[Pair], tests: int, by: str) -> str:
             f"{', '.join(groups)} against {group_name(by, reference)}"
             for reference, groups in against.items()
         )
+    if not tests:
+        return f"no test, as no two have two seeds in common; compared: {listed}"
     number = "one test" if tests == 1 else f"{tests} tests"
     return f"family of {number}: {listed}; p-values by Holm, simultaneous intervals by Bonferroni"
 
@@ -160,7 +162,7 @@ def covers(done: pd.DataFrame) -> str:
 
 
 def collapsed(frame: pd.DataFrame, selection: str = "last") -> pd.Series:
-    """Which runs ended at chance: less than a twentieth of the way from chance to no error."""
+    """Which runs ended near chance: less than a tenth of the way from chance to no error."""
     if "num_classes" not in frame:
         return pd.Series(False, index=frame.index)
     chance = 1 / frame["num_classes"].astype(float)
@@ -177,20 +179,28 @@ def all_pairs(
 ) -> pd.DataFrame:
     """Every pair of groups, none named beforehand: Tukey's max-t with the seeds as blocks.
 
-    Over the seeds that all groups have; groups with a collapsed run are left out, as the test takes all
-    groups to scatter alike (:func:`hml_lab.stats.all_pairs`).
+    Over the seeds that all groups have. Left out are groups with a collapsed run, as the test takes all
+    groups to scatter alike (:func:`hml_lab.stats.all_pairs`), and groups with the very results of an earlier
+    one (the same runs under two names): they would count its scatter twice.
 
     Returns
     -------
     pandas.DataFrame
         ``by``, ``reference``, difference, low_simultaneous, high_simultaneous (points), p_max_t, n; the
-        higher group first. Empty where less than two seeds or two groups are left.
+        higher group first. Empty where less than two seeds or two groups are left. ``attrs["left_out"]``
+        lists the collapsed groups, ``attrs["same"]`` those that repeat another with that one's name.
     """
     done = finished(frame, selection)
     lost = done.loc[collapsed(done, selection), by].unique()
     kept = done[~done[by].isin(lost)]
     scores = 100 * kept.pivot(index=by, columns="seed", values=f"{selection}_{metric}")
-    scores = scores.astype(float).dropna(axis=1)
+    scores = scores.astype(float).dropna(axis=1).loc[kept[by].unique()]
+    repeats = scores.duplicated()
+    same = {
+        group_name(by, group): group_name(by, scores.index[(scores == row).all(axis=1)][0])
+        for group, row in scores[repeats].iterrows()
+    }
+    scores = scores[~repeats].sort_index()
     columns = [
         by,
         "reference",
@@ -221,6 +231,7 @@ def all_pairs(
     table.attrs["family"] = f"family: all {len(rows)} pairs, corrected by the largest t (Tukey)"
     table.attrs["covers"] = covers(kept)
     table.attrs["left_out"] = [group_name(by, group) for group in lost]
+    table.attrs["same"] = same
     return table
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import re
-import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,31 +11,13 @@ import pandas as pd
 
 from hml_core.errors import ConfigError
 from hml_core.system import files
-from hml_lab.tables.cells import BEST, text_cell
-
-LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
-    "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$",
-    "|": r"\textbar{}", "±": r"$\pm$", "×": r"$\times$", "–": "--", "—": "---", "−": "$-$", "≥": r"$\geq$",
-    "≤": r"$\leq$", "→": r"$\to$", "∞": r"$\infty$", "√": r"$\surd$", "∝": r"$\propto$", "≈": r"$\approx$",
-    "…": r"\ldots{}", "·": r"$\cdot$", "“": "``", "”": "''", '"': "''", "\u00a0": "~", "★": r"$\star$",
-}  # fmt: skip
-POWERS = "⁰¹²³⁴⁵⁶⁷⁸⁹"
-
-
-def _rows(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of text, the index first."""
-    header = [text_cell(table.index.name or "", absent=""), *map(str, table.columns)]
-    body = [
-        [str(index), *map(text_cell, row)]
-        for index, row in zip(table.index, table.to_numpy(), strict=True)
-    ]
-    return header, body
+from hml_lab.tables.cells import rows
+from hml_lab.tables.latex import to_latex
 
 
 def to_markdown(table: pd.DataFrame) -> str:
     """GitHub-flavoured Markdown with columns aligned for a terminal, the caption above."""
-    header, body = _rows(table)
+    header, body = rows(table)
     header, body = (
         [cell.replace("|", "\\|").replace("\n", " ") for cell in header],
         [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in body],
@@ -59,7 +40,7 @@ def _markdown(text: str) -> str:
 
 def to_html(table: pd.DataFrame) -> str:
     """An HTML table with ``<caption>``, row and column headers; everything escaped."""
-    header, body = _rows(table)
+    header, body = rows(table)
     lines = ['<table class="dataframe">']
     if caption := table.attrs.get("caption", ""):
         lines.append(f'<caption style="text-align: left">{html.escape(caption)}</caption>')
@@ -73,59 +54,11 @@ def to_html(table: pd.DataFrame) -> str:
 
 def to_csv(table: pd.DataFrame) -> str:
     """CSV of the cells as they are printed, with the ids of the runs behind each row as last column."""
-    header, body = _rows(table)
+    header, body = rows(table)
     frame = pd.DataFrame(body, columns=[header[0] or "row", *header[1:]])
     if "run_ids" in table.attrs:
         frame["run ids"] = list(table.attrs["run_ids"])
     return frame.to_csv(index=False)
-
-
-def to_latex(table: pd.DataFrame, label: str = "") -> str:
-    r"""A ``table`` environment for the package booktabs: everything escaped, the best of a column in bold.
-
-    >>> import pandas as pd
-    >>> print(to_latex(pd.DataFrame({"Top-1": ["75.0 ± 1.1 *"]}, index=["CE & co"])).splitlines()[6])
-    CE \& co & \textbf{75.0 $\pm$ 1.1} \\
-    """
-    header, body = _rows(table)
-    lines = [r"\begin{table}", r"\centering"]
-    if caption := table.attrs.get("caption", ""):
-        lines.append(rf"\caption{{{escape(caption.replace('* best', 'Bold: best'))}}}")
-    if label:
-        lines.append(rf"\label{{tab:{re.sub(r'[^A-Za-z0-9:-]+', '-', label)}}}")
-    lines += [rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}", r"\toprule"]
-    lines.append(" & ".join(map(escape, header)) + r" \\")
-    lines.append(r"\midrule")
-    lines += [" & ".join(map(_latex_cell, row)) + r" \\" for row in body]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"]) + "\n"
-
-
-def _latex_cell(cell: str) -> str:
-    if cell.endswith(BEST):
-        return rf"\textbf{{{escape(cell.removesuffix(BEST))}}}"
-    return escape(cell)
-
-
-def escape(text: str) -> str:
-    r"""Text as LaTeX prints it.
-
-    >>> escape("50 % of_it: δ = 10⁴, -1.5")
-    '50 \\% of\\_it: $\\delta$ = 10$^{4}$, $-$1.5'
-    """
-    text = re.sub(r"(?<![\w.])-(?=\d)", "−", text)
-    return "".join(_escaped(letter) for letter in " ".join(text.split(" ")).replace("\n", " "))
-
-
-def _escaped(letter: str) -> str:
-    if letter in LATEX:
-        return LATEX[letter]
-    if letter in POWERS or letter == "⁻":
-        return f"$^{{{'-' if letter == '⁻' else POWERS.index(letter)}}}$"
-    name = unicodedata.name(letter, "")
-    if found := re.fullmatch(r"GREEK (SMALL|CAPITAL) LETTER (\w+)", name):
-        word = found[2].lower().replace("lamda", "lambda")
-        return f"$\\{word if found[1] == 'SMALL' else word.capitalize()}$"
-    return letter
 
 
 FORMATS: dict[str, Callable[[pd.DataFrame], str]] = {
@@ -165,9 +98,9 @@ def write(
             texts = {f"{name}{f'_{i}' if i > 1 else ''}": to_csv(p) for i, p in enumerate(parts, 1)}
         elif form == "tex":
             labels = [name if i == 1 else f"{name}-{i}" for i in range(1, len(parts) + 1)]
-            whole = "\n".join(map(to_latex, parts, labels))
-            whole += f"\n{escape(note)}\n" if note else ""
-            texts = {name: f"% needs \\usepackage{{booktabs}}\n{whole}"}
+            notes = ["" for _ in parts[1:]] + [note]
+            whole = "\n".join(map(to_latex, parts, labels, notes))
+            texts = {name: f"% \\input this file; it needs \\usepackage{{booktabs}}\n{whole}"}
         else:
             whole = "\n".join(FORMATS[form](part) for part in parts)
             if note:

@@ -8,26 +8,27 @@ import pandas as pd
 from hml_core import datasets, recipes
 from hml_core.config import RunConfig
 from hml_lab import published
-from hml_lab.tables.cells import finished, plus_minus
+from hml_lab.tables.cells import finished, median_of, plus_minus
+from hml_lab.tables.contrasts import collapsed
 
-# What makes two runs of a method comparable, beside what the data set names itself.
-FIELDS = (
-    "optimizer", "learning_rate", "momentum", "weight_decay", "batch_size", "lr_schedule", "warmup_epochs",
-    "augmentation", "mix", "label_smoothing", "label_aware_smoothing", "sampler", "post_hoc_tau",
-    "early_drop", "protocol", "validation_fraction", "second_stage_rate", "weights", "subset_images",
-    "subset_classes",
-)  # fmt: skip
+# What does not make two runs of a method incomparable: they name its setting, the run, or how it is computed.
+NOT_COMPARED = {
+    "dataset", "imbalance_type", "imbalance_ratio", "recipe", "seed", "options", "precision", "compile",
+    "deterministic", "micro_batch_size", "evaluate_every",
+}  # fmt: skip
 
 
 def beside_published(frame: pd.DataFrame, *, metric: str = "top1") -> pd.DataFrame:
     """Ours by recipe and setting beside the published figure of the same setting.
 
-    The column "same protocol" says whether ours is that of the figure beside it, or what differs: network,
-    image size, epochs (on iNaturalist 2018 those of that source; "not stated" where it does not give
-    them), optimiser, schedule, augmentation and the other fields that matter, the images, and what is
-    noted of the source. Percent; "–" where nothing comparable was published. "All published" is the
-    range of every figure on file for the method in this setting, with the number of sources. "CE of that
-    source" shows how much of a difference is protocol rather than method.
+    The column "same protocol" says whether ours is that of the figure beside it, or what differs: every
+    field of the run but those of :data:`NOT_COMPARED` is compared with the method's own on this data set
+    (epochs on iNaturalist 2018 with those of that source; "not stated" where it does not give them), another
+    draw of the subset (``subset_seed``) included; then the images, and what is noted of the source.
+    Percent; "–" where nothing comparable was published. "All published" is the range of every figure on
+    file for the method in this setting, with the number of sources. "CE of that source" shows how much of a
+    difference is protocol rather than method. A method of which a run collapsed shows the median and each
+    run, and no difference.
     """
     done = finished(frame, "last")
     rows = []
@@ -35,6 +36,7 @@ def beside_published(frame: pd.DataFrame, *, metric: str = "top1") -> pd.DataFra
     for (dataset, kind, ratio, recipe), runs in done.groupby(keys, sort=False):
         values = 100 * runs[f"last_{metric}"].to_numpy(dtype=float)
         sd = np.std(values, ddof=1) if len(values) > 1 else np.nan
+        has_collapsed = collapsed(runs).any()
         name = dataset
         if dataset == "imagefolder":
             name = {10: "cifar10", 100: "cifar100"}.get(_classes(runs), dataset)
@@ -46,12 +48,14 @@ def beside_published(frame: pd.DataFrame, *, metric: str = "top1") -> pd.DataFra
             {
                 "Setting": kind if kind == "natural" else f"{kind} {ratio:g}",
                 "Recipe": recipes.title(recipe),
-                "Ours": plus_minus(values.mean(), sd, False),
+                "Ours": median_of(values)
+                if has_collapsed
+                else plus_minus(values.mean(), sd, False),
                 "n": str(len(values)),
                 "Published": "–" if known is None else f"{known['mean_percent']:.1f}",
                 "All published": _range(figures),
                 "Difference": "–"
-                if known is None
+                if known is None or has_collapsed
                 else f"{values.mean() - known['mean_percent']:+.1f}",
                 "Same protocol": _same_protocol(dataset, runs, known),
                 "CE of that source": "–"
@@ -72,12 +76,9 @@ def _same_protocol(dataset: str, runs: pd.DataFrame, known: pd.Series | None) ->
     """ "yes"; "no: " and what differs; "not stated" where all is the same as far as the source says."""
     if known is None:
         return "no figure"
-    named = dataset in datasets.DATASETS
-    ours = RunConfig(dataset=dataset) if named else None
-    protocol: dict[str, object] = {"ema_decay": 0.0}
-    if ours is not None:
-        protocol |= {field: getattr(ours, field) for field in FIELDS}
-        protocol |= datasets.DATASETS[dataset].published
+    protocol: dict[str, object] = {}
+    if dataset in datasets.DATASETS:
+        protocol |= _own_protocol(dataset, runs) | datasets.DATASETS[dataset].published
     if "epochs" in known:
         protocol["epochs"] = known["epochs"]
     unstated = [field for field, value in protocol.items() if field == "epochs" and pd.isna(value)]
@@ -97,8 +98,19 @@ def _same_protocol(dataset: str, runs: pd.DataFrame, known: pd.Series | None) ->
     return "not stated" if unstated else "yes"
 
 
+def _own_protocol(dataset: str, runs: pd.DataFrame) -> dict[str, object]:
+    """Every compared field as the method has it on this data set; where stages end, by the runs' epochs."""
+    recipe = {"dataset": dataset, "recipe": str(runs["recipe"].iloc[0])}
+    fields = RunConfig(**recipe).to_dict()
+    if "epochs" in runs:
+        fields["stage_ends"] = RunConfig(**recipe, epochs=int(runs["epochs"].iloc[0])).stage_ends
+    return {name: value for name, value in fields.items() if name not in NOT_COMPARED}
+
+
 def _same(a: object, b: object) -> bool:
-    return a == b or (pd.isna(a) and pd.isna(b))
+    if isinstance(a, (list, tuple)) or isinstance(b, (list, tuple)):
+        return isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)) and [*a] == [*b]
+    return a == b or bool(pd.isna(a) and pd.isna(b))
 
 
 def _range(values: pd.Series) -> str:

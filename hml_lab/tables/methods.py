@@ -10,14 +10,16 @@ import pandas as pd
 from hml_core import recipes
 from hml_core.runs import SELECTIONS
 from hml_lab.tables.cells import (
+    ABSENT,
     LABELS,
     LOWER_IS_BETTER,
     METRICS,
     SELECTION_LABELS,
     difference_first,
-    each_value,
+    each_difference,
     finished,
     group_name,
+    median_of,
     p_value,
     plus_minus,
     simultaneous,
@@ -102,13 +104,14 @@ def comparison(
     """The table that people read: text cells "mean ± sd" and the paired difference to the baseline.
 
     Percent; the best mean of each column carries a star. A group of which a run collapsed to chance shows
-    its median and each run instead. The first columns hold the difference in ``tested`` with its
+    its median, each run and the difference of each seed instead. The first columns hold the difference in ``tested`` with its
     simultaneous 95 % interval, the Holm-corrected p-value and the number of runs. The family of both is
     that of :func:`conclusion` as well: everything with the baseline, and ``methods`` (None: the recipes
     with a hard-mining loss) with the ``reference``; ``attrs["family"]`` and ``attrs["covers"]`` tell it.
     """
     long = summary(frame, by=by, metrics=metrics, selection=selection)
-    means = long.pivot(index=by, columns="metric", values="mean")
+    standing = long.assign(mean=long["mean"].where(long["collapsed"] == 0))  # what a star may go to
+    means = standing.pivot(index=by, columns="metric", values="mean")
     done = finished(frame, selection)
     cells = {}
     for group, rows in long.groupby(by, sort=False):
@@ -120,7 +123,7 @@ def comparison(
             best = column.notna().any() and row.mean == pick(column)
             if row.collapsed:
                 values = 100 * own[f"{selection}_{row.metric}"].to_numpy(dtype=float)
-                text = f"median {row.median:.1f} of {each_value(values)}"
+                text = median_of(values)
             else:
                 text = plus_minus(row.mean, row.sd, best)
             cell[LABELS.get(row.metric, row.metric)] = text
@@ -135,10 +138,21 @@ def comparison(
     every = contrasts(frame, pairs, by=by, metric=tested, selection=selection)
     tests = every[every["reference"] == baseline].set_index(by)
     label = f"Δ {LABELS.get(tested, tested)} to {group_name(by, baseline)} [95 %, simultaneous]"
+    lost = set(done.loc[collapsed(done, selection), by])
+    by_seeds = [group for group in tests.index if {group, baseline} & lost]
     there = [tests.loc[group] if group in tests.index else None for group in table.index]
     table[label] = ["–" if row is None else simultaneous(row) for row in there]
     table["p (Holm)"] = ["–" if row is None else p_value(row["p_holm"]) for row in there]
-    table.attrs = {"family": every.attrs["family"], "covers": every.attrs["covers"]}
+    column = f"{selection}_{tested}"
+    for group in by_seeds:  # no mean difference stands for them, and none is tested
+        a, b = (done[done[by] == one].set_index("seed")[column] for one in (group, baseline))
+        each = 100 * a.sub(b).dropna().to_numpy(dtype=float)
+        table.loc[group, [label, "p (Holm)"]] = [each_difference(each), ABSENT]
+    told = ""
+    if by_seeds:
+        names = ", ".join(group_name(by, group) for group in by_seeds)
+        told = f"; {names}: the difference of each seed, as a run collapsed to chance (its tests count)"
+    table.attrs = {"family": every.attrs["family"] + told, "covers": every.attrs["covers"]}
     table.index = [group_name(by, group) for group in table.index]
     table.index.name = by.replace("_", " ").capitalize()
     return difference_first(table)
@@ -162,8 +176,9 @@ def selections(
 ) -> pd.DataFrame:
     """The same runs reported at the last, the best-on-validation and the best-on-test epoch.
 
-    Text cells "mean ± sd" in percent, and the gain of choosing on the test set ("peeking"), with the
-    number of epochs that were looked at: with one in five of them, the gain is a lower bound.
+    Text cells "mean ± sd" in percent (the median and each run where one collapsed), and the gain of choosing
+    on the test set ("peeking"), with the number of epochs that were looked at: with one in five of them, the
+    gain is a lower bound.
     """
     done = finished(frame, "last")
     cells: dict[str, dict[str, str]] = {}
@@ -175,9 +190,12 @@ def selections(
                 continue  # no validation split
             values = 100 * runs[column].to_numpy(dtype=float)
             sd = np.std(values, ddof=1) if len(values) > 1 else np.nan
-            row[SELECTION_LABELS[name]] = plus_minus(values.mean(), sd, False)
-        gain = 100 * (runs[f"best_test_{metric}"] - runs[f"last_{metric}"]).mean()
-        row["added by peeking"] = f"{gain:+.1f}"
+            lost = collapsed(runs, name).any()
+            text = median_of(values) if lost else plus_minus(values.mean(), sd, False)
+            row[SELECTION_LABELS[name]] = text
+        gains = 100 * (runs[f"best_test_{metric}"] - runs[f"last_{metric}"]).to_numpy(dtype=float)
+        lost = collapsed(runs, "last").any()
+        row["added by peeking"] = each_difference(gains) if lost else f"{gains.mean():+.1f}"
         if {"epochs", "evaluate_every"} <= set(runs):
             looks = np.ceil(runs["epochs"] / runs["evaluate_every"]).astype(int)
             row["epochs looked at"] = " / ".join(map(str, sorted(set(looks))))

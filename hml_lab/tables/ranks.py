@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import scipy.stats
+import scipy
 
 from hml_lab.tables.cells import LOWER_IS_BETTER, finished
 

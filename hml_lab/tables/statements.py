@@ -71,7 +71,8 @@ def conclusion(
     difference at all, "worse than the best other" appears in 6 to 8 of 100 tables.) "Better" and "worse"
     are said only where the Holm-corrected test stays under ``level``; its family is that of the table
     (:func:`hml_lab.tables.comparison`): everything with the baseline, and ``methods`` with the reference.
-    Intervals are simultaneous over it. A method of which a run collapsed to chance is told by its runs.
+    Intervals are simultaneous over it. A method or reference of which a run collapsed to chance is told by
+    its runs.
     "Not distinguishable" is no "the same".
     """
     done = finished(frame, selection)
@@ -95,11 +96,19 @@ def conclusion(
             continue
         for row in (row for _, row in tests.iterrows() if row["recipe"] == method):
             other = row["reference"]
-            beaten = f"collapsed in {n} runs; " if (n := int(own.loc[other, "collapsed"])) else ""
+            if lost := int(own.loc[other, "collapsed"]):
+                theirs = 100 * done.loc[done["recipe"] == other, f"{selection}_{metric}"].astype(
+                    float
+                )
+                lines.append(
+                    f"{name} is compared by no mean with {recipes.title(other)}, which collapsed to chance "
+                    f"in {lost} of {len(theirs)} runs ({each_value(theirs.to_numpy())} %)."
+                )
+                continue
             scores = f"{own.loc[method, 'mean']:.1f} % against {own.loc[other, 'mean']:.1f} %"
             lines.append(
                 f"{name} {_verdict(row, level)} {recipes.title(other)} in "
-                f"{LABELS.get(metric, metric).lower()} ({beaten}{scores}): "
+                f"{LABELS.get(metric, metric).lower()} ({scores}): "
                 f"{_evidence(row, level, tests.attrs['tests'])}"
             )
     if reference not in groups and methods:

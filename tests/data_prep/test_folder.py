@@ -443,10 +443,31 @@ def test_what_systems_leave_is_no_class_and_unread_files_are_named(photos):
     assert set(found.records["class"]) == {"ant", "bee", "cat"}
     assert len(found.records) == 18
     assert found.left_out == (
-        "1 .heic (cat/x.heic)",
+        f"1 .heic (cat/x.heic; {opener.NOT_READ['.heic']})",
         "1 class folders without an image (empty)",
         "1 images in no class's folder (loose.png)",
     )
+
+
+def test_a_folder_of_what_is_not_read_says_what_to_do(photos):
+    for path in photos.rglob("*.png"):
+        path.rename(path.with_suffix(".CR2"))
+    with pytest.raises(DataError, match=r"There is no image in .*18 \.cr2 .*; save them as JPEG or"):
+        source.read(photos)
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".gif", ".webp", ".bmp"])
+def test_images_of_every_format_are_prepared_as_if_they_were_png(suffix, photos):
+    other = photos.with_name("other")
+    for path in photos.rglob("*.png"):
+        grey = Image.open(path).convert("L")  # what a GIF holds without loss, too
+        grey.convert("RGB").save(path)
+        target = (other / path.relative_to(photos)).with_suffix(suffix)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        grey.save(target, **({"lossless": True} if suffix == ".webp" else {}))
+    expected = made(photos, options=images.Options(size=24, format="png"))
+    done = made(other, other.with_name("theirs"), options=images.Options(size=24, format="png"))
+    assert done.manifest["output_sha256"].tolist() == expected.manifest["output_sha256"].tolist()
 
 
 def test_images_that_do_not_decode_are_named_and_a_class_of_none_is_no_class(photos):

@@ -200,7 +200,7 @@ def test_two_tables_that_differ_are_refused(root):
 
 def test_what_is_there_and_not_used_is_counted_and_said(root, tmp_path):
     first, second, *_ = sorted((root / LAYOUT.images).iterdir())
-    first.with_suffix(".tif").write_bytes(b"x")
+    first.with_suffix(".jp2").write_bytes(b"x")
     shutil.copy(second, second.with_suffix(".png"))
     change(root, LAYOUT.ground_truth, lambda f: f[f["image"] != first.stem])
     found = archive.read("isic2018", root)
@@ -208,7 +208,7 @@ def test_what_is_there_and_not_used_is_counted_and_said(root, tmp_path):
     (note,) = made_of(root, tmp_path / "out").notes
     for said in (
         "images that the ground truth does not list",
-        ".tif files",
+        ".jp2 files",
         "further copies of an image",
     ):
         assert f"1 {said}" in note

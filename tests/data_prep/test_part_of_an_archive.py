@@ -208,12 +208,13 @@ def test_the_command_says_it(tmp_path):
 # The stored protocol ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("batch", ["table", "here"])
+@pytest.mark.parametrize("batch", ["results", "isic2019_ham_small_here"])
 def test_the_shortened_protocol_is_what_the_notebook_asks_for(batch, repository, tmp_path):
     batches = repository / "notebooks" / "batches"
     trained = grids(yaml.safe_load((batches / "isic2019_ham_small.yaml").read_text()))
     assert [config.seed for config in trained] == [0] * 6 + [1] * 6 + [2] * 6
-    asked, _ = asked_by(batches / f"isic2019_ham_small_{batch}.yaml", repository, tmp_path)
+    output = "05_isic2019_ham_small.ipynb"
+    asked, _ = asked_by(batches / f"{batch}.yaml", output, repository, tmp_path)
     assert {config.run_id for config in asked.configs} == {config.run_id for config in trained}
     assert (asked.baseline, asked.hard_mining) == ("ce", ["hml1", "hml2"])
     control = next(config for config in trained if config.recipe == "ce_drw")

@@ -39,15 +39,59 @@ def header_of(width: int, height: int) -> bytes:
     )
 
 
-@pytest.mark.parametrize("kind", ["PNG", "BMP", "WEBP", "JPEG"])
+def tiff(pixels: np.ndarray, **tags) -> bytes:
+    """An uncompressed TIFF as Pillow writes none: whatever its tags say."""
+    height, width, channels = pixels.shape
+    data, bits = pixels.tobytes(), 8 * pixels.dtype.itemsize
+    values = {
+        "width": (256, [width]), "height": (257, [height]), "bits": (258, [bits] * channels),
+        "compression": (259, [1]), "colours": (262, [2 if channels == 3 else 1]),
+        "channels": (277, [channels]), "rows": (278, [height]),
+    }  # fmt: skip
+    values |= tags
+    start = 8 + 2 + 12 * (len(values) + 2) + 4
+    entries, beyond = [], b""
+    for tag, numbers in values.values():
+        packed = struct.pack(f"<{len(numbers)}H", *numbers)
+        if len(packed) > 4:
+            beyond += packed
+            packed = struct.pack("<I", start + len(beyond) - len(packed))
+        entries.append(struct.pack("<HHI4s", tag, 3, len(numbers), packed))
+    for tag, number in ((273, start + len(beyond)), (279, len(data))):
+        entries.append(struct.pack("<HHII", tag, 4, 1, number))
+    folder = struct.pack("<H", len(entries)) + b"".join(sorted(entries, key=lambda e: e[1::-1]))
+    return b"II*\0" + struct.pack("<I", 8) + folder + bytes(4) + beyond + data
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "WEBP", "JPEG", "TIFF", "GIF"])
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "1", "RGBA", "CMYK"])
 def test_every_format_and_mode_of_the_list_becomes_rgb(kind, mode):
     try:
         data = encoded(kind=kind, mode=mode)
-    except (OSError, KeyError):
+    except (OSError, KeyError, ValueError):
         pytest.skip(f"{kind} holds no {mode}")
     found = images.decode(data)
     assert (found.mode, found.size) == ("RGB", (6, 4))
+
+
+@pytest.mark.parametrize(
+    "way", ["raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "group4", "jpeg"]
+)
+def test_tiff_is_read_however_it_was_packed(way, monkeypatch):
+    monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: pytest.fail(f"started {a}"))
+    pixels = np.zeros((16, 24, 3), np.uint8)
+    pixels[:8, :8] = 255
+    found = images.decode(
+        encoded(pixels, "TIFF", "1" if way == "group4" else None, compression=way)
+    )
+    assert np.abs(np.asarray(found).astype(int) - pixels).max() <= (8 if way == "jpeg" else 0)
+
+
+def test_grey_levels_of_a_scanner_that_calls_white_zero_stand_the_right_way_round():
+    levels = np.arange(24, dtype=np.uint8).reshape(4, 6, 1)
+    found = np.asarray(images.decode(tiff(levels, colours=(262, [0]))))
+    assert (found == 255 - levels).all()
+    assert (np.asarray(images.decode(tiff(levels))) == levels).all()
 
 
 def test_transparent_parts_show_white():
@@ -58,14 +102,25 @@ def test_transparent_parts_show_white():
     assert (found[2:] == 255).all()
 
 
+@pytest.mark.filterwarnings("ignore:Truncated File Read")
 @pytest.mark.parametrize(
     ("data", "said"),
     [
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n", "is no JPEG, PNG, BMP, WEBP"),
         (b"DDS " + b"\0" * 200, "is no JPEG"),
         (b"", "is no JPEG"),
-        (encoded(kind="GIF"), "is no JPEG"),
-        (encoded(kind="TIFF"), "is no JPEG"),
+        (encoded(kind="ICO"), "is no JPEG"),
+        (b"\0\0\0 ftypheic" + bytes(40), "it is HEIC or AVIF, whatever it is called; save them as"),
+        (encoded(kind="TIFF", save_all=True, append_images=[Image.new("RGB", (6, 4))]), "several"),
+        (encoded(kind="GIF", save_all=True, append_images=[Image.new("RGB", (6, 4))]), "several"),
+        (encoded(np.full((4, 4), 3000, np.uint16), "TIFF"), "more than 8 bits.*16-bit TIFF"),
+        (tiff(np.full((4, 4, 3), 3000, np.uint16)), r"more than 8 bits.*mode RGB, 16-bit TIFF"),
+        (encoded(np.full((4, 4), 0.5, np.float32), "TIFF"), "more than 8 bits.*32-bit TIFF"),
+        (tiff(RED[..., :1], signed=(339, [2])), "levels that are no whole numbers from 0 on"),
+        (tiff(np.zeros((4, 6, 5), np.uint8)), "a TIFF that is damaged, or of channels that make no"),
+        (tiff(RED, wide=(322, [60_000]), high=(323, [60_000])), "is 6 × 4 pixels"),
+        (tiff(RED, colours=(262, [8])), r"colours of L\*a\*b\*"),
+        (encoded(kind="TIFF")[:60], "does not decode"),
         (encoded(np.full((4, 4), 3000, np.uint16)), "more than 8 bits a channel"),
         (encoded(kind="WEBP", save_all=True, append_images=[Image.new("RGB", (6, 4))]), "2 images"),
         (encoded(np.zeros((1, 1, 3), np.uint8)), "is 1 × 1 pixels: expected sides of at least 2"),
@@ -137,6 +192,19 @@ def test_the_orientation_is_applied_by_both_readers(orientation, monkeypatch):
         monkeypatch.setattr(preprocessing, "_jpeg_reader", lambda: None)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_orientation_of_a_tiff_is_applied_once(orientation):
+    pixels = np.arange(16 * 32 * 3, dtype=np.uint8).reshape(16, 32, 3)
+    exif = Image.Exif()
+    exif[images.ORIENTATION] = orientation
+    turn = images.UPRIGHT.get(orientation)
+    upright = Image.fromarray(pixels)
+    upright = upright if turn is None else upright.transpose(turn)
+    data = encoded(pixels, "TIFF", exif=exif)
+    assert images.size(data) == upright.size
+    assert (np.asarray(images.decode(data)) == np.asarray(upright)).all()
+
+
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_damaged_exif_costs_no_image():
     data = encoded(kind="JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
@@ -188,17 +256,17 @@ def test_a_pipe_in_a_folder_is_named(tree):
 
 
 def test_what_a_folder_holds_and_is_not_read_is_counted(tree):
-    (tree / "train" / "ant" / "1.tif").write_bytes(b"x")
+    (tree / "train" / "ant" / "1.jp2").write_bytes(b"x")
     (tree / "train" / "ant" / "deeper").mkdir()
     (tree / "train" / "ant" / "deeper" / "2.png").write_bytes(encoded())
     (tree / "val").mkdir()
     (tree / "val" / "3.png").write_bytes(encoded())
     (tree / "__MACOSX").mkdir()
     (tree / "__MACOSX" / "._0.png").write_bytes(b"x")
-    with pytest.warns(UserWarning, match=r"Not read in .*1 \.tif \(train/ant/1\.tif\), 1 images"):
+    with pytest.warns(UserWarning, match=r"Not read in .*1 \.jp2 \(train/ant/1\.jp2; save them as PNG or JPEG\), 1 images"):
         folder = imagefolder.pack(tree, progress=False)
     assert imagefolder.index_of(folder)["left_out"] == [
-        "1 .tif (train/ant/1.tif)",
+        "1 .jp2 (train/ant/1.jp2; save them as PNG or JPEG)",
         "1 images beside train and test (val/3.png)",
         "1 images in no or deeper folders (train/ant/deeper/2.png)",
     ]

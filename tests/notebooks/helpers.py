@@ -21,9 +21,12 @@ def make(folder: Path, *sources: str, name: str = "made.ipynb") -> Path:
     return path
 
 
-def asked_by(batch: Path, repository: Path, tmp_path: Path) -> tuple[Experiment, dict[str, Any]]:
-    """What the notebook of a batch's one job asks for, and the job; nothing is trained."""
-    (job,) = yaml.safe_load(batch.read_text())["jobs"]
+def asked_by(
+    batch: Path, output: str, repository: Path, tmp_path: Path
+) -> tuple[Experiment, dict[str, Any]]:
+    """What the notebook of the job with this output asks for, and the job; nothing is trained."""
+    jobs = yaml.safe_load(batch.read_text())["jobs"]
+    (job,) = [job for job in jobs if job.get("output") == output]
     cells = nbformat.read(repository / job["notebook"], as_version=4).cells
     tagged = {tag: cell.source for cell in cells for tag in cell.metadata.get("tags", [])}
     names: dict[str, Any] = {}

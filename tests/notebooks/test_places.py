@@ -163,16 +163,8 @@ def test_impossible_values_are_refused_before_a_kernel_starts(
     }
 
 
-def test_published_results_are_asked_for_by_name(repository, monkeypatch):
-    """No default writes below results/tables or results/figures; what publishes says where."""
-    from hml_lab.notebooks import batch
-
+def test_published_results_are_asked_for_by_name(repository):
+    """No default writes below results/ (for batches and commands, see tests/test_trying.py)."""
     for path in FOLDER.glob("*.ipynb"):
         assert notebooks.parameters(path)["results_root"].default == ""
         assert execution.default_output(path).is_relative_to(repository / "my_results")
-    monkeypatch.chdir(repository)
-    for name in ("results", "tables", "dermoscopy", "inaturalist"):
-        for job in batch.read(repository / "notebooks" / "batches" / f"{name}.yaml"):
-            assert job.parameters["results_root"] == "results"
-            assert job.output.parent == Path("results/notebooks")
-    assert "-p results_root results" in (repository / "Makefile").read_text()

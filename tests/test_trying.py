@@ -1,0 +1,186 @@
+"""Trying is not publishing: no command of the Makefile, the pages, the batches or by default writes what
+git knows. (What notebooks write is held by tests/notebooks/test_places.py.)"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import click
+import pytest
+
+from benchmarks import report
+from hml_lab import places
+from hml_lab.cli import main
+from hml_lab.notebooks import batch
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BATCHES = sorted(
+    path
+    for path in (ROOT / "notebooks" / "batches").glob("*.yaml")
+    if "\njobs:\n" in path.read_text()
+)
+MAKEFILE = (ROOT / "Makefile").read_text()
+TARGETS = re.findall(r"^([a-z-]+):.*## ", MAKEFILE, re.M)
+# What their names say that they do: the lock's hashes are written for everybody.
+PUBLISHING = {"hashes"}
+# Where a command that a page shows may write without being asked to publish.
+OUTPUT = re.compile(
+    r"(?:-o|--output|--runs-root|--pack-root|--data-root|export|results_root|>)[ =]+(\S+)"
+)
+
+
+@pytest.fixture(scope="module")
+def ignored(tmp_path_factory):
+    """Whether git would see what is written at a path of the checkout."""
+    folder = tmp_path_factory.mktemp("ignored")
+    subprocess.run(["git", "init", "-q", folder], check=True)
+    shutil.copy(ROOT / ".gitignore", folder)
+
+    def is_ignored(path: str) -> bool:
+        if path.startswith(("/", "~", "$")) or "://" in path:
+            return True  # outside of the checkout
+        command = ["git", "-C", folder, "check-ignore", "-q", "--no-index"]
+        tried = (subprocess.run([*command, name], check=False) for name in (path, f"{path}/x"))
+        return any(done.returncode == 0 for done in tried)
+
+    assert is_ignored("my_results/tables/x.md")
+    assert is_ignored("results/runs/x/config.json")
+    assert not is_ignored("results/tables/x.md")
+    assert not is_ignored("notebooks/00_quickstart.ipynb")
+    return is_ignored
+
+
+def make(*arguments: str, folder: Path = ROOT) -> str:
+    command = ["make", "--no-print-directory", *arguments]
+    environment = {**os.environ, "MAKEFLAGS": ""}
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+@pytest.mark.parametrize("target", sorted(set(TARGETS) - PUBLISHING))
+def test_no_target_names_a_place_that_git_knows_as_its_output(target, tmp_path, ignored):
+    plan = make("-n", target, "VENV=.venv", "CHROMIUM=chromium")
+    assert "--publish" not in plan
+    assert "results_root" not in plan
+    for place in OUTPUT.findall(plan):
+        place = place.strip("'\"&;")
+        assert not place or re.match("2|5'|5$|/dev/", place) or ignored(place), f"{target}: {place}"
+    assert not re.search(r"(?<![\w/])results/(?!runs\b)", plan)
+    for made in (".coverage", ".venv-lowest/x", "build/coverage/index.html", "site/index.html"):
+        assert ignored(made)
+
+
+def test_the_lab_opens_copies_that_git_ignores_and_that_stay_their_owners(tmp_path, ignored):
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "bin").mkdir()
+    stub = tmp_path / "bin" / "jupyter"
+    stub.write_text('#!/bin/sh\nprintf "saved" > my_notebooks/a.ipynb; echo "$@"\n')
+    stub.chmod(0o755)
+    (tmp_path / "notebooks").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "notebooks" / f"{name}.ipynb").write_text("ours")
+    for name in ("requirements.lock", "pyproject.toml", ".installed"):  # in this order
+        (tmp_path / name).touch()
+    told = make("lab", "VENV=.", folder=tmp_path)
+    assert told.split() == ["lab", "--notebook-dir=.", "my_notebooks"]
+    assert ignored("my_notebooks/a.ipynb")
+    os.utime(tmp_path / "notebooks" / "b.ipynb", (2e9, 2e9))  # of a later version
+    told = make("lab", "VENV=.", folder=tmp_path)
+    assert "notebooks/b.ipynb is newer than your my_notebooks/b.ipynb" in told
+    texts = {path.name: path.read_text() for path in (tmp_path / "my_notebooks").iterdir()}
+    assert texts == {"a.ipynb": "saved", "b.ipynb": "ours"}
+    assert (tmp_path / "notebooks" / "a.ipynb").read_text() == "ours"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_example_of_a_page_writes_what_git_knows(page, ignored):
+    for block in re.findall(r"```(?:sh|python)\n(.*?)```", page.read_text(), re.S):
+        assert "results_root results" not in block
+        assert "--publish" not in block
+        for line in block.splitlines():
+            code = line.partition("  #")[0]
+            reads = re.search(r"hml (?:runs (?:list|show|verify)|predict)", code)
+            for place in OUTPUT.findall(code):
+                place = place.strip("'\"`),")
+                if not reads and place and "<" not in place:
+                    assert ignored(place), f"{page.name}: {line}"
+
+
+@pytest.mark.parametrize("path", BATCHES, ids=lambda path: path.stem)
+def test_a_batch_publishes_only_when_it_is_told_to(path, monkeypatch, ignored):
+    monkeypatch.chdir(ROOT)
+    for job in batch.read(path):
+        assert ignored(str(job.output))
+        assert ignored(str(job.parameters.get("results_root", "my_results/")) + "/tables")
+    for job in batch.read(path, publish=True):
+        assert job.parameters["results_root"] == "results"
+        assert job.output.parent == Path("results/notebooks")
+
+
+def test_what_is_published_has_its_job(monkeypatch):
+    """One file writes all of results/notebooks again, by the command that docs/notebooks.md names."""
+    monkeypatch.chdir(ROOT)
+    jobs = batch.read("notebooks/batches/results.yaml", publish=True)
+    published = {path.name for path in Path("results/notebooks").glob("*.ipynb")}
+    assert {job.output.name for job in jobs} == published
+
+
+def options(command: click.Command, name: str = "hml"):
+    yield from ((name, parameter) for parameter in command.params)
+    for inner, below in getattr(command, "commands", {}).items():
+        yield from options(below, f"{name} {inner}")
+
+
+def test_no_default_of_a_command_is_a_place_that_git_knows(ignored):
+    checked = 0
+    for name, parameter in options(main):
+        told = re.search(
+            r"\[default: ([a-z_]+(?:/[a-z]+)*)(?:[],]|/[A-Z])",
+            getattr(parameter, "help", None) or "",
+        )
+        given = parameter.default if isinstance(parameter.default, Path) else None
+        for place in filter(None, (given, told and told[1])):
+            if isinstance(parameter.type, click.Path):
+                checked += 1
+                assert ignored(str(place)), f"{name} {parameter.name}: {place}"
+    assert checked > 5
+    for place in (places.DATA, places.RUNS, places.RESULTS, report.FOLDER):
+        assert ignored(str(place))
+
+
+def test_no_default_of_a_function_is_a_place_that_git_knows(ignored):
+    checked = 0
+    for path in (
+        p
+        for room in ("hml_core", "data_prep", "hml_lab", "benchmarks")
+        for p in (ROOT / room).rglob("*.py")
+    ):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.FunctionDef):
+                continue
+            positional = [*node.args.posonlyargs, *node.args.args]
+            given = [
+                *zip(reversed(positional), reversed(node.args.defaults)),
+                *zip(node.args.kwonlyargs, node.args.kw_defaults),
+            ]
+            for argument, default in given:
+                named = re.search("root|output|folder|destination", argument.arg)
+                if named and isinstance(default, ast.Constant) and default.value:
+                    checked += 1
+                    assert ignored(default.value), f"{path}: {node.name}"
+    assert checked >= 4
+
+
+def test_a_benchmark_writes_where_it_is_told_to(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["benchmark", "--output", str(tmp_path)])
+    monkeypatch.setattr(report, "FOLDER", report.FOLDER)
+    assert report.arguments("").output == tmp_path
+    assert report.write("table", [{"what": "a"}]).parent == tmp_path
