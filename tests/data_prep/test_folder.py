@@ -391,6 +391,14 @@ def test_links_out_of_the_tree_are_read_and_said_and_circles_are_left(photos, tm
     assert any("1 images are links to files outside" in note for note in done.summary["notes"])
 
 
+@pytest.mark.parametrize("place", ["top.png", "ant/circle.png", "loop"])
+def test_a_link_to_itself_is_one_rejection_or_nothing(place, photos):
+    (photos / place).symlink_to((photos / place).name)
+    done = made(photos)
+    assert len(done.manifest) == 18
+    assert done.rejected["file"].tolist() == ([place] if "/" in place else [])
+
+
 def test_a_file_that_changes_while_it_is_read_is_rejected_and_done_by_the_next_call(
     photos, monkeypatch
 ):
@@ -452,7 +460,9 @@ def test_what_systems_leave_is_no_class_and_unread_files_are_named(photos):
 def test_a_folder_of_what_is_not_read_says_what_to_do(photos):
     for path in photos.rglob("*.png"):
         path.rename(path.with_suffix(".CR2"))
-    with pytest.raises(DataError, match=r"There is no image in .*18 \.cr2 .*; save them as JPEG or"):
+    with pytest.raises(
+        DataError, match=r"There is no image in .*18 \.cr2 .*; save them as JPEG or"
+    ):
         source.read(photos)
 
 
