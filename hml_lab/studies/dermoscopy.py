@@ -72,7 +72,7 @@ def caption(experiment: Experiment, images: str = "") -> str:
     ]
     text = "; ".join(part for part in parts if part)
     source = "SYNTHETIC images: nothing here is a result." if first.synthetic else CREDIT
-    return f"{text}. Mean ± sample standard deviation over seeds. {source}"
+    return f"{text}. {source}"
 
 
 def save_official(experiment: Experiment, *, note: str = "") -> None:
