@@ -105,7 +105,7 @@ def delta_sweep(frame: pd.DataFrame) -> Figure:
         line = spreads.key(base, line=True)
         line.set(label="CE", marker="")
         entries.append(line)
-    names = ["∞" if np.isinf(delta) else f"{delta:.0e}" for delta in ordered]
+    names = ["∞" if np.isinf(delta) else _power(delta) for delta in ordered]
     name_classes(ax, range(len(ordered)), names)
     sizes = [len(s.values) for s in (*scores, *([plain] if plain else []))]
     said = spreads.legend_of(sorted(set(sizes)))
@@ -115,3 +115,15 @@ def delta_sweep(frame: pd.DataFrame) -> Figure:
     beside = f"; CE {plain.mean:.1f} %" if plain else ""
     alt_text(drawn, f"Balanced test accuracy of HML1 against δ. {listed}{beside}.")
     return drawn
+
+
+def _power(value: float) -> str:
+    """As figures write such numbers.
+
+    >>> _power(1e4), _power(1e-7), _power(250.0)
+    ('10⁴', '10⁻⁷', '250')
+    """
+    exponent = np.log10(value)
+    if abs(exponent) < 2 or abs(exponent - round(exponent)) > 1e-9:
+        return f"{value:g}"
+    return "10" + f"{round(exponent)}".translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))

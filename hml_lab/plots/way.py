@@ -57,7 +57,7 @@ def way(steps: pd.DataFrame, beside: pd.DataFrame, *, title: str = "") -> Figure
             ax.plot(thin, [y + 0.18] * 2, color=colour, lw=1, solid_capstyle="butt")
             ax.plot([shift + row.low, shift + row.high], [y + 0.18] * 2, color=colour, lw=3.5)
             ax.plot([before, before], [y - 1, y], color="#bbbbbb", lw=1, ls=":", zorder=0)
-            said = f"{row.difference:+.2f} [{row.low:+.2f}, {row.high:+.2f}]"
+            said = f"{row.difference:+.2f} [{row.low:+.2f}, {row.high:+.2f}]".replace("-", "−")
         weight = "bold" if is_whole else "normal"
         ax.text(
             text_at, y, said, transform=ax.get_yaxis_transform(), va="center", fontweight=weight

@@ -91,7 +91,7 @@ def caption(experiment: Experiment, images: str = "") -> str:
         if first.synthetic
         else CREDITS.get(dataset, "")
     )
-    return f"{text}. Mean ± sample standard deviation over seeds. {source}"
+    return f"{text}. {source}"
 
 
 def save_official(experiment: Experiment, *, note: str = "") -> None:

@@ -15,7 +15,7 @@ import pandas as pd
 import scipy
 
 from hml_core.runs import Run
-from hml_lab import stats
+from hml_lab import alike, stats
 from hml_lab.tables.cells import LABELS, finished, group_name
 
 Pair = tuple[str, str]
@@ -76,6 +76,8 @@ def contrasts(
         Where a seed has more than one run in a group (two settings are mixed).
     """
     done = finished(frame, selection)
+    if by == "recipe":
+        alike.require_rows(done)
     done = done.assign(_score=100 * done[f"{selection}_{metric}"].astype(float))
     if (twice := done.duplicated([by, "seed"])).any():
         first = tuple(done.loc[twice, [by, "seed"]].iloc[0])
@@ -191,6 +193,8 @@ def all_pairs(
         lists the collapsed groups, ``attrs["same"]`` those that repeat another with that one's name.
     """
     done = finished(frame, selection)
+    if by == "recipe":
+        alike.require_rows(done)
     lost = done.loc[collapsed(done, selection), by].unique()
     kept = done[~done[by].isin(lost)]
     scores = 100 * kept.pivot(index=by, columns="seed", values=f"{selection}_{metric}")

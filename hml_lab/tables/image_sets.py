@@ -11,7 +11,7 @@ from hml_core import metrics as measures
 from hml_core import recipes
 from hml_core.runs import Run
 from hml_core.runs.evaluated import Evaluated
-from hml_lab import stats
+from hml_lab import alike, stats
 from hml_lab.tables.cells import LABELS, p_value, plus_minus
 from hml_lab.wording import number
 
@@ -210,6 +210,8 @@ def _sd(values: Sequence[float]) -> float:
 
 def _by_recipe(runs: Iterable[Run]) -> dict[str, list[Run]]:
     found: dict[str, list[Run]] = {}
+    runs = list(runs)
+    alike.require_runs(runs)
     for run in runs:
         found.setdefault(run.config.recipe, []).append(run)
     return found

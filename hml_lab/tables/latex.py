@@ -1,8 +1,8 @@
 r"""Tables for LaTeX: packages booktabs alone, everything escaped, and no wider than a page of text.
 
 Widths are reckoned with (:data:`FONT_PT`, letters of Computer Modern at ``\footnotesize``): long cells and
-heads are broken into lines, and columns that do not fit beside the others stand in a panel below, behind the
-rows' names.
+heads are broken into lines, and columns that do not fit beside the others stand in a panel below,
+behind the names of the rows.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import pandas as pd
 
 from hml_core import datasets, recipes
 from hml_core.config import RunConfig
-from hml_lab import published
+from hml_lab import alike, published
 from hml_lab.tables.cells import finished, median_of, plus_minus
 from hml_lab.tables.contrasts import collapsed
 
@@ -34,6 +34,7 @@ def beside_published(frame: pd.DataFrame, *, metric: str = "top1") -> pd.DataFra
     rows = []
     keys = ["dataset", "imbalance_type", "imbalance_ratio", "recipe"]
     for (dataset, kind, ratio, recipe), runs in done.groupby(keys, sort=False):
+        alike.require_rows(runs)
         values = 100 * runs[f"last_{metric}"].to_numpy(dtype=float)
         sd = np.std(values, ddof=1) if len(values) > 1 else np.nan
         has_collapsed = collapsed(runs).any()
@@ -149,6 +150,7 @@ def beside_author_runs(frame: pd.DataFrame, *, selection: str = "best_validation
     done = finished(frame, selection)
     theirs = published.author_runs().groupby("config")
     rows = []
+    alike.require_rows(done)
     for recipe, runs in done.groupby("recipe", sort=False):
         own = 100 * runs[f"{selection}_balanced_accuracy"].to_numpy(dtype=float)
         sd = np.std(own, ddof=1) if len(own) > 1 else np.nan

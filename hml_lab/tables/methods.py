@@ -9,6 +9,7 @@ import pandas as pd
 
 from hml_core import recipes
 from hml_core.runs import SELECTIONS
+from hml_lab import alike
 from hml_lab.tables.cells import (
     ABSENT,
     LABELS,
@@ -51,8 +52,15 @@ def summary(
     pandas.DataFrame
         Tidy: one row per group and metric with mean, sd and n, in percent; ``median``, and how many of the
         runs ``collapsed`` to chance: where one did, the mean describes none of them.
+
+    Raises
+    ------
+    ValueError
+        Where runs of a recipe differ in another setting than the seed (:mod:`hml_lab.alike`).
     """
     done = finished(frame, selection)
+    if by == "recipe":
+        alike.require_rows(done)
     rows = []
     for group, runs in done.groupby(by, sort=False):
         lost = int(collapsed(runs, selection).sum())
@@ -181,6 +189,8 @@ def selections(
     gain is a lower bound.
     """
     done = finished(frame, "last")
+    if by == "recipe":
+        alike.require_rows(done)
     cells: dict[str, dict[str, str]] = {}
     for group, runs in done.groupby(by, sort=False):
         row = {}
