@@ -180,8 +180,8 @@ def all_pairs(
     """Every pair of groups, none named beforehand: Tukey's max-t with the seeds as blocks.
 
     Over the seeds that all groups have. Left out are groups with a collapsed run, as the test takes all
-    groups to scatter alike (:func:`hml_lab.stats.all_pairs`), and groups with the very results of an earlier
-    one (the same runs under two names): they would count its scatter twice.
+    groups to scatter alike (:func:`hml_lab.stats.all_pairs`), and groups with the very results of an
+    earlier one (the same runs under two names): they would count its scatter twice.
 
     Returns
     -------
