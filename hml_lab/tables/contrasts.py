@@ -165,8 +165,13 @@ def collapsed(frame: pd.DataFrame, selection: str = "last") -> pd.Series:
     """Which runs ended near chance: less than a tenth of the way from chance to no error."""
     if "num_classes" not in frame:
         return pd.Series(False, index=frame.index)
-    chance = 1 / frame["num_classes"].astype(float)
-    return frame[f"{selection}_balanced_accuracy"] < chance + MOST_LOST * (1 - chance)
+    return is_lost(frame[f"{selection}_balanced_accuracy"], frame["num_classes"].astype(float))
+
+
+def is_lost(balanced_accuracy, num_classes):
+    """:func:`collapsed`, of a balanced accuracy or of an array of them."""
+    chance = 1 / num_classes
+    return balanced_accuracy < chance + MOST_LOST * (1 - chance)
 
 
 def all_pairs(
