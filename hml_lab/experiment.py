@@ -193,6 +193,14 @@ class Experiment:
         self._finished()
         return tables.protocol(self._distinct())
 
+    def caveats(self) -> Markdown:
+        """What nobody may leave out who quotes a number of these runs; empty where there is nothing."""
+        done = self._finished()
+        paths = [self.runs_root / str(path) for path in done["path"]]
+        return Markdown(
+            " ".join(f"**{line}**" for line in tables.warnings(done.assign(path=paths)))
+        )
+
     def status(self) -> Markdown:
         """What is missing, and how the rest was made."""
         return Markdown(f"{self.missing()}\n\n{self.protocol()}")

@@ -8,7 +8,8 @@ from hml_core import datasets
 from hml_core.runs import Run
 from hml_lab.alike import separating, setting
 from hml_lab.notes import data_note
-from hml_lab.plots.looks import variant
+from hml_lab.plots.looks import label, variant
+from hml_lab.tables.contrasts import is_lost
 from hml_lab.wording import number
 
 
@@ -59,8 +60,23 @@ def seeds(groups: Mapping[str, Sequence[Run]]) -> str:
 
 
 def caveat(runs: Iterable[Run]) -> str:
-    """What a title must not keep to itself: made-up images, less training than published, other images."""
-    return "".join(f"\n{line}" for line in caveats(runs))
+    """What a title must not keep to itself: made-up or other images, less training than published, means
+    over runs of which some collapsed."""
+    runs = list(runs)
+    return "".join(f"\n{line}" for line in [*caveats(runs), *collapses(runs)])
+
+
+def collapses(runs: Iterable[Run]) -> list[str]:
+    """Of each recipe with several runs, some of them collapsed, that its mean is nobody's."""
+    scores: dict[str, list[bool]] = {}
+    for run in runs:
+        lost = is_lost(run.selection("last")["balanced_accuracy"], len(run.class_counts))
+        scores.setdefault(run.config.recipe, []).append(lost)
+    return [
+        f"{label(recipe)}: {sum(lost)} of {len(lost)} runs collapsed to chance, its mean is that of none"
+        for recipe, lost in scores.items()
+        if len(lost) > 1 and any(lost)
+    ]
 
 
 def caveat_of(groups: Mapping[str, Sequence[Run]]) -> str:
@@ -75,7 +91,7 @@ def said_caveat(groups: Mapping[str, Sequence[Run]]) -> str:
 
 
 def caveats(runs: Iterable[Run]) -> list[str]:
-    """The lines of :func:`caveat`; of all runs, for one of them is enough."""
+    """What is said of images and protocol; of all runs, for one of them is enough."""
     runs = list(runs)
     lines = []
     if any(run.synthetic for run in runs):

@@ -411,10 +411,10 @@ def answer(frame: pd.DataFrame) -> str:
         f"schedule on both sides, HML1 differs from CE by {said['same']} (both with the drop) and "
         f"{said['plain']} (both without). HML1 also re-weights its second stage: plain CE with the same "
         f"class weights from the same epoch on, divided by the number of images as in HML1, "
-        f"gains {said['weights']} over CE, and with HML1's early drop as well {said['control']}. What the loss "
-        f"itself adds to that is {said['loss with drop']} (with the drop) or {said['loss']} (without it). "
-        f"Brackets are 95 % intervals paired by seed, n = {found['total'].n}, of each difference alone: "
-        f"the table below corrects for their number."
+        f"gains {said['weights']} over CE, and with HML1's early drop as well {said['control']}. What the "
+        f"loss itself adds to that is {said['loss with drop']} (with the drop) or {said['loss']} "
+        f"(without it). Brackets are 95 % intervals paired by seed, n = {found['total'].n}, of each "
+        f"difference alone: the table below corrects for the number of its questions."
     )
 
 

@@ -167,8 +167,13 @@ def collapsed(frame: pd.DataFrame, selection: str = "last") -> pd.Series:
     """Which runs ended near chance: less than a tenth of the way from chance to no error."""
     if "num_classes" not in frame:
         return pd.Series(False, index=frame.index)
-    chance = 1 / frame["num_classes"].astype(float)
-    return frame[f"{selection}_balanced_accuracy"] < chance + MOST_LOST * (1 - chance)
+    return is_lost(frame[f"{selection}_balanced_accuracy"], frame["num_classes"].astype(float))
+
+
+def is_lost(balanced_accuracy, num_classes):
+    """:func:`collapsed`, of a balanced accuracy or of an array of them."""
+    chance = 1 / num_classes
+    return balanced_accuracy < chance + MOST_LOST * (1 - chance)
 
 
 def all_pairs(
@@ -182,8 +187,8 @@ def all_pairs(
     """Every pair of groups, none named beforehand: Tukey's max-t with the seeds as blocks.
 
     Over the seeds that all groups have. Left out are groups with a collapsed run, as the test takes all
-    groups to scatter alike (:func:`hml_lab.stats.all_pairs`), and groups with the very results of an earlier
-    one (the same runs under two names): they would count its scatter twice.
+    groups to scatter alike (:func:`hml_lab.stats.all_pairs`), and groups with the very results of an
+    earlier one (the same runs under two names): they would count its scatter twice.
 
     Returns
     -------

@@ -11,7 +11,7 @@ from hml_lab import alike, published
 from hml_lab.tables.cells import finished, median_of, plus_minus
 from hml_lab.tables.contrasts import collapsed
 
-# What does not make two runs of a method incomparable: they name its setting, the run, or how it is computed.
+# Fields that make no two runs of a method unlike: they name its setting, the run, or how it is computed.
 NOT_COMPARED = {
     "dataset", "imbalance_type", "imbalance_ratio", "recipe", "seed", "options", "precision", "compile",
     "deterministic", "micro_batch_size", "evaluate_every",
@@ -23,12 +23,12 @@ def beside_published(frame: pd.DataFrame, *, metric: str = "top1") -> pd.DataFra
 
     The column "same protocol" says whether ours is that of the figure beside it, or what differs: every
     field of the run but those of :data:`NOT_COMPARED` is compared with the method's own on this data set
-    (epochs on iNaturalist 2018 with those of that source; "not stated" where it does not give them), another
-    draw of the subset (``subset_seed``) included; then the images, and what is noted of the source.
-    Percent; "–" where nothing comparable was published. "All published" is the range of every figure on
-    file for the method in this setting, with the number of sources. "CE of that source" shows how much of a
-    difference is protocol rather than method. A method of which a run collapsed shows the median and each
-    run, and no difference.
+    (epochs on iNaturalist 2018 with those of that source; "not stated" where it does not give them),
+    another draw of the subset (``subset_seed``) included; then the images, and what is noted of the
+    source. Percent; "–" where nothing comparable was published. "All published" is the range of every
+    figure on file for the method in this setting, with the number of sources. "CE of that source" shows
+    how much of a difference is protocol rather than method. A method of which a run collapsed shows the
+    median and each run, and no difference.
     """
     done = finished(frame, "last")
     rows = []
@@ -100,7 +100,7 @@ def _same_protocol(dataset: str, runs: pd.DataFrame, known: pd.Series | None) ->
 
 
 def _own_protocol(dataset: str, runs: pd.DataFrame) -> dict[str, object]:
-    """Every compared field as the method has it on this data set; where stages end, by the runs' epochs."""
+    """Every compared field as the method has it on this data set; stages end as in the runs' epochs."""
     recipe = {"dataset": dataset, "recipe": str(runs["recipe"].iloc[0])}
     fields = RunConfig(**recipe).to_dict()
     if "epochs" in runs:
