@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 
 SPLITS = ("train", "validation", "test")
+# What people write, in small letters, where they do not know a group: it must not become one.
+UNKNOWN = ("", "-", "--", "?", ".", "unknown", "unk", "na", "n/a", "nan", "none", "null", "missing")
 
 
 def by_group(

@@ -80,6 +80,8 @@ def read(root: str | Path, csv: str | Path | None = None) -> Source:
         records = _by_folder(files, root, left_out)
         if table is not None:
             notes += _add_groups(records, table, files, root, Path(csv))
+    if table is not None and "group" in table:
+        notes += _groups(records)
     _require_fit(records, root, left_out)
     records = pd.DataFrame(records.values(), columns=["id", "class", "group", "split", "path"])
     records = records.sort_values("id", ignore_index=True)
@@ -231,6 +233,17 @@ def _add_groups(
             f"{len(unknown):,} rows of {csv.name} are about images that are not there: {some(unknown)}."
         ]
     return []
+
+
+def _groups(records: Records) -> list[str]:
+    """Of how many images a table of groups tells one."""
+    without = sum(not record["group"] for record in records.values())
+    if not without:
+        return []
+    return [
+        f"The group of {without:,} of the {len(records):,} images is not known: each counts as a group of "
+        "its own."
+    ]
 
 
 # What must hold ---------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
+from data_prep.splits import UNKNOWN
 from hml_core.datasets.trees import shown, some
 from hml_core.errors import DataError
 
@@ -26,7 +27,8 @@ COLUMNS = {  # of a CSV, with the names that people give them
 
 
 def read(path: Path) -> pd.DataFrame:
-    """A CSV with the columns path and, as far as they are there, class, group and split, as text.
+    """A CSV with the columns path and, as far as they are there, class, group and split, as text; a group
+    that is not known ("unknown", "-" and the like) is empty.
 
     Raises
     ------
@@ -60,6 +62,9 @@ def read(path: Path) -> pd.DataFrame:
             f"Expected '{shown(path)}' to have a column path and one of class and group, got "
             f"{', '.join(map(str, table.columns)) or 'none'}."
         )
+    if "group" in chosen:
+        unknown = chosen["group"].str.lower().isin(UNKNOWN)
+        chosen["group"] = chosen["group"].mask(unknown, "")
     table = pd.DataFrame(chosen)
     for column in ("path", "class"):
         if column in table and (empty := (table[column] == "")).any():

@@ -16,7 +16,9 @@ import numpy as np
 import pandas as pd
 
 from data_prep import synthetic
-from data_prep.isic.tree import UNLISTED, Places, Tree
+from data_prep.isic.tree import UNLISTED, Places, Tree, without_suffix
+from data_prep.splits import UNKNOWN
+from hml_core.datasets.trees import shown
 from hml_core.errors import DataError
 from hml_core.system import files
 
@@ -79,6 +81,12 @@ class Layout:
     parts: Mapping[str, Part] = field(default_factory=dict)
     address: str = "https://challenge.isic-archive.com/data/"
 
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """All folders that images are looked for in."""
+        parts = [folder for part in self.parts.values() for folder in part.images]
+        return (self.images, *self.also, *parts, *(folder for folder, _ in self.official.values()))
+
 
 HAM10000 = ("HAM10000_images_part_1", "HAM10000_images_part_2")  # as its authors ship it
 
@@ -122,9 +130,9 @@ ARCHIVES = {
 }  # fmt: skip
 
 
-UNKNOWN = ("", "-", "--", "?", ".", "unknown", "unk", "na", "n/a", "nan", "none", "null", "missing")
 FEWEST_ROWS = 0.5  # of the images: a lesion table that knows fewer is another archive's
 FEWEST_LESIONS = 0.1  # of the images: with fewer lesions known, there is nothing to split by
+MOST_KINDS = 5  # of files that are left out, in a sentence
 LARGEST_LESION = 100  # images: no lesion was photographed as often
 
 
@@ -191,7 +199,7 @@ def read(name: str, root: str | Path) -> Archive:
     if name not in ARCHIVES:
         raise DataError(f"Expected the archive to be one of {', '.join(ARCHIVES)}, got {name!r}.")
     root, layout = Path(root), ARCHIVES[name]
-    tree = Tree(root)
+    tree = Tree(root, layout.folders)
     paths = {file: tree.table(file) for file in (layout.ground_truth, layout.lesions)}
     _require_all(root, tree, paths, layout)
     truth = _read_truth(paths[layout.ground_truth], layout)
@@ -258,20 +266,22 @@ def _said(part: Mapping[str, Any], images: int) -> str:
 
 
 def _require_all(root: Path, tree: Tree, tables: Mapping[str, Path | None], layout: Layout) -> None:
-    missing = [f"no file {name!r}" for name, path in tables.items() if path is None]
+    missing = {name: f"no file {name!r}" for name, path in tables.items() if path is None}
     parts = [folder for part in layout.parts.values() for folder in part.images]
     if not tree.has_images((layout.images, *layout.also, *parts)):
-        missing.insert(0, f"no folder {layout.images!r} with images")
+        missing = {layout.images: f"no folder {layout.images!r} with images", **missing}
     if missing:
+        alike = sorted({shown(name) for one in missing for name in tree.alike(one)})
+        there = f" What is there, {_some(alike)}, is to be unpacked or renamed." if alike else ""
         alone = "".join(
             f" {part.images[0]} in the place of the images gives the {part.title}."
             for part in layout.parts.values()
         )
         files = f"{layout.images}.zip, {layout.ground_truth} and {layout.lesions}"
         raise DataError(
-            f"There is {', '.join(missing)} below {str(root)!r}. Download {files} (the CSV files may come "
-            f"in .zip archives) from {layout.address}, unpack them there and give that folder as "
-            f"`data_root`.{alone}"
+            f"There is {', '.join(missing.values())} below {str(root)!r}. Download {files} (the CSV files "
+            f"may come in .zip archives) from {layout.address}, unpack them there and give that folder as "
+            f"`data_root`.{alone}{there}"
         )
 
 
@@ -282,13 +292,19 @@ def _missing(places: Places, listed: int, names: Sequence[str]) -> str:
 
 
 def _known(records: pd.DataFrame) -> str:
-    known = (records["lesion_id"] != "").sum()
-    if known == len(records):
-        return ""
-    return (
-        f"The lesion of {len(records) - known} of the {len(records)} images is unknown: each counts as a "
-        "lesion of its own, which may be in two splits."
-    )
+    known = records["lesion_id"] != ""
+    notes = []
+    if not known.all():
+        notes.append(
+            f"The lesion of {(~known).sum()} of the {len(records)} images is unknown: each counts as a "
+            "lesion of its own, which may be in two splits."
+        )
+    if not records["lesion_id"][known].duplicated().any():
+        notes.append(
+            "No two images show one lesion, by the lesion table: to split by lesion is to split image by "
+            "image."
+        )
+    return " ".join(notes)
 
 
 def _official(
@@ -332,8 +348,16 @@ def _official(
 
 
 def listed_kinds(kinds: Mapping[str, int]) -> str:
-    """``"3 .jp2 files, 2 further copies of an image"``."""
-    return ", ".join(f"{number} {kind}" for kind, number in kinds.items())
+    """``"3 .jp2 files, 2 further copies of an image"``; of many kinds the most frequent ones.
+
+    >>> listed_kinds({f".{letter} files": 1 for letter in "abcdefg"})
+    '1 .a files, 1 .b files, 1 .c files, 1 .d files, 1 .e files, 2 of 2 other kinds'
+    """
+    ranked = sorted(kinds.items(), key=lambda kind: -kind[1])
+    texts = [f"{number} {kind}" for kind, number in ranked[:MOST_KINDS]]
+    if rest := ranked[MOST_KINDS:]:
+        texts.append(f"{sum(number for _, number in rest)} of {len(rest)} other kinds")
+    return ", ".join(texts)
 
 
 def _read_csv(path: Path, columns: set[str]) -> pd.DataFrame:
@@ -342,6 +366,7 @@ def _read_csv(path: Path, columns: set[str]) -> pd.DataFrame:
             frame = pd.read_csv(stream, dtype={"image": str, "lesion_id": str})
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
         raise DataError(f"Cannot read {str(path)!r}: {files.reason(error)}") from error
+    frame = frame.dropna(how="all")  # lines of commas, as spreadsheets leave them
     frame.columns = [str(column).strip() for column in frame.columns]
     if missing := sorted(columns - set(frame.columns)):
         raise DataError(
@@ -350,7 +375,7 @@ def _read_csv(path: Path, columns: set[str]) -> pd.DataFrame:
         )
     if frame["image"].isna().any():
         raise DataError(f"{str(path)!r} has rows without an image.")
-    frame["image"] = frame["image"].str.strip()
+    frame["image"] = frame["image"].str.strip().map(without_suffix)
     odd = frame["image"][~frame["image"].str.fullmatch(ID)]
     if len(odd):  # an id becomes the name of a file
         raise DataError(f"{str(path)!r} has images whose id is no name: {_some(map(repr, odd))}.")

@@ -165,7 +165,8 @@ def _finish(
     counts = pd.crosstab(own["class"], own["split"])
     left = [name for name in archive.classes if name in counts.index]
     lost = [name for name in archive.classes if name not in left]
-    notes = [*archive.notes, *_left_out(archive), *_classes_without(counts, lost, rejected)]
+    notes = [*archive.notes, *_left_out(archive), *_not_split(archive, records, split_csv)]
+    notes += _classes_without(counts, lost, rejected)
     train = [entry for entry, row in zip(entries, records.itertuples()) if _counts(entry, row)]
     mean, std = normalisation(train)
     described = {
@@ -189,6 +190,16 @@ def _finish(
 
 def _left_out(archive: Archive) -> list[str]:
     return [f"Left out: {listed_kinds(archive.left_out)}."] if archive.left_out else []
+
+
+def _not_split(archive: Archive, records: pd.DataFrame, split_csv: str | Path | None) -> list[str]:
+    number = len(archive.records) - int(records["split"].isin(splits.SPLITS).sum())
+    if not number:
+        return []
+    return [
+        f"{number} of the {len(archive.records)} images are left out: {Path(split_csv).name} does not "
+        "name them."
+    ]
 
 
 def _classes_without(counts: pd.DataFrame, lost: list[str], rejected: pd.DataFrame) -> list[str]:

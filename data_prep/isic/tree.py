@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hml_core.datasets.prepared import DESCRIPTION
-from hml_core.datasets.trees import is_system
+from hml_core.datasets.trees import is_system, shown
 from hml_core.errors import DataError
 from hml_core.system import files
 from hml_core.system.images import SUFFIXES
@@ -26,21 +26,57 @@ class Tree:
     Parameters
     ----------
     root : Path
+    known : iterable of str
+        Names of the folders that images are looked for in. What lies below several of them belongs to
+        the innermost.
+
+    Raises
+    ------
+    DataError
+        Where a folder cannot be listed.
     """
 
     root: Path
+    known: Iterable[str] = ()
     folders: dict[Path, list[str]] = field(default_factory=dict, init=False)
+    places: dict[Path, str] = field(default_factory=dict, init=False)  # where each really lies
 
     def __post_init__(self) -> None:
+        self.known = {name.lower() for name in self.known}
+        links: list[tuple[Path, str]] = []
         seen = set()
-        for folder, below, names in os.walk(self.root, followlinks=True):
+        for folder, below, names in os.walk(self.root, onerror=self._refuse, followlinks=True):
             real = os.path.realpath(folder)
             if real in seen or (set(OURS) & set(names)):
+                links += [(Path(folder), real)] if real in seen else []
                 below.clear()
                 continue
             seen.add(real)
             below[:] = sorted(name for name in below if not is_system(name))
-            self.folders[Path(folder)] = sorted(name for name in names if not is_system(name))
+            self._add(Path(folder), real, names)
+        for link, real in links:
+            self._add_linked(link, real)
+
+    def _refuse(self, error: OSError) -> None:
+        if error.filename != os.fspath(self.root):  # that there is nothing is said elsewhere
+            raise DataError(
+                f"The folder '{shown(error.filename)}' cannot be read: {error.strerror or error}."
+            ) from error
+
+    def _add(self, folder: Path, real: str, names: Iterable[str]) -> None:
+        self.folders[folder] = sorted(name for name in names if not is_system(name))
+        self.places[folder] = real
+
+    def _add_linked(self, link: Path, real: str) -> None:
+        """A link to what was met under another name has a name of its own, if that is one of ``known``;
+        one to its own parents has none."""
+        if not self._of_known(link):
+            return
+        if Path(real) in (here := Path(os.path.realpath(link.parent)), *here.parents):
+            return
+        for folder, place in list(self.places.items()):
+            if Path(real) in (Path(place), *Path(place).parents):
+                self._add(link / os.path.relpath(place, real), place, self.folders[folder])
 
     def table(self, name: str) -> Path | None:
         """The file called ``name``, in whatever case; None where there is none.
@@ -70,9 +106,20 @@ class Tree:
         """Whether there is a folder called as one of ``names``."""
         return any(self._is_below(folder, names) for folder in self.folders)
 
+    def alike(self, name: str) -> list[str]:
+        """Files and folders that are called nearly as ``name``, such as "…_Input (1)" or "….csv.gz"."""
+        begin = Path(name).stem.lower()
+        names = {folder.name for folder in self.folders if folder.name.lower() != begin}
+        names |= {file for files_of in self.folders.values() for file in files_of}
+        return sorted(one for one in names if one.lower().startswith(begin))
+
     def _is_below(self, folder: Path, names: Iterable[str]) -> bool:
-        parts = {part.lower() for part in folder.relative_to(self.root.parent).parts}
-        return not parts.isdisjoint(name.lower() for name in names)
+        return not {name.lower() for name in names}.isdisjoint(self._of_known(folder)[-1:])
+
+    def _of_known(self, folder: Path) -> list[str]:
+        """The names of ``known`` that a folder has or lies below, the innermost last."""
+        parts = [part.lower() for part in folder.relative_to(self.root.parent).parts]
+        return [part for part in parts if part in self.known]
 
     def images(self, names: Sequence[str], listed: Iterable[str]) -> Places:
         """Where the images that a table lists lie.
@@ -92,6 +139,8 @@ class Tree:
             if self._is_below(folder, names) and (images := _by_id(file_names)):
                 ranked.append((-len(keys & images.keys()), len(folder.parts), folder, images))
         ranked.sort(key=lambda candidate: candidate[:3])
+        once = {self.places[candidate[2]]: candidate for candidate in reversed(ranked)}
+        ranked = [candidate for candidate in ranked if once[self.places[candidate[2]]] is candidate]
         paths: dict[str, Path] = {}
         others: Counter[str] = Counter()
         for *_, folder, images in ranked:
@@ -104,7 +153,7 @@ class Tree:
             for file in self.folders[folder]:
                 suffix = Path(file).suffix.lower()
                 if suffix not in (*SUFFIXES, *EXPECTED):
-                    others[f"{suffix or 'suffix-less'} files"] += 1
+                    others[f"{shown(suffix) or 'suffix-less'} files"] += 1
         if not paths:
             tried = [candidate[2] for candidate in ranked] or self._named(names)
             raise DataError(self._none_there(names[0], listed, tried))
@@ -125,7 +174,7 @@ class Tree:
         if not tried:
             return what + f"is below {str(self.root)!r}: there is no folder {name!r}."
         held = sorted(file for folder in tried for file in self.folders[folder])
-        some = f"{len(held)} other files, such as {held[0]}" if held else "no files"
+        some = f"{len(held)} other files, such as {shown(held[0])}" if held else "no files"
         return what + f"is in {str(tried[0])!r}, which holds {some}."
 
 
@@ -142,10 +191,21 @@ class Places:
 def _by_id(names: Iterable[str]) -> dict[str, list[str]]:
     """Image files by their id in small letters; JPEG before PNG where both are there."""
     found: dict[str, list[str]] = {}
-    for name in sorted(names, key=lambda name: (_rank(name), name)):
+    for name in sorted(names, key=lambda name: (_rank(name), len(name), name)):
         if _rank(name) < len(SUFFIXES):
-            found.setdefault(Path(name).stem.lower(), []).append(name)
+            found.setdefault(without_suffix(name).lower(), []).append(name)
     return found
+
+
+def without_suffix(name: str) -> str:
+    """A name without the suffixes of images, however many somebody has added.
+
+    >>> [without_suffix(name) for name in ("ISIC_1", "ISIC_1.JPG", "ISIC_1.jpg.jpg", "ISIC_1.a.jpg")]
+    ['ISIC_1', 'ISIC_1', 'ISIC_1', 'ISIC_1.a']
+    """
+    while (suffix := os.path.splitext(name)[1]).lower() in SUFFIXES:
+        name = name.removesuffix(suffix)
+    return name
 
 
 def _rank(name: str) -> int:

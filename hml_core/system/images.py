@@ -12,6 +12,8 @@ import contextlib
 import io
 import os
 import re
+import struct
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -144,12 +146,16 @@ def decode(data: bytes, draft: int = 0) -> Image.Image:
     ------
     ImageError
         For another format than those in :data:`FORMATS`; for more than 8 bits a channel (nobody says
-        which part of the range is used); for several images in one, be it an animation or pages; for a side of one pixel, or more than 150
-        million pixels, told by the header, or more than 25 million in next to no bytes; for a file that
-        is cut off or damaged in any way.
+        which part of the range is used); for several images in one, be it an animation or pages; for a
+        side of one pixel, or more than 150 million pixels, told by the header, or more than 25 million in
+        next to no bytes; for one that is transparent everywhere; for a file that is cut off or damaged in
+        any way that shows (a JPEG has no checksum: wrong bytes in its middle may decode to wrong pixels).
     """
     with _opened(io.BytesIO(data), data[:BEGINNING], len(data)) as opened:
-        turn = None if opened.format == "TIFF" else _turn(opened)  # Pillow turns those that it loads
+        if data.startswith(PNG):
+            _require_whole_png(data)
+        # Pillow turns the TIFFs that it loads.
+        turn = None if opened.format == "TIFF" else _turn(opened)
         if draft:
             opened.draft("RGB", (2 * draft, 2 * draft))
         image = _rgb(opened)
@@ -246,7 +252,9 @@ def _require_eight_bits(opened: Image.Image, start: bytes) -> None:
         elif not numbers <= {1, 4}:  # whole numbers, or not said; else signed or floating point
             raise ImageError("has levels that are no whole numbers from 0 on: convert it first")
     if opened.mode == "LAB":
-        raise ImageError("has the colours of L*a*b*: expected grey, RGB or CMYK, so convert it first")
+        raise ImageError(
+            "has the colours of L*a*b*: expected grey, RGB or CMYK, so convert it first"
+        )
     if deep or opened.mode not in MODES:
         raise ImageError(
             f"has more than 8 bits a channel (mode {opened.mode}{deep}): expected 8, so convert it first"
@@ -274,8 +282,28 @@ def _turn(opened: Image.Image) -> Image.Transpose | None:
     return None
 
 
+def _require_whole_png(data: bytes) -> None:
+    """Compare the checksums of a PNG's critical parts: without, Pillow may show wrong pixels."""
+    content, start = memoryview(data), len(PNG)
+    while start + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, start)
+        end = start + 12 + length
+        if end > len(data):
+            break
+        told = int.from_bytes(content[end - 4 : end])
+        if kind[:1].isupper() and zlib.crc32(content[start + 4 : end - 4]) != told:
+            part = kind.decode("ascii", "backslashreplace")
+            raise ImageError(f"does not decode: the checksum of its {part} is wrong")
+        if kind == b"IEND":
+            return
+        start = end
+    raise ImageError("does not decode: it is cut off before its end")
+
+
 def _rgb(opened: Image.Image) -> Image.Image:
     if opened.mode not in ("LA", "PA", "RGBA") and "transparency" not in opened.info:
         return opened.convert("RGB")
     layered = opened.convert("RGBA")
+    if layered.getextrema()[3] == (0, 0):
+        raise ImageError("is transparent everywhere: nothing of it shows")
     return Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered).convert("RGB")

@@ -25,6 +25,7 @@ from hml_lab.plots.style import (
 
 MARKERS = "o^sDvPX*"
 ACROSS = 4  # methods beside each other; more stand below
+LETTERS_AN_INCH = 13  # of the smallest size
 
 
 @drawing
@@ -231,6 +232,7 @@ def preparation(
     *,
     synthetic: bool = False,
     title: str = "",
+    credit: str = "",
 ) -> Figure:
     """Images before and after preparation, one column each.
 
@@ -242,6 +244,8 @@ def preparation(
         Says so in the title.
     title : str
         What else stands above, such as that the images are a part of an archive.
+    credit : str
+        Whose images these are, below them: a figure is passed on without what stands around it.
     """
     titles = [title, "SYNTHETIC images" if synthetic else ""]
     drawn, axes = figure(2.1 * len(pairs), 4.4, columns=len(pairs), rows=2, stack=False)
@@ -257,12 +261,15 @@ def preparation(
     axes[len(pairs)].set_ylabel("prepared", fontsize="medium")
     if said := "\n".join(filter(None, titles)):
         drawn.suptitle(said, fontsize="medium")
+    if credit:
+        letters = int(LETTERS_AN_INCH * min(2.1 * len(pairs), page_width()))
+        drawn.supxlabel("\n".join(wrapped([credit], letters)), fontsize="x-small")
     sizes = "; ".join(
         f"{title}: {before.shape[1]} × {before.shape[0]} to {after.shape[1]} × {after.shape[0]} pixels"
         for title, before, after in pairs
     )
     alt_text(
         drawn,
-        f"{'. '.join(filter(None, [*titles, 'Images before and after preparation']))}. {sizes}.",
+        f"{'. '.join(filter(None, [*titles, 'Images before and after preparation']))}. {sizes}. {credit}",
     )
     return drawn

@@ -260,7 +260,9 @@ def show_preparation(experiment: Experiment) -> None:
     said = [*([described["part"]["title"]] if "part" in described else []), report.leak(described)]
     display(Markdown(". ".join(said)))
     pairs = report.before_and_after(root)
-    drawn = plots.preparation(pairs, synthetic=described["synthetic"], title=". ".join(said[:-1]))
+    made_up, dataset = described["synthetic"], experiment.configs[0].dataset
+    credit = "" if made_up else CREDITS.get(dataset, "")
+    drawn = plots.preparation(pairs, synthetic=made_up, title=". ".join(said[:-1]), credit=credit)
     experiment.save_figure(drawn, "preparation")
 
 

@@ -27,15 +27,10 @@ SMALL = images.Options(size=24, square=True)
 
 
 @pytest.fixture(autouse=True)
-def in_this_process(request, monkeypatch):
-    """Workers cost a second each to start: one test uses them, the others do the same work here."""
-    if "own_workers" in request.fixturenames:
-        return
-
-    def one_by_one(process, work, folder, options, workers):
-        return ((row, process(path, folder / row.file, options)) for row, path in work)
-
-    monkeypatch.setattr(parallel, "in_parallel", one_by_one)
+def few_workers(request):
+    """One test uses workers, the others do the same work here."""
+    if "own_workers" not in request.fixturenames:
+        request.getfixturevalue("in_this_process")
 
 
 @pytest.fixture
@@ -133,6 +128,16 @@ def test_splits_of_ones_own_are_kept_and_what_lacks_is_drawn_from_training(photo
         shutil.move(root / "Train" / name / "0.png", picture(root / "val" / name / "0.png"))
     counts = made(root, root.with_name("again")).manifest["split"].value_counts()
     assert (counts["train"], counts["validation"], counts["test"]) == (15, 3, 18)
+
+
+@pytest.mark.parametrize("word", ["unknown", " - ", "N/A", ""])
+def test_a_word_for_unknown_is_no_group(word, photos, tmp_path):
+    names = [path.relative_to(photos).as_posix() for path in sorted(photos.rglob("*.png"))]
+    groups = [word if number < 6 else f"p{10 + number // 2}" for number in range(len(names))]
+    pd.DataFrame({"path": names, "patient": groups}).to_csv(tmp_path / "g.csv", index=False)
+    found = source.read(photos, tmp_path / "g.csv")
+    assert sorted(found.records["group"])[:7] == ["", "", "", "", "", "", "p13"]
+    assert f"The group of 6 of the {len(names)} images is not known" in " ".join(found.notes)
 
 
 @pytest.mark.parametrize("separator", [",", ";"])
@@ -447,7 +452,9 @@ def test_what_systems_leave_is_no_class_and_unread_files_are_named(photos):
 def test_a_folder_of_what_is_not_read_says_what_to_do(photos):
     for path in photos.rglob("*.png"):
         path.rename(path.with_suffix(".CR2"))
-    with pytest.raises(DataError, match=r"There is no image in .*18 \.cr2 .*; save them as JPEG or"):
+    with pytest.raises(
+        DataError, match=r"There is no image in .*18 \.cr2 .*; save them as JPEG or"
+    ):
         source.read(photos)
 
 

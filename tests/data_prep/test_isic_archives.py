@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -20,6 +21,7 @@ from hml_core.datasets import isic
 from hml_core.errors import DataError
 from hml_lab.cli import main
 
+pytestmark = pytest.mark.usefixtures("in_this_process")
 LAYOUT = archive.ARCHIVES["isic2018"]
 SMALL = images.Options(size=16, format="png", constancy="none")
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -96,9 +98,38 @@ def table_twice(root):
     shutil.copy(path, root / "again")
 
 
+def linked(root):
+    """To a folder that is met first, under a name of its own."""
+    (root / LAYOUT.images).rename(root / "A_images")
+    (root / LAYOUT.images).symlink_to(root / "A_images")
+
+
+def linked_in_circles(root):
+    (root / LAYOUT.images / "up").symlink_to(root)
+    (root / "again").symlink_to(root)
+    (root / "copy").symlink_to(root / LAYOUT.images)
+
+
+def suffix_twice(root):
+    for path in sorted((root / LAYOUT.images).glob("*.jpg"))[::2]:
+        path.rename(path.with_suffix(".JPG.jpg"))
+
+
+def below_a_folder_of_that_name(root):
+    """The archive's own folder is called as the images are, and holds the official ones, too."""
+    (root / "x").mkdir()
+    for path in [p for p in root.iterdir() if p.name not in ("x", "SYNTHETIC")]:
+        path.rename(root / "x" / path.name)
+    (root / "x").rename(root / LAYOUT.images)
+
+
 @pytest.mark.parametrize(
-    "unpacked", [nested, among_mac_files, capitals, png, too_deep, in_parts, table_twice]
-)
+    "unpacked",
+    [
+        nested, among_mac_files, capitals, png, too_deep, in_parts, table_twice, linked,
+        linked_in_circles, suffix_twice, below_a_folder_of_that_name,
+    ],
+)  # fmt: skip
 def test_however_it_was_unpacked_every_image_is_found(unpacked, root, pristine):
     expected = archive.read("isic2018", pristine).records
     unpacked(root)
@@ -114,6 +145,50 @@ def test_a_folder_of_other_images_is_refused_with_what_it_holds(root):
     said = rf"None of the \d+ images .* is in '.*{LAYOUT.images}', which holds \d+ other .* photo"
     with pytest.raises(DataError, match=said):
         archive.read("isic2018", root)
+
+
+@pytest.mark.parametrize(
+    ("renamed", "to"),
+    [
+        (LAYOUT.images, f"{LAYOUT.images} (1)"),
+        (LAYOUT.images, f"{LAYOUT.images}-20240101T000000Z-001"),
+        (LAYOUT.ground_truth, f"{LAYOUT.ground_truth[:-4]} (1).csv"),
+        (LAYOUT.lesions, f"{LAYOUT.lesions}.gz"),
+    ],
+)
+def test_what_is_nearly_there_is_named(renamed, to, root):
+    path = next(path for path in root.rglob(renamed) if path.is_file() or renamed == LAYOUT.images)
+    path.rename(path.with_name(to))
+    with pytest.raises(DataError, match=re.escape(f"What is there, {to}, is to be unpacked or")):
+        archive.read("isic2018", root)
+
+
+def test_a_folder_that_cannot_be_listed_is_named(root, monkeypatch):
+    """Its images would be left out without a word. (The super-user of a test may list every folder.)"""
+    scandir = os.scandir
+
+    def refuse(folder):
+        if Path(folder).name == LAYOUT.images:
+            raise PermissionError(13, "Permission denied", folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DataError, match=rf"'.*{LAYOUT.images}' cannot be read: Permission denied"):
+        archive.read("isic2018", root)
+
+
+def test_odd_names_and_many_kinds_are_said_in_a_sentence_that_any_output_can_show(root):
+    folder = root / LAYOUT.images
+    for number in range(40):
+        (folder / f"x.s{number}").touch()
+    (folder / "x.a\nb").touch()
+    open(os.fsencode(folder) + b"/x.jp\xe9", "wb").close()
+    left_out = archive.read("isic2018", root).left_out
+    assert sum(left_out.values()) == 42
+    said = archive.listed_kinds(left_out)
+    assert said.isprintable()
+    said.encode("utf-8")
+    assert said.endswith(", 37 of 37 other kinds")
 
 
 def test_two_tables_that_differ_are_refused(root):
@@ -167,6 +242,43 @@ def test_a_word_for_unknown_is_no_lesion(word, root, tmp_path):
     assert any(note.startswith("The lesion of 10 of") for note in found.notes)
     made = made_of(root, tmp_path / "out")
     assert made.leak["this split"]["images"] - made.leak["this split"]["images_with_lesion"] == 10
+
+
+@pytest.mark.parametrize("name", [LAYOUT.ground_truth, LAYOUT.lesions])
+@pytest.mark.parametrize(
+    "written",
+    [
+        lambda f, path: f.to_csv(path, index=False, encoding="utf-8-sig"),
+        lambda f, path: f.to_csv(path, index=False, lineterminator="\r\n"),
+        lambda f, path: f.to_csv(path, index=False, quoting=1),
+        lambda f, path: f.to_csv(path),
+        lambda f, path: f.assign(image=f["image"] + ".jpg").to_csv(path, index=False),
+        lambda f, path: path.write_text(f.to_csv(index=False) + "," * (f.shape[1] - 1) + "\n\n"),
+    ],
+    ids=["BOM", "CRLF", "quotes", "numbered", "file names", "commas"],
+)
+def test_a_table_may_be_written_as_spreadsheets_do(written, name, root, pristine):
+    expected = archive.read("isic2018", pristine)
+    (path,) = (path for path in root.rglob(name) if path.is_file())
+    written(pd.read_csv(path, dtype=str), path)
+    found = archive.read("isic2018", root)
+    assert found.records.drop(columns="path").equals(expected.records.drop(columns="path"))
+    assert found.notes == expected.notes
+
+
+def test_a_table_without_a_lesion_of_two_images_is_said(root):
+    change(root, LAYOUT.lesions, lambda f: f.assign(lesion_id=f["image"]))
+    (note,) = archive.read("isic2018", root).notes
+    assert note.startswith("No two images show one lesion, by the lesion table")
+
+
+def test_a_split_of_ones_own_says_what_it_leaves_out(root, tmp_path):
+    records = archive.read("isic2018", root).records
+    split = splits.by_lesion(records, 0)
+    named = records.assign(split=split).iloc[:-20][["id", "split"]]
+    named.to_csv(tmp_path / "split.csv", index=False)
+    notes = made_of(root, tmp_path / "out", split_csv=tmp_path / "split.csv").notes
+    assert f"20 of the {len(records)} images are left out: split.csv does not name them." in notes
 
 
 @pytest.mark.parametrize(

@@ -146,6 +146,36 @@ def test_an_unforeseen_error_of_a_decoder_is_the_images(monkeypatch):
         images.decode(encoded())
 
 
+def test_no_png_whose_bytes_changed_shows_its_pixels():
+    """Whichever bit it is: Pillow by itself shows other pixels, without a word."""
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 12, 3), dtype=np.uint8)
+    data = encoded(pixels)
+    shown = 0
+    for place in range(len(images.PNG), len(data)):
+        other = bytearray(data)
+        other[place] ^= 16
+        try:
+            found = np.asarray(images.decode(bytes(other)))
+        except images.ImageError:
+            continue
+        shown += 1
+        assert (found == pixels).all()
+    assert shown == 0, "every byte of this file stands in a critical part"
+    for end in range(len(data)):
+        with pytest.raises(images.ImageError, match="does not decode"):
+            images.decode(data[:end])
+
+
+def test_what_is_transparent_everywhere_is_no_picture():
+    pixels = np.full((4, 4, 4), 90, np.uint8)
+    pixels[..., 3] = 0
+    for kind in ("PNG", "WEBP"):
+        with pytest.raises(images.ImageError, match="is transparent everywhere"):
+            images.decode(encoded(pixels, kind))
+    pixels[0, 0, 3] = 1
+    assert images.decode(encoded(pixels)).size == (4, 4)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_the_orientation_is_applied_by_both_readers(orientation, monkeypatch):
     pixels = np.zeros((16, 32, 3), np.uint8)
@@ -233,7 +263,10 @@ def test_what_a_folder_holds_and_is_not_read_is_counted(tree):
     (tree / "val" / "3.png").write_bytes(encoded())
     (tree / "__MACOSX").mkdir()
     (tree / "__MACOSX" / "._0.png").write_bytes(b"x")
-    with pytest.warns(UserWarning, match=r"Not read in .*1 \.jp2 \(train/ant/1\.jp2; save them as PNG or JPEG\), 1 images"):
+    with pytest.warns(
+        UserWarning,
+        match=r"Not read in .*1 \.jp2 \(train/ant/1\.jp2; save them as PNG or JPEG\), 1 images",
+    ):
         folder = imagefolder.pack(tree, progress=False)
     assert imagefolder.index_of(folder)["left_out"] == [
         "1 .jp2 (train/ant/1.jp2; save them as PNG or JPEG)",

@@ -27,9 +27,10 @@ from hml_lab.notes import data_note
 from hml_lab.studies import dermoscopy
 from tests.notebooks.helpers import asked_by
 
+pytestmark = pytest.mark.usefixtures("in_this_process")
 LAYOUT = archive.ARCHIVES["isic2019"]
 PART = LAYOUT.parts["HAM10000"]
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 SMALL = images.Options(size=16, format="png", constancy="none")
 
 
