@@ -11,8 +11,7 @@ from IPython.display import Image, display
 from matplotlib.figure import Figure
 
 from hml_core.errors import ConfigError
-from hml_core.runs import environment
-from hml_core.system import progress
+from hml_core.system import progress, provenance
 from hml_lab.plots.style import WIDTHS
 
 FIGURE_FORMATS = ("png", "pdf", "svg")
@@ -20,7 +19,7 @@ FIGURE_FORMATS = ("png", "pdf", "svg")
 
 def versions() -> pd.DataFrame:
     """What the results below depend on, as a table of one row."""
-    return pd.DataFrame([environment.versions()], index=["version"])
+    return pd.DataFrame([provenance.versions()], index=["version"])
 
 
 def show(figure: Figure) -> Image:

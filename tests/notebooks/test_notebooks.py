@@ -15,6 +15,7 @@ from hml_lab import notebooks
 from hml_lab.notebooks import ParameterError
 from tests.notebooks.helpers import make
 
+pytestmark = pytest.mark.usefixtures("forked_kernels")
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 ALL = sorted(FOLDER.glob("*.ipynb"))
 every_notebook = pytest.mark.parametrize("path", ALL, ids=[path.stem for path in ALL])
