@@ -39,24 +39,39 @@ SHOWN = 6  # predictions
 # The images -------------------------------------------------------------------------------------
 
 
-def data_folder(source: str, data_root: str, results_root: str) -> Path:
+def data_folder(source: str, data_root: str) -> Path:
     """Where the copies of the images go, which is the runs' ``data_root``.
 
     Parameters
     ----------
     source : str
-        Folder of the photographs; "": some are drawn, below ``results_root``.
+        Folder of the photographs; "": some are drawn.
     data_root : str
-        "": ``data/own_images`` of the checkout (drawn ones: beside them).
-    results_root : str
+        "": ``data/own_images`` of the checkout, or ``data/drawn_images`` for drawn ones.
     """
-    if source:
-        return place(data_root, "data/own_images")
-    return place(results_root) / "drawn_images" / "prepared"
+    return place(data_root, "data/own_images" if source else "data/drawn_images")
+
+
+def size_of_copies(source: str, square: bool, size: int = 0) -> int:
+    """Pixels of the copies' shorter side; 0: drawn shapes need fewer than small photographs.
+
+    >>> size_of_copies("", True), size_of_copies("photos", True), size_of_copies("photos", False)
+    (16, 32, 256)
+    """
+    return size or ((16 if not source else 32) if square else 256)
+
+
+def epochs_of(source: str, epochs: int = 0) -> int | None:
+    """Passes over the training images; 0: 24 for drawn shapes, else what the data set has (None).
+
+    >>> epochs_of(""), epochs_of("photos"), epochs_of("photos", 90)
+    (24, None, 90)
+    """
+    return epochs or (None if source else 24)
 
 
 def prepare_images(
-    source: str, output: Path, *, csv: str = "", drawn: int = 400, **options: Any
+    source: str, output: Path, *, csv: str = "", drawn: int = 1800, **options: Any
 ) -> None:
     """Copies of one's own photographs, or of drawn ones, in ``output``; what was done before is kept.
 
@@ -77,9 +92,10 @@ def prepare_images(
     """
     if csv and not source:
         raise ConfigError("Expected `source`, the folder of the images that `csv` lists, got ''.")
-    root = (
-        Path(source).expanduser() if source else example.make(output.parent / "photographs", drawn)
-    )
+    if source:
+        root = Path(source).expanduser()
+    else:
+        root = example.make(output.with_name(f"{output.name}_as_drawn"), drawn)
     prepare(sources.read(root, csv or None), output, images.Options(**options), progress=False)
 
 
@@ -153,6 +169,7 @@ def verdict(experiment: Experiment) -> Markdown:
         + ".",
         f"**Its test result:** {value:.1f} % balanced accuracy, 95 % interval [{low:.1f}, {high:.1f}] "
         f"over the {number:,} test images and {seeds}.",
+        *_is_it_better(best, groups),
         _does_it_help(groups),
         _calibration(runs),
     ]
@@ -179,23 +196,40 @@ def _on_validation(run: Run) -> float:
     return float(history.loc[epoch, "validation_balanced_accuracy"])
 
 
+def _is_it_better(best: str, groups: dict[str, list[Run]]) -> list[str]:
+    """The recipe that validation chose against the first one, unless that is the same."""
+    baseline = next(iter(groups))
+    if best == baseline:
+        return ["**Is it better than the baseline?** It is the baseline: nothing tried does better."]
+    told = _contrast(groups[best], groups[baseline])
+    return [
+        f"**Is it better than the baseline?** {_title(best)} against {_title(baseline)}: {told} "
+        f"(The best of {len(groups)} on validation looks a little better than it is.)"
+    ]
+
+
 def _does_it_help(groups: dict[str, list[Run]]) -> str:
     hard = next((recipe for recipe in groups if recipes.is_hard_mining(recipe)), None)
     others = [recipe for recipe in groups if not recipes.is_hard_mining(recipe)]
     if hard is None or not others:
         return "**Does HML help here?** Not asked: no recipe of it, or none to compare it with."
     control = CONTROL if CONTROL in groups else others[0]
-    start = f"**Does HML help here?** {_title(hard)} against {_title(control)}:"
-    pairs = _paired(groups[hard], groups[control])
+    told = _contrast(groups[hard], groups[control])
+    return f"**Does HML help here?** {_title(hard)} against {_title(control)}: {told}"
+
+
+def _contrast(runs: list[Run], controls: list[Run]) -> str:
+    """A difference on the test images in words, with its interval and an answer."""
+    pairs = _paired(runs, controls)
     if not pairs[0]:
-        return f"{start} they share no seed."
+        return "they share no seed."
     drawn = 100 * (balanced_accuracy_draws(pairs[0]) - balanced_accuracy_draws(pairs[1]))
     value = 100 * np.mean([_on_test(one) - _on_test(two) for one, two in zip(*pairs, strict=True)])
     low, high = np.percentile(drawn, [2.5, 97.5])
     told = f"{value:+.1f} points of balanced accuracy, 95 % interval [{low:+.1f}, {high:+.1f}]"
     if len(pairs[0]) == 1:
         told += " over the test images alone, as there is one seed"
-    return f"{start} {told}. {answer(low, high)}"
+    return f"{told}. {answer(low, high)}"
 
 
 def answer(low: float, high: float) -> str:
