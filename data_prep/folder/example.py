@@ -18,10 +18,10 @@ def make(root: str | Path, images: int = 1800, ratio: float = 15.0, seed: int = 
     """Draw about so many images of six shapes, the first ``ratio`` times as often as the last.
 
     The shapes are of many colours, lighter or darker than a noisy ground, of many places and sizes, and
-    turned by up to 30 degrees; the images are 40 to 160 pixels wide and high, of four formats, and some lie
-    a folder deeper. A small network learns most of them in a minute (so that methods can be told apart) and
-    takes the rarest for the most frequent, unless something is done about it. The folder is marked as made
-    up.
+    turned by up to 30 degrees; the images are 40 to 160 pixels wide and high, of four formats, and some
+    lie a folder deeper. A small network learns most of them in a minute (so that methods can be told
+    apart) and takes the rarest for the most frequent, unless something is done about it. The folder is
+    marked as made up.
 
     Raises
     ------
