@@ -242,6 +242,16 @@ class Experiment:
         for part in parts:
             outputs.show_table(part, best)
 
+    def show_table(self, table: pd.DataFrame, title: str, best: str | None = None) -> None:
+        """Show a table of the runs, under a caption that begins with ``title``; nothing is written."""
+        done = self._finished()
+        outputs.show_table(
+            tables.captioned(
+                table, done, selection=self.selection, title=title, runs_root=self.runs_root
+            ),
+            best,
+        )
+
     def save_frame(self, frame: pd.DataFrame, suffix: str = "") -> None:
         """Write numbers as CSV."""
         outputs.save_frame(frame, self._file(suffix), self.results_root / "tables")
