@@ -213,4 +213,5 @@ def selections(
         cells[group_name(by, group)] = row
     table = pd.DataFrame.from_dict(cells, orient="index")
     table.index.name = f"{LABELS.get(metric, metric)} (%)"
+    table.attrs["reported"] = "Reported: each of these epochs."
     return table

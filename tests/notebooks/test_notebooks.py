@@ -137,6 +137,8 @@ def test_a_notebook_executes_headlessly(path, prepared, tmp_path):
     outputs = [o for cell in content.cells if cell.cell_type == "code" for o in cell.outputs]
     assert not [o for o in outputs if o.output_type == "error"]
     pictures = [o for o in outputs if "image/png" in o.get("data", {})]
+    shown = [str(o.get("data", {}).get("text/html", "")) for o in outputs]
+    assert [html for html in shown if html.count("<table") > html.count("<caption")] == []
     saved = list((tmp_path / "results" / "figures").glob("*.png"))
     assert len(pictures) >= len(saved) >= 1
     shown = output.read_text().replace(str(tmp_path), "")
