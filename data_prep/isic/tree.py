@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,21 +26,34 @@ class Tree:
     Parameters
     ----------
     root : Path
+    links_within : bool
+        Whether a link to another folder below ``root`` is another name of it. Else that folder is found
+        under the name where it lies, whatever link to it comes first.
     """
 
     root: Path
+    links_within: bool = True
     folders: dict[Path, list[str]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
+        places = {}
+        if not self.links_within:
+            places = {os.path.realpath(folder): folder for folder, _ in self._walk(False, {})}
+        for folder, names in self._walk(True, places):
+            self.folders[Path(folder)] = sorted(name for name in names if not is_system(name))
+
+    def _walk(self, links: bool, places: Mapping[str, str]) -> Iterator[tuple[str, list[str]]]:
+        """Each folder once, with its files; those in ``places`` under the name that they have there."""
         seen = set()
-        for folder, below, names in os.walk(self.root, followlinks=True):
+        for folder, below, names in os.walk(self.root, followlinks=links):
             real = os.path.realpath(folder)
-            if real in seen or (set(OURS) & set(names)):
+            is_ours = set(OURS) & set(names)
+            if real in seen or places.get(real, folder) != folder or is_ours:
                 below.clear()
                 continue
             seen.add(real)
             below[:] = sorted(name for name in below if not is_system(name))
-            self.folders[Path(folder)] = sorted(name for name in names if not is_system(name))
+            yield folder, names
 
     def table(self, name: str) -> Path | None:
         """The file called ``name``, in whatever case; None where there is none.

@@ -56,6 +56,7 @@ NOT_READ = {
     ),
     **dict.fromkeys((".dcm", ".dicom"), "save them as PNG, in the window of grey levels that matters"),
     **dict.fromkeys((".svs", ".ndpi", ".mrxs", ".czi"), "cut them into tiles, saved as PNG or JPEG"),
+    **dict.fromkeys((".zip", ".tar", ".gz", ".tgz", ".xz", ".7z", ".rar"), "unpack what is in them"),
     **dict.fromkeys((".jp2", ".j2k", ".jxl", ".svg", ".psd"), "save them as PNG or JPEG"),
 }  # fmt: skip
 HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1", b"avif", b"avis")
@@ -149,7 +150,9 @@ def decode(data: bytes, draft: int = 0) -> Image.Image:
         is cut off or damaged in any way.
     """
     with _opened(io.BytesIO(data), data[:BEGINNING], len(data)) as opened:
-        turn = None if opened.format == "TIFF" else _turn(opened)  # Pillow turns those that it loads
+        turn = (
+            None if opened.format == "TIFF" else _turn(opened)
+        )  # Pillow turns those that it loads
         if draft:
             opened.draft("RGB", (2 * draft, 2 * draft))
         image = _rgb(opened)
@@ -176,6 +179,8 @@ def _opened(stream: BinaryIO, start: bytes, length: int) -> Iterator[Image.Image
 
 
 def _unidentified(start: bytes) -> str:
+    if not start:
+        return "it is empty"
     if start[4:8] == b"ftyp" and start[8:12] in HEIC:  # telephones call it .jpg, too
         return f"it is HEIC or AVIF, whatever it is called; {_PHONES}"
     if start.startswith(TIFF):
@@ -246,7 +251,9 @@ def _require_eight_bits(opened: Image.Image, start: bytes) -> None:
         elif not numbers <= {1, 4}:  # whole numbers, or not said; else signed or floating point
             raise ImageError("has levels that are no whole numbers from 0 on: convert it first")
     if opened.mode == "LAB":
-        raise ImageError("has the colours of L*a*b*: expected grey, RGB or CMYK, so convert it first")
+        raise ImageError(
+            "has the colours of L*a*b*: expected grey, RGB or CMYK, so convert it first"
+        )
     if deep or opened.mode not in MODES:
         raise ImageError(
             f"has more than 8 bits a channel (mode {opened.mode}{deep}): expected 8, so convert it first"

@@ -200,7 +200,9 @@ def _is_it_better(best: str, groups: dict[str, list[Run]]) -> list[str]:
     """The recipe that validation chose against the first one, unless that is the same."""
     baseline = next(iter(groups))
     if best == baseline:
-        return ["**Is it better than the baseline?** It is the baseline: nothing tried does better."]
+        return [
+            "**Is it better than the baseline?** It is the baseline: nothing tried does better."
+        ]
     told = _contrast(groups[best], groups[baseline])
     return [
         f"**Is it better than the baseline?** {_title(best)} against {_title(baseline)}: {told} "
