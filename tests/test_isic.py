@@ -333,7 +333,7 @@ def test_damaged_safetensors_and_those_of_another_network_are_refused(tmp_path):
     model, path = models.build("resnet18", 3), tmp_path / "w.safetensors"
     content = safetensors.save({"conv1.weight": torch.zeros(64, 3, 7, 7)})
     path.write_bytes(content)
-    with pytest.raises(DataError, match="'w.safetensors' does not hold .* resnet18"):
+    with pytest.raises(DataError, match=r"'w.safetensors' does not hold .* resnet18"):
         models.load_weights(model, str(path))
     path.write_bytes(content[:-1])
     with pytest.raises(DataError, match="Cannot read the weights"):

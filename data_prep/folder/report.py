@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from typing import Any
 
@@ -53,6 +52,7 @@ def how_to_train(summary: dict[str, Any], squares: bool, data_root: str) -> str:
 def quoted(path: str) -> str:
     r"""A path as a shell takes it back, whatever is in its name.
 
+    >>> import os
     >>> print(quoted("my photos"), quoted(os.fsdecode(b"caf\xe9")))
     'my photos' $'caf\xe9'
     """

@@ -267,8 +267,8 @@ def _require_fit(records: Records, root: Path, left_out: dict[str, list[str]]) -
     if len(classes) == 1 and (below := _classes_below(records)):
         only = next(iter(classes))
         raise DataError(
-            f"Expected two classes or more in '{shown(root)}', a folder for each, found one, {only!r}, with "
-            f"images in {some(below)}: if these are the classes, give '{shown(root / only)}'."
+            f"Expected two classes or more in '{shown(root)}', a folder for each, found one, {only!r}, "
+            f"with images in {some(below)}: if these are the classes, give '{shown(root / only)}'."
         )
     trees.require_classes(classes, root)
     _unique_ids(records)

@@ -148,7 +148,7 @@ def _load_backbone(model: ImageNetModel, state: Any, name: str) -> None:
 
 def _start_of(wanted: dict[str, Tensor], state: Any) -> str | None:
     """How the names of the backbone's tensors begin in a file: with nothing, "module." of a network on
-    several GPUs, or where it stands in a larger one; None where they are not all there, in their shapes."""
+    several GPUs, or where it stands in a larger one; None where they are not all there in their shape."""
     if not isinstance(state, dict):
         return None
     first = next(iter(wanted))

@@ -145,14 +145,13 @@ def decode(data: bytes, draft: int = 0) -> Image.Image:
     ------
     ImageError
         For another format than those in :data:`FORMATS`; for more than 8 bits a channel (nobody says
-        which part of the range is used); for several images in one, be it an animation or pages; for a side of one pixel, or more than 150
-        million pixels, told by the header, or more than 25 million in next to no bytes; for a file that
-        is cut off or damaged in any way.
+        which part of the range is used); for several images in one, be it an animation or pages; for a
+        side of one pixel, or more than 150 million pixels, told by the header, or more than 25 million in
+        next to no bytes; for a file that is cut off or damaged in any way.
     """
     with _opened(io.BytesIO(data), data[:BEGINNING], len(data)) as opened:
-        turn = (
-            None if opened.format == "TIFF" else _turn(opened)
-        )  # Pillow turns those that it loads
+        is_turned = opened.format == "TIFF"  # by Pillow, when it loads one
+        turn = None if is_turned else _turn(opened)
         if draft:
             opened.draft("RGB", (2 * draft, 2 * draft))
         image = _rgb(opened)

@@ -408,7 +408,7 @@ def test_images_that_a_csv_finds_outside_of_the_folder_are_said(photos, tmp_path
 
 def test_a_pipe_that_is_no_table_is_not_waited_for(photos, tmp_path):
     os.mkfifo(tmp_path / "table.csv")
-    with pytest.raises(DataError, match="Cannot read .*table.csv': it is no regular file"):
+    with pytest.raises(DataError, match=r"Cannot read .*table.csv': it is no regular file"):
         source.read(photos, tmp_path / "table.csv")
 
 
