@@ -108,7 +108,7 @@ def test_transparent_parts_show_white():
     [
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n", "is no JPEG, PNG, BMP, WEBP"),
         (b"DDS " + b"\0" * 200, "is no JPEG"),
-        (b"", "is no JPEG"),
+        (b"", "is empty"),
         (encoded(kind="ICO"), "is no JPEG"),
         (b"\0\0\0 ftypheic" + bytes(40), "it is HEIC or AVIF, whatever it is called; save them as"),
         (encoded(kind="TIFF", save_all=True, append_images=[Image.new("RGB", (6, 4))]), "several"),
