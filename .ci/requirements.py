@@ -44,7 +44,9 @@ def lowest() -> list[str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     texts = [*project["dependencies"], *(text for name in extras for text in extras[name])]
-    return sorted(f"{name}=={low}" for name, low in (text.split(">=") for text in texts))
+    pairs = (text.split(">=") for text in texts)
+    # (pip refuses constraints with extras, such as bleach[css].)
+    return sorted(f"{name.partition('[')[0]}=={low}" for name, low in pairs)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from hml_core.config import RunConfig
 from hml_core.datasets import LabelledFiles, Splits
 from hml_core.datasets.prepared import IMAGENET
 from hml_core.recipes import Stage
-from hml_core.system import devices
+from hml_core.system import devices, limits
 from hml_core.system.devices import autocast
 from hml_core.trainer import feeds, update
 from hml_core.trainer.loop import Trainer
@@ -203,7 +203,7 @@ def _step(splits: Splits, model: str, size: int, device: torch.device) -> list[d
     row |= {
         "images_per_s": batch / row["median_s"],
         "waiting_share": waited / sum(seconds),
-        "cores": devices.usable_cores(),
+        "cores": limits.usable_cores(),
     }
     return [row, *_losses(trainer, row["median_s"] / trainer.shares.per_step)]
 

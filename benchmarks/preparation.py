@@ -23,7 +23,7 @@ from PIL import Image
 from benchmarks import report
 from data_prep import color_constancy
 from data_prep.isic import images, synthetic
-from hml_core.system import devices
+from hml_core.system import limits
 
 SIDE = 1024
 IMAGES = 40
@@ -93,7 +93,7 @@ def _one_core(sources: list[Path], folder: Path) -> list[dict[str, Any]]:
 
 def _all_cores(folder: Path) -> list[dict[str, Any]]:
     """`hml prepare` itself with a worker a core; the largest memory that any worker ever had."""
-    cores, rows = devices.usable_cores(), []
+    cores, rows = limits.usable_cores(), []
     for number in (FEW, MANY):
         root = synthetic.make("isic2018", folder / str(number), number, side=SIDE)
         command = [

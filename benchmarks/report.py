@@ -14,8 +14,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from hml_core.runs import environment
-from hml_core.system import devices, files
+from hml_core.system import devices, files, provenance
 
 # What was published of them, and where a measurement goes that nobody asked to publish.
 PUBLISHED, FOLDER = Path("results/benchmarks"), Path("my_results/benchmarks")
@@ -115,12 +114,12 @@ def write(
     """
     frame = pd.DataFrame(rows)
     print(frame.to_string(index=False, float_format=lambda value: f"{value:.3g}", na_rep=""))
-    versions = environment.versions()
+    versions = provenance.versions()
     where = {
         "device": devices.describe(device),
         **more,
         **{package: versions[package] for package in ("hml-core", "torch", "python")},
-        "git_commit": environment.git_commit(),
+        "git_commit": provenance.git_commit(),
     }
     FOLDER.mkdir(parents=True, exist_ok=True)
     path = FOLDER / (f"{name}.csv" if device.type == "cpu" else f"{name}_{device.type}.csv")

@@ -302,6 +302,7 @@ def inat2018(
 def _say_what_went_along(made: Any, synthetic: bool) -> None:
     """Made-up images, what an earlier call had done, what was rejected."""
     from data_prep.parallel import why
+    from hml_core.datasets import trees
 
     if synthetic:
         click.echo("SYNTHETIC images: nothing learnt from them is a result.")
@@ -312,11 +313,13 @@ def _say_what_went_along(made: Any, synthetic: bool) -> None:
         rest = " …" if len(made.rejected) > 3 else ""
         click.echo(
             f"{len(made.rejected)} rejected ({why(made.rejected)}), see "
-            f"{made.folder / 'rejected.csv'}: {shown}{rest}"
+            f"{trees.shown(made.folder / 'rejected.csv')}: {shown}{rest}"
         )
 
 
 def _say(folder: Path, images: dict[str, int], classes: int) -> None:
+    from hml_core.datasets import trees
+
     texts = [f"{number} {split}" for split, number in images.items()]
     listed = f"{', '.join(texts[:-1])} and {texts[-1]}"
-    click.echo(f"{folder}: {listed} images, {classes} classes")
+    click.echo(f"{trees.shown(folder)}: {listed} images, {classes} classes")

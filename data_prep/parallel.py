@@ -15,7 +15,7 @@ import pandas as pd
 from data_prep import worker
 from data_prep.image_files import cannot_write
 from hml_core.errors import ConfigError, DataError, RunError
-from hml_core.system import devices, files, limits
+from hml_core.system import files, limits
 from hml_core.system.progress import Progress
 
 Process = Callable[[Path | bytes, Path, Any], dict[str, Any]]
@@ -32,7 +32,7 @@ def checked_workers(workers: int | None) -> int:
         For less than one.
     """
     if workers is None:
-        return devices.usable_cores()
+        return limits.usable_cores()
     if isinstance(workers, bool) or workers < 1:
         raise ConfigError(f"Expected `workers` ≥ 1, got {workers!r}.")
     return workers

@@ -43,7 +43,8 @@ html_theme_options = {
     # A table of results needs the width.
     "secondary_sidebar_items": {"*": ["page-toc"], "reference/*": ["page-toc"], "executed/*": []},
 }
-html_sidebars = {"executed/*": []}
+# Only the reference has pages below pages to list.
+html_sidebars = {"*": [], "executed/*": []}
 html_math_renderer = "mathml"
 copyright = "the hml-core developers, MIT licence"
 suppress_warnings = ["mystnb.mime_priority", "myst.header", "ref.python"]

@@ -15,8 +15,7 @@ from data_prep.cli import prepare
 from hml_core import datasets
 from hml_core.config import RunConfig
 from hml_core.errors import HmlError, RunError
-from hml_core.runs import environment
-from hml_core.system import devices, files
+from hml_core.system import devices, files, provenance
 from hml_lab import places
 
 OK, MISSING, NOTE = "ok", "MISSING", "note"
@@ -51,7 +50,7 @@ def examine(
 
 def _versions() -> list[Finding]:
     found = []
-    for name, version in environment.versions().items():
+    for name, version in provenance.versions().items():
         if version == "not installed":
             found.append(Finding(MISSING, name, f"pip install {name}, or `make install`"))
         else:
@@ -120,7 +119,7 @@ def _kernel() -> Finding:
 
 
 def _commit() -> Finding:
-    commit = environment.git_commit()
+    commit = provenance.git_commit()
     if commit is None:
         return Finding(NOTE, "no git checkout: run records cannot name a commit")
     return Finding(

@@ -20,6 +20,10 @@ from hml_lab import tables
 from hml_lab.notebooks import display as outputs
 from hml_lab.places import DATA, RESULTS, RUNS, place
 
+# What separates the runs of a row beside its group, and the group that tricks are compared with.
+SETTING = ("recipe", "dataset", "imbalance_type", "imbalance_ratio")
+NO_TRICK = "none"
+
 
 class Experiment:
     """The runs of a table, where they are trained and stored, and where what is made of them goes.
@@ -193,6 +197,14 @@ class Experiment:
         self._finished()
         return tables.protocol(self._distinct())
 
+    def caveats(self) -> Markdown:
+        """What nobody may leave out who quotes a number of these runs; empty where there is nothing."""
+        done = self._finished()
+        paths = [self.runs_root / str(path) for path in done["path"]]
+        return Markdown(
+            " ".join(f"**{line}**" for line in tables.warnings(done.assign(path=paths)))
+        )
+
     def status(self) -> Markdown:
         """What is missing, and how the rest was made."""
         return Markdown(f"{self.missing()}\n\n{self.protocol()}")
@@ -242,9 +254,44 @@ class Experiment:
         for part in parts:
             outputs.show_table(part, best)
 
+    def show_table(self, table: pd.DataFrame, title: str, best: str | None = None) -> None:
+        """Show a table of the runs, under a caption that begins with ``title``; nothing is written."""
+        done = self._finished()
+        outputs.show_table(
+            tables.captioned(
+                table, done, selection=self.selection, title=title, runs_root=self.runs_root
+            ),
+            best,
+        )
+
     def save_frame(self, frame: pd.DataFrame, suffix: str = "") -> None:
-        """Write numbers as CSV."""
+        """Write numbers as CSV; rows about groups of the runs have the ids of these as last column."""
+        ids = self._run_ids(frame)
+        if any(ids):
+            frame = frame.assign(**{"run ids": ids})
         outputs.save_frame(frame, self._file(suffix), self.results_root / "tables")
+
+    def _run_ids(self, frame: pd.DataFrame) -> list[str]:
+        """For each row the ids of the runs of its group and of what that is compared with."""
+        done = self._finished() if len(frame) else self.frame
+        if "run_id" in frame or "run_id" not in done:
+            return []
+        by = next((name for name in (self.by, "cell") if name in done), "recipe")
+        known = set(done[by].astype(str))
+        group = next(
+            (c for c in (by, "group", "label") if c in frame and known & {*frame[c].astype(str)}),
+            None,
+        )
+        if group is None:
+            return []
+        shared = [name for name in SETTING if name in frame and name in done and name != group]
+        ids = []
+        for _, row in frame.iterrows():
+            alike = (done[shared] == row[shared]).all(axis=1)
+            names = {str(row[group]), str(row.get("reference", NO_TRICK))}
+            found = done.loc[alike & done[by].astype(str).isin(names), "run_id"]
+            ids.append(" ".join(dict.fromkeys(found)))
+        return ids
 
     def save_runs(self) -> None:
         """Write what every run reached, with its id, as ``<name>_runs.csv``.

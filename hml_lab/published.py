@@ -116,6 +116,12 @@ def _choices(
     return choices.merge(setting, on=["source", "method"]), ce
 
 
+AUTHOR_CAPTION = (
+    "Runs of the papers' authors, not of this package: all of those that they published for ISIC 2018 "
+    "(results/published/isic2018_author_runs.csv), balanced accuracy on their test split in percent."
+)
+
+
 def author_runs(folder: str | Path = FOLDER) -> pd.DataFrame:
     """The authors' ISIC 2018 runs with balanced accuracy in percent and a readable ``label``."""
     runs = table("isic2018_author_runs", folder)

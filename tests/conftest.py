@@ -70,6 +70,24 @@ def begin(monkeypatch):
     return begin
 
 
+@pytest.fixture
+def forked_kernels():
+    """See :mod:`tests.forks`."""
+    from tests import forks
+
+    with forks.kernels():
+        yield
+
+
+@pytest.fixture(scope="module")
+def forked_workers():
+    """See :mod:`tests.forks`."""
+    from tests import forks
+
+    with forks.workers():
+        yield
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """The checkout; tests of notebooks and of the packaging need it."""

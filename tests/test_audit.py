@@ -150,7 +150,8 @@ def test_the_figure_of_the_way_draws_every_step_with_its_interval(full):
     (ax,) = plots.way(way, audit.beside(full)).axes
     written = [text.get_text() for text in ax.texts]
     for row in way.iloc[1:].itertuples():
-        assert f"{row.difference:+.2f} [{row.low:+.2f}, {row.high:+.2f}]" in written
+        said = f"{row.difference:+.2f} [{row.low:+.2f}, {row.high:+.2f}]"
+        assert said.replace("-", "−") in written
     lines = [sorted(line.get_xdata()) for line in ax.lines]
     last = way.iloc[-1]
     shift = last["mean"] - last["difference"]

@@ -122,3 +122,29 @@ def test_no_runs_and_unknown_engines_are_refused():
         Experiment("a", [])
     with pytest.raises(ConfigError, match="Expected `engine`"):
         Experiment("a", grid(recipe="ce", **TINY), engine="fast")
+
+
+def test_numbers_about_groups_lead_to_their_runs(tmp_path, tiny):
+    """Two clicks from an effect to its runs: the CSV has the ids of both sides, of that setting alone."""
+    import pandas as pd
+
+    configs = [tiny(recipe=recipe) for recipe in ("ce", "hml1")]
+    experiment = Experiment("x", configs, by="cell", results_root=tmp_path)
+    rows = [
+        {"run_id": f"{recipe}-{ratio}-{cell}", "recipe": recipe, "cell": f"{recipe}{cell}",
+         "imbalance_ratio": ratio, "status": "done"}
+        for recipe in ("ce", "hml1") for ratio in (10.0, 100.0) for cell in ("", " + drop")
+    ]  # fmt: skip
+    experiment.frame = pd.DataFrame(rows)
+
+    def saved(frame: dict, suffix: str) -> list[str] | None:
+        experiment.save_frame(pd.DataFrame(frame), suffix)
+        found = pd.read_csv(tmp_path / "tables" / f"x_{suffix}.csv")
+        return found["run ids"].tolist() if "run ids" in found else None
+
+    effect = {"label": ["loss"], "cell": ["hml1 + drop"], "reference": ["ce"]}
+    assert saved(effect, "a") == ["ce-10.0- ce-100.0- hml1-10.0- + drop hml1-100.0- + drop"]
+    assert saved({**effect, "imbalance_ratio": [10.0]}, "b") == ["ce-10.0- hml1-10.0- + drop"]
+    assert saved({"group": ["ce"], "mean": [1.0]}, "c") == ["ce-10.0- ce-100.0-"]
+    assert saved({"label": ["somebody else's"], "mean": [1.0]}, "d") is None
+    assert saved({"run_id": ["z"]}, "e") is None

@@ -80,7 +80,10 @@ def test_the_ground_floor_is_seen_at_a_glance():
 @pytest.mark.parametrize(
     "steps",
     [
-        {"import hml_lab.cli": ("torch", "pandas", "papermill")},
+        {
+            "import hml_lab.cli": ("torch", "pandas", "papermill"),
+            "import hml_lab.notebooks.execution, hml_lab.notebooks.batch": ("torch", "matplotlib"),
+        },
         {  # each brings more than the one before
             "from hml_core.losses import HardMiningLoss": (
                 "torchvision",

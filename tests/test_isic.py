@@ -19,6 +19,8 @@ from data_prep.isic.prepare import prepare
 from hml_core import datasets, metrics, models, runs, schedule
 from hml_core.config import RunConfig, grid
 from hml_core.errors import ConfigError, DataError
+from hml_core.models import trained
+from hml_core.runs import kept_weights
 from hml_core.trainer import Trainer, feeds, fit
 from hml_lab import plots, stats, tables
 
@@ -298,6 +300,44 @@ def test_a_file_of_weights_is_taken(name, tmp_path):
         assert model.backbone.state_dict()[key].equal(value)
     assert model(torch.zeros(2, 3, 64, 64)).shape == (2, 3)
     assert model.features(torch.zeros(2, 3, 64, 64)).shape == (2, model.linear.in_features)
+
+
+@pytest.mark.parametrize(
+    "form", ["state_dict", "model", "several GPUs", "safetensors", "of a run", "of a run's file"]
+)
+def test_weights_are_found_however_a_file_holds_them(form, tmp_path):
+    safetensors = pytest.importorskip("safetensors.torch")
+    donor = models.build("resnet18", 5)
+    state, path = donor.backbone.state_dict(), tmp_path / "w"
+    if form == "safetensors":
+        safetensors.save_file(state, path)
+    elif form == "of a run's file":
+        kept, _ = trained.kept(donor, donor.classifier, None, {})
+        path.write_bytes(kept_weights.to_bytes(kept, {}))
+    else:
+        held = {
+            "state_dict": {"epoch": 3, "state_dict": state},
+            "model": {"model": state},
+            "several GPUs": {f"module.{key}": value for key, value in state.items()},
+            "of a run": donor.state_dict(),
+        }[form]
+        torch.save(held, path)
+    model = models.build("resnet18", 3)
+    models.load_weights(model, str(path))
+    for key, value in state.items():
+        assert model.backbone.state_dict()[key].equal(value)
+
+
+def test_damaged_safetensors_and_those_of_another_network_are_refused(tmp_path):
+    safetensors = pytest.importorskip("safetensors.torch")
+    model, path = models.build("resnet18", 3), tmp_path / "w.safetensors"
+    content = safetensors.save({"conv1.weight": torch.zeros(64, 3, 7, 7)})
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"'w\.safetensors' does not hold .* resnet18"):
+        models.load_weights(model, str(path))
+    path.write_bytes(content[:-1])
+    with pytest.raises(DataError, match="Cannot read the weights"):
+        models.load_weights(model, str(path))
 
 
 def test_a_file_of_other_weights_is_refused(tmp_path):

@@ -314,7 +314,7 @@ def test_a_beginning_without_weights_is_none_for_who_needs_the_best(which, tiny,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["dask", "torchrun:2"])
-def test_in_other_processes(engine, tiny, tmp_path):
+def test_in_other_processes(engine, tiny, tmp_path, forked_workers):
     """Each of two processes evaluates its share; micro-batches make the batch whatever their number."""
     configs = [tiny(recipe=recipe, epochs=3, micro_batch_size=32) for recipe in ("ce", "ncm")]
     place = {"runs_root": tmp_path, "progress": False, "keep_weights": "best"}

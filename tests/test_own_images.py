@@ -99,6 +99,7 @@ def test_validation_chooses_and_the_contrast_is_the_one_named_beforehand():
     assert "**Its test result:** 30.0 %" in text  # however good another is on the test images
     assert "HML1 against CE-DRW" in text
     assert "+40.0 points" in text
+    assert "It is the baseline: nothing tried does better." in text
     assert "Yes." in text
     assert "more sure of itself than it is right" in text
     alone = told([one for one in runs if one.config.recipe == "hml1"][:1])
@@ -106,6 +107,17 @@ def test_validation_chooses_and_the_contrast_is_the_one_named_beforehand():
     assert "Not asked" in alone
     apart = told([run("ce", 0, 0.5), run("hml1", 1, 0.5)])
     assert "they share no seed" in apart
+
+
+def test_what_validation_chose_is_compared_with_the_baseline():
+    runs = [
+        run(recipe, seed, right, validation)
+        for recipe, right, validation in (("ce", 0.3, 0.4), ("balanced_softmax", 0.8, 0.9))
+        for seed in range(3)
+    ]
+    text = told(runs)
+    assert "Balanced Softmax against CE: +50.0 points" in text
+    assert "The best of 2 on validation" in text
 
 
 def test_confusions_go_by_their_share_of_the_class_and_show_what_every_seed_confuses():

@@ -95,6 +95,7 @@ def test_the_lowest_versions_are_the_bounds(tmp_path):
         (bound,) = requirement.specifier
         assert bound.operator == ">="
         assert str(constraints[requirement.name].specifier) == f"=={bound.version}"
+    assert not any(constraint.extras for constraint in constraints.values()), "pip refuses them"
     assert "-c" in make("-n", "lowest", f"VENV={tmp_path}/v").stdout
 
 

@@ -432,3 +432,32 @@ def test_labels_of_several_lines_do_not_touch(width):
     ends = sorted((box.y0, box.y1) for box in boxes)
     assert all(a[1] < b[0] for a, b in itertools.pairwise(ends))
     assert made.axes[0].get_window_extent().width > 60
+
+
+NOTE = (
+    "RECOMPRESSED dermoscopic images (JPEG twice, shorter side 192 pixels, here 64), CC BY-NC 4.0"
+)
+
+
+@pytest.mark.parametrize("width", [None, 3.5])
+@pytest.mark.parametrize(
+    "draw",
+    [plots.learning_curves, lambda runs, **how: plots.confusion_matrix(runs, ["ce", "hml1"], **how),
+     plots.per_class_accuracy, plots.balanced_accuracy, plots.shot_group_accuracy],
+    ids=["curves", "confusion", "classes", "accuracy", "groups"],
+)  # fmt: skip
+def test_a_long_note_on_the_images_is_said_once_and_stays_in_the_figure(
+    draw, width, finished, monkeypatch
+):
+    from hml_lab.plots import methods
+
+    monkeypatch.setattr(methods, "data_note", lambda path: NOTE)
+    made = draw(finished, width=width)
+    made.draw_without_rendering()
+    texts = [ax.title for ax in made.axes] + ([made._suptitle] if made.get_suptitle() else [])
+    said = " ".join(text.get_text() for text in texts).split()
+    assert " ".join(said).count(NOTE) == 1
+    for text in texts:
+        box = text.get_window_extent()
+        assert box.x0 >= -1, text.get_text()
+        assert box.x1 <= made.bbox.x1 + 1, text.get_text()

@@ -82,6 +82,8 @@ def made(tmp_path_factory) -> tuple[Path, list[str]]:
     paths = [foreign.write(given, name, content) for name, content in contents.items()]
     first, amiss = site.build(paths, folder / "out", pages=pages, rooms=["hml_core.losses"])
     assert first.is_file()
+    before = {"docs", "given", "kept.csv"}
+    assert {path.name for path in folder.iterdir()} == {*before, "out"}, "nothing lies beside it"
     return folder / "out", amiss
 
 

@@ -225,7 +225,7 @@ def test_a_collapsed_run_is_told_by_its_runs():
 
 
 def test_no_mean_stands_for_a_collapsed_run_anywhere():
-    """Not beside published figures, not by the epoch that is reported, not under a star, not as reference."""
+    """Not beside published figures, by the epoch that is reported, under a star, or as reference."""
     runs = frame(ce=[0.5, 0.4, 0.4], focal=CE[:3], hml1=[0.9, 0.010, 0.0107])
     runs = runs.assign(
         num_classes=100,

@@ -7,8 +7,6 @@ import json
 import os
 import platform
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -21,6 +19,7 @@ from hml_core.errors import DeviceError, RunError
 from hml_core.recipes import Stage
 from hml_core.system import devices
 from hml_core.trainer import NonFiniteLossError, Trainer, fit, update
+from tests import forks
 
 # Everything of a record that does not depend on the clock.
 TIMED = ("seconds", "files", "checksum")
@@ -114,10 +113,7 @@ def test_kill_9_in_mid_epoch_loses_nothing(tiny, tmp_path):
     """A process is killed while it trains; the resumed run ends as if nothing had happened."""
     config = tiny(recipe="hml1", epochs=16, batch_size=8)
     folder = tmp_path / "killed" / config.run_id
-    process = subprocess.Popen(
-        [sys.executable, "-c", KILLED, config.to_json(), str(tmp_path / "killed")],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    process = forks.Python(["-c", KILLED, config.to_json(), tmp_path / "killed"])
     deadline = time.monotonic() + PATIENCE_S
     while not (folder / "checkpoint.pt").exists():
         assert process.poll() is None, "the run ended before it could be killed"
@@ -143,8 +139,7 @@ def test_a_finished_run_is_read_not_trained(tiny, tmp_path, monkeypatch):
 
 def test_two_processes_asked_for_one_run_train_it_once(tiny, tmp_path):
     config = tiny(recipe="hml1", epochs=20)
-    command = [sys.executable, "-c", KILLED, config.to_json(), str(tmp_path)]
-    both = [subprocess.Popen(command) for _ in range(2)]
+    both = [forks.Python(["-c", KILLED, config.to_json(), tmp_path]) for _ in range(2)]
     assert [process.wait(timeout=PATIENCE_S) for process in both] == [0, 0]
     done = runs.Run(tmp_path / config.run_id).verify()
     assert len(done.history) == 20

@@ -1,4 +1,4 @@
-"""docs/verdict.md says what the stored runs say."""
+"""docs/verdict.md, and the pages beside it, say what the stored runs say."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 
-from hml_lab import stats
+from hml_lab import published, stats
+from hml_lab.studies import dermoscopy, quoted
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "verdict.md"
@@ -59,3 +61,249 @@ def test_the_steps_are_those_of_the_stored_table(page):
     for row in steps.itertuples():
         assert f"| {row.difference:+.2f} [{row.low:.2f}, {row.high:.2f}] |" in page
         assert f"| [{row.low_simultaneous:.2f}, {row.high_simultaneous:.2f}] |" in page
+
+
+# The pages beside it ------------------------------------------------------------------------------
+
+
+def text_of(page: str) -> str:
+    """A page on one line, with plain minus signs."""
+    return re.sub(r"\s+", " ", (ROOT / page).read_text(encoding="utf-8").replace("−", "-"))
+
+
+def scores_of(name: str) -> pd.DataFrame:
+    """Config and balanced accuracy (percent, last epoch) of every record of a folder."""
+    rows = []
+    for path in sorted((ROOT / "results" / "records" / name).glob("*/config.json")):
+        metrics = json.loads((path.parent / "metrics.json").read_text())
+        score = 100 * metrics["selections"]["last"]["balanced_accuracy"]
+        peeked = 100 * metrics["selections"]["best_test"]["balanced_accuracy"]
+        own = {"score": score, "peeked": peeked, "folder": path.parent}
+        rows.append(json.loads(path.read_text()) | own)
+    return pd.DataFrame(rows)
+
+
+def chosen(runs: pd.DataFrame, recipe: str, **fields) -> np.ndarray:
+    """The scores of a method by seed."""
+    own = runs[runs["recipe"] == recipe]
+    for name, value in fields.items():
+        own = own[own[name] == value]
+    assert not own["seed"].duplicated().any()
+    return own.sort_values("seed")["score"].to_numpy()
+
+
+def in_brackets(found, form: str = ".1f") -> str:
+    return f"[{found.low:{form}}, {found.high:{form}}]"
+
+
+@pytest.fixture(scope="module")
+def full() -> dict[str, np.ndarray]:
+    runs = scores_of("cifar100_lt_full")
+    control = {"weighting": "CS", "mean_over": "images"}
+    return {
+        "ce": chosen(runs, "ce", early_drop=False),
+        "ce_drw": chosen(runs, "ce_drw", weighting="CB"),
+        "control": chosen(runs, "ce_drw", early_drop=True, **control),
+        "hml1": chosen(runs, "hml1", early_drop=True, protocol="controlled"),
+        "unstable": chosen(runs, "hml1", early_drop=False),
+        "authors": chosen(runs, "hml1", protocol="official"),
+        "balanced_softmax": chosen(runs, "balanced_softmax"),
+        "ldam_drw": chosen(runs, "ldam_drw"),
+    }
+
+
+def test_paragraphs_made_of_records_say_what_the_records_say():
+    """Whoever adds records runs `python -m hml_lab.studies.quoted`."""
+    for page, paragraphs in quoted.PARAGRAPHS.items():
+        text = (ROOT / page).read_text(encoding="utf-8")
+        for name, make in paragraphs.items():
+            assert quoted.written(text, name, make()) == text
+    with pytest.raises(ValueError, match="one place for the paragraph 'nothing'"):
+        quoted.written("", "nothing", "")
+
+
+def test_a_claim_on_lesions_needs_every_set_and_both_intervals():
+    """What is said of three seeds, from made-up numbers: the stored ones may have one."""
+    row = {"difference": 2.0, "low_lesions": 0.5, "high_lesions": 3.0, "p_holm": 0.01}
+
+    def said(**official) -> str:
+        found = {"test": [row], "official_test": [{**row, **official}]}
+        return dermoscopy._judged(["chml2"], found, 3, 0.05)
+
+    assert said() == "Apart from the control by both intervals on every set: CHML2 (above)."
+    for other in (
+        {"p_holm": 0.06},
+        {"p_holm": np.nan},
+        {"low_lesions": -0.1},
+        {"difference": -2.0, "low_lesions": -3.0, "high_lesions": -0.5},
+    ):
+        assert said(**other).startswith("None is apart")
+    assert "no result" in dermoscopy._judged(["chml2"], {"test": [row]}, 1, 0.05)
+    words = dermoscopy._in_words(row | {"n": 3, "low": 1.0, "high": 3.0})
+    assert words == "+2.0 (over seeds [+1.0, +3.0], over lesions [+0.5, +3.0], p = 0.01 after Holm)"
+
+
+def test_the_readme_says_what_the_records_say(full):
+    text = text_of("README.md")
+    primary = stats.paired_difference(full["hml1"], full["control"])
+    assert f"{primary.difference:.2f} {in_brackets(primary, '.2f')}" in text
+    gain, control = (
+        stats.paired_difference(full[name], full["ce"]) for name in ("hml1", "control")
+    )
+    assert f"+{gain.difference:.1f} {in_brackets(gain)}" in text
+    assert f"cross-entropy itself +{control.difference:.1f} {in_brackets(control)}" in text
+    bsm, ldam = (
+        stats.paired_difference(full[name], full["hml1"])
+        for name in ("balanced_softmax", "ldam_drw")
+    )
+    assert f"by {bsm.difference:.1f} {in_brackets(bsm)}" in text
+    assert f"{ldam.difference:.1f} {in_brackets(ldam)} points" in text
+    order = ("ce", "control", "hml1", "unstable", "authors", "balanced_softmax", "ldam_drw")
+    cells = [f"{v.mean():.1f} ± {v.std(ddof=1):.1f}" for v in map(full.get, order)]
+    cells[3] = ", ".join(f"{value:.1f}" for value in full["unstable"])  # no mean of a collapse
+    assert f"| {' | '.join(cells)} |" in text
+    steps = pd.read_csv(ROOT / "results" / "tables" / "audit_cifar100_full_way.csv")
+    said = [f"{step:+.1f}" for step in steps["difference"].iloc[1:5]]
+    assert (
+        f"weights from half of the run on {said[0]}, mean over images {said[1]}, a lower rate {said[2]}, "
+        f"the hard-mining loss itself {said[3]} points"
+    ) in text
+
+
+def test_the_verdict_says_what_a_pair_is_worth_when_it_is_run_again(page, full):
+    text = re.sub(r"\s+", " ", page)
+    again = scores_of("cifar100_lt_full_cpu")
+    runs = scores_of("cifar100_lt_full")
+    twins = again.merge(runs, left_on=again["folder"].map(lambda f: f.name),
+                        right_on=runs["folder"].map(lambda f: f.name))  # fmt: skip
+    apart = (twins["score_x"] - twins["score_y"]).to_numpy()
+    assert f"up to {np.abs(apart).max():.2f} points from its twin" in text
+    assert f"an sd of {np.sqrt((apart**2).mean() / 2):.2f} points for one run" in text
+    pair = chosen(again, "hml1", early_drop=True) - chosen(
+        again, "ce_drw", early_drop=True, mean_over="images"
+    )
+    moved = abs(pair[0] - (full["hml1"] - full["control"])[0])
+    assert (
+        f"{moved:.2f} from its twin: rounding alone moves a pair by an sd of about {moved / 2**0.5:.2f}"
+        in text
+    )
+    mean = (full["hml1"] - full["control"]).mean()
+    for confidence in (0.975, 0.95):
+        half = scipy.stats.t.ppf(confidence, 2) * moved / np.sqrt(2 * 3)
+        assert f"[{mean - half:.2f}, {mean + half:.2f}]" in text
+    gain = stats.paired_difference(full["control"], full["ce"])
+    assert f"cross-entropy itself, +{gain.difference:.2f} {in_brackets(gain, '.2f')}" in text
+    detectable = [stats.minimum_detectable(s, 3) for s in (0.4, *stats.sd_interval(0.4, 3))]
+    assert (
+        "from {:.1f} points on; over the interval of that sd, from {:.1f} to {:.1f}.".format(
+            *detectable
+        )
+        in text
+    )
+
+
+def test_the_yardsticks_are_set_beside_the_records(page, full):
+    again = scores_of("cifar100_lt_full_cpu")
+    rows = {
+        "CE": "ce",
+        "CE-DRW": "ce_drw",
+        "LDAM-DRW": "ldam_drw",
+        "Balanced softmax": "balanced_softmax",
+    }
+    for title, recipe in rows.items():
+        scores, there = full[recipe], published.every(recipe, "cifar100", "exp", 100.0)
+        cpu = again[
+            (again["recipe"] == recipe) & ~again["early_drop"] & (again["weighting"] != "CS")
+        ]
+        beside = f" ({cpu['score'].iloc[0]:.1f})" if len(cpu) else ""
+        sources = there.index.nunique()
+        assert (
+            f"| {title} | {scores.mean():.1f} | {scores[0]:.1f}{beside} | {there.min():.1f} to "
+            f"{there.max():.1f} ({sources}) |"
+        ) in page
+    text = re.sub(r"\s+", " ", page)
+    falls = {name: scores[0] - scores[2] for name, scores in full.items()}
+    assert (
+        f"falls by {falls['balanced_softmax']:.1f} points, as CE does by {falls['ce']:.1f}" in text
+    )
+    assert f"(CE-DRW {falls['ce_drw']:.1f}, LDAM-DRW {falls['ldam_drw']:.1f}, all others" in text
+    cells = scores_of("cifar100_lt_full").groupby(
+        ["recipe", "early_drop", "weighting", "mean_over", "protocol"], dropna=False
+    )["score"]
+    every = [own.to_numpy() for _, own in cells if len(own) == 3 and own.min() > 10]
+    assert len(every) == 11
+    others = [own[0] - own[2] for own in every if not np.array_equal(own, full["balanced_softmax"])]
+    assert f"the ten other stable cells by {np.mean(others):.1f} on average" in text
+    large = [fall for fall in others if fall > 1]
+    assert f"all others {min(large):.1f} to {max(large):.1f})" in text
+    gain = stats.paired_difference(full["balanced_softmax"], full["ce"])
+    own = full["balanced_softmax"][0] - full["ce"][0]
+    assert (
+        f"it gains {gain.difference:.1f} {in_brackets(gain)} here ({own:.1f} with seed 0)" in text
+    )
+
+
+def test_the_short_runs_are_quoted_with_the_corrections_of_their_tables():
+    folder = ROOT / "results" / "tables"
+    tests = pd.read_csv(folder / "cifar10_lt_short_contrasts.csv").set_index(
+        ["recipe", "reference"]
+    )
+    row = tests.loc["hml1", "ce"]
+    text = text_of("docs/results.md")
+    simultaneous = f"[{row.low_simultaneous:.1f}, {row.high_simultaneous:.1f}]"
+    assert (
+        f"HML1 stands {row.difference:.1f} points above CE on the same schedule, {simultaneous}"
+        in text
+    )
+    assert f"p = {row.p_holm:.3f} after Holm" in text
+    effects = pd.read_csv(folder / "audit_short_effects.csv").set_index(["cell", "reference"])
+    row = effects.loc["CE re-weighted like HML1", "CE"]
+    assert (
+        f"gains {row.difference:.1f} {in_brackets(row)} (p = {row.p_holm:.2f} after Holm over the"
+        in text
+    )
+    assert row.p_holm > 0.05  # so that "just not established" holds
+    assert f"over the {len(effects)} questions" in text
+    runs = scores_of("cifar10_lt_short")
+    hml2 = [f"{value:.1f}" for value in chosen(runs, "hml2")]
+    for page_ in ("docs/results.md", "docs/verdict.md"):
+        assert f"({hml2[0]}, {hml2[1]} and {hml2[2]} %" in text_of(page_)
+        assert "SHORTENED" in text_of(page_)
+        assert "RECOMPRESSED" in text_of(page_)
+
+
+def test_the_collapse_is_told_as_it_was_recorded():
+    text = text_of("results/records/README.md")
+    runs = scores_of("cifar100_lt_full")
+    unstable = runs[(runs["recipe"] == "hml1") & ~runs["early_drop"]].sort_values("seed")
+    histories = [pd.read_csv(folder / "history.csv") for folder in unstable["folder"]]
+    lost = [h["train_loss"].iloc[-1] for h in histories[1:]]
+    assert f"train loss {lost[0]:.0e} and {lost[1]:.0e}".replace("e-0", "e-") in text
+    late = histories[0].dropna(subset=["test_balanced_accuracy"]).query("epoch > 100")
+    worst = late.loc[late["test_balanced_accuracy"].idxmin()]
+    fell = f"fell to {100 * worst['test_balanced_accuracy']:.1f} % at epoch {worst['epoch']:.0f}"
+    assert fell in text
+    classes = []
+    for folder in unstable["folder"].iloc[1:]:
+        with np.load(folder / "predictions_compact.npz") as arrays:
+            classes.append(len(np.unique(arrays["predictions"])))
+            assert (arrays["log_probability"].astype(float) < np.log(1e-4)).mean() == pytest.approx(
+                0.99, abs=0.005
+            )
+    assert classes == [2, 3]
+    assert "two and three classes predicted" in text
+
+
+def test_every_command_for_what_is_missing_exists(page):
+    missing = page.split("## What is missing")[1]
+    files = re.findall(r"notebooks/[\w/]+\.(?:yaml|ipynb)", missing)
+    assert len(files) >= 6
+    assert [name for name in files if not (ROOT / name).exists()] == []
+    audit_cells = json.loads((ROOT / "notebooks" / "07_audit.ipynb").read_text())["cells"]
+    (parameters,) = [
+        "".join(cell["source"])
+        for cell in audit_cells
+        if "parameters" in cell["metadata"].get("tags", [])
+    ]
+    for name in re.findall(r"-p (\w+) ", missing):
+        assert re.search(rf"^{name} = ", parameters, re.MULTILINE), name

@@ -37,7 +37,7 @@ from hml_core.datasets.registry import DatasetInfo, register
 from hml_core.datasets.trees import shown
 from hml_core.errors import DataError
 from hml_core.system import images as opener
-from hml_core.system.devices import usable_cores
+from hml_core.system.limits import usable_cores
 
 __all__ = ["SPLITS", "index_of", "load", "pack"]
 

@@ -25,7 +25,7 @@ from hml_core.datasets.trees import shown
 from hml_core.errors import DataError
 from hml_core.system import files as storage
 from hml_core.system import images as opener
-from hml_core.system.devices import usable_cores
+from hml_core.system.limits import usable_cores
 from hml_core.system.progress import Progress
 
 SPLITS = ("train", "test")

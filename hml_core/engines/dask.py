@@ -27,8 +27,7 @@ from hml_core.config import RunConfig
 from hml_core.engines.jobs import BUSY_WAIT_S, Outcome, Place, attempt
 from hml_core.engines.travel import Bundle, installed, known_here, pack, require_same
 from hml_core.errors import ConfigError, DeviceError, RunError
-from hml_core.runs import environment
-from hml_core.system import devices, limits
+from hml_core.system import devices, limits, provenance
 
 CONNECT_TIMEOUT_S = 10
 GPU = {"GPU": 1}
@@ -76,7 +75,7 @@ def local(configs: Sequence[RunConfig], place: Place) -> Iterator[tuple[RunConfi
 
 def room(threads: int | None) -> int:
     """Runs of so many threads that the cores have room for, at least one."""
-    return max(devices.usable_cores() // (threads or torch.get_num_threads()), 1)
+    return max(limits.usable_cores() // (threads or torch.get_num_threads()), 1)
 
 
 def remote(
@@ -129,10 +128,10 @@ def _examine(client: Any, place: Place) -> dict[str, int] | None:
                 f"The worker {worker} does not see the results folder {str(place.runs_root)!r}: "
                 "expected a `runs_root` on a file system that all hosts share."
             )
-        if answer["versions"]["hml-core"] != environment.versions()["hml-core"]:
+        if answer["versions"]["hml-core"] != provenance.versions()["hml-core"]:
             raise RunError(
                 f"The worker {worker} has hml-core {answer['versions']['hml-core']}, this process "
-                f"{environment.versions()['hml-core']}: expected the same."
+                f"{provenance.versions()['hml-core']}: expected the same."
             )
     wants_gpu = with_gpu and not place.device.startswith("cpu")
     return GPU if wants_gpu else None
@@ -140,7 +139,7 @@ def _examine(client: Any, place: Place) -> dict[str, int] | None:
 
 def introduce(token: Path) -> dict[str, Any]:
     """What a worker says of itself: whether it sees a file of ours, and its versions."""
-    return {"sees": token.exists(), "versions": environment.versions()}
+    return {"sees": token.exists(), "versions": provenance.versions()}
 
 
 def submit(

@@ -17,6 +17,7 @@ from hml_core.models import heads
 from hml_core.system import files, states
 
 WEIGHTS = ("none", "imagenet")
+CHECKPOINT_KEYS = ("state_dict", "model_state_dict", "model")  # of files that hold more
 _UNREACHABLE = (urllib.error.URLError, http.client.HTTPException, OSError)
 
 
@@ -81,7 +82,9 @@ def load_weights(model: ImageNetModel, weights: str) -> dict[str, Any]:
     model : ImageNetModel
     weights : {"none", "imagenet"} or a path
         torchvision's weights for ImageNet, taken from torch's cache or downloaded; or a file with a
-        ``state_dict`` of the same torchvision network.
+        ``state_dict`` of the same torchvision network, as torch or safetensors writes it: alone, within
+        a checkpoint under a usual name, or as a part of a larger network, such as the
+        ``weights.safetensors`` of a run.
 
     Returns
     -------
@@ -134,12 +137,28 @@ def load_weights(model: ImageNetModel, weights: str) -> dict[str, Any]:
 
 def _load_backbone(model: ImageNetModel, state: Any, name: str) -> None:
     wanted = model.backbone.state_dict()
-    fits = isinstance(state, dict) and all(
-        key in state and state[key].shape == value.shape for key, value in wanted.items()
-    )
-    if not fits:
+    for key in CHECKPOINT_KEYS:
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    start = _start_of(wanted, state)
+    if start is None:
         raise DataError(f"{name!r} does not hold the weights of torchvision's {model.name}.")
-    model.backbone.load_state_dict({key: state[key] for key in wanted})
+    model.backbone.load_state_dict({key: state[start + key] for key in wanted})
+
+
+def _start_of(wanted: dict[str, Tensor], state: Any) -> str | None:
+    """How the names of the backbone's tensors begin in a file: with nothing, "module." of a network on
+    several GPUs, or where it stands in a larger one; None where one is missing or of another shape."""
+    if not isinstance(state, dict):
+        return None
+    first = next(iter(wanted))
+    names = (key for key in state if isinstance(key, str))
+    starts = sorted((key.removesuffix(first) for key in names if key.endswith(first)), key=len)
+    for start in starts:
+        found = [(state.get(start + key), value) for key, value in wanted.items()]
+        if all(isinstance(one, Tensor) and one.shape == value.shape for one, value in found):
+            return start
+    return None
 
 
 def freeze(model: nn.Module, fraction: float) -> int:

@@ -23,7 +23,7 @@ import torch
 from hml_core.errors import ConfigError, RunError
 from hml_core.models.preprocessing import MODES
 from hml_core.models.trained import TrainedModel
-from hml_core.system import devices, files
+from hml_core.system import devices, files, limits
 from hml_core.system import images as opener
 from hml_core.system.progress import Progress
 
@@ -142,7 +142,7 @@ def _predictions(
 
     size = min(model.described["evaluated_at_a_time"], AT_A_TIME)
     bar = Progress(len(paths), "predicting", enabled=progress, unit="images")
-    with bar, ThreadPoolExecutor(devices.usable_cores()) as pool:
+    with bar, ThreadPoolExecutor(limits.usable_cores()) as pool:
         for start in range(0, len(paths), size):
             part = paths[start : start + size]
             seen = list(pool.map(look, part))

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from hml_core.errors import DeviceError
+from hml_core.system import limits
 
 
 def resolve(device: str | torch.device = "auto") -> torch.device:
@@ -152,14 +153,7 @@ def describe(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     name = _cpu_info("model name") or platform.processor() or platform.machine()
-    return f"{name}, {usable_cores()} cores"
-
-
-def usable_cores() -> int:
-    """Processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return f"{name}, {limits.usable_cores()} cores"
 
 
 def _cpu_info(key: str) -> str:

@@ -10,6 +10,13 @@ SEVERAL_PROCESSES = 256  # open files of who starts others and talks to them
 SHARED_MEMORY = "/dev/shm"
 
 
+def usable_cores() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def require_files(number: int, what: str) -> None:
     """Let this process open so many files at a time; what it starts inherits that.
 

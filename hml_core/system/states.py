@@ -39,18 +39,29 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def weights(path: Path) -> Any:
-    """What somebody else's file of weights holds, on the CPU: as torch writes it, now or long ago.
+    """What somebody else's file of weights holds, on the CPU: as torch writes it, now or long ago, or
+    safetensors, as of a run that kept its own.
 
     Raises
     ------
     Exception
-        As :func:`read`.
+        As :func:`read`; ImportError for safetensors where that is not installed.
     """
-    data = io.BytesIO(files.read_bytes(path, files.LARGEST_DATA))
+    content = files.read_bytes(path, files.LARGEST_DATA)
+    if _is_safetensors(content):
+        from safetensors import torch as safetensors
+
+        return safetensors.load(content)
+    data = io.BytesIO(content)
     if zipfile.is_zipfile(data):
         _require_sound(data)
     data.seek(0)
     return torch.load(data, map_location="cpu", weights_only=True)
+
+
+def _is_safetensors(content: bytes) -> bool:
+    """Whether a file begins as such: eight bytes with the length of a header, which is JSON."""
+    return content[8:9] == b"{" and int.from_bytes(content[:8], "little") <= len(content) - 8
 
 
 def _require_sound(data: io.BytesIO) -> None:

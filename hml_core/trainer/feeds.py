@@ -35,8 +35,8 @@ from hml_core.datasets import DataError, LabelledFiles, LabelledImages, Splits
 from hml_core.datasets.inaturalist import SEEN
 from hml_core.models import preprocessing
 from hml_core.models.preprocessing import Preprocessing, decode
-from hml_core.system import devices, limits
 from hml_core.system import images as opener
+from hml_core.system import limits
 
 # Images of an evaluation at a time: on a CPU the activations stay in the cache (benchmarks/evaluation.py),
 # on a GPU fewer batches are fewer launches.
@@ -380,7 +380,7 @@ def loader_workers(images: int) -> int:
         return int(given)
     if multiprocessing.current_process().daemon:  # such as a Dask worker: it may have no children
         return 0
-    cores = devices.usable_cores() // _processes_here()
+    cores = limits.usable_cores() // _processes_here()
     return max(0, min(MOST_WORKERS, cores - 1, images // IMAGES_PER_WORKER))
 
 

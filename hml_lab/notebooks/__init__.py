@@ -7,46 +7,30 @@ text; here both are errors.
 
 import importlib
 
-from hml_lab.notebooks.display import (
-    delta_slider,
-    save,
-    save_frame,
-    save_text,
-    show,
-    show_table,
-    versions,
-)
-
-# What a cell never calls, and the module that has it: reading notebooks takes a second to import, which
-# every kernel would pay.
-_ON_DEMAND = {
+# Each comes with its module when it is asked for: a kernel has no use for what reads notebooks, and what
+# executes them none for torch and figures, which take seconds to import.
+_MODULES = {
     "Parameter": "interface",
     "ParameterError": "interface",
     "check_parameters": "interface",
+    "delta_slider": "display",
     "execute": "execution",
     "parameters": "interface",
+    "save": "display",
+    "save_frame": "display",
+    "save_text": "display",
+    "show": "display",
+    "show_table": "display",
+    "versions": "display",
 }
 
-__all__ = [
-    "Parameter",
-    "ParameterError",
-    "check_parameters",
-    "delta_slider",
-    "execute",
-    "parameters",
-    "save",
-    "save_frame",
-    "save_text",
-    "show",
-    "show_table",
-    "versions",
-]
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str):
-    if name not in _ON_DEMAND:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_ON_DEMAND[name]}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -36,7 +36,7 @@ from typing import Any
 import pandas as pd
 
 from hml_core.errors import ConfigError
-from hml_core.system import devices, processes, yaml_files
+from hml_core.system import limits, processes, yaml_files
 from hml_core.system.progress import Progress
 from hml_lab.notebooks import outputs
 from hml_lab.notebooks.execution import is_done, record_of
@@ -204,7 +204,7 @@ def run(
         outputs.require_plain(job.log, "the log")
     rows: dict[int, dict[str, Any]] = {}
     working: dict[int, subprocess.Popen] = {}
-    cores = max(devices.usable_cores() // parallel, 1)
+    cores = max(limits.usable_cores() // parallel, 1)
     with (
         Progress(len(jobs), "notebooks", enabled=progress, unit="notebooks") as bar,
         ThreadPoolExecutor(parallel) as pool,

@@ -11,16 +11,16 @@ from IPython.display import Image, display
 from matplotlib.figure import Figure
 
 from hml_core.errors import ConfigError
-from hml_core.runs import environment
-from hml_core.system import progress
+from hml_core.system import progress, provenance
 from hml_lab.plots.style import WIDTHS
 
 FIGURE_FORMATS = ("png", "pdf", "svg")
 
 
-def versions() -> pd.DataFrame:
-    """What the results below depend on, as a table of one row."""
-    return pd.DataFrame([environment.versions()], index=["version"])
+def versions() -> None:
+    """Show what the results below depend on, as a table of one row."""
+    table = pd.DataFrame([provenance.versions()], index=["version"])
+    show_table(table, caption="Versions with which this notebook was executed.")
 
 
 def show(figure: Figure) -> Image:
@@ -106,7 +106,7 @@ def _vector(figure: Figure, form: str, name: str) -> bytes:
     return buffer.getvalue()
 
 
-def show_table(table: pd.DataFrame, best: str | None = None) -> None:
+def show_table(table: pd.DataFrame, best: str | None = None, *, caption: str = "") -> None:
     """Show a table with its caption; its row with the highest ``best`` stands for it in the index.
 
     Parameters
@@ -115,12 +115,18 @@ def show_table(table: pd.DataFrame, best: str | None = None) -> None:
         Cells may be text that begins with a number, such as "95.7 ± 1.0 *".
     best : str, optional
         A column. It comes right after the row's name in the index.
+    caption : str
+        By default what the table has of itself (:func:`hml_lab.tables.captioned`). Rows that are only
+        numbered are shown without their numbers.
 
     Raises
     ------
     ConfigError
         For a column that the table does not have.
     """
+    if caption:
+        table = table.copy()
+        table.attrs["caption"] = caption
     if best is None:
         return _display(table, {})
     if best not in table.columns:
@@ -147,6 +153,10 @@ def show_table(table: pd.DataFrame, best: str | None = None) -> None:
 def _display(table: pd.DataFrame, metadata: dict) -> None:
     from hml_lab import tables
 
+    if isinstance(table.index, pd.RangeIndex) and len(table.columns):
+        attrs = dict(table.attrs)
+        table = table.set_index(table.columns[0])
+        table.attrs = attrs
     bare = table.copy()
     bare.attrs = {}
     plain = f"{table.attrs.get('caption', '')}\n\n{tables.to_markdown(bare)}".lstrip()

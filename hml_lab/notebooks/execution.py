@@ -23,8 +23,7 @@ import nbformat
 from tqdm import tqdm
 
 from hml_core.errors import ConfigError, RunError
-from hml_core.runs import environment
-from hml_core.system import files, limits, progress
+from hml_core.system import files, limits, progress, provenance
 from hml_lab import places
 from hml_lab.notebooks import kernels, outputs
 from hml_lab.notebooks.interface import ParameterError, check_parameters, from_here
@@ -107,8 +106,8 @@ def execute(
         "parameters": given,
         "sha256": files.sha256(notebook),
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "versions": environment.versions(),
-        "git_commit": environment.git_commit(),
+        "versions": provenance.versions(),
+        "git_commit": provenance.git_commit(),
     }
     with outputs.claimed(output) as partial:
         began = time.perf_counter()

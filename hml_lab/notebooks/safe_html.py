@@ -42,6 +42,7 @@ mspace msqrt mstyle msub msubsup msup mtable mtd mtext mtr munder munderover"""
 _ATTRIBUTES = {
     "a": {"href", "title"},
     "img": {"src", "alt", "width", "height", "title"},
+    "caption": {"style"},
     "td": {"colspan", "rowspan", "align", "style"},
     "th": {"colspan", "rowspan", "align", "scope", "style"},
     "table": {"border", "style"},

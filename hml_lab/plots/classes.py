@@ -13,8 +13,9 @@ from hml_core.metrics import confusion
 from hml_core.runs import Run
 from hml_lab.plots import spreads
 from hml_lab.plots.looks import label, look
-from hml_lab.plots.methods import by_recipe, caveat, caveat_of, numbers, said_caveat
+from hml_lab.plots.methods import by_recipe, caveat_of, numbers, said_caveat
 from hml_lab.plots.style import (
+    above,
     alt_text,
     drawing,
     figure,
@@ -214,13 +215,14 @@ def confusion_matrix(
         name_classes(ax, places, names)
         name_classes(ax, places, names, "y")
         ax.set(xlabel="predicted class", ylabel="true class (head at the top)")
-        ax.set_title(f"{label(method)}, {_mean_of(len(members))}{caveat(members)}")
+        ax.set_title(f"{label(method)}, {_mean_of(len(members))}")
         np.fill_diagonal(off := mean.copy(), -1)
         true, predicted = np.unravel_index(off.argmax(), off.shape)
         said.append(
             f"{label(method)}: {np.trace(mean) / len(mean):.0f} % on the diagonal on average; most often "
             f"confused: {names[true]} taken for {names[predicted]} ({off.max():.0f} %)"
         )
+    above(drawn, caveat_of({method: groups[method] for method in chosen}))
     alt_text(drawn, f"Confusion matrices. {'. '.join(said)}.{said_caveat(groups)}")
     return drawn
 

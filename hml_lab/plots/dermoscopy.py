@@ -12,12 +12,19 @@ from scipy.special import log_softmax
 
 from hml_core.runs import Run
 from hml_lab.plots.looks import look
-from hml_lab.plots.methods import by_recipe, caveat, seeds
-from hml_lab.plots.style import alt_text, drawing, figure, handles, legend, page_width, wrapped
+from hml_lab.plots.methods import by_recipe, caveat, said_caveat, seeds
+from hml_lab.plots.style import (
+    alt_text,
+    drawing,
+    figure,
+    handles,
+    legend,
+    page_width,
+    wrapped,
+)
 
 MARKERS = "o^sDvPX*"
-
-
+ACROSS = 4  # methods beside each other; more stand below
 LETTERS_AN_INCH = 13  # of the smallest size
 
 
@@ -92,18 +99,18 @@ def confidence(runs: Iterable[Run]) -> Figure:
     groups = by_recipe(runs)
     first = next(iter(groups.values()))[0]
     chosen = {"head": int(first.class_counts.argmax()), "tail": int(first.class_counts.argmin())}
+    across = min(len(groups), max(1, int(min(ACROSS, page_width() / 1.6))))
+    storeys = -(-len(groups) // across)
     drawn, axes = figure(
-        3.3 * len(groups) + 1,
-        5.4,
-        columns=len(groups),
-        rows=2,
-        stack=False,
-        sharex="col",
-        sharey=True,
+        3.3 * across + 1, 5.2 * storeys, columns=across, rows=2 * storeys, stack=False, sharey=True
     )
-    for column, (recipe, members) in enumerate(groups.items()):
+    for ax in axes:
+        ax.set_visible(False)
+    for place, (recipe, members) in enumerate(groups.items()):
+        storey, column = divmod(place, across)
         for row, (part, label) in enumerate(chosen.items()):
-            ax = axes[row * len(groups) + column]
+            ax = axes[(2 * storey + row) * across + column]
+            ax.set_visible(True)
             shares = _shares(members, label)  # (BINS, epochs)
             epochs = shares.shape[1]
             image = ax.imshow(
@@ -120,6 +127,7 @@ def confidence(runs: Iterable[Run]) -> Figure:
                 ax.axvline(end + 0.5, color="white", linestyle=":", linewidth=1.4)
             if row == 0:
                 ax.set_title(look(recipe).label, fontsize="medium")
+                ax.tick_params(labelbottom=False)
             else:
                 ax.set_xlabel("epoch")
             if column == 0:
@@ -142,7 +150,8 @@ def confidence(runs: Iterable[Run]) -> Figure:
     alt_text(
         drawn,
         f"How sure the networks are of training images, by epoch. Images of the most frequent and of the "
-        f"rarest class with a true-class probability above one half in the last epoch: {ends}.",
+        f"rarest class with a true-class probability above one half in the last epoch: {ends}."
+        f"{said_caveat(groups)}",
     )
     return drawn
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from hml_core.runs import Run
 from hml_lab.plots import spreads
 from hml_lab.plots.looks import label, look
+from hml_lab.plots.methods import caveats
 from hml_lab.plots.style import (
     alt_text,
     drawing,
@@ -19,12 +23,21 @@ from hml_lab.plots.style import (
     row_height,
     wrapped,
 )
+from hml_lab.tables.cells import each_value
+from hml_lab.tables.contrasts import collapsed
 
 LABEL_LETTERS = 52  # of a question beside the axis, before it takes a second line
 
 
 @drawing
-def forest(table: pd.DataFrame, *, xlabel: str, title: str = "", by: str | None = None) -> Figure:
+def forest(
+    table: pd.DataFrame,
+    *,
+    xlabel: str,
+    title: str = "",
+    by: str | None = None,
+    runs: Iterable[Run] = (),
+) -> Figure:
     """Differences with their intervals, one line each; filled where the corrected p is below 0.05.
 
     An interval that would flatten the others leaves the axis with an arrow.
@@ -36,7 +49,10 @@ def forest(table: pd.DataFrame, *, xlabel: str, title: str = "", by: str | None 
     xlabel, title : str
     by : str, optional
         Column whose values are drawn in different colours, named in a legend.
+    runs : iterable of Run
+        Those behind it: what has to be said of them stands in the title.
     """
+    title = "\n".join(filter(None, [title, *caveats(runs)]))
     rows = table.dropna(subset=["difference"]).iloc[::-1].reset_index(drop=True)
     if rows.empty:
         raise ValueError("Expected at least one difference to draw, got none.")
@@ -67,14 +83,20 @@ def forest(table: pd.DataFrame, *, xlabel: str, title: str = "", by: str | None 
 
 
 @drawing
-def delta_sweep(frame: pd.DataFrame) -> Figure:
-    """Balanced test accuracy of HML1 against δ, outer weights and no early drop, with CE beside it."""
+def delta_sweep(frame: pd.DataFrame, runs: Iterable[Run] = ()) -> Figure:
+    """Balanced test accuracy of HML1 against δ, outer weights and no early drop, with CE beside it.
+
+    A δ with a collapsed run has no mean, only its runs. What has to be said of the ``runs`` stands in the
+    title.
+    """
     done = frame[(frame["status"] == "done") & ~frame["early_drop"].astype(bool)].drop_duplicates(
         "run_id"
     )
 
-    def score(runs: pd.DataFrame) -> spreads.Spread:
-        return spreads.spread(100 * runs["last_balanced_accuracy"].to_numpy(dtype=float))
+    def score(members: pd.DataFrame) -> spreads.Spread:
+        found = spreads.spread(100 * members["last_balanced_accuracy"].to_numpy(dtype=float))
+        has_mean = len(members) == 1 or not collapsed(members).any()
+        return found if has_mean else spreads.Spread(np.nan, np.nan, np.nan, found.values)
 
     swept = done[(done["recipe"] == "hml1") & (done["weight_placement"] == "outer")]
     if swept.empty:
@@ -105,13 +127,31 @@ def delta_sweep(frame: pd.DataFrame) -> Figure:
         line = spreads.key(base, line=True)
         line.set(label="CE", marker="")
         entries.append(line)
-    names = ["∞" if np.isinf(delta) else f"{delta:.0e}" for delta in ordered]
+    names = ["∞" if np.isinf(delta) else _power(delta) for delta in ordered]
     name_classes(ax, range(len(ordered)), names)
     sizes = [len(s.values) for s in (*scores, *([plain] if plain else []))]
     said = spreads.legend_of(sorted(set(sizes)))
-    ax.set(xlabel="δ", ylabel="balanced test accuracy (%)", title=f"The choice of δ ({said})")
+    lost = [f"δ = {name}" for name, s in zip(names, scores, strict=True) if np.isnan(s.mean)]
+    told = [f"{', '.join(lost)}: a run collapsed, no mean"] if lost else []
+    title = "\n".join([f"The choice of δ ({said})", *caveats(runs), *told])
+    ax.set(xlabel="δ", ylabel="balanced test accuracy (%)", title=title)
     legend(drawn, entries)
-    listed = ", ".join(f"δ = {n}: {s.mean:.1f} %" for n, s in zip(names, scores, strict=True))
+    listed = ", ".join(
+        f"δ = {n}: {each_value(s.values) if np.isnan(s.mean) else f'{s.mean:.1f}'} %"
+        for n, s in zip(names, scores, strict=True)
+    )
     beside = f"; CE {plain.mean:.1f} %" if plain else ""
     alt_text(drawn, f"Balanced test accuracy of HML1 against δ. {listed}{beside}.")
     return drawn
+
+
+def _power(value: float) -> str:
+    """As figures write such numbers.
+
+    >>> _power(1e4), _power(1e-7), _power(250.0)
+    ('10⁴', '10⁻⁷', '250')
+    """
+    exponent = np.log10(value)
+    if abs(exponent) < 2 or abs(exponent - round(exponent)) > 1e-9:
+        return f"{value:g}"
+    return "10" + f"{round(exponent)}".translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))

@@ -3,37 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from hml_core import datasets
 from hml_core.runs import Run
+from hml_lab.alike import separating, setting
 from hml_lab.notes import data_note
-from hml_lab.plots.looks import variant
+from hml_lab.plots.looks import label, variant
+from hml_lab.tables.contrasts import is_lost
 from hml_lab.wording import number
-
-# Fields that a repetition changes, or that come with the data: they make no method.
-REPEATED = ("seed", "subset_seed")
-# What separates methods first is named first; a field that separates nothing more is not named.
-FIRST = (
-    "protocol",
-    "early_drop",
-    "mean_over",
-    "delta",
-    "weighting",
-    "weight_placement",
-    "stage_ends",
-)
-SAID = {
-    "protocol": "{} protocol",
-    "mean_over": "mean over {}",
-    "delta": "δ = {:g}",
-    "gamma": "γ = {:g}",
-    "weighting": "{} weights",
-    "weight_placement": "{} weights",
-    "loss_scale": "loss × {:g}",
-    "epochs": "{} epochs",
-    "imbalance_ratio": "ratio {:g}",
-}
 
 
 def by_recipe(runs: Iterable[Run]) -> dict[str, list[Run]]:
@@ -69,47 +46,6 @@ def by_recipe(runs: Iterable[Run]) -> dict[str, list[Run]]:
     return groups
 
 
-def separating(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The fewest fields in their order that tell unlike configs apart, repetitions aside.
-
-    >>> separating([{"seed": 0, "delta": 1.0, "gamma": 1.0}, {"seed": 1, "delta": 2.0, "gamma": 3.0}])
-    ['delta']
-    """
-    known = list(dict.fromkeys(name for config in configs for name in config))
-    names = [name for name in (*FIRST, *known) if name in known and name not in REPEATED]
-    chosen: list[str] = []
-    kinds = 1
-    for name in dict.fromkeys(names):
-        together = {
-            tuple(str(config.get(field)) for field in (*chosen, name)) for config in configs
-        }
-        if len(together) > kinds:
-            chosen.append(name)
-            kinds = len(together)
-    return chosen
-
-
-def setting(config: Mapping[str, Any], fields: Sequence[str]) -> str:
-    """What a run has of its own, in words.
-
-    >>> setting({"early_drop": False, "delta": 1e4}, ["early_drop", "delta"])
-    'no early drop, δ = 10000'
-    """
-    words = []
-    for name in fields:
-        value = config.get(name)
-        plain = name.replace("_", " ")
-        if isinstance(value, bool):
-            words.append(plain if value else f"no {plain}")
-        elif name == "stage_ends" and value:
-            words.append(f"switch after {', '.join(f'{end:g}' for end in value)}")
-        elif value is None or (name in SAID and ":g" in SAID[name] and isinstance(value, str)):
-            words.append(f"{plain} {'–' if value is None else value}")
-        else:
-            words.append(SAID.get(name, f"{plain} {{}}").format(value))
-    return ", ".join(words)
-
-
 def numbers(groups: Mapping[str, Sequence[Run]]) -> list[int]:
     """How many runs the methods have, each number once."""
     return sorted({len(members) for members in groups.values()})
@@ -124,8 +60,23 @@ def seeds(groups: Mapping[str, Sequence[Run]]) -> str:
 
 
 def caveat(runs: Iterable[Run]) -> str:
-    """What a title must not keep to itself: made-up images, less training than published, other images."""
-    return "".join(f"\n{line}" for line in caveats(runs))
+    """What a title must not keep to itself: made-up or other images, less training than published, means
+    over runs of which some collapsed."""
+    runs = list(runs)
+    return "".join(f"\n{line}" for line in [*caveats(runs), *collapses(runs)])
+
+
+def collapses(runs: Iterable[Run]) -> list[str]:
+    """Of each recipe with several runs, some of them collapsed, that its mean is nobody's."""
+    scores: dict[str, list[bool]] = {}
+    for run in runs:
+        lost = is_lost(run.selection("last")["balanced_accuracy"], len(run.class_counts))
+        scores.setdefault(run.config.recipe, []).append(lost)
+    return [
+        f"{label(recipe)}: {sum(lost)} of {len(lost)} runs collapsed to chance, its mean is that of none"
+        for recipe, lost in scores.items()
+        if len(lost) > 1 and any(lost)
+    ]
 
 
 def caveat_of(groups: Mapping[str, Sequence[Run]]) -> str:
@@ -140,7 +91,7 @@ def said_caveat(groups: Mapping[str, Sequence[Run]]) -> str:
 
 
 def caveats(runs: Iterable[Run]) -> list[str]:
-    """The lines of :func:`caveat`; of all runs, for one of them is enough."""
+    """What is said of images and protocol; of all runs, for one of them is enough."""
     runs = list(runs)
     lines = []
     if any(run.synthetic for run in runs):

@@ -15,6 +15,7 @@ from hml_lab.plots.looks import label as name_of
 from hml_lab.plots.looks import look
 from hml_lab.plots.methods import by_recipe, caveat_of, numbers, said_caveat
 from hml_lab.plots.style import (
+    above,
     alt_text,
     drawing,
     figure,
@@ -55,7 +56,7 @@ def balanced_accuracy(
             ax.annotate(
                 f"{values.mean:.1f}",
                 (values.mean, position),
-                xytext=(0, 7),
+                xytext=(0, 9),  # above the dots
                 textcoords="offset points",
                 ha="center",
                 fontsize="small",
@@ -155,7 +156,8 @@ def learning_curves(runs: Iterable[Run], *, smooth: int = 1) -> Figure:
     left.set(xlabel="epoch", ylabel="training loss of the recipe", yscale="log")
     left.set_title(f"Training loss ({spreads.legend_of(numbers(groups), band=True)})")
     right.set(xlabel="epoch", ylabel=f"balanced {measured} accuracy (%)")
-    right.set_title(f"Balanced {measured} accuracy{caveat_of(groups)}")
+    right.set_title(f"Balanced {measured} accuracy")
+    above(drawn, caveat_of(groups))
     low, high = right.get_ylim()
     right.set_ylim(max(0, low), min(100, high))
     for ax in (left, right):

@@ -125,8 +125,8 @@ class Marks:
     _entries: list = field(default_factory=list)
 
     def add(self, place: float, values: Spread, look: Look, *, size: float = 6, **marker) -> None:
-        """A mark at ``place`` on the other axis; nothing where there is no mean."""
-        if np.isfinite(values.mean):
+        """A mark at ``place`` on the other axis; without a mean the dots alone, without either nothing."""
+        if np.isfinite(values.mean) or len(values.dots):
             self._entries.append((place, values, look, look.scale * marker_size(size), marker))
 
     def finish(self, *, dots: float = 0.0) -> None:

@@ -131,6 +131,12 @@ def page_width() -> float:
     return _width.get() or np.inf
 
 
+def above(figure: Figure, lines: str) -> None:
+    """What is to be said of all panels, once, above their titles."""
+    if lines.strip():
+        figure.suptitle(lines.strip(), fontsize=matplotlib.rcParams["axes.titlesize"])
+
+
 def marker_size(points: float) -> float:
     """The size of a mark, smaller where the text is smaller."""
     return points * matplotlib.rcParams["font.size"] / FONT
@@ -302,10 +308,11 @@ def _fit(figure: Figure, text: Text, around) -> None:
     wide = text.get_window_extent().width
     if wide <= room:
         return
-    longest = max(map(len, text.get_text().splitlines()))
-    letters = max(12, int(longest * room / wide) - 1)
-    lines = [textwrap.fill(line, letters) for line in text.get_text().splitlines()]
-    text.set_text("\n".join(lines))
+    whole = text.get_text().splitlines()
+    letters = int(max(map(len, whole)) * room / wide)
+    while text.get_window_extent().width > room and letters > 12:  # letters are not equally wide
+        letters -= 1
+        text.set_text("\n".join(textwrap.fill(line, letters) for line in whole))
 
 
 def _fit_upright(figure: Figure, ax: Axes) -> None:

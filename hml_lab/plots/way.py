@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from hml_core.runs import Run
+from hml_lab.plots.methods import caveats
 from hml_lab.plots.style import alt_text, drawing, figure
 
 GAIN, LOSS, WHOLE, POINT = "#0072b2", "#d55e00", "#4d4d4d", "#999999"
 
 
 @drawing
-def way(steps: pd.DataFrame, beside: pd.DataFrame, *, title: str = "") -> Figure:
+def way(
+    steps: pd.DataFrame, beside: pd.DataFrame, *, title: str = "", runs: Iterable[Run] = ()
+) -> Figure:
     """Balanced test accuracy after each step, an arrow for what the step changed, with its interval.
 
     The thick line is the 95 % interval of the step alone, paired by seed, around the mean that it leads
@@ -24,16 +30,20 @@ def way(steps: pd.DataFrame, beside: pd.DataFrame, *, title: str = "") -> Figure
         See :func:`hml_lab.studies.audit.way`: the starting point, the steps, and the whole.
     beside : pandas.DataFrame
         label, mean, values of other methods, drawn below without an arrow.
+    runs : iterable of Run
+        Those behind it: what has to be said of them stands in the title.
     """
     rows = len(steps) + len(beside)
-    made, (ax,) = figure(9.5, 0.9 + 0.62 * rows, by_rows=True)
+    said_of_runs = caveats(runs)
+    made, (ax,) = figure(9.5, 0.9 + 0.62 * rows + 0.2 * len(said_of_runs), by_rows=True)
     alt_text(
         made,
         f"{title or 'Steps from one method to another'}: from {steps['mean'].iloc[0]:.1f} %; "
         + "; ".join(
             f"{row.label} {row.difference:+.2f} points" for row in steps.iloc[1:].itertuples()
         )
-        + ".",
+        + ". "
+        + " ".join(f"{line}." for line in said_of_runs),
     )
     ax.grid(axis="y", visible=False)
     ax.grid(axis="x", color="#dddddd", linewidth=0.7)
@@ -57,7 +67,7 @@ def way(steps: pd.DataFrame, beside: pd.DataFrame, *, title: str = "") -> Figure
             ax.plot(thin, [y + 0.18] * 2, color=colour, lw=1, solid_capstyle="butt")
             ax.plot([shift + row.low, shift + row.high], [y + 0.18] * 2, color=colour, lw=3.5)
             ax.plot([before, before], [y - 1, y], color="#bbbbbb", lw=1, ls=":", zorder=0)
-            said = f"{row.difference:+.2f} [{row.low:+.2f}, {row.high:+.2f}]"
+            said = f"{row.difference:+.2f} [{row.low:+.2f}, {row.high:+.2f}]".replace("-", "−")
         weight = "bold" if is_whole else "normal"
         ax.text(
             text_at, y, said, transform=ax.get_yaxis_transform(), va="center", fontweight=weight
@@ -87,7 +97,7 @@ def way(steps: pd.DataFrame, beside: pd.DataFrame, *, title: str = "") -> Figure
         f"balanced test accuracy (%), mean and each of {n} seeds\n"
         "thick: 95 % interval of the change, paired by seed; thin: of all changes at once"
     )
-    ax.set_title(title, loc="left", fontsize=11)
+    ax.set_title("\n".join(filter(None, [title, *said_of_runs])), loc="left", fontsize=11)
     return made
 
 

@@ -75,15 +75,18 @@ def build(
     shown = [executed.read(path) for path in notebooks]
     said, warned = io.StringIO(), io.StringIO()
     # Beside the pages, so that their links to files of the checkout lead there.
-    with _source(pages) as source, tempfile.TemporaryDirectory() as doctrees:
+    with _source(pages) as source, tempfile.TemporaryDirectory() as beside:
+        # MyST-NB writes the notebooks' pictures beside the folder that it is given.
+        made = Path(beside) / "site"
         names = write_notebooks(shown, source / NOTEBOOKS)
         lead_on(source, names)
         reference.write(source / REFERENCE, rooms)
         try:
-            app = Sphinx(
-                source, source, output, doctrees, "html", status=said, warning=warned, freshenv=True
-            )
+            trees = Path(beside) / "doctrees"
+            where = (source, source, made, trees)
+            app = Sphinx(*where, "html", status=said, warning=warned, freshenv=True)
             app.build(force_all=True)
+            shutil.copytree(made, output, dirs_exist_ok=True)
         except (SphinxError, OSError) as error:
             raise RunError(f"The site could not be made: {error}") from error
     notices = [f"{notebook.name}: {notebook.notice}" for notebook in shown if notebook.notice]

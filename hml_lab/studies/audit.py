@@ -411,10 +411,10 @@ def answer(frame: pd.DataFrame) -> str:
         f"schedule on both sides, HML1 differs from CE by {said['same']} (both with the drop) and "
         f"{said['plain']} (both without). HML1 also re-weights its second stage: plain CE with the same "
         f"class weights from the same epoch on, divided by the number of images as in HML1, "
-        f"gains {said['weights']} over CE, and with HML1's early drop as well {said['control']}. What the loss "
-        f"itself adds to that is {said['loss with drop']} (with the drop) or {said['loss']} (without it). "
-        f"Brackets are 95 % intervals paired by seed, n = {found['total'].n}, of each difference alone: "
-        f"the table below corrects for their number."
+        f"gains {said['weights']} over CE, and with HML1's early drop as well {said['control']}. What the "
+        f"loss itself adds to that is {said['loss with drop']} (with the drop) or {said['loss']} "
+        f"(without it). Brackets are 95 % intervals paired by seed, n = {found['total'].n}, of each "
+        f"difference alone: the table below corrects for the number of its questions."
     )
 
 
@@ -452,6 +452,10 @@ def author_contrasts(
     ]
     table = pd.DataFrame(rows)
     table["p_holm"] = stats.holm(table["p_value"].to_numpy(dtype=float))
+    table.attrs["caption"] = (
+        f"{published.AUTHOR_CAPTION} Differences of means in points with Welch's 95 % interval, each by "
+        f"itself; p_holm is corrected over the {len(table)} rows."
+    )
     return table
 
 
@@ -497,4 +501,10 @@ def author_statistics(baseline: str = "CE, None") -> pd.DataFrame:
     table["p_holm"] = stats.holm(table["p_value"].to_numpy(dtype=float))
     meaning = runs.drop_duplicates("label").set_index("label")["meaning"]
     table["what was run"] = table["label"].map(meaning)
-    return table.sort_values("mean", ascending=False, ignore_index=True)
+    table = table.sort_values("mean", ascending=False, ignore_index=True)
+    table.attrs["caption"] = (
+        f"{published.AUTHOR_CAPTION} first_five: mean of runs 0 to 4. Differences to {baseline} in points "
+        f"with Welch's 95 % interval, each by itself; p_holm is corrected over the {len(groups) - 1} "
+        "differences."
+    )
+    return table

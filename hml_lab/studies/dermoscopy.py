@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
 
@@ -91,7 +93,7 @@ def caption(experiment: Experiment, images: str = "") -> str:
         if first.synthetic
         else CREDITS.get(dataset, "")
     )
-    return f"{text}. Mean ± sample standard deviation over seeds. {source}"
+    return f"{text}. {source}"
 
 
 def save_official(experiment: Experiment, *, note: str = "") -> None:
@@ -134,6 +136,88 @@ def save_claim(experiment: Experiment, *, note: str = "") -> None:
     experiment.save_table(*parts, suffix="claim", note=note)
 
 
+def answer(runs: Sequence[Run], *, selection: str = "last", level: float = 0.05) -> str:
+    """What these runs say of P3's claim: on the split by lesion, and on the official test set.
+
+    A hard-mining method is said to differ from :func:`control` only where, on both sets, Holm's p over the
+    methods stays under ``level`` and the interval over lesions leaves out 0, with one sign. Methods that
+    predict the same class for every image with every seed are named.
+    """
+    by = {}
+    for run in runs:
+        by.setdefault(run.config.recipe, []).append(run)
+    mining = [recipe for recipe in by if methods.is_hard_mining(recipe)]
+    names = {"test": "on the split by lesion", OFFICIAL: "on the official test set"}
+    sets = [of for of in names if all(of in ("test", *run.further_tests) for run in runs)]
+    chosen = {"control": CONTROL, "methods": mining, "selection": selection}
+    found = {of: tables.against(runs, of=of, **chosen).attrs["numbers"] for of in sets}
+    seeds = sorted({run.config.seed for run in runs})
+    gains = []
+    for of in sets:
+        means = {name: _mean_score(members, of, selection) for name, members in by.items()}
+        above = [mean - means["ce"] for name, mean in means.items() if name != "ce"]
+        gains.append(f"{min(above):+.1f} to {max(above):+.1f} {names[of]}")
+    parts = [
+        f"Seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}. Balanced accuracy minus that "
+        f"of CE, of the {len(by) - 1} other methods: {' and '.join(gains)}. Minus that of "
+        "the control (cross-entropy with the same weights, divisor and switch; 95 % intervals in "
+        "brackets):"
+    ]
+    for place, method in enumerate(mining):
+        told = [f"{_in_words(found[of][place])} {names[of]}" for of in sets]
+        parts.append(f"{methods.title(method)} {', '.join(told)};")
+    parts[-1] = parts[-1][:-1] + "."
+    alike = [
+        f"{methods.title(a)} and {methods.title(b)}"
+        for a, b in itertools.combinations(mining, 2)
+        if all(_classes(by[a], of, selection) == _classes(by[b], of, selection) for of in sets)
+    ]
+    if alike:
+        parts.append(
+            f"{'; '.join(alike)} predict the same class for every image: one method here, though Holm's "
+            "correction counts two."
+        )
+    return " ".join([*parts, _judged(mining, found, len(seeds), level)])
+
+
+def _judged(mining: Sequence[str], found: Mapping[str, list], seeds: int, level: float) -> str:
+    if seeds < 2:
+        return "One seed is no result: it has no spread, and nothing is claimed of it."
+    apart = []
+    for place, method in enumerate(mining):
+        own = [numbers[place] for numbers in found.values()]
+        signs = {np.sign(row["difference"]) for row in own}
+        over_lesions = all(row["low_lesions"] > 0 or row["high_lesions"] < 0 for row in own)
+        if len(signs) == 1 and over_lesions and all(row["p_holm"] < level for row in own):
+            apart.append(f"{methods.title(method)} ({'above' if 1 in signs else 'below'})")
+    if apart:
+        return f"Apart from the control by both intervals on every set: {', '.join(apart)}."
+    return (
+        "None is apart from the control by both intervals on every set; that does not show that they are "
+        "the same."
+    )
+
+
+def _in_words(row: Mapping[str, float]) -> str:
+    over = [f"over lesions [{row['low_lesions']:+.1f}, {row['high_lesions']:+.1f}]"]
+    if row["n"] > 1:
+        over.insert(0, f"over seeds [{row['low']:+.1f}, {row['high']:+.1f}]")
+        over.append(f"p = {row['p_holm']:.2f} after Holm")
+    return f"{row['difference']:+.1f} ({', '.join(over)})"
+
+
+def _mean_score(runs: Sequence[Run], of: str, selection: str) -> float:
+    scores = [run.evaluated(of).metrics(selection)["balanced_accuracy"] for run in runs]
+    return 100 * float(np.mean(scores))
+
+
+def _classes(runs: Sequence[Run], of: str, selection: str) -> dict[int, bytes]:
+    """What every seed predicts, to be compared."""
+    return {
+        run.config.seed: run.evaluated(of).predictions(selection).classes.tobytes() for run in runs
+    }
+
+
 def author_claim(folder: str | Path = published.FOLDER) -> pd.DataFrame:
     """What the authors' own runs support: P3's methods against what they trained beside them.
 
@@ -160,9 +244,9 @@ def author_claim(folder: str | Path = published.FOLDER) -> pd.DataFrame:
     table.attrs = {
         "caption": (
             f"The authors' own runs on ISIC 2018, none of this package's: {len(runs)} published test "
-            "results of their code, images and protocol, each at an epoch chosen by their script. Points of "
-            "balanced accuracy. Brackets: 95 % intervals of each difference alone, Welch's, as a run number "
-            f"is no common seed. Family of {len(rows)} tests: all rows; Welch's test, p-values by Holm."
+            "results of their code, images and protocol, each at an epoch chosen by their script. Points "
+            "of balanced accuracy. Brackets: 95 % intervals of each difference alone, Welch's, as a run "
+            f"number is no common seed. Family of {len(rows)} tests: all rows; Welch's, p-values by Holm."
         ),
         "run_ids": [ABSENT] * len(table),
     }

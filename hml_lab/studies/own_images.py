@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from IPython.display import Markdown, display
 
 from data_prep.folder import example, images, report
 from data_prep.folder import source as sources
-from data_prep.folder.prepare import JOURNAL, prepare
+from data_prep.folder.prepare import FRACTIONS, JOURNAL, prepare
 from hml_core import recipes
 from hml_core.datasets import folder as dataset
 from hml_core.datasets import prepared
@@ -29,6 +30,7 @@ from hml_lab import plots
 from hml_lab.experiment import Experiment
 from hml_lab.places import place
 
+FRACTIONS_OF_DRAWN = (0.35, 0.15, 0.5)  # that of drawn images: methods are told apart, not luck
 DRAWS = 4000  # of the bootstrap
 MARGIN = 1.0  # points of balanced accuracy: a smaller difference is none
 CONTROL = "ce_drw"  # what HML is compared with: its switch and class weights, with cross-entropy
@@ -39,24 +41,45 @@ SHOWN = 6  # predictions
 # The images -------------------------------------------------------------------------------------
 
 
-def data_folder(source: str, data_root: str, results_root: str) -> Path:
+def data_folder(source: str, data_root: str) -> Path:
     """Where the copies of the images go, which is the runs' ``data_root``.
 
     Parameters
     ----------
     source : str
-        Folder of the photographs; "": some are drawn, below ``results_root``.
+        Folder of the photographs; "": some are drawn.
     data_root : str
-        "": ``data/own_images`` of the checkout (drawn ones: beside them).
-    results_root : str
+        "": ``data/own_images`` of the checkout, or ``data/drawn_images`` for drawn ones.
     """
-    if source:
-        return place(data_root, "data/own_images")
-    return place(results_root) / "drawn_images" / "prepared"
+    return place(data_root, "data/own_images" if source else "data/drawn_images")
+
+
+def size_of_copies(source: str, square: bool, size: int = 0) -> int:
+    """Pixels of the copies' shorter side; 0: drawn shapes need fewer than small photographs.
+
+    >>> size_of_copies("", True), size_of_copies("photos", True), size_of_copies("photos", False)
+    (16, 32, 256)
+    """
+    return size or ((16 if not source else 32) if square else 256)
+
+
+def epochs_of(source: str, epochs: int = 0) -> int | None:
+    """Passes over the training images; 0: 24 for drawn shapes, else what the data set has (None).
+
+    >>> epochs_of(""), epochs_of("photos"), epochs_of("photos", 90)
+    (24, None, 90)
+    """
+    return epochs or (None if source else 24)
 
 
 def prepare_images(
-    source: str, output: Path, *, csv: str = "", drawn: int = 400, **options: Any
+    source: str,
+    output: Path,
+    *,
+    csv: str = "",
+    drawn: int = 3600,
+    fractions: Sequence[float] = (),
+    **options: Any,
 ) -> None:
     """Copies of one's own photographs, or of drawn ones, in ``output``; what was done before is kept.
 
@@ -67,6 +90,9 @@ def prepare_images(
     output : Path
         See :func:`data_folder`.
     csv : str
+    fractions : (training, validation, test), optional
+        Default: :data:`data_prep.folder.prepare.FRACTIONS`; of drawn images, which cost nothing, half are
+        test images (:data:`FRACTIONS_OF_DRAWN`).
     options
         Of :class:`data_prep.folder.images.Options`.
 
@@ -77,10 +103,13 @@ def prepare_images(
     """
     if csv and not source:
         raise ConfigError("Expected `source`, the folder of the images that `csv` lists, got ''.")
-    root = (
-        Path(source).expanduser() if source else example.make(output.parent / "photographs", drawn)
-    )
-    prepare(sources.read(root, csv or None), output, images.Options(**options), progress=False)
+    if source:
+        root = Path(source).expanduser()
+    else:
+        root = example.make(output.with_name(f"{output.name}_as_drawn"), drawn)
+    split = fractions or (FRACTIONS if source else FRACTIONS_OF_DRAWN)
+    found = sources.read(root, csv or None)
+    prepare(found, output, images.Options(**options), fractions=split, progress=False)
 
 
 def _described(experiment: Experiment) -> dict[str, Any]:
@@ -153,6 +182,7 @@ def verdict(experiment: Experiment) -> Markdown:
         + ".",
         f"**Its test result:** {value:.1f} % balanced accuracy, 95 % interval [{low:.1f}, {high:.1f}] "
         f"over the {number:,} test images and {seeds}.",
+        *_is_it_better(best, groups),
         _does_it_help(groups),
         _calibration(runs),
     ]
@@ -179,23 +209,42 @@ def _on_validation(run: Run) -> float:
     return float(history.loc[epoch, "validation_balanced_accuracy"])
 
 
+def _is_it_better(best: str, groups: dict[str, list[Run]]) -> list[str]:
+    """The recipe that validation chose against the first one, unless that is the same."""
+    baseline = next(iter(groups))
+    if best == baseline:
+        return [
+            "**Is it better than the baseline?** It is the baseline: nothing tried does better."
+        ]
+    told = _contrast(groups[best], groups[baseline])
+    return [
+        f"**Is it better than the baseline?** {_title(best)} against {_title(baseline)}: {told} "
+        f"(The best of {len(groups)} on validation looks a little better than it is.)"
+    ]
+
+
 def _does_it_help(groups: dict[str, list[Run]]) -> str:
     hard = next((recipe for recipe in groups if recipes.is_hard_mining(recipe)), None)
     others = [recipe for recipe in groups if not recipes.is_hard_mining(recipe)]
     if hard is None or not others:
         return "**Does HML help here?** Not asked: no recipe of it, or none to compare it with."
     control = CONTROL if CONTROL in groups else others[0]
-    start = f"**Does HML help here?** {_title(hard)} against {_title(control)}:"
-    pairs = _paired(groups[hard], groups[control])
+    told = _contrast(groups[hard], groups[control])
+    return f"**Does HML help here?** {_title(hard)} against {_title(control)}: {told}"
+
+
+def _contrast(runs: list[Run], controls: list[Run]) -> str:
+    """A difference on the test images in words, with its interval and an answer."""
+    pairs = _paired(runs, controls)
     if not pairs[0]:
-        return f"{start} they share no seed."
+        return "they share no seed."
     drawn = 100 * (balanced_accuracy_draws(pairs[0]) - balanced_accuracy_draws(pairs[1]))
     value = 100 * np.mean([_on_test(one) - _on_test(two) for one, two in zip(*pairs, strict=True)])
     low, high = np.percentile(drawn, [2.5, 97.5])
     told = f"{value:+.1f} points of balanced accuracy, 95 % interval [{low:+.1f}, {high:+.1f}]"
     if len(pairs[0]) == 1:
         told += " over the test images alone, as there is one seed"
-    return f"{start} {told}. {answer(low, high)}"
+    return f"{told}. {answer(low, high)}"
 
 
 def answer(low: float, high: float) -> str:
@@ -283,6 +332,12 @@ def save_confusions(experiment: Experiment) -> None:
         rows[label] = _pictures(experiment, manifest["file"].iloc[places])
     title = "Test images most often taken for something else" + plots.caveat(runs)
     experiment.save_figure(plots.samples(rows, title=title, rows_are="confusions"), "confused")
+
+
+def save_calibration(experiment: Experiment) -> None:
+    """How often each recipe is right when it is so sure."""
+    drawn = plots.reliability(experiment.runs, selection="best_validation")
+    experiment.save_figure(drawn, "reliability")
 
 
 def confusions(runs: list[Run], number: int = PAIRS) -> dict[tuple[int, int], list[int]]:

@@ -1,6 +1,6 @@
 """Tables of results: mean ± sd over seeds, and the paired difference to a baseline with its test."""
 
-from hml_lab.tables.captions import caption, captioned
+from hml_lab.tables.captions import caption, captioned, warnings
 from hml_lab.tables.cells import (
     DERMOSCOPY_METRICS,
     LABELS,
@@ -62,5 +62,6 @@ __all__ = [
     "to_html",
     "to_latex",
     "to_markdown",
+    "warnings",
     "write",
 ]

@@ -37,14 +37,14 @@ def captioned(
     Commit and note on the images are read below ``runs_root``, from which the frame was loaded.
 
     What intervals cover and which tests are one family is taken from ``attrs["covers"]`` and
-    ``attrs["family"]`` where the table's maker has said so. A table of other people's runs brings
-    ``attrs["caption"]`` and ``attrs["run_ids"]`` of its own.
+    ``attrs["family"]`` where the table's maker has said so; a table that has a caption already, as those
+    of other people's runs do, keeps it.
     """
     described = table.copy()
     described.attrs = {
         **table.attrs,
         "caption": table.attrs.get("caption") or caption(table, frame, selection, title, runs_root),
-        "run_ids": table.attrs.get("run_ids") or run_ids(table, frame, by),
+        "run_ids": table.attrs.get("run_ids", run_ids(table, frame, by)),
     }
     return described
 
@@ -62,7 +62,7 @@ def caption(
         done = done.assign(path=[Path(runs_root) / str(path) for path in done["path"]])
     cells = [str(cell) for row in table.to_numpy() for cell in row]
     parts = [f"{title.rstrip('.')}." if title else "", *warnings(done), data(done), protocol(done)]
-    parts.append(f"Reported: {SELECTION_LABELS[selection]}.")
+    parts.append(table.attrs.get("reported", f"Reported: {SELECTION_LABELS[selection]}."))
     parts.append(_spread(done, cells))
     if any("[" in cell for cell in cells):
         covers = table.attrs.get("covers") or _covers(done)

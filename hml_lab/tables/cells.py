@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -124,3 +127,12 @@ def rows(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
         for index, row in zip(table.index, table.to_numpy(), strict=True)
     ]
     return header, body
+
+
+_NUMERIC = re.compile(r"[-+−–\d<.\[(]|median ")
+
+
+def is_numeric(cells: Sequence[str]) -> bool:
+    """Whether a column is one of numbers, which stand on the right, rather than of words."""
+    said = [cell for cell in cells if cell not in ("", ABSENT)]
+    return sum(bool(_NUMERIC.match(cell)) for cell in said) >= max(len(said), 1) / 2

@@ -21,7 +21,7 @@ import pandas as pd
 
 from hml_core import recipes
 from hml_core.runs import Run
-from hml_lab import stats
+from hml_lab import alike, stats
 
 FREQUENCIES = (1, 6, 11, 21, 51, 101, 201, 501)  # fewest training images of a class in each bin
 RESAMPLES = 2000
@@ -43,6 +43,11 @@ def by_frequency(
         (fractions; the 95 % interval of the module, NaN for a single class), ``difference``,
         ``difference_low`` and ``difference_high`` (fractions; paired by class, to the recipe of the first
         run; NaN for that one).
+
+    Raises
+    ------
+    ValueError
+        Where runs of a recipe differ in another setting than the seed (:mod:`hml_lab.alike`).
     """
     runs = list(runs)
     counts = _counts(runs)
@@ -64,7 +69,7 @@ def by_group(
     Raises
     ------
     ValueError
-        For runs on a data set whose classes are not grouped.
+        For runs on a data set whose classes are not grouped, or unlike runs of a recipe.
     """
     runs = list(runs)
     counts, groups = _counts(runs), np.asarray(runs[0].class_groups if runs else ())
@@ -117,6 +122,7 @@ def _cells(
 def _counts(runs: Sequence[Run]) -> np.ndarray:
     if not runs:
         raise ValueError("Expected at least one finished run, got none.")
+    alike.require_runs(runs)
     counts = runs[0].class_counts
     if any(not np.array_equal(run.class_counts, counts) for run in runs):
         raise ValueError("Expected runs on the same training set.")

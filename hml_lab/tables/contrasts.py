@@ -15,7 +15,7 @@ import pandas as pd
 import scipy
 
 from hml_core.runs import Run
-from hml_lab import stats
+from hml_lab import alike, stats
 from hml_lab.tables.cells import LABELS, finished, group_name
 
 Pair = tuple[str, str]
@@ -76,6 +76,8 @@ def contrasts(
         Where a seed has more than one run in a group (two settings are mixed).
     """
     done = finished(frame, selection)
+    if by == "recipe":
+        alike.require_rows(done)
     done = done.assign(_score=100 * done[f"{selection}_{metric}"].astype(float))
     if (twice := done.duplicated([by, "seed"])).any():
         first = tuple(done.loc[twice, [by, "seed"]].iloc[0])
@@ -165,8 +167,13 @@ def collapsed(frame: pd.DataFrame, selection: str = "last") -> pd.Series:
     """Which runs ended near chance: less than a tenth of the way from chance to no error."""
     if "num_classes" not in frame:
         return pd.Series(False, index=frame.index)
-    chance = 1 / frame["num_classes"].astype(float)
-    return frame[f"{selection}_balanced_accuracy"] < chance + MOST_LOST * (1 - chance)
+    return is_lost(frame[f"{selection}_balanced_accuracy"], frame["num_classes"].astype(float))
+
+
+def is_lost(balanced_accuracy, num_classes):
+    """:func:`collapsed`, of a balanced accuracy or of an array of them."""
+    chance = 1 / num_classes
+    return balanced_accuracy < chance + MOST_LOST * (1 - chance)
 
 
 def all_pairs(
@@ -180,8 +187,8 @@ def all_pairs(
     """Every pair of groups, none named beforehand: Tukey's max-t with the seeds as blocks.
 
     Over the seeds that all groups have. Left out are groups with a collapsed run, as the test takes all
-    groups to scatter alike (:func:`hml_lab.stats.all_pairs`), and groups with the very results of an earlier
-    one (the same runs under two names): they would count its scatter twice.
+    groups to scatter alike (:func:`hml_lab.stats.all_pairs`), and groups with the very results of an
+    earlier one (the same runs under two names): they would count its scatter twice.
 
     Returns
     -------
@@ -191,6 +198,8 @@ def all_pairs(
         lists the collapsed groups, ``attrs["same"]`` those that repeat another with that one's name.
     """
     done = finished(frame, selection)
+    if by == "recipe":
+        alike.require_rows(done)
     lost = done.loc[collapsed(done, selection), by].unique()
     kept = done[~done[by].isin(lost)]
     scores = 100 * kept.pivot(index=by, columns="seed", values=f"{selection}_{metric}")

@@ -11,8 +11,10 @@ import pandas as pd
 
 from hml_core.errors import ConfigError
 from hml_core.system import files
-from hml_lab.tables.cells import rows
+from hml_lab.tables.cells import is_numeric, rows
 from hml_lab.tables.latex import to_latex
+
+UNBROKEN = 14  # letters of a cell that stays in one line
 
 
 def to_markdown(table: pd.DataFrame) -> str:
@@ -39,24 +41,36 @@ def _markdown(text: str) -> str:
 
 
 def to_html(table: pd.DataFrame) -> str:
-    """An HTML table with ``<caption>``, row and column headers; everything escaped."""
+    """An HTML table with ``<caption>``, row and column headers; everything escaped.
+
+    Numbers stand on the right, words on the left; short cells ("37.9 ± 1.1") are not broken.
+    """
     header, body = rows(table)
+    sides = ["" if is_numeric(column) else ' style="text-align: left"' for column in zip(*body)]
+    sides = sides or [""] * len(header)
     lines = ['<table class="dataframe">']
     if caption := table.attrs.get("caption", ""):
         lines.append(f'<caption style="text-align: left">{html.escape(caption)}</caption>')
-    cells = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in header)
+    cells = "".join(
+        f'<th scope="col"{side}>{html.escape(cell)}</th>' for cell, side in zip(header, sides)
+    )
     lines.append(f"<thead><tr>{cells}</tr></thead>\n<tbody>")
     for first, *others in body:
-        cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in others)
-        lines.append(f'<tr><th scope="row">{html.escape(first)}</th>{cells}</tr>')
+        cells = "".join(f"<td{side}>{_html(cell)}</td>" for cell, side in zip(others, sides[1:]))
+        lines.append(f'<tr><th scope="row">{_html(first)}</th>{cells}</tr>')
     return "\n".join([*lines, "</tbody>\n</table>"]) + "\n"
+
+
+def _html(cell: str) -> str:
+    text = html.escape(cell)
+    return text.replace(" ", "&nbsp;") if len(cell) <= UNBROKEN else text
 
 
 def to_csv(table: pd.DataFrame) -> str:
     """CSV of the cells as they are printed, with the ids of the runs behind each row as last column."""
     header, body = rows(table)
     frame = pd.DataFrame(body, columns=[header[0] or "row", *header[1:]])
-    if "run_ids" in table.attrs:
+    if table.attrs.get("run_ids"):
         frame["run ids"] = list(table.attrs["run_ids"])
     return frame.to_csv(index=False)
 

@@ -11,7 +11,7 @@ from hml_core import metrics as measures
 from hml_core import recipes
 from hml_core.runs import Run
 from hml_core.runs.evaluated import Evaluated
-from hml_lab import stats
+from hml_lab import alike, stats
 from hml_lab.tables.cells import LABELS, p_value, plus_minus
 from hml_lab.wording import number
 
@@ -107,6 +107,7 @@ def against(
     Two intervals answer two questions. *over seeds*: would another run differ as these do? Student's t of
     the paired differences, Holm's p over the methods. *over lesions*: would other patients show it? The
     networks are held fixed, and the same lesions are drawn for both. A claim needs both to leave out 0.
+    ``attrs["numbers"]`` holds them unrounded.
 
     Raises
     ------
@@ -116,7 +117,7 @@ def against(
     by_seed = {name: _by_seed(name, one) for name, one in _by_recipe(runs).items()}
     if control not in by_seed:
         raise ValueError(f"Expected finished runs of the control {control!r}, got none.")
-    rows, p_values = {}, []
+    rows, p_values, numbers = {}, [], []
     for method in methods:
         common = sorted(set(by_seed.get(method, {})) & set(by_seed[control]))
         if not common:
@@ -129,6 +130,8 @@ def against(
         seeds = stats.paired_difference(*zip(*scores, strict=True))
         low, high = _paired_interval(pairs, selection, n_resamples)
         p_values.append(seeds.p_value)
+        own = {"recipe": method, **seeds._asdict(), "low_lesions": low, "high_lesions": high}
+        numbers.append(own)
         rows[recipes.title(method)] = {
             "Δ Balanced acc.": f"{seeds.difference:+.1f}",
             "over seeds [95 %]": _bracket(seeds.low, seeds.high),
@@ -136,13 +139,15 @@ def against(
             "n": str(len(common)),
         }
     table = pd.DataFrame.from_dict(rows, orient="index")
-    table["p (Holm)"] = [p_value(p) for p in stats.holm(p_values)]
+    holm = stats.holm(p_values)
+    table["p (Holm)"] = [p_value(p) for p in holm]
     table.index.name = f"against {recipes.title(control)}, {size(runs[0].evaluated(of))}"
     table.attrs = {
         "covers": "brackets: 95 % intervals, over seeds Student's t of the paired differences, over "
         f"{_drawn(runs[0].evaluated(of))} a bootstrap with the trained networks held fixed",
         "family": "p: paired t-tests over seeds, corrected by Holm's method over the "
         f"{number(len(rows), 'method')} of this table",
+        "numbers": [own | {"p_holm": float(p)} for own, p in zip(numbers, holm, strict=True)],
     }
     return table
 
@@ -210,6 +215,8 @@ def _sd(values: Sequence[float]) -> float:
 
 def _by_recipe(runs: Iterable[Run]) -> dict[str, list[Run]]:
     found: dict[str, list[Run]] = {}
+    runs = list(runs)
+    alike.require_runs(runs)
     for run in runs:
         found.setdefault(run.config.recipe, []).append(run)
     return found

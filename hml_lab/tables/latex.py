@@ -1,8 +1,8 @@
 r"""Tables for LaTeX: packages booktabs alone, everything escaped, and no wider than a page of text.
 
 Widths are reckoned with (:data:`FONT_PT`, letters of Computer Modern at ``\footnotesize``): long cells and
-heads are broken into lines, and columns that do not fit beside the others stand in a panel below, behind the
-rows' names.
+heads are broken into lines, and columns that do not fit beside the others stand in a panel below,
+behind the names of the rows.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from hml_lab.tables.cells import BEST, rows
+from hml_lab.tables.cells import BEST, is_numeric, rows
 
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
@@ -36,7 +36,6 @@ FONT_PT = 4.25  # a digit of \footnotesize
 # Where a cell of numbers and one of words are broken: as late as the number of panels allows.
 BREAKS_PT = ((140.0, 220.0), (140.0, 150.0), (100.0, 150.0), (66.0, 110.0))
 HEAD_PT = 40.0  # a head is broken where its cells end, but not before
-NUMERIC = re.compile(r"[-+−–\d<.\[(]|median ")
 
 
 def to_latex(table: pd.DataFrame, label: str = "", note: str = "") -> str:
@@ -67,8 +66,7 @@ class _Column:
 
     def __init__(self, cells: Sequence[str], numbers: float, words: float) -> None:
         head, *others = cells
-        said = [cell for cell in others if cell not in ("", "–")]
-        self.is_numeric = sum(bool(NUMERIC.match(cell)) for cell in said) >= max(len(said), 1) / 2
+        self.is_numeric = is_numeric(others)
         limit = numbers if self.is_numeric else words
         broken = [broken_into(cell, limit) for cell in others]
         widest = max((width(line) for lines in broken for line in lines), default=0.0)

@@ -7,11 +7,11 @@ import pandas as pd
 
 from hml_core import datasets, recipes
 from hml_core.config import RunConfig
-from hml_lab import published
+from hml_lab import alike, published
 from hml_lab.tables.cells import finished, median_of, plus_minus
 from hml_lab.tables.contrasts import collapsed
 
-# What does not make two runs of a method incomparable: they name its setting, the run, or how it is computed.
+# Fields that make no two runs of a method unlike: they name its setting, the run, or how it is computed.
 NOT_COMPARED = {
     "dataset", "imbalance_type", "imbalance_ratio", "recipe", "seed", "options", "precision", "compile",
     "deterministic", "micro_batch_size", "evaluate_every",
@@ -23,17 +23,18 @@ def beside_published(frame: pd.DataFrame, *, metric: str = "top1") -> pd.DataFra
 
     The column "same protocol" says whether ours is that of the figure beside it, or what differs: every
     field of the run but those of :data:`NOT_COMPARED` is compared with the method's own on this data set
-    (epochs on iNaturalist 2018 with those of that source; "not stated" where it does not give them), another
-    draw of the subset (``subset_seed``) included; then the images, and what is noted of the source.
-    Percent; "–" where nothing comparable was published. "All published" is the range of every figure on
-    file for the method in this setting, with the number of sources. "CE of that source" shows how much of a
-    difference is protocol rather than method. A method of which a run collapsed shows the median and each
-    run, and no difference.
+    (epochs on iNaturalist 2018 with those of that source; "not stated" where it does not give them),
+    another draw of the subset (``subset_seed``) included; then the images, and what is noted of the
+    source. Percent; "–" where nothing comparable was published. "All published" is the range of every
+    figure on file for the method in this setting, with the number of sources. "CE of that source" shows
+    how much of a difference is protocol rather than method. A method of which a run collapsed shows the
+    median and each run, and no difference.
     """
     done = finished(frame, "last")
     rows = []
     keys = ["dataset", "imbalance_type", "imbalance_ratio", "recipe"]
     for (dataset, kind, ratio, recipe), runs in done.groupby(keys, sort=False):
+        alike.require_rows(runs)
         values = 100 * runs[f"last_{metric}"].to_numpy(dtype=float)
         sd = np.std(values, ddof=1) if len(values) > 1 else np.nan
         has_collapsed = collapsed(runs).any()
@@ -99,7 +100,7 @@ def _same_protocol(dataset: str, runs: pd.DataFrame, known: pd.Series | None) ->
 
 
 def _own_protocol(dataset: str, runs: pd.DataFrame) -> dict[str, object]:
-    """Every compared field as the method has it on this data set; where stages end, by the runs' epochs."""
+    """Every compared field as the method has it on this data set; stages end as in the runs' epochs."""
     recipe = {"dataset": dataset, "recipe": str(runs["recipe"].iloc[0])}
     fields = RunConfig(**recipe).to_dict()
     if "epochs" in runs:
@@ -149,6 +150,7 @@ def beside_author_runs(frame: pd.DataFrame, *, selection: str = "best_validation
     done = finished(frame, selection)
     theirs = published.author_runs().groupby("config")
     rows = []
+    alike.require_rows(done)
     for recipe, runs in done.groupby("recipe", sort=False):
         own = 100 * runs[f"{selection}_balanced_accuracy"].to_numpy(dtype=float)
         sd = np.std(own, ddof=1) if len(own) > 1 else np.nan

@@ -9,6 +9,7 @@ import pandas as pd
 
 from hml_core import recipes
 from hml_core.runs import SELECTIONS
+from hml_lab import alike
 from hml_lab.tables.cells import (
     ABSENT,
     LABELS,
@@ -51,8 +52,15 @@ def summary(
     pandas.DataFrame
         Tidy: one row per group and metric with mean, sd and n, in percent; ``median``, and how many of the
         runs ``collapsed`` to chance: where one did, the mean describes none of them.
+
+    Raises
+    ------
+    ValueError
+        Where runs of a recipe differ in another setting than the seed (:mod:`hml_lab.alike`).
     """
     done = finished(frame, selection)
+    if by == "recipe":
+        alike.require_rows(done)
     rows = []
     for group, runs in done.groupby(by, sort=False):
         lost = int(collapsed(runs, selection).sum())
@@ -104,10 +112,11 @@ def comparison(
     """The table that people read: text cells "mean ± sd" and the paired difference to the baseline.
 
     Percent; the best mean of each column carries a star. A group of which a run collapsed to chance shows
-    its median, each run and the difference of each seed instead. The first columns hold the difference in ``tested`` with its
-    simultaneous 95 % interval, the Holm-corrected p-value and the number of runs. The family of both is
-    that of :func:`conclusion` as well: everything with the baseline, and ``methods`` (None: the recipes
-    with a hard-mining loss) with the ``reference``; ``attrs["family"]`` and ``attrs["covers"]`` tell it.
+    its median, each run and the difference of each seed instead. The first columns hold the difference in
+    ``tested`` with its simultaneous 95 % interval, the Holm-corrected p-value and the number of runs. The
+    family of both is that of :func:`conclusion` as well: everything with the baseline, and ``methods``
+    (None: the recipes with a hard-mining loss) with the ``reference``; ``attrs["family"]`` and
+    ``attrs["covers"]`` tell it.
     """
     long = summary(frame, by=by, metrics=metrics, selection=selection)
     standing = long.assign(mean=long["mean"].where(long["collapsed"] == 0))  # what a star may go to
@@ -176,11 +185,13 @@ def selections(
 ) -> pd.DataFrame:
     """The same runs reported at the last, the best-on-validation and the best-on-test epoch.
 
-    Text cells "mean ± sd" in percent (the median and each run where one collapsed), and the gain of choosing
-    on the test set ("peeking"), with the number of epochs that were looked at: with one in five of them, the
-    gain is a lower bound.
+    Text cells "mean ± sd" in percent (the median and each run where one collapsed), and the gain of
+    choosing on the test set ("peeking"), with the number of epochs that were looked at: with one in five
+    of them, the gain is a lower bound.
     """
     done = finished(frame, "last")
+    if by == "recipe":
+        alike.require_rows(done)
     cells: dict[str, dict[str, str]] = {}
     for group, runs in done.groupby(by, sort=False):
         row = {}
@@ -202,4 +213,5 @@ def selections(
         cells[group_name(by, group)] = row
     table = pd.DataFrame.from_dict(cells, orient="index")
     table.index.name = f"{LABELS.get(metric, metric)} (%)"
+    table.attrs["reported"] = "Reported: each of these epochs."
     return table

@@ -24,10 +24,7 @@ from hml_core.runs import Run
 from hml_core.runs.record import RECORDED
 from hml_core.system import files
 from hml_core.trainer import fitting
-
-# A process is forked from one that has torch loaded already, which saves seconds for each case.
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["hml_core.engines", "tests.chaos.tools"])
+from tests import forks
 
 
 def config(seed: int = 0, **fields: Any) -> RunConfig:
@@ -50,7 +47,7 @@ def train(runs_root: Path, made: RunConfig, change: Callable[[], None] | None = 
 
 def start(target: Callable, *arguments: Any) -> multiprocessing.Process:
     """Call ``target`` in a process of its own."""
-    process = PROCESSES.Process(target=target, args=arguments)
+    process = forks.CONTEXT.Process(target=target, args=arguments)
     process.start()
     return process
 

@@ -109,7 +109,7 @@ def test_transparent_parts_show_white():
     [
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n", "is no JPEG, PNG, BMP, WEBP"),
         (b"DDS " + b"\0" * 200, "is no JPEG"),
-        (b"", "is no JPEG"),
+        (b"", "is empty"),
         (encoded(kind="ICO"), "is no JPEG"),
         (b"\0\0\0 ftypheic" + bytes(40), "it is HEIC or AVIF, whatever it is called; save them as"),
         (encoded(kind="TIFF", save_all=True, append_images=[Image.new("RGB", (6, 4))]), "several"),
@@ -276,7 +276,10 @@ def test_what_a_folder_holds_and_is_not_read_is_counted(tree):
     (tree / "val" / "3.png").write_bytes(encoded())
     (tree / "__MACOSX").mkdir()
     (tree / "__MACOSX" / "._0.png").write_bytes(b"x")
-    with pytest.warns(UserWarning, match=r"Not read in .*1 \.jp2 \(train/ant/1\.jp2; save them as PNG or JPEG\), 1 images"):
+    with pytest.warns(
+        UserWarning,
+        match=r"Not read in .*1 \.jp2 \(train/ant/1\.jp2; save them as PNG or JPEG\), 1 images",
+    ):
         folder = imagefolder.pack(tree, progress=False)
     assert imagefolder.index_of(folder)["left_out"] == [
         "1 .jp2 (train/ant/1.jp2; save them as PNG or JPEG)",

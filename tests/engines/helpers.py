@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +14,7 @@ import yaml
 from hml_core import recipes
 from hml_core.config import RunConfig, grid
 from hml_core.recipes import Stage
+from tests import forks
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -82,21 +81,19 @@ def configs(**fields) -> list[RunConfig]:
     )
 
 
-def start(program: str, *arguments, **options) -> subprocess.Popen:
+def start(program: str, *arguments) -> forks.Python:
     """Run ``program`` in a process of its own, with one thread."""
-    return subprocess.Popen(
-        [sys.executable, "-c", program, *map(str, arguments)],
+    return forks.Python(
+        ["-c", program, *arguments],
         cwd=REPOSITORY,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        **options,
     )
 
 
-def start_together(*programs: subprocess.Popen) -> None:
+def start_together(*programs: forks.Python) -> None:
     """Let processes of :data:`LOGGED` begin once all of them are ready."""
     for process in programs:
         assert process.stdout.readline() == "ready\n", process.stdout.read()
@@ -114,7 +111,7 @@ def wait_for(condition: Callable[[], bool], what: str, seconds: float = 600.0) -
 
 
 @contextlib.contextmanager
-def let_go_after_the_others(holder: subprocess.Popen, root: Path) -> Iterator[None]:
+def let_go_after_the_others(holder: forks.Python, root: Path) -> Iterator[None]:
     """A process of :data:`HOLD` ends as soon as every other run is done; the block must wait for it."""
     held, *others = (root / config.run_id / "metrics.json" for config in configs())
 

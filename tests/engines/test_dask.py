@@ -23,15 +23,17 @@ from hml_core.engines import dask
 from hml_core.engines.jobs import Place
 from hml_core.errors import ConfigError, DeviceError, RunError
 from hml_core.runs import CLOCK, Run
-from hml_core.system import devices
+from hml_core.system import limits
 from hml_core.trainer.branches import epochs_to_train
 from tests.engines import helpers
 from tests.engines.helpers import configs, wait_for
 from tests.test_branches import outcome
 
+pytestmark = pytest.mark.usefixtures("forked_workers")
+
 
 @pytest.fixture(scope="module")
-def running():
+def running(forked_workers):
     """A cluster of two workers, as somebody else would have started it."""
     with LocalCluster(
         n_workers=2, threads_per_worker=1, memory_limit=0, dashboard_address="127.0.0.1:0",
@@ -76,7 +78,7 @@ class Swept(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory) -> Swept:
+def swept(forked_workers, tmp_path_factory) -> Swept:
     plain, seen, pages = dask.submit, {}, []
     root = tmp_path_factory.mktemp("swept")
 
@@ -243,7 +245,7 @@ def _blind(token):
 
 
 def test_the_cores_are_shared_out_not_oversubscribed(monkeypatch):
-    monkeypatch.setattr(devices, "usable_cores", lambda: 8)
+    monkeypatch.setattr(limits, "usable_cores", lambda: 8)
     assert [dask.room(threads) for threads in (1, 3, 8, 16)] == [8, 2, 1, 1]
     with pytest.raises(ConfigError, match="`threads` to be a whole number ≥ 1"):
         engines.sweep(configs(), threads=0)

@@ -8,8 +8,10 @@ import nbformat
 import pytest
 
 from hml_lab import notebooks
+from tests import forks
 from tests.engines import helpers
 
+pytestmark = pytest.mark.usefixtures("forked_kernels", "forked_workers")
 SMALL = {"recipes": ["ce", "hml1"], "seeds": [0, 1], "epochs": 4}
 
 
@@ -27,7 +29,8 @@ def table(engine: str, folder: Path) -> tuple[str, str]:
 
 @pytest.fixture(scope="module")
 def serial(tmp_path_factory) -> tuple[str, str]:
-    return table("serial", tmp_path_factory.mktemp("serial"))
+    with forks.kernels():
+        return table("serial", tmp_path_factory.mktemp("serial"))
 
 
 def test_dask(serial, tmp_path):

@@ -15,6 +15,7 @@ from hml_lab import notebooks
 from hml_lab.notebooks import ParameterError
 from tests.notebooks.helpers import make
 
+pytestmark = pytest.mark.usefixtures("forked_kernels")
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 ALL = sorted(FOLDER.glob("*.ipynb"))
 every_notebook = pytest.mark.parametrize("path", ALL, ids=[path.stem for path in ALL])
@@ -126,6 +127,9 @@ def test_a_notebook_executes_headlessly(path, prepared, tmp_path):
     """With small values of its parameters; its output names no absolute path and shows figures."""
     output = tmp_path / "out" / path.name
     given = {**SMALL[path.stem], **prepared, "results_root": str(tmp_path / "results")}
+    draws_itself = path.stem == "08_own_images"
+    if draws_itself:
+        given["data_root"] = str(tmp_path / "drawn")
     if "runs_root" in notebooks.parameters(path):
         given["runs_root"] = str(tmp_path / "results" / "runs")
     notebooks.execute(path, given, output, show_progress=False)
@@ -133,10 +137,11 @@ def test_a_notebook_executes_headlessly(path, prepared, tmp_path):
     outputs = [o for cell in content.cells if cell.cell_type == "code" for o in cell.outputs]
     assert not [o for o in outputs if o.output_type == "error"]
     pictures = [o for o in outputs if "image/png" in o.get("data", {})]
+    shown = [str(o.get("data", {}).get("text/html", "")) for o in outputs]
+    assert [html for html in shown if html.count("<table") > html.count("<caption")] == []
     saved = list((tmp_path / "results" / "figures").glob("*.png"))
     assert len(pictures) >= len(saved) >= 1
     shown = output.read_text().replace(str(tmp_path), "")
-    draws_itself = path.stem == "08_own_images"
     assert ("SYNTHETIC" in shown) == (bool(prepared) or draws_itself)
     assert str(FOLDER.parent) not in shown
     assert str(Path.home()) not in shown

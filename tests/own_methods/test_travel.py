@@ -56,7 +56,7 @@ def test_a_process_with_other_code_is_told_apart(module):
         travel.require_same(bundle, config)
 
 
-def test_dask_trains_what_is_ones_own_to_the_bits_of_this_process(module, tmp_path, monkeypatch):
+def test_dask_trains_what_is_ones_own_to_the_bits_of_this_process(module, tmp_path, forked_workers):
     """With a replaced built-in, and a recipe that cannot travel beside a baseline that can."""
     from distributed import LocalCluster
 

@@ -1,0 +1,58 @@
+"""What made a result: the versions of packages and the git commit, told without importing any of them."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from functools import cache, lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from hml_core import __version__
+
+CODE = ("hml_core", "data_prep")
+PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scikit-learn", "scipy", "statsmodels")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, this package and the packages that results depend on."""
+    found = {package: _version(package) for package in PACKAGES}
+    return {"python": platform.python_version(), "hml-core": __version__, **found}
+
+
+@cache
+def _version(package: str) -> str:
+    """Read once: a package's description is a long text, and each run asks for seven."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+@lru_cache(maxsize=1)
+def git_commit() -> str | None:
+    """Commit of this package's checkout, with "-dirty" where its code differs from it; else None.
+
+    Results are tracked, too, and change while they are made: they do not count.
+    """
+    commit = _git("rev-parse", "HEAD")
+    if commit is None:
+        return None
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", *CODE)
+    return f"{commit}-dirty" if changed else commit
+
+
+def _git(*arguments: str) -> str | None:
+    """Output of git in this package's folder, or None where it fails."""
+    try:
+        done = subprocess.run(
+            ["git", *arguments],
+            cwd=Path(__file__).resolve().parents[2],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,118 @@
+"""What makes runs those of one method: their settings agree, but for what a repetition changes.
+
+Figures draw runs of a recipe that differ in another field as several methods; tables, whose rows are
+recipes, refuse them and say which field it is. A mean over unlike runs is neither drawn nor printed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from hml_core.config import SETTINGS
+from hml_core.runs import Run
+
+# Fields that a repetition changes, or that come with the data: they make no method.
+REPEATED = ("seed", "subset_seed")
+# What separates methods first is named first; a field that separates nothing more is not named.
+FIRST = (
+    "protocol",
+    "early_drop",
+    "mean_over",
+    "delta",
+    "weighting",
+    "weight_placement",
+    "stage_ends",
+)
+SAID = {
+    "protocol": "{} protocol",
+    "mean_over": "mean over {}",
+    "delta": "δ = {:g}",
+    "gamma": "γ = {:g}",
+    "weighting": "{} weights",
+    "weight_placement": "{} weights",
+    "loss_scale": "loss × {:g}",
+    "epochs": "{} epochs",
+    "imbalance_ratio": "ratio {:g}",
+}
+
+
+def separating(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The fewest fields in their order that tell unlike configs apart, repetitions aside.
+
+    >>> separating([{"seed": 0, "delta": 1.0, "gamma": 1.0}, {"seed": 1, "delta": 2.0, "gamma": 3.0}])
+    ['delta']
+    """
+    known = list(dict.fromkeys(name for config in configs for name in config))
+    names = [name for name in (*FIRST, *known) if name in known and name not in REPEATED]
+    chosen: list[str] = []
+    kinds = 1
+    for name in dict.fromkeys(names):
+        together = {
+            tuple(str(config.get(field)) for field in (*chosen, name)) for config in configs
+        }
+        if len(together) > kinds:
+            chosen.append(name)
+            kinds = len(together)
+    return chosen
+
+
+def setting(config: Mapping[str, Any], fields: Sequence[str]) -> str:
+    """What a run has of its own, in words.
+
+    >>> setting({"early_drop": False, "delta": 1e4}, ["early_drop", "delta"])
+    'no early drop, δ = 10000'
+    """
+    words = []
+    for name in fields:
+        value = config.get(name)
+        plain = name.replace("_", " ")
+        if isinstance(value, bool):
+            words.append(plain if value else f"no {plain}")
+        elif name == "stage_ends" and value:
+            words.append(f"switch after {', '.join(f'{end:g}' for end in value)}")
+        elif value is None or (name in SAID and ":g" in SAID[name] and isinstance(value, str)):
+            words.append(f"{plain} {'–' if value is None else value}")
+        else:
+            words.append(SAID.get(name, f"{plain} {{}}").format(value))
+    return ", ".join(words)
+
+
+def require(configs: Iterable[Mapping[str, Any]]) -> None:
+    """Each recipe's configs agree, repetitions aside.
+
+    Raises
+    ------
+    ValueError
+        Naming the recipe, the field and its values.
+    """
+    by_name: dict[str, list[Mapping[str, Any]]] = {}
+    for config in configs:
+        by_name.setdefault(str(config.get("recipe")), []).append(config)
+    for recipe, members in by_name.items():
+        if fields := separating(members):
+            own = dict.fromkeys(setting(config, fields) for config in members)
+            raise ValueError(
+                f"Expected the runs of {recipe!r} to differ in their seeds alone, got several settings "
+                f"({'; '.join(own)}): pass the runs of one of them, or another `by`."
+            )
+
+
+def require_rows(frame: pd.DataFrame) -> None:
+    """:func:`require` of the runs of a frame (:func:`hml_core.runs.load`), by the fields that it has."""
+    fields = [name for name in SETTINGS if name in frame]
+    require(
+        {name: None if _absent(value) else value for name, value in row.items()}
+        for row in frame[fields].to_dict("records")
+    )
+
+
+def require_runs(runs: Iterable[Run]) -> None:
+    """:func:`require` of records."""
+    require(run.config.to_dict() for run in runs)
+
+
+def _absent(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and value != value)

@@ -1,0 +1,65 @@
+"""Paragraphs of the pages that are made of stored records, so that no number in them is typed by hand.
+
+A page holds such a paragraph between two comments, ``<!-- NAME: … -->`` and ``<!-- end of NAME -->``. When
+records were added, ``python -m hml_lab.studies.quoted`` writes the paragraphs anew; a test compares them
+with the records (``tests/test_verdict.py``).
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+from hml_core.runs import Run
+from hml_lab.places import checkout
+from hml_lab.studies import dermoscopy
+
+WIDTH = 115
+
+
+def stored(name: str) -> list[Run]:
+    """The records of a folder of ``results/records``, in the order of their recipes' names and seeds."""
+    folder = checkout() / "results" / "records" / name
+    return [Run(path.parent) for path in sorted(folder.glob("*/config.json"))]
+
+
+def isic2018_small() -> str:
+    """P3's claim on the shortened protocol."""
+    return dermoscopy.answer(stored("isic2018_small"))
+
+
+# page → name of the paragraph → what makes it
+PARAGRAPHS: dict[str, dict[str, Callable[[], str]]] = {
+    "docs/results.md": {"isic2018_small": isic2018_small}
+}
+
+
+def written(text: str, name: str, paragraph: str) -> str:
+    """The page ``text`` with this paragraph in its place.
+
+    Raises
+    ------
+    ValueError
+        Where the page has no such place, or two.
+    """
+    pattern = re.compile(rf"(<!-- {name}:[^>]*-->\n).*?(<!-- end of {name} -->)", re.DOTALL)
+    if len(pattern.findall(text)) != 1:
+        raise ValueError(f"Expected one place for the paragraph {name!r}, got another number.")
+    filled = textwrap.fill(paragraph, WIDTH, break_long_words=False, break_on_hyphens=False)
+    return pattern.sub(lambda found: f"{found[1]}{filled}\n{found[2]}", text)
+
+
+def main() -> None:
+    """Write every paragraph into its page."""
+    for page, paragraphs in PARAGRAPHS.items():
+        path: Path = checkout() / page
+        text = path.read_text(encoding="utf-8")
+        for name, make in paragraphs.items():
+            text = written(text, name, make())
+        path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
