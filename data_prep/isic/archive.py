@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
 
 from data_prep import synthetic
+from data_prep.isic.layouts import ARCHIVES, Layout, Part
 from data_prep.isic.tree import UNLISTED, Places, Tree, without_suffix
 from data_prep.splits import UNKNOWN
 from hml_core.datasets.trees import shown
@@ -23,111 +24,6 @@ from hml_core.errors import DataError
 from hml_core.system import files
 
 ID = r"\w[\w-]*"
-
-
-@dataclass(frozen=True)
-class Part:
-    """A part of a challenge's training set that people have without the rest.
-
-    Parameters
-    ----------
-    title : str
-        What results on it are labelled with.
-    images : tuple of str
-        Folders that its images lie in.
-    lesions : str
-        How the lesion ids of its images begin, and of no others.
-    dataset : str
-        What is trained on it.
-    """
-
-    title: str
-    images: tuple[str, ...]
-    lesions: str
-    dataset: str
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Names of one challenge's files.
-
-    Parameters
-    ----------
-    images : str
-        Folder of the training images.
-    also : tuple of str
-        Folders that the same images come in elsewhere.
-    ground_truth : str
-        CSV with a column ``image`` and a one-hot column for each class.
-    lesions : str
-        CSV with columns ``image`` and ``lesion_id``.
-    classes : mapping
-        Columns of the ground truth and what they stand for.
-    official : mapping
-        The challenge's further sets whose ground truth is public: split → (folder, CSV).
-    more_lesions : str
-        CSV with the lesions of these, which the challenge did not ship; it need not be there.
-    parts : mapping
-        Name → :class:`Part`, for whoever has no other images.
-    """
-
-    images: str
-    ground_truth: str
-    lesions: str
-    classes: Mapping[str, str]
-    official: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    more_lesions: str = ""
-    also: tuple[str, ...] = ()
-    parts: Mapping[str, Part] = field(default_factory=dict)
-    address: str = "https://challenge.isic-archive.com/data/"
-
-    @property
-    def folders(self) -> tuple[str, ...]:
-        """All folders that images are looked for in."""
-        parts = [folder for part in self.parts.values() for folder in part.images]
-        return (self.images, *self.also, *parts, *(folder for folder, _ in self.official.values()))
-
-
-HAM10000 = ("HAM10000_images_part_1", "HAM10000_images_part_2")  # as its authors ship it
-
-ARCHIVES = {
-    "isic2018": Layout(
-        images="ISIC2018_Task3_Training_Input",
-        ground_truth="ISIC2018_Task3_Training_GroundTruth.csv",
-        lesions="ISIC2018_Task3_Training_LesionGroupings.csv",
-        classes={
-            "MEL": "melanoma", "NV": "melanocytic nevus", "BCC": "basal cell carcinoma",
-            "AKIEC": "actinic keratosis", "BKL": "benign keratosis",
-            "DF": "dermatofibroma", "VASC": "vascular lesion",
-        },
-        official={
-            f"official_{split.lower()}": (
-                f"ISIC2018_Task3_{split}_Input", f"ISIC2018_Task3_{split}_GroundTruth.csv"
-            )
-            for split in ("Validation", "Test")
-        },
-        more_lesions="isic2018_lesions.csv",
-        also=HAM10000,
-    ),
-    "isic2019": Layout(
-        images="ISIC_2019_Training_Input",
-        ground_truth="ISIC_2019_Training_GroundTruth.csv",
-        lesions="ISIC_2019_Training_Metadata.csv",
-        classes={
-            "MEL": "melanoma", "NV": "melanocytic nevus", "BCC": "basal cell carcinoma",
-            "AK": "actinic keratosis", "BKL": "benign keratosis", "DF": "dermatofibroma",
-            "VASC": "vascular lesion", "SCC": "squamous cell carcinoma", "UNK": "none of the others",
-        },
-        parts={
-            "HAM10000": Part(
-                "HAM10000 part of ISIC 2019",
-                ("ISIC2018_Task3_Training_Input", *HAM10000),
-                "HAM_",
-                "isic2019_ham",
-            ),
-        },
-    ),
-}  # fmt: skip
 
 
 FEWEST_ROWS = 0.5  # of the images: a lesion table that knows fewer is another archive's
@@ -200,9 +96,12 @@ def read(name: str, root: str | Path) -> Archive:
         raise DataError(f"Expected the archive to be one of {', '.join(ARCHIVES)}, got {name!r}.")
     root, layout = Path(root), ARCHIVES[name]
     tree = Tree(root, layout.folders)
-    paths = {file: tree.table(file) for file in (layout.ground_truth, layout.lesions)}
+    metadata = next(filter(None, map(tree.table, layout.metadata)), None)
+    tables = (layout.ground_truth, layout.lesions)
+    paths = {file: tree.table(file) or metadata for file in tables}
     _require_all(root, tree, paths, layout)
-    truth = _read_truth(paths[layout.ground_truth], layout)
+    path = paths[layout.ground_truth]
+    truth = _read_metadata(path, layout) if path == metadata else _read_truth(path, layout)
     lesions = _read_lesions(paths[layout.lesions])
     _require_fit(truth["id"], lesions, paths[layout.lesions])
     records = truth.assign(lesion_id=_joined(truth["id"], lesions))
@@ -277,6 +176,8 @@ def _require_all(root: Path, tree: Tree, tables: Mapping[str, Path | None], layo
             f" {part.images[0]} in the place of the images gives the {part.title}."
             for part in layout.parts.values()
         )
+        if layout.metadata:
+            alone += f" {layout.metadata[0]} will do in the place of the CSV files."
         files = f"{layout.images}.zip, {layout.ground_truth} and {layout.lesions}"
         raise DataError(
             f"There is {', '.join(missing.values())} below {str(root)!r}. Download {files} (the CSV files "
@@ -360,14 +261,26 @@ def listed_kinds(kinds: Mapping[str, int]) -> str:
     return ", ".join(texts)
 
 
+def _separator(stream: BinaryIO) -> str:
+    """The sign between columns that a spreadsheet, or another country's, has chosen."""
+    header = stream.readline()
+    stream.seek(0)
+    return max(",;\t", key=lambda sign: header.count(sign.encode()))
+
+
 def _read_csv(path: Path, columns: set[str]) -> pd.DataFrame:
     try:
         with files.opened(path, files.LARGEST_TABLE) as stream:
-            frame = pd.read_csv(stream, dtype={"image": str, "lesion_id": str})
+            separator = _separator(stream)
+            text = {"image": str, "image_id": str, "lesion_id": str}
+            decimal = "," if separator == ";" else "."
+            frame = pd.read_csv(stream, sep=separator, decimal=decimal, dtype=text)
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
         raise DataError(f"Cannot read {str(path)!r}: {files.reason(error)}") from error
     frame = frame.dropna(how="all")  # lines of commas, as spreadsheets leave them
     frame.columns = [str(column).strip() for column in frame.columns]
+    if "image" not in frame:
+        frame = frame.rename(columns={"image_id": "image"})
     if missing := sorted(columns - set(frame.columns)):
         raise DataError(
             f"{str(path)!r} lacks the column(s) {', '.join(missing)}: it has "
@@ -400,6 +313,19 @@ def _read_truth(path: Path, layout: Layout) -> pd.DataFrame:
         )
     names = np.array(list(layout.classes))
     return pd.DataFrame({"id": frame["image"], "class": names[values.argmax(axis=1)]})
+
+
+def _read_metadata(path: Path, layout: Layout) -> pd.DataFrame:
+    """Classes from HAM10000's own table, where they are words in small letters."""
+    frame = _read_csv(path, {"image", "lesion_id", "dx"})
+    if not len(frame):
+        raise DataError(f"{str(path)!r} lists no image.")
+    names = frame["dx"].astype(str).str.strip().str.upper()
+    if len(wrong := names[~names.isin(layout.classes)].unique()):
+        raise DataError(
+            f"{str(path)!r} has diagnoses that are none of {', '.join(layout.classes)}: {_some(wrong)}."
+        )
+    return pd.DataFrame({"id": frame["image"], "class": names})
 
 
 def _read_lesions(path: Path) -> pd.Series:

@@ -254,9 +254,14 @@ def test_a_word_for_unknown_is_no_lesion(word, root, tmp_path):
         lambda f, path: f.to_csv(path),
         lambda f, path: f.assign(image=f["image"] + ".jpg").to_csv(path, index=False),
         lambda f, path: path.write_text(f.to_csv(index=False) + "," * (f.shape[1] - 1) + "\n\n"),
+        lambda f, path: f.replace({"1.0": "1,0", "0.0": "0,0"}).to_csv(path, index=False, sep=";"),
+        lambda f, path: f.to_csv(path, index=False, sep="\t"),
+        lambda f, path: f.rename(columns={"image": "image_id"}).to_csv(path, index=False),
     ],
-    ids=["BOM", "CRLF", "quotes", "numbered", "file names", "commas"],
-)
+    ids=[
+        "BOM", "CRLF", "quotes", "numbered", "file names", "commas", "semicolons", "tabs", "image_id"
+    ],
+)  # fmt: skip
 def test_a_table_may_be_written_as_spreadsheets_do(written, name, root, pristine):
     expected = archive.read("isic2018", pristine)
     (path,) = (path for path in root.rglob(name) if path.is_file())
@@ -264,6 +269,30 @@ def test_a_table_may_be_written_as_spreadsheets_do(written, name, root, pristine
     found = archive.read("isic2018", root)
     assert found.records.drop(columns="path").equals(expected.records.drop(columns="path"))
     assert found.notes == expected.notes
+
+
+@pytest.mark.parametrize("name", LAYOUT.metadata)
+@pytest.mark.parametrize("kept", [(), (LAYOUT.ground_truth,), (LAYOUT.lesions,)])
+def test_the_one_table_that_its_authors_ship_will_do(name, kept, root, pristine):
+    """HAM10000_metadata: diagnoses in small letters beside lesions, in the place of what is not there."""
+    truth, lesions = (
+        next(path for path in root.rglob(file) if path.is_file())
+        for file in (LAYOUT.ground_truth, LAYOUT.lesions)
+    )
+    classes = pd.read_csv(truth).set_index("image").idxmax(axis=1).str.lower()
+    table = pd.read_csv(lesions)[["lesion_id", "image"]].rename(columns={"image": "image_id"})
+    table = table.assign(dx=table["image_id"].map(classes), age=50.0)
+    table.to_csv(root / name, index=False, sep="\t" if name.endswith(".tab") else ",")
+    for path in (truth, lesions):
+        if path.name not in kept:
+            path.unlink()
+    expected = archive.read("isic2018", pristine)
+    found = archive.read("isic2018", root)
+    assert found.records.drop(columns="path").equals(expected.records.drop(columns="path"))
+    table.assign(dx="wart").to_csv(root / name, index=False)
+    if LAYOUT.ground_truth not in kept:
+        with pytest.raises(DataError, match=r"diagnoses that are none of MEL, NV, .*: WART"):
+            archive.read("isic2018", root)
 
 
 def test_a_table_without_a_lesion_of_two_images_is_said(root):
