@@ -13,7 +13,10 @@ MEMORY = "/proc/meminfo"
 # Of a container: limit, what is used of it, and what of that are files the system lets go of.
 CONTAINERS = (
     ("/sys/fs/cgroup/memory.max", "memory.current", "memory.stat", "inactive_file"),
-    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "memory.usage_in_bytes", "memory.stat", "total_inactive_file"),
+    (
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes", "memory.usage_in_bytes", "memory.stat",
+        "total_inactive_file",
+    ),
 )  # fmt: skip
 
 

@@ -183,8 +183,8 @@ class FileFeed:
     """Image files, read and augmented by worker processes, normalised on the device.
 
     ``HML_LOADER_WORKERS`` replaces the number of workers, ``HML_IMAGE_CACHE_GB`` the memory that decoded
-    images may take (by default a quarter of what is available; a data set that does not fit is read from its
-    files in every epoch). Neither changes a result.
+    images may take (by default a quarter of what is available; a data set that does not fit is read from
+    its files in every epoch). Neither changes a result.
     """
 
     def __init__(
