@@ -19,7 +19,7 @@ from hml_core import metrics
 from hml_core.errors import RunError
 from hml_core.runs import compact_predictions, kept_weights
 from hml_core.runs.record import EXPORTED, Run
-from hml_core.system import files
+from hml_core.system import files, paths
 
 # Beside the folders of records: what has to be said of their images wherever they are quoted.
 DATA_NOTE = "data_note.txt"
@@ -40,12 +40,13 @@ def export(runs_root: str | Path, destination: str | Path, *, weights: bool = Fa
         Where ``destination`` cannot be written to, or the predictions of a run do not give the balanced
         accuracy that its metrics hold.
     """
-    destination = files.require_writable(Path(destination))
-    note = Path(runs_root) / DATA_NOTE
+    runs_root = paths.named(runs_root, "`runs_root`")
+    destination = files.require_writable(paths.named(destination, "`destination`"))
+    note = runs_root / DATA_NOTE
     if note.is_file() and not (destination / DATA_NOTE).exists():
         files.write_atomically(destination / DATA_NOTE, note.read_bytes())
     records = []
-    for path in sorted(Path(runs_root).glob("*/metrics.json")):
+    for path in sorted(runs_root.glob("*/metrics.json")):
         try:
             run = Run(path.parent).verify()
         except RunError as error:
