@@ -170,7 +170,7 @@ def _class_folders(root: Path, splits: list[str] | None) -> set[str]:
         f"{place}{entry.name}"
         for place in places
         for entry in trees.entries(root / place)
-        if entry.is_dir()
+        if trees.is_folder(entry)
     }
 
 

@@ -391,6 +391,14 @@ def test_links_out_of_the_tree_are_read_and_said_and_circles_are_left(photos, tm
     assert any("1 images are links to files outside" in note for note in done.summary["notes"])
 
 
+@pytest.mark.parametrize("place", ["top.png", "ant/circle.png", "loop"])
+def test_a_link_to_itself_is_one_rejection_or_nothing(place, photos):
+    (photos / place).symlink_to((photos / place).name)
+    done = made(photos)
+    assert len(done.manifest) == 18
+    assert done.rejected["file"].tolist() == ([place] if "/" in place else [])
+
+
 def test_a_class_keeps_the_name_of_the_folder_where_its_images_lie(photos):
     (photos / "aaa").symlink_to(photos / "ant")
     (photos / "bee" / "link").symlink_to(photos / "cat")
