@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,9 +10,8 @@ from hml_core import recipes
 from hml_core.config.run_config import RunConfig
 from hml_core.config.settings import SETTINGS
 from hml_core.errors import ConfigError
-from hml_core.system.quantities import told
+from hml_core.system.quantities import require_size
 
-LARGEST = 10_000  # points of a grid
 FOLLOWS_SEED = "seed"  # in place of a subset's seed
 HARD_MINING_OPTIONS = ("delta", "weighting", "weight_placement", "loss_scale", "switch_patience")
 
@@ -81,14 +79,6 @@ def _axis(name: str, value: Any) -> list[Any]:
         require_size(axes, "`options`")
         return [dict(zip(value, point, strict=True)) for point in itertools.product(*axes)]
     return value if isinstance(value, list) else [value]
-
-
-def require_size(axes: Sequence[Sequence[Any]], what: str) -> None:
-    """ConfigError for a product of more points than anybody goes through, before one is made."""
-    if (number := math.prod(map(len, axes))) > LARGEST:
-        raise ConfigError(
-            f"Expected {what} to have at most {LARGEST:,} points, got {told(number)}."
-        )
 
 
 def grids(values: Mapping[str, Any]) -> list[RunConfig]:

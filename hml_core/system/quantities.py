@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import numbers
+from collections.abc import Sequence
 from typing import Any
 
 from hml_core.errors import ConfigError
 
+LARGEST = 10_000  # points of a product of lists
 LONGEST_S = 366 * 86400.0  # a year; what waits on a clock takes no more than some thousand of them
 
 
@@ -42,6 +45,14 @@ def seconds(value: Any, what: str, *, may_be_zero: bool = False) -> float:
         bounds = f"{'≥' if may_be_zero else '>'} 0 (at most a year's)"
         raise ConfigError(f"Expected {what} to be a number of seconds {bounds}, got {told(value)}.")
     return float(value)
+
+
+def require_size(axes: Sequence[Sequence[Any]], what: str) -> None:
+    """ConfigError for a product of more points than anybody goes through, before one is made."""
+    if (number := math.prod(map(len, axes))) > LARGEST:
+        raise ConfigError(
+            f"Expected {what} to have at most {LARGEST:,} points, got {told(number)}."
+        )
 
 
 def told(value: Any, most: int = 80) -> str:

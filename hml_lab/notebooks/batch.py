@@ -37,7 +37,6 @@ from typing import Any
 
 import pandas as pd
 
-from hml_core.config.expansion import require_size
 from hml_core.errors import ConfigError
 from hml_core.system import limits, paths, processes, quantities, yaml_files
 from hml_core.system.progress import Progress
@@ -138,7 +137,7 @@ def _jobs_of(entry: Any, folder: Path, timeout: Any, publish: bool) -> Iterator[
     if timeout is not None:
         timeout = quantities.seconds(timeout, "`timeout`")
     pattern = entry.get("output") or _default_output(notebook, grid)
-    require_size(list(grid.values()), "`grid`")
+    quantities.require_size(list(grid.values()), "`grid`")
     for values in itertools.product(*grid.values()):
         point = dict(zip(grid, values, strict=True))
         parameters = {name: _filled(value, point) for name, value in fixed.items()} | point
