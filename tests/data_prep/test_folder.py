@@ -23,24 +23,8 @@ from hml_core.errors import ConfigError, DataError
 from hml_core.system import images as opener
 from hml_core.trainer import fit
 
+pytestmark = pytest.mark.usefixtures("in_this_process")
 SMALL = images.Options(size=24, square=True)
-
-
-@pytest.fixture(autouse=True)
-def in_this_process(request, monkeypatch):
-    """Workers cost a second each to start: one test uses them, the others do the same work here."""
-    if "own_workers" in request.fixturenames:
-        return
-
-    def one_by_one(process, work, folder, options, workers):
-        return ((row, process(path, folder / row.file, options)) for row, path in work)
-
-    monkeypatch.setattr(parallel, "in_parallel", one_by_one)
-
-
-@pytest.fixture
-def own_workers():
-    """The test starts workers of its own."""
 
 
 @pytest.fixture(scope="module")

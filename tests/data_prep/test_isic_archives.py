@@ -20,6 +20,7 @@ from hml_core.datasets import isic
 from hml_core.errors import DataError
 from hml_lab.cli import main
 
+pytestmark = pytest.mark.usefixtures("in_this_process")
 LAYOUT = archive.ARCHIVES["isic2018"]
 SMALL = images.Options(size=16, format="png", constancy="none")
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
