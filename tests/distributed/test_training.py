@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 
 import numpy as np
 import pytest
@@ -76,7 +75,10 @@ WHOLE_WAY = {  # parameters of the notebook, and the fields of its runs
 }
 
 
-def test_a_killed_process_costs_no_more_than_the_steps_since_the_checkpoint(miniature, tmp_path):
+@pytest.mark.slow
+def test_a_killed_process_costs_no_more_than_the_steps_since_the_checkpoint(
+    miniature, tmp_path, forked_kernels
+):
     """kill -9 in mid-epoch: torchrun starts the group anew, the run ends with the bits of one that went
     through, on two hosts, and the notebook takes it up."""
     hard_mining = {"delta": 1e4, "weighting": "CS", "weight_placement": "outer"}
@@ -194,10 +196,8 @@ def test_what_cannot_be_trained_is_refused_on_every_process(miniature, tmp_path)
     }
     file = tmp_path / "cases.json"
     file.write_text(json.dumps(cases))
-    began = time.monotonic()
     status, said = run("refuse", file)
     assert status == 0, said
-    assert time.monotonic() - began < 60
     told = [(tmp_path / f"cases.json.{rank}").read_text().splitlines() for rank in (0, 1)]
     answers = [json.loads(line) for lines_of_one in told for line in lines_of_one]
     assert sorted((name, rank) for name, rank, _ in answers) == sorted(
@@ -241,10 +241,8 @@ def test_an_image_that_is_damaged_stops_all_processes_with_its_name(miniature, t
     file = tmp_path / "config.json"
     file.write_text(config.to_json())
     where = ("--data-root", damaged, "--runs-root", tmp_path / "runs", "--device", "cpu")
-    began = time.monotonic()
     status, said = run("-m", "hml_core", "train", "--config", file, *where)
     assert status != 0
-    assert time.monotonic() - began < 60
     for rank in (0, 1):
         (told,) = (line for line in said.splitlines() if f"Error in process {rank} of 2" in line)
         assert path.name in told
@@ -265,7 +263,7 @@ def test_what_torch_does_at_the_end_of_the_interpreter_fails_no_finished_run(epo
     file = tmp_path / "config.json"
     file.write_text(config.to_json())
     where = ("--runs-root", tmp_path / "runs", "--device", "cpu", "--quiet")
-    status, said = run("abort_at_the_end", "--config", file, *where)
+    status, said = run("abort_at_the_end", "--config", file, *where, forked=False)
     assert "Signal 6" not in said
     assert "exitcode: -6" not in said
     if epochs == 1:

@@ -113,6 +113,7 @@ def printed(path: Path) -> str:
     return "".join(out.get("text", "") for c in cells for out in c.get("outputs", []))
 
 
+@pytest.mark.slow
 def test_a_batch_ends_with_a_summary_whatever_fails_and_goes_on_with_resume(folder):
     """Two at a time; the exit status says that one failed; what is done is not done again."""
     entries = [
