@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -9,6 +10,9 @@ import signal
 import numpy as np
 import pytest
 
+from data_prep.folder import example, images
+from data_prep.folder import source as sources
+from data_prep.folder.prepare import prepare
 from hml_core.config import RunConfig
 from hml_core.runs import CLOCK, Run
 from hml_core.trainer import fit
@@ -64,6 +68,32 @@ def test_two_processes_train_as_one_does(name, two_processes, miniature, tmp_pat
     assert two.manifest == one.manifest
     described = json.loads((two.path / "environment.json").read_text())
     assert described["processes"] == 2
+
+
+def test_two_processes_stop_early_where_one_does_and_keep_the_same_network(tmp_path):
+    """On one's own images: an evaluation between two that are due, and the best network on validation."""
+    data = prepare(
+        sources.read(example.make(tmp_path / "drawn", 90, ratio=6)), tmp_path / "mine",
+        images.Options(size=32), workers=1, progress=False,
+    )  # fmt: skip
+    config = RunConfig(
+        **SMALL | {"dataset": "folder", "weights": "none", "image_size": 28, "batch_size": 16},
+        **{"early_stopping": 1, "evaluate_every": 2},
+    )
+    # A rate at which nothing gets better: evaluated after 2 epochs, and after 3, where it stops.
+    config = dataclasses.replace(config, epochs=8, learning_rate=1e-12)
+    file = write(tmp_path / "configs.json", config)
+    status, said = run("train", data.folder, tmp_path / "two", file, "best")
+    assert status == 0, said
+    two = Run(tmp_path / "two" / config.run_id).verify()
+    one = fit(
+        config, data_root=data.folder, runs_root=tmp_path, progress=False, keep_weights="best"
+    )
+    for made in (one, two):
+        assert made.selection()["epoch"] == len(made.history) == 3
+        assert made.selection("best_validation")["epoch"] == made.model().described["epoch"] == 2
+        assert made.history["test_accuracy"].notna().tolist() == [False, True, True]
+    np.testing.assert_allclose(two.test_logits(), one.test_logits(), rtol=1e-2, atol=1e-3)
 
 
 WHOLE_WAY = {  # parameters of the notebook, and the fields of its runs
