@@ -6,6 +6,8 @@ import contextlib
 import errno
 import fnmatch
 import sys
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,7 @@ class _Group(click.Group):
             with contextlib.suppress(AttributeError):
                 stream.reconfigure(errors="backslashreplace")
         try:
-            with processes.interruptible():
+            with processes.interruptible(), _notes():
                 return super().invoke(context)
         except KeyboardInterrupt as error:
             with contextlib.suppress(OSError):  # after SIGHUP the terminal is gone
@@ -47,6 +49,22 @@ class _Group(click.Group):
             raise click.ClickException(
                 f"This command needs {error.name!r}, which is not installed: pip install 'hml-core[lab]'."
             ) from error
+
+
+@contextlib.contextmanager
+def _notes() -> Iterator[None]:
+    """A warning to the user is a line in our voice, without the place in the code that gave it."""
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+
+        def show(message: Any, category: type, *where: Any, **how: Any) -> None:
+            if issubclass(category, UserWarning):
+                click.echo(f"Note: {message}", err=True)
+            else:
+                others(message, category, *where, **how)
+
+        warnings.showwarning = show
+        yield
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
