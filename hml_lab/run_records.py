@@ -126,7 +126,7 @@ def verify(runs_root: Path) -> None:
 
 
 @runs.command()
-@click.argument("destination", type=Folder(path_type=Path))
+@click.argument("destination", type=Folder())
 @options.runs_root
 @click.option("--weights", is_flag=True, help="With the weights of the runs that have kept them.")
 def export(destination: Path, runs_root: Path, weights: bool) -> None:

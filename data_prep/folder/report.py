@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 from hml_core.datasets import folder
+from hml_core.datasets.trees import shown
 
 MOST_CLASSES = 12  # that are listed one by one
 
@@ -37,7 +39,7 @@ def _sizes(summary: dict[str, Any]) -> str:
 
 def how_to_train(summary: dict[str, Any], squares: bool, data_root: str) -> str:
     """The next command: small squares are trained on in memory, everything else from files."""
-    size = summary["size"]
+    size, data_root = summary["size"], quoted(data_root)
     if squares and size <= folder.SMALL:
         return f"Train with: hml train --dataset small_folder --data-root {data_root} --keep-weights best"
     largest = folder.largest_image_size(size, squares)
@@ -45,3 +47,16 @@ def how_to_train(summary: dict[str, Any], squares: bool, data_root: str) -> str:
     return (
         f"Train with: hml train --dataset folder{asked} --data-root {data_root} --keep-weights best"
     )
+
+
+def quoted(path: str) -> str:
+    r"""A path as a shell takes it back, whatever is in its name.
+
+    >>> import os
+    >>> print(quoted("my photos"), quoted(os.fsdecode(b"caf\xe9")))
+    'my photos' $'caf\xe9'
+    """
+    text = shown(path)
+    if text == path:
+        return shlex.quote(path)
+    return "$'" + text.replace("'", "\\'") + "'"

@@ -69,11 +69,12 @@ def read(root: str | Path, csv: str | Path | None = None) -> Source:
         raise DataError(
             f"Expected a folder of images, or a CSV that lists them, got '{shown(root)}'."
         )
-    tree = Tree(root)
+    tree = Tree(root, links_within=False)
     files, left_out, notes = _files(tree)
     table = None if csv is None else tables.read(Path(csv))
     if table is not None and "class" in table:
         records, unlisted = _listed(table, files, root, Path(csv))
+        notes += _elsewhere(records, files, root, Path(csv))
         if unlisted:
             left_out["images that the CSV does not list"] = unlisted
     else:
@@ -114,8 +115,7 @@ def _files(tree: Tree) -> tuple[Files, defaultdict[str, list[str]], list[str]]:
                     left_out[kind].append(relative)
                 continue
             files[relative] = folder / name
-            real = os.path.realpath(folder / name)
-            if os.path.commonpath([real, real_root]) != real_root:
+            if not _is_within(folder / name, real_root):
                 outside.append(relative)
     notes = []
     if outside:
@@ -170,7 +170,7 @@ def _class_folders(root: Path, splits: list[str] | None) -> set[str]:
         f"{place}{entry.name}"
         for place in places
         for entry in trees.entries(root / place)
-        if entry.is_dir()
+        if trees.is_folder(entry)
     }
 
 
@@ -210,6 +210,26 @@ def _listed(table: pd.DataFrame, files: Files, root: Path, csv: Path) -> tuple[R
             f"'{shown(root)}'."
         )
     return records, sorted(set(files) - set(records))
+
+
+def _elsewhere(records: Records, files: Files, root: Path, csv: Path) -> list[str]:
+    """A sentence about images that a CSV names and that lie beside the folder."""
+    real_root = os.path.realpath(root)
+    outside = [
+        name
+        for name, record in records.items()
+        if name not in files and not _is_within(record["path"], real_root)
+    ]
+    if not outside:
+        return []
+    return [
+        f"{len(outside):,} images that {csv.name} lists lie outside of '{shown(root)}' ({some(outside)}): "
+        "they are read where they lie."
+    ]
+
+
+def _is_within(path: Path, real_root: str) -> bool:
+    return os.path.commonpath([os.path.realpath(path), real_root]) == real_root
 
 
 def _add_groups(
@@ -256,7 +276,14 @@ def _require_fit(records: Records, root: Path, left_out: dict[str, list[str]]) -
             f"There is no image in '{shown(root)}'/<class>/: expected a folder for each class with images "
             f"({', '.join(trees.opener.FORMATS)}) in it, at any depth, or a CSV with path and class{but}."
         )
-    trees.require_classes((record["class"] for record in records.values()), root)
+    classes = {record["class"] for record in records.values()}
+    if len(classes) == 1 and (below := _classes_below(records)):
+        only = next(iter(classes))
+        raise DataError(
+            f"Expected two classes or more in '{shown(root)}', a folder for each, found one, {only!r}, "
+            f"with images in {some(below)}: if these are the classes, give '{shown(root / only)}'."
+        )
+    trees.require_classes(classes, root)
     _unique_ids(records)
     splits = defaultdict(set)
     for record in records.values():
@@ -274,6 +301,14 @@ def _require_fit(records: Records, root: Path, left_out: dict[str, list[str]]) -
                 f"No training image of the class(es) {some(extra)}, which {split} has: put some into "
                 "train, or take these classes out."
             )
+
+
+def _classes_below(records: Records) -> list[str]:
+    """The folders in the only class's folder, where every image lies in one of two or more of them."""
+    parts = [PurePosixPath(record["name"]).parts for record in records.values()]
+    below = {part[1] for part in parts if len(part) > 2}
+    is_split = any(part[0].lower() in tables.SPLIT_NAMES for part in parts)
+    return sorted(below) if len(below) > 1 and not is_split and min(map(len, parts)) > 2 else []
 
 
 def _unique_ids(records: Records) -> None:

@@ -12,6 +12,7 @@ import pandas as pd
 from data_prep.splits import UNKNOWN
 from hml_core.datasets.trees import shown, some
 from hml_core.errors import DataError
+from hml_core.system import files
 
 SPLIT_NAMES = {
     "train": "train", "training": "train",
@@ -37,16 +38,17 @@ def read(path: Path) -> pd.DataFrame:
         twice or another split.
     """
     try:
-        with path.open(encoding="utf-8-sig") as stream:
+        with files.opened(path, files.LARGEST_TABLE) as stream:
             header = stream.readline()
-        separator = ";" if header.count(";") > header.count(",") else ","
-        table = pd.read_csv(
-            path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig"
-        )
+            separator = ";" if header.count(b";") > header.count(b",") else ","
+            stream.seek(0)
+            table = pd.read_csv(
+                stream, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig"
+            )
     except UnicodeDecodeError as error:
         raise DataError(f"'{shown(path)}' is not UTF-8: save it as such.") from error
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
-        raise DataError(f"Cannot read '{shown(path)}': {error}") from error
+        raise DataError(f"Cannot read '{shown(path)}': {files.reason(error)}") from error
     by_name = {str(column).strip().lower(): column for column in table.columns}
     chosen = {}
     for column, names in COLUMNS.items():

@@ -166,7 +166,7 @@ def _finish(
     left = [name for name in archive.classes if name in counts.index]
     lost = [name for name in archive.classes if name not in left]
     notes = [*archive.notes, *_left_out(archive), *_not_split(archive, records, split_csv)]
-    notes += _classes_without(counts, lost, rejected)
+    notes += _classes_without(counts, lost, rejected, records)
     train = [entry for entry, row in zip(entries, records.itertuples()) if _counts(entry, row)]
     mean, std = normalisation(train)
     described = {
@@ -202,17 +202,24 @@ def _not_split(archive: Archive, records: pd.DataFrame, split_csv: str | Path | 
     ]
 
 
-def _classes_without(counts: pd.DataFrame, lost: list[str], rejected: pd.DataFrame) -> list[str]:
+def _classes_without(
+    counts: pd.DataFrame, lost: list[str], rejected: pd.DataFrame, records: pd.DataFrame
+) -> list[str]:
     """Sentences about classes that lack images, in all or in a split; ``counts`` (class, split)."""
-    reasons = f" ({why(rejected)})" if len(rejected) else ""
-    notes = [
-        f"No image is left of the class {name}{reasons}: it is no class any more." for name in lost
-    ]
+    notes = []
+    own = records[records["split"].isin(splits.SPLITS)]
+    for name in lost:
+        its = rejected[rejected["id"].isin(own["id"][own["class"] == name])]
+        reasons = f" ({why(its)})" if len(its) else ""
+        notes.append(f"No image is left of the class {name}{reasons}: it is no class any more.")
     for name, split in zip(*np.nonzero(counts.to_numpy() == 0), strict=True):
-        notes.append(
-            f"The class {counts.index[name]} has no {counts.columns[split]} image: this split cannot be "
-            "trained on; take another `seed` or `split_csv`."
+        name, split = counts.index[name], counts.columns[split]
+        then = (
+            "this split cannot be trained on; take another `seed` or `split_csv`"
+            if split == "train"
+            else "its recall there is unknown, and means over classes leave it out"
         )
+        notes.append(f"The class {name} has no {split} image: {then}.")
     return notes
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +29,9 @@ class Tree:
     known : iterable of str
         Names of the folders that images are looked for in. What lies below several of them belongs to
         the innermost.
+    links_within : bool
+        Whether a link to another folder below ``root`` may be found before that folder. Else that folder
+        is found under the name where it lies, whatever link to it comes first.
 
     Raises
     ------
@@ -38,24 +41,40 @@ class Tree:
 
     root: Path
     known: Iterable[str] = ()
+    links_within: bool = True
     folders: dict[Path, list[str]] = field(default_factory=dict, init=False)
     places: dict[Path, str] = field(default_factory=dict, init=False)  # where each really lies
 
     def __post_init__(self) -> None:
         self.known = {name.lower() for name in self.known}
         links: list[tuple[Path, str]] = []
+        first = {}
+        if not self.links_within:
+            first = {real: folder for folder, real, _ in self._walk(False, {}, [])}
+        for folder, real, names in self._walk(True, first, links):
+            self._add(Path(folder), real, names)
+        for link, real in links:
+            self._add_linked(link, real)
+
+    def _walk(
+        self, follow: bool, first: Mapping[str, str], links: list[tuple[Path, str]]
+    ) -> Iterator[tuple[str, str, list[str]]]:
+        """Each folder once, where it really lies, and its files; ``links`` takes its other names.
+
+        Folders in ``first`` have the name that they have there.
+        """
         seen = set()
-        for folder, below, names in os.walk(self.root, onerror=self._refuse, followlinks=True):
+        walked = os.walk(self.root, onerror=self._refuse, followlinks=follow)
+        for folder, below, names in walked:
             real = os.path.realpath(folder)
-            if real in seen or (set(OURS) & set(names)):
-                links += [(Path(folder), real)] if real in seen else []
+            is_other_name = real in seen or first.get(real, folder) != folder
+            if is_other_name or (set(OURS) & set(names)):
+                links += [(Path(folder), real)] if is_other_name else []
                 below.clear()
                 continue
             seen.add(real)
             below[:] = sorted(name for name in below if not is_system(name))
-            self._add(Path(folder), real, names)
-        for link, real in links:
-            self._add_linked(link, real)
+            yield folder, real, names
 
     def _refuse(self, error: OSError) -> None:
         if error.filename != os.fspath(self.root):  # that there is nothing is said elsewhere

@@ -185,7 +185,9 @@ def _states(root: Path, found: dict[str, list[_Image]]) -> list[tuple[str, int, 
 def _folders(root: Path) -> list[str]:
     """The tree's folder, its splits' and their classes'."""
     splits = [str(root / split) for split in SPLITS if (root / split).is_dir()]
-    below = [entry.path for split in splits for entry in trees.entries(split) if entry.is_dir()]
+    below = [
+        entry.path for split in splits for entry in trees.entries(split) if trees.is_folder(entry)
+    ]
     return [str(root), *splits, *below]
 
 
@@ -220,9 +222,9 @@ def _list(root: Path) -> dict[str, list[_Image]]:
         found[split] = [
             _image(entry, f"{split}/{folder.name}", folder.name)
             for folder in trees.entries(root / split)
-            if folder.is_dir()
+            if trees.is_folder(folder)
             for entry in trees.entries(folder.path)
-            if trees.is_image(entry.name) and not entry.is_dir()
+            if trees.is_image(entry.name) and not trees.is_folder(entry)
         ]
         if not found[split]:
             left_out = _left_out(root, found)
@@ -257,7 +259,7 @@ def _no_split(root: Path, split: str) -> str:
     form = "<data_root>/{train,test}/<class>/*.png or *.jpg."
     if not root.is_dir():
         return f"{start}{form}"
-    folders = [entry for entry in trees.entries(root) if entry.is_dir()]
+    folders = [entry for entry in trees.entries(root) if trees.is_folder(entry)]
     if deeper := [entry.path for entry in folders if Path(entry.path, split).is_dir()]:
         return f"{start}{form} There is one in '{shown(deeper[0])}': give that."
     classes = [

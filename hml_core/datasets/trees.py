@@ -75,6 +75,14 @@ def entries(folder: Path | str) -> list[os.DirEntry]:
         ) from error
 
 
+def is_folder(entry: os.DirEntry) -> bool:
+    """Whether a folder lies there, or a link to one; a link that goes in circles is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def described(kinds: Mapping[str, list[str]]) -> list[str]:
     """What was met and is not read: "3 .log (a.log, b.log, c.log)", a text for each kind.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from IPython.display import Markdown, display
 
 from data_prep.folder import example, images, report
 from data_prep.folder import source as sources
-from data_prep.folder.prepare import JOURNAL, prepare
+from data_prep.folder.prepare import FRACTIONS, JOURNAL, prepare
 from hml_core import recipes
 from hml_core.datasets import folder as dataset
 from hml_core.datasets import prepared
@@ -29,6 +30,7 @@ from hml_lab import plots
 from hml_lab.experiment import Experiment
 from hml_lab.places import place
 
+FRACTIONS_OF_DRAWN = (0.35, 0.15, 0.5)  # that of drawn images: methods are told apart, not luck
 DRAWS = 4000  # of the bootstrap
 MARGIN = 1.0  # points of balanced accuracy: a smaller difference is none
 CONTROL = "ce_drw"  # what HML is compared with: its switch and class weights, with cross-entropy
@@ -52,26 +54,34 @@ def data_folder(source: str, data_root: str) -> Path:
     return place(data_root, "data/own_images" if source else "data/drawn_images")
 
 
-def size_of_copies(source: str, square: bool, size: int = 0) -> int:
-    """Pixels of the copies' shorter side; 0: drawn shapes need fewer than small photographs.
+def size_of_copies(source: str, square: bool, size: int | None = None) -> int:
+    """Pixels of the copies' shorter side; None: drawn shapes need fewer than small photographs.
 
     >>> size_of_copies("", True), size_of_copies("photos", True), size_of_copies("photos", False)
     (16, 32, 256)
     """
-    return size or ((16 if not source else 32) if square else 256)
+    if size is not None:
+        return size
+    return (32 if source else 16) if square else 256
 
 
-def epochs_of(source: str, epochs: int = 0) -> int | None:
-    """Passes over the training images; 0: 24 for drawn shapes, else what the data set has (None).
+def epochs_of(source: str, epochs: int | None = None) -> int | None:
+    """Passes over the training images; None: 24 for drawn shapes, else the data set's own (None again).
 
     >>> epochs_of(""), epochs_of("photos"), epochs_of("photos", 90)
     (24, None, 90)
     """
-    return epochs or (None if source else 24)
+    return 24 if epochs is None and not source else epochs
 
 
 def prepare_images(
-    source: str, output: Path, *, csv: str = "", drawn: int = 1800, **options: Any
+    source: str,
+    output: Path,
+    *,
+    csv: str = "",
+    drawn: int = 3600,
+    fractions: Sequence[float] = (),
+    **options: Any,
 ) -> None:
     """Copies of one's own photographs, or of drawn ones, in ``output``; what was done before is kept.
 
@@ -82,6 +92,9 @@ def prepare_images(
     output : Path
         See :func:`data_folder`.
     csv : str
+    fractions : (training, validation, test), optional
+        Default: :data:`data_prep.folder.prepare.FRACTIONS`; of drawn images, which cost nothing, half are
+        test images (:data:`FRACTIONS_OF_DRAWN`).
     options
         Of :class:`data_prep.folder.images.Options`.
 
@@ -96,7 +109,9 @@ def prepare_images(
         root = Path(source).expanduser()
     else:
         root = example.make(output.with_name(f"{output.name}_as_drawn"), drawn)
-    prepare(sources.read(root, csv or None), output, images.Options(**options), progress=False)
+    split = fractions or (FRACTIONS if source else FRACTIONS_OF_DRAWN)
+    found = sources.read(root, csv or None)
+    prepare(found, output, images.Options(**options), fractions=split, progress=False)
 
 
 def _described(experiment: Experiment) -> dict[str, Any]:
@@ -319,6 +334,12 @@ def save_confusions(experiment: Experiment) -> None:
         rows[label] = _pictures(experiment, manifest["file"].iloc[places])
     title = "Test images most often taken for something else" + plots.caveat(runs)
     experiment.save_figure(plots.samples(rows, title=title, rows_are="confusions"), "confused")
+
+
+def save_calibration(experiment: Experiment) -> None:
+    """How often each recipe is right when it is so sure."""
+    drawn = plots.reliability(experiment.runs, selection="best_validation")
+    experiment.save_figure(drawn, "reliability")
 
 
 def confusions(runs: list[Run], number: int = PAIRS) -> dict[tuple[int, int], list[int]]:

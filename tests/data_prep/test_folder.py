@@ -391,6 +391,72 @@ def test_links_out_of_the_tree_are_read_and_said_and_circles_are_left(photos, tm
     assert any("1 images are links to files outside" in note for note in done.summary["notes"])
 
 
+@pytest.mark.parametrize("place", ["top.png", "ant/circle.png", "loop"])
+def test_a_link_to_itself_is_one_rejection_or_nothing(place, photos):
+    (photos / place).symlink_to((photos / place).name)
+    done = made(photos)
+    assert len(done.manifest) == 18
+    assert done.rejected["file"].tolist() == ([place] if "/" in place else [])
+
+
+def test_a_class_keeps_the_name_of_the_folder_where_its_images_lie(photos):
+    (photos / "aaa").symlink_to(photos / "ant")
+    (photos / "bee" / "link").symlink_to(photos / "cat")
+    found = source.read(photos)
+    assert found.records["class"].value_counts().to_dict() == {"ant": 8, "bee": 6, "cat": 4}
+    assert found.left_out == ("1 class folders without an image (aaa)",)
+
+
+def test_images_that_a_csv_finds_outside_of_the_folder_are_said(photos, tmp_path):
+    picture(tmp_path / "elsewhere" / "x.png", seed=31)
+    csv = tmp_path / "table.csv"
+    rows = [f"{path.relative_to(photos)},{path.parent.name}" for path in photos.rglob("*.png")]
+    csv.write_text("\n".join(["path,class", "../elsewhere/x.png,ant", *rows]))
+    found = source.read(photos, csv)
+    assert len(found.records) == 19
+    assert [note[:58] for note in found.notes] == [
+        "1 images that table.csv lists lie outside of '" + str(photos)[:12]
+    ]
+
+
+def test_a_pipe_that_is_no_table_is_not_waited_for(photos, tmp_path):
+    os.mkfifo(tmp_path / "table.csv")
+    with pytest.raises(DataError, match=r"Cannot read .*table.csv': it is no regular file"):
+        source.read(photos, tmp_path / "table.csv")
+
+
+def test_a_folder_above_the_classes_is_named(photos):
+    moved = photos.parent / "above" / "pictures"
+    shutil.copytree(photos, moved)
+    with pytest.raises(
+        DataError, match=r"one, 'pictures', with images in ant, bee, cat: .* give '.*"
+    ):
+        source.read(moved.parent)
+    split = photos.parent / "split"
+    for name in ("train", "test"):
+        shutil.copytree(photos / "ant", split / name / "ant" / "deep")
+    with pytest.raises(DataError, match=r"a folder for each, found one, 'ant'\."):
+        source.read(split)
+
+
+def test_any_name_of_an_output_can_be_shown_and_given_to_a_shell(photos):
+    output = photos.with_name(os.fsdecode(b"my caf\xe9"))
+    call = ["folder", str(photos), "--data-root", str(output), "--size", "24", "--workers", "1"]
+    result = CliRunner().invoke(cli.prepare, call)
+    assert result.exit_code == 0, result.output
+    assert f"--data-root $'{photos.parent}/my caf\\xe9' --keep" in result.output
+    assert (output / "prepared.json").is_file()
+
+
+def test_classes_of_any_name_are_trained_on(photos):
+    names = ["NA", "nan", "True", "01", "1", "=cmd()", 'a,b"c', "x" * 200, "-z", "con"]
+    for number, name in enumerate(names):
+        for index in range(4):
+            picture(photos / name / f"{index}.png", seed=1000 + 10 * number + index)
+    splits = datasets.load(RunConfig(dataset="small_folder"), made(photos).folder)
+    assert set(splits.class_names) == {"ant", "bee", "cat", *names}
+
+
 def test_a_file_that_changes_while_it_is_read_is_rejected_and_done_by_the_next_call(
     photos, monkeypatch
 ):

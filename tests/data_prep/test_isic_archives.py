@@ -323,12 +323,14 @@ def test_both_halves_of_the_leak_count_the_same_images(root, tmp_path):
 
 def test_a_class_without_images_is_named_and_no_class_any_more(root, tmp_path):
     records = archive.read("isic2018", root).records
-    for path in records["path"][records["class"] == "VASC"]:
+    lost = records["path"][records["class"] == "VASC"]
+    for path in lost:
         path.write_bytes(b"%!PS")
+    Image.new("RGB", (3, 3)).save(records["path"][records["class"] == "NV"].iloc[0])
     made = made_of(root, root / "prepared")
-    assert any(
-        re.search("No image is left of the class VASC .*does not decode", n) for n in made.notes
-    )
+    (note,) = (note for note in made.notes if note.startswith("No image is left of the class VASC"))
+    assert f"({len(lost)} does not decode: " in note
+    assert "3 × 3" not in note, "the reason of another class"
     described = report.read(root)[1]
     assert "VASC" not in described["classes"]
     assert len(report.before_and_after(root)) == 6
@@ -347,6 +349,19 @@ def test_a_tiny_image_is_one_rejection(root, tmp_path):
         made.rejected["reason"].str.startswith(("is 3 × 3 pixels", "is 1 × 1 pixels")).tolist()
         == [True] * 2
     )
+
+
+def test_a_class_that_a_split_lacks_is_said_with_what_follows(root, tmp_path):
+    records = archive.read("isic2018", root).records
+    split = splits.by_lesion(records, 0)
+    split[(records["class"] == "DF") & (split == "validation")] = "train"
+    split[(records["class"] == "VASC") & (split == "train")] = "test"
+    records.assign(split=split)[["id", "split"]].to_csv(tmp_path / "split.csv", index=False)
+    notes = made_of(root, tmp_path / "out", split_csv=tmp_path / "split.csv").notes
+    assert any(
+        n.startswith("The class DF has no validation image: its recall there") for n in notes
+    )
+    assert any("VASC has no train image: this split cannot be trained on" in n for n in notes)
 
 
 # The official sets ----------------------------------------------------------------------------------

@@ -195,7 +195,7 @@ def test_isic_without_a_crop_rejects_what_would_be_blown_up(tmp_path):
 def test_a_reason_holds_no_address_in_memory(tmp_path):
     result = process(b"<html>404</html>", tmp_path / "b.jpg", SMALL)
     assert result == {
-        "error": "does not decode: it is no JPEG, PNG, BMP, WEBP that can be identified"
+        "error": "does not decode: it is no JPEG, PNG, BMP, WEBP, TIFF, GIF that can be identified"
     }
 
 

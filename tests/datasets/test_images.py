@@ -6,6 +6,7 @@ import io
 import os
 import struct
 import subprocess
+import warnings
 import zlib
 
 import numpy as np
@@ -108,7 +109,7 @@ def test_transparent_parts_show_white():
     [
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n", "is no JPEG, PNG, BMP, WEBP"),
         (b"DDS " + b"\0" * 200, "is no JPEG"),
-        (b"", "is no JPEG"),
+        (b"", "is empty"),
         (encoded(kind="ICO"), "is no JPEG"),
         (b"\0\0\0 ftypheic" + bytes(40), "it is HEIC or AVIF, whatever it is called; save them as"),
         (encoded(kind="TIFF", save_all=True, append_images=[Image.new("RGB", (6, 4))]), "several"),
@@ -253,6 +254,18 @@ def test_a_pipe_in_a_folder_is_named(tree):
     os.mkfifo(tree / "train" / "bee" / "1.png")
     with pytest.raises(DataError, match=r"bee/1\.png cannot be read: it is no regular file"):
         imagefolder.pack(tree, progress=False)
+
+
+@pytest.mark.parametrize("place", ["1.png", "1.jp2", "train/bee/1.png", "train/1.png", "val"])
+def test_a_link_in_circles_is_no_folder(place, tree):
+    (tree / place).symlink_to((tree / place).name)
+    if place.startswith("train/bee"):
+        with pytest.raises(DataError, match=r"bee/1\.png cannot be read: Too many levels"):
+            imagefolder.pack(tree, progress=False)
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            imagefolder.pack(tree, progress=False)
 
 
 def test_what_a_folder_holds_and_is_not_read_is_counted(tree):
