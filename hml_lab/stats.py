@@ -202,12 +202,12 @@ def all_pairs(
 
     Nobody needs to name a reference: the correction covers whichever pair looks best. t pools the
     residuals of a two-way layout without interaction, method + seed, with (k − 1)(n − 1) degrees of
-    freedom; a pair that scatters more than these is measured by its own scatter. The largest t is judged
-    by two null distributions, and the more cautious one counts: Tukey's, of methods that scatter alike
-    once the seed is accounted for, and one drawn with the scatter that each method showed. By the first alone
-    two noisy methods of eleven (four times the others' sd) make false claims in 12 of 100 families of
-    three seeds; by both, in 2 where all scatter alike, and in 6 to 9 where some are noisy. Leave out
-    methods that collapsed.
+    freedom; a pair that scatters more than these is measured by its own scatter. The largest t is
+    judged by two null distributions, and the more cautious one counts: Tukey's, of methods that scatter
+    alike once the seed is accounted for, and one drawn with the scatter that each method showed. By the
+    first alone two noisy methods of eleven (four times the others' sd) make false claims in 12 of 100
+    families of three seeds; by both, in 2 where all scatter alike, and in 6 to 9 where some are noisy.
+    Leave out methods that collapsed.
 
     Parameters
     ----------

@@ -141,6 +141,8 @@ def test_a_claim_on_lesions_needs_every_set_and_both_intervals():
     assert "no result" in dermoscopy._judged(["chml2"], {"test": [row]}, 1, 0.05)
     words = dermoscopy._in_words(row | {"n": 3, "low": 1.0, "high": 3.0})
     assert words == "+2.0 (over seeds [+1.0, +3.0], over lesions [+0.5, +3.0], p = 0.01 after Holm)"
+    equal = dermoscopy._in_words(row | {"n": 3, "low": np.nan, "high": np.nan})
+    assert "over seeds no spread" in equal
 
 
 def test_the_readme_says_what_the_records_say(full):
