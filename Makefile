@@ -57,16 +57,17 @@ quickstart: $(INSTALLED)  ## Seven methods on Digits-LT: table, figures, execute
 	@echo "Notebook: my_results/notebooks/00_quickstart.ipynb"
 	@echo "Pages:    $(BIN)/hml report"
 
-# Tests at a time; those of one file share what they train.
+# Tests at a time; those of one file share what they train. Files with slow tests come first.
 JOBS ?= 2
+PYTEST := -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 test: $(INSTALLED)  ## Run the tests
-	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
+	@$(BIN)/python $(PYTEST)
 
 coverage: $(INSTALLED)  ## The tests once more, and what none of them touches
 	@$(BIN)/python -c 'import pytest_cov' 2>/dev/null || \
 	  $(BIN)/pip install --quiet --disable-pip-version-check 'pytest-cov>=5'
-	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --cov --cov-report term --cov-report html:build/coverage
+	@$(BIN)/python $(PYTEST) --cov --cov-report term --cov-report html:build/coverage
 
 # An environment of its own, with each direct requirement at its lower bound; before a release.
 lowest:  ## The tests with the lowest versions that pyproject.toml allows (some minutes and GB more)
@@ -74,7 +75,7 @@ lowest:  ## The tests with the lowest versions that pyproject.toml allows (some 
 	@$(PYTHON) .ci/requirements.py lowest > $(VENV)-lowest/constraints.txt
 	$(VENV)-lowest/bin/pip install --quiet --disable-pip-version-check \
 	  -c $(VENV)-lowest/constraints.txt --editable '.[cluster,lab,test]'
-	@$(VENV)-lowest/bin/python -m pytest -q -n $(JOBS) --dist loadfile
+	@$(VENV)-lowest/bin/python $(PYTEST)
 
 hashes: $(INSTALLED)  ## Write requirements.hashes: the lock with the SHA-256 of each file, as pip tells
 	@$(BIN)/pip install --quiet --disable-pip-version-check --dry-run --ignore-installed --no-deps \

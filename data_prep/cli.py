@@ -3,20 +3,39 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
+from hml_core.errors import ConfigError
+from hml_core.system import paths
 
-class Folder(click.Path):
-    """A folder; the empty string, such as that of an unset variable, is not the current one."""
+
+class File(click.Path):
+    """A file; the empty string, such as that of an unset variable, is not the current folder."""
+
+    KIND = "file"
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(path_type=Path, **options)
 
     def convert(self, value: Any, parameter: Any, context: Any) -> Any:
-        if value == "":
-            self.fail("expected a folder, got ''.", parameter, context)
+        try:
+            paths.named(value, self.KIND)
+        except ConfigError as error:
+            blank = not os.fspath(value).strip()
+            said = f"expected a {self.KIND}, got {value!r}." if blank else str(error)
+            self.fail(said, parameter, context)
         return super().convert(value, parameter, context)
+
+
+class Folder(File):
+    """A folder, given as :class:`File` says."""
+
+    KIND = "folder"
 
 
 @click.group()
@@ -25,7 +44,7 @@ def prepare() -> None:
 
 
 def _data_root(help_text: str) -> Callable:
-    kind = Folder(path_type=Path)
+    kind = Folder()
     return click.option("--data-root", type=kind, required=True, help=help_text)
 
 
@@ -33,7 +52,7 @@ def _archive_options(help_text: str) -> Callable:
     """Options of every archive of image files."""
     options = (
         _data_root(help_text),
-        click.option("--output", type=Folder(path_type=Path), help="[default: DATA_ROOT/prepared]"),
+        click.option("--output", type=Folder(), help="[default: DATA_ROOT/prepared]"),
         click.option("--workers", type=int, help="Processes [default: one a core]."),
         click.option("--synthetic", type=int, metavar="IMAGES",
                      help="Make an archive of so many made-up images in DATA_ROOT first, to try it."),
@@ -78,7 +97,7 @@ for _name in ("cifar10", "cifar100"):
 @_data_root("The tree <root>/{train,test}/<class>/*.png or *.jpg.")
 @click.option(
     "--pack-root",
-    type=Folder(path_type=Path),
+    type=Folder(),
     help="Where the pack goes, of a tree that is read-only [default: beside the tree].",
 )
 def imagefolder(data_root: Path, pack_root: Path | None) -> None:
@@ -108,16 +127,16 @@ def imagefolder(data_root: Path, pack_root: Path | None) -> None:
 
 
 @prepare.command("folder")
-@click.argument("source", type=Folder(path_type=Path))
+@click.argument("source", type=Folder())
 @click.option(
     "--data-root",
-    type=Folder(path_type=Path),
+    type=Folder(),
     required=True,
     help="Where the prepared images go, outside of SOURCE; training takes the same.",
 )
 @click.option(
     "--csv",
-    type=click.Path(path_type=Path),
+    type=File(),
     help="Columns path and class, group (patient, lesion, sequence …), split; without a class: groups for "
     "the images of the folders.",
 )
@@ -203,7 +222,7 @@ def _isic(name: str) -> click.Command:
         click.option("--quality", type=int, default=95, show_default=True, help="Of JPEG."),
         click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
                      help="Of the 80/10/10 split by lesion."),
-        click.option("--split-csv", type=click.Path(path_type=Path),
+        click.option("--split-csv", type=File(),
                      help="A split of one's own: columns id and split (train, validation, test)."),
     ]  # fmt: skip
 

@@ -14,12 +14,13 @@ import pandas as pd
 
 from data_prep import worker
 from data_prep.image_files import cannot_write
-from hml_core.errors import ConfigError, DataError, RunError
-from hml_core.system import files, limits
+from hml_core.errors import DataError, RunError
+from hml_core.system import files, limits, quantities
 from hml_core.system.progress import Progress
 
 Process = Callable[[Path | bytes, Path, Any], dict[str, Any]]
 
+MOST_WORKERS = 1024
 AHEAD = 4  # files handed out ahead of each worker: memory must not grow with the data set
 
 
@@ -33,9 +34,7 @@ def checked_workers(workers: int | None) -> int:
     """
     if workers is None:
         return limits.usable_cores()
-    if isinstance(workers, bool) or workers < 1:
-        raise ConfigError(f"Expected `workers` ≥ 1, got {workers!r}.")
-    return workers
+    return quantities.whole(workers, "`workers`", high=MOST_WORKERS)
 
 
 def work_through(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fnmatch
 import sys
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
-from data_prep.cli import Folder, prepare
+from data_prep.cli import File, Folder, prepare
 from hml_core import __version__
 from hml_core.errors import HmlError
 from hml_core.system import files, processes, yaml_files
@@ -28,7 +31,7 @@ class _Group(click.Group):
             with contextlib.suppress(AttributeError):
                 stream.reconfigure(errors="backslashreplace")
         try:
-            with processes.interruptible():
+            with processes.interruptible(), _notes():
                 return super().invoke(context)
         except KeyboardInterrupt as error:
             with contextlib.suppress(OSError):  # after SIGHUP the terminal is gone
@@ -36,12 +39,32 @@ class _Group(click.Group):
             raise SystemExit(processes.exit_status(error)) from error
         except HmlError as error:
             raise click.ClickException(str(error)) from error
+        except OSError as error:  # of a file or folder that nobody has looked at before
+            if error.filename is None or error.errno == errno.EPIPE:
+                raise
+            raise click.ClickException(f"{error.filename!r}: {files.reason(error)}.") from error
         except ModuleNotFoundError as error:
             if error.name is None or error.name.startswith(("hml_core", "hml_lab", "data_prep")):
                 raise
             raise click.ClickException(
                 f"This command needs {error.name!r}, which is not installed: pip install 'hml-core[lab]'."
             ) from error
+
+
+@contextlib.contextmanager
+def _notes() -> Iterator[None]:
+    """A warning to the user is a line in our voice, without the place in the code that gave it."""
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+
+        def show(message: Any, category: type, *where: Any, **how: Any) -> None:
+            if issubclass(category, UserWarning):
+                click.echo(f"Note: {message}", err=True)
+            else:
+                others(message, category, *where, **how)
+
+        warnings.showwarning = show
+        yield
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -54,7 +77,7 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("notebook", type=click.Path(path_type=Path))
+@click.argument("notebook", type=File())
 @click.option(
     "-p",
     "--parameter",
@@ -68,13 +91,13 @@ def main() -> None:
     "-f",
     "--file",
     "file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=File(exists=True, dir_okay=False),
     help="YAML file of parameters; -p wins over it.",
 )
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=File(),
     help="Executed notebook [default: my_results/notebooks/NOTEBOOK].",
 )
 @click.option(
@@ -114,7 +137,7 @@ def run(
 
 
 @main.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=File())
 @click.option("-j", "--jobs", type=int, default=1, show_default=True, help="Notebooks at a time.")
 @click.option("--resume", is_flag=True, help="Leave out what is done with the same parameters.")
 @click.option("--dry-run", is_flag=True, help="Check the file and list the jobs; execute nothing.")
@@ -166,11 +189,11 @@ def batch(
 
 
 @main.command()
-@click.argument("notebooks", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("notebooks", nargs=-1, type=File())
 @click.option(
     "-o",
     "--output",
-    type=Folder(path_type=Path),
+    type=Folder(),
     help="Folder of the gallery [default: my_results/gallery].",
 )
 @click.option("--title", default="Results", show_default=True, help="Heading of the index.")
@@ -191,11 +214,11 @@ def report(notebooks: tuple[Path, ...], output: Path | None, title: str) -> None
 
 
 @main.command()
-@click.argument("notebooks", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("notebooks", nargs=-1, type=File(exists=True, dir_okay=False))
 @click.option(
     "-o",
     "--output",
-    type=Folder(path_type=Path),
+    type=Folder(),
     help="Folder of the site [default: site, in the checkout].",
 )
 def site(notebooks: tuple[Path, ...], output: Path | None) -> None:
@@ -219,7 +242,7 @@ def site(notebooks: tuple[Path, ...], output: Path | None) -> None:
 
 
 @main.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=File())
 @click.option(
     "-e",
     "--engine",
@@ -310,7 +333,7 @@ main.add_command(predict)
 @options.runs_root
 @click.option(
     "--data-root",
-    type=click.Path(path_type=Path),
+    type=Folder(),
     default=Path("data"),
     show_default=True,
     help="Folder in which data sets are looked for.",

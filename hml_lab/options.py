@@ -11,12 +11,10 @@ from data_prep.cli import Folder
 device = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
 )
-data_root = click.option(
-    "--data-root", type=Folder(path_type=Path), help="Folder of the data set's files."
-)
+data_root = click.option("--data-root", type=Folder(), help="Folder of the data set's files.")
 runs_root = click.option(
     "--runs-root",
-    type=Folder(path_type=Path),
+    type=Folder(),
     default=Path("results/runs"),
     show_default=True,
     help="Where run records lie.",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from data_prep.cli import File
 from hml_lab import options
 
 if TYPE_CHECKING:
@@ -19,13 +20,11 @@ NAMED = 5  # files that are named, of those that could not be read; the table ha
 
 @click.command()
 @click.argument("run")
-@click.argument(
-    "paths", nargs=-1, required=True, metavar="FILES...", type=click.Path(path_type=Path)
-)
+@click.argument("paths", nargs=-1, required=True, metavar="FILES...", type=File())
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=File(),
     metavar="FILE.csv",
     help="The table [default: standard output].",
 )

@@ -10,6 +10,7 @@ import click
 from data_prep.cli import Folder
 from hml_core.system import files
 from hml_lab import options
+from hml_lab.wording import number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,8 +35,14 @@ def runs() -> None:
     help="Only runs whose field has this value (read as YAML); repeatable.",
 )
 @click.option("--csv", "as_csv", is_flag=True, help="Every column, as CSV.")
-def list_runs(runs_root: Path, wanted: tuple[tuple[str, str], ...], as_csv: bool) -> None:
+@options.imports
+def list_runs(
+    runs_root: Path, wanted: tuple[tuple[str, str], ...], as_csv: bool, imports: tuple[str, ...]
+) -> None:
     """A line for every finished run: its id, what it trained, its balanced accuracy."""
+    from hml_core.system import extensions
+
+    extensions.bring(imports)
     frame = _finished(runs_root, wanted)
     if as_csv:
         click.echo(frame.to_csv(index=False), nl=False)
@@ -43,7 +50,8 @@ def list_runs(runs_root: Path, wanted: tuple[tuple[str, str], ...], as_csv: bool
     for row in frame.to_dict("records"):
         score = 100 * row["last_balanced_accuracy"]
         click.echo(f"{score:6.2f} %  epoch {row['last_epoch']:<4} {row['run_id']}")
-    click.echo(f"{len(frame)} finished runs in {runs_root}; balanced accuracy on test, last epoch.")
+    told = number(len(frame), "finished run")
+    click.echo(f"{told} in {runs_root}; balanced accuracy on test, last epoch.")
 
 
 def _finished(runs_root: Path, wanted: tuple[tuple[str, str], ...]) -> pd.DataFrame:
@@ -120,13 +128,13 @@ def verify(runs_root: Path) -> None:
             click.echo(str(error), err=True)
     if not checked:
         raise RunError(f"There is no finished run in {str(runs_root)!r}.")
-    click.echo(f"{checked} finished runs in {runs_root}, {checked - broken} hold.")
+    click.echo(f"{number(checked, 'finished run')} in {runs_root}: {checked - broken} hold.")
     if broken:
         raise SystemExit(1)
 
 
 @runs.command()
-@click.argument("destination", type=Folder(path_type=Path))
+@click.argument("destination", type=Folder())
 @options.runs_root
 @click.option("--weights", is_flag=True, help="With the weights of the runs that have kept them.")
 def export(destination: Path, runs_root: Path, weights: bool) -> None:
@@ -141,4 +149,4 @@ def export(destination: Path, runs_root: Path, weights: bool) -> None:
     written = records.export(runs_root, destination, weights=weights)
     if not written:
         raise RunError(f"There is no finished run in {str(runs_root)!r} to export.")
-    click.echo(f"{len(written)} records in {destination}")
+    click.echo(f"{number(len(written), 'record')} in {destination}")

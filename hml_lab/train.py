@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from data_prep.cli import File
 from hml_core.system import files, yaml_files
 from hml_lab import options
 
@@ -86,7 +87,7 @@ def _beginning(choices: tuple[str, ...], _context: Any, _option: Any, begun: str
 @click.option(
     "--config",
     "file",
-    type=click.Path(path_type=Path),
+    type=File(),
     help="JSON of a RunConfig, such as a record's config.json, in place of its options.",
 )
 @options.device
@@ -103,8 +104,8 @@ def _beginning(choices: tuple[str, ...], _context: Any, _option: Any, begun: str
 @options.imports
 @click.option("--quiet", is_flag=True, help="No progress.")
 # What the engine "torchrun" says to the processes of a group:
-@click.option("--points", "points_file", type=click.Path(path_type=Path), hidden=True)
-@click.option("--bundle", "bundle_file", type=click.Path(path_type=Path), hidden=True)
+@click.option("--points", "points_file", type=File(), hidden=True)
+@click.option("--bundle", "bundle_file", type=File(), hidden=True)
 @click.option("--final-errors", is_flag=True, hidden=True)
 def train(
     file: Path | None,

@@ -38,6 +38,12 @@ def _signals_are_heard():
         signal.signal(number, handler)
 
 
+def pytest_collection_modifyitems(items):
+    """Begin with the files that take long: of several workers none is left alone with one in the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture
 def tiny():
     """Make configs of runs that take a fraction of a second."""

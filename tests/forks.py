@@ -25,6 +25,7 @@ from multiprocessing import forkserver, reduction
 from pathlib import Path
 from typing import Any
 
+import dask
 import pytest
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -38,7 +39,7 @@ _DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 def begin() -> None:
     """Start the server, before a test changes the environment that it would inherit."""
-    forkserver.ensure_running()
+    forkserver._forkserver.ensure_running()
 
 
 class Python:
@@ -75,9 +76,11 @@ class Python:
             os.fdopen(mine[number], "rw"[number == 0] + binary) if number in mine else None
             for number in range(3)
         )
+        begin()
         self._process = CONTEXT.Process(
             target=_become,
             args=(
+                forkserver._forkserver._forkserver_address,
                 self.args,
                 [_Handle(number) for number in given],
                 os.fspath(cwd or os.getcwd()),
@@ -133,14 +136,15 @@ class Python:
 
 @contextlib.contextmanager
 def kernels() -> Iterator[None]:
-    """Every kernel is forked, without the guard below which it would be started."""
+    """Every kernel is forked, as are workers of Dask in it, but not the guard that it would be below."""
     from jupyter_client import launcher
 
     def popen(command: Sequence[str], *, env: Mapping[str, str], **options: Any) -> Python:
         where = len(command) - command[::-1].index(sys.executable)
         # The kernel would take the server for a stranger who took it over.
-        bare = {name: value for name, value in env.items() if name != "JPY_PARENT_PID"}
-        return Python(command[where:], env=bare, **options)
+        given = {name: value for name, value in env.items() if name != "JPY_PARENT_PID"}
+        given["DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD"] = "forkserver"
+        return Python(command[where:], env=given, **options)
 
     begin()
     with pytest.MonkeyPatch.context() as patch:
@@ -151,7 +155,6 @@ def kernels() -> Iterator[None]:
 @contextlib.contextmanager
 def workers() -> Iterator[None]:
     """Every worker of a Dask cluster that is started here is forked."""
-    import dask
     from distributed import utils
 
     begin()
@@ -163,6 +166,20 @@ def workers() -> Iterator[None]:
             utils, "_forkserver_preload_set", True
         )  # the server imports what it is told above
         yield
+
+
+def torchrun() -> None:
+    """Be ``torch.distributed.run`` with this process's arguments; its trainers are forked, too."""
+    from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler
+    from torch.distributed.run import main
+
+    def popen(args: Sequence[str], *, stdout: None, stderr: None, **options: Any) -> Python:
+        python, unbuffered, *arguments = args
+        assert (python, unbuffered) == (sys.executable, "-u"), args
+        return Python(arguments, **options)
+
+    subprocess_handler.Popen = popen
+    main(sys.argv[1:])
 
 
 @contextlib.contextmanager
@@ -199,6 +216,7 @@ def _received(duplicate) -> _Handle:
 
 
 def _become(
+    server: str,
     arguments: list[str],
     streams: list[_Handle],
     folder: str,
@@ -210,6 +228,9 @@ def _become(
         ctypes.CDLL(None).prctl(_DIES_WITH_PARENT, signal.SIGKILL)
     if in_own_session:
         os.setsid()
+    # What this process forks comes from the same server; it would start one of its own.
+    forkserver._forkserver._forkserver_address = server
+    forkserver._forkserver.ensure_running = lambda: None
     for number, stream in enumerate(streams):
         os.dup2(stream.number, number)
         os.close(stream.number)
@@ -220,6 +241,7 @@ def _become(
     os.environ.clear()
     os.environ.update(environment)
     time.tzset()
+    dask.config.refresh()  # which looked at the environment when it was imported
     os.chdir(folder)
     sys.path.insert(0, folder)
     kind, what, *rest = arguments

@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 import scipy.stats
 
+from hml_core import runs
+from hml_core.runs import Run
 from hml_core.trainer.branches import epochs_to_train
 from hml_lab import plots, published
 from hml_lab.studies import audit
@@ -167,6 +169,47 @@ def test_the_verdict_of_the_stored_runs(full):
     assert f"{(hml - control).mean():+.2f} [-0.57, -0.39] points" in said
     assert f"p = {reference.pvalue:.4f}" in said
     assert "Equivalent within ±1 point" in said
+
+
+RECORDS = FULL.parent
+
+
+def stored(folder: str, *recipes: str) -> list[Run]:
+    names = [f"*-{recipe}-s*/config.json" for recipe in recipes]
+    return [Run(path.parent) for name in names for path in sorted((RECORDS / folder).glob(name))]
+
+
+@pytest.mark.filterwarnings("ignore:The run .* is whole")  # three of an older form
+def test_the_audits_figures_say_what_their_runs_are(full):
+    """Images, protocol; where a run collapsed no mean is drawn, or it is said to be nobody's."""
+    own = stored("cifar100_lt_full", "hml1")
+    for drawn in (
+        plots.way(audit.way(full), audit.beside(full), title="Way", runs=own),
+        plots.forest(audit.effects(full), xlabel="points", title="Way", runs=own),
+    ):
+        (ax,) = drawn.axes
+        title = ax.get_title() + ax.get_title(loc="left")
+        assert title.splitlines()[:2] == [
+            "Way",
+            "Official class counts, other members (images in another order of files)",
+        ]
+    short = stored("cifar10_lt_short", "ce", "hml1")
+    frame = runs.load(RECORDS / "cifar10_lt_short")
+    drawn = plots.delta_sweep(frame[frame["recipe"].isin(["ce", "hml1"])], short)
+    title = drawn.axes[0].get_title()
+    assert "SHORTENED protocol: resnet8, 12 epochs" in title
+    assert "RECOMPRESSED" in title
+    assert "a run collapsed, no mean" in title
+    means = [line for line in drawn.axes[0].lines if len(line.get_xdata()) == 4]
+    assert [np.isnan(line.get_ydata()).tolist() for line in means] == [[True, False, False, False]]
+
+
+def test_a_figure_of_methods_says_that_a_mean_over_collapsed_runs_is_nobodys():
+    unstable = [run for run in stored("cifar100_lt_full", "hml1") if not run.config.early_drop]
+    told = "HML1: 2 of 3 runs collapsed to chance, its mean is that of none"
+    assert told in plots.balanced_accuracy(unstable).axes[0].get_title()
+    stable = [run for run in stored("cifar100_lt_full", "ce") if not run.config.early_drop]
+    assert "collapsed" not in plots.balanced_accuracy(stable).axes[0].get_title()
 
 
 def test_a_collapse_is_told_by_its_seeds(full):

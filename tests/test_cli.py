@@ -201,3 +201,20 @@ def test_help_names_what_may_be_chosen():
     for names in ("One of digits, cifar10,", "One of ce, focal,", "One of linear, cosine."):
         assert names in text
     assert "hml_core.recipes.names()" not in text
+
+
+def test_a_warning_is_a_line_in_our_voice(monkeypatch, tmp_path):
+    import warnings
+
+    import pandas as pd
+
+    from hml_core import runs
+
+    def load(root):
+        warnings.warn("The run x is not known here.", stacklevel=2)
+        return pd.DataFrame([{"run_id": "x", "last_balanced_accuracy": 0.5, "last_epoch": 3}])
+
+    monkeypatch.setattr(runs, "load", load)
+    result = CliRunner().invoke(main, ["runs", "list", "--runs-root", str(tmp_path)])
+    assert result.stderr == "Note: The run x is not known here.\n"
+    assert "1 finished run in " in result.stdout

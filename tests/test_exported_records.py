@@ -173,6 +173,9 @@ def test_what_does_not_hold_is_not_published(whole, tmp_path):
     run.__dict__["_arrays"] = {"logits": np.eye(10), "targets": np.arange(10)}
     with pytest.raises(RunError, match=r"expected the same\. It was not exported"):
         exporting._check(run)
+    run.__dict__["_arrays"] = {"targets": np.arange(10)}
+    with pytest.raises(RunError, match=r"cannot be read .*logits.* It was not exported"):
+        exporting._check(run)
 
 
 def test_a_record_of_cifar_100_stays_below_the_limit(records):

@@ -195,6 +195,7 @@ def test_a_damaged_image_is_named_in_a_line_whoever_reads_it(workers, one_image,
 # Training -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["hml2", "crt"])
 def test_a_run_resumes_in_the_middle_of_an_epoch_to_the_same_bits(
     recipe, miniature, tmp_path, monkeypatch
@@ -463,9 +464,9 @@ def test_losses_of_8142_classes_take_less_than_3_percent_of_a_step():
 def best_of(call, number: int) -> float:
     times = []
     for _ in range(number):
-        started = time.perf_counter()
+        started = time.process_time()
         call()
-        times.append(time.perf_counter() - started)
+        times.append(time.process_time() - started)
     return min(times)
 
 
@@ -487,10 +488,10 @@ def test_metrics_of_24426_images_and_8142_classes_take_seconds():
     features = weight.T[targets] + torch.from_numpy(
         random.standard_normal((number, 16)).astype(np.float32)
     )
-    started = time.perf_counter()
+    started = time.process_time()
     outcome = evaluator._outcome(lambda rows: rows @ weight, features, 1.0, targets)
     found = metrics.summary_of(outcome.predictions, targets, counts)
-    assert time.perf_counter() - started < 15
+    assert time.process_time() - started < 15
     assert outcome.logits is None
     logits = features[:50] @ weight
     assert outcome.predictions.classes[:50].tolist() == logits.argmax(dim=1).tolist()

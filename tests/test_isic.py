@@ -34,7 +34,7 @@ def root(tmp_path_factory):
     folder = tmp_path_factory.mktemp("isic") / "archive"
     synthetic.make("isic2018", folder, 240, side=48)
     found = archive.read("isic2018", folder)
-    prepare(found, folder / "prepared", images.Options(size=SIDE), progress=False)
+    prepare(found, folder / "prepared", images.Options(size=SIDE), workers=1, progress=False)
     return folder
 
 
@@ -123,7 +123,7 @@ def test_classes_go_from_head_to_tail(root):
 def test_melanoma_against_nevus_is_a_part_of_2019(tmp_path):
     folder = synthetic.make("isic2019", tmp_path / "a", 160, side=24)
     found = archive.read("isic2019", folder)
-    prepare(found, folder / "prepared", images.Options(size=24), progress=False)
+    prepare(found, folder / "prepared", images.Options(size=24), workers=1, progress=False)
     two = datasets.load(tiny(dataset="isic2019", image_size=24), folder)
     assert two.class_names == ("melanocytic nevus", "melanoma")
     everything = datasets.load(tiny(dataset="isic2019_all", image_size=24), folder)
@@ -158,7 +158,9 @@ def without_df(root, folder, absent: str, instead: str):
     records.loc[(records["class"] == "DF") & (records["split"] == absent), "split"] = instead
     records[["id", "split"]].to_csv(folder / "split.csv", index=False)
     options = images.Options(size=SIDE)
-    prepare(found, folder / "out", options, split_csv=folder / "split.csv", progress=False)
+    prepare(
+        found, folder / "out", options, split_csv=folder / "split.csv", workers=1, progress=False
+    )
     return folder / "out"
 
 
@@ -489,6 +491,7 @@ def test_the_record_holds_what_the_pictures_need(finished):
     assert best["specificity"] == pytest.approx((predictions[~truth] != melanoma).mean())
 
 
+@pytest.mark.slow
 def test_it_learns_something(root, tmp_path):
     """Thirty epochs beat the guess of one class: 1/7 balanced accuracy."""
     config = tiny(epochs=30, early_stopping=0, learning_rate=1e-2)

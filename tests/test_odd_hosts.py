@@ -219,3 +219,42 @@ def test_smoothing_beyond_what_the_classes_allow_is_refused_where_only_images_te
     config = RunConfig(label_aware_smoothing=0.6)
     with pytest.raises(ConfigError, match=r"`label_aware_smoothing`: .*below 0\.5"):
         phase.stage_loss(config, Stage("cross_entropy"), np.array([9, 3]))
+
+
+# Memory -------------------------------------------------------------------------------------------
+
+HOST = "MemTotal: 2000 kB\nMemFree: 10 kB\nMemAvailable: 1000 kB\n"
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "statistics", "expected"),
+    [
+        ("max", "5000", "inactive_file 7\n", 1_024_000),  # of the host
+        ("600000", "500000", "anon 1\ninactive_file 50000\n", 150_000),
+        ("600000", "500000", "", 100_000),
+        ("600000", "700000", "inactive_file 1\n", 0),
+        (None, None, None, 1_024_000),  # no container
+    ],
+)
+def test_memory_that_files_only_borrow_is_available(
+    tmp_path, monkeypatch, limit, used, statistics, expected
+):
+    """A system that has been up for a while has hardly any free memory, and images still fit into it."""
+    host = tmp_path / "meminfo"
+    host.write_text(HOST)
+    texts = {"memory.max": limit, "memory.current": used, "memory.stat": statistics}
+    for name, text in texts.items():
+        if text is not None:
+            (tmp_path / name).write_text(text)
+    container = (str(tmp_path / "memory.max"), *limits.CONTAINERS[0][1:])
+    monkeypatch.setattr(limits, "MEMORY", str(host))
+    monkeypatch.setattr(limits, "CONTAINERS", (container,))
+    assert limits.available_memory() == expected
+    monkeypatch.delenv("HML_IMAGE_CACHE_GB", raising=False)
+    assert feeds.cache_bytes() == feeds.CACHE_SHARE * expected
+
+
+def test_a_system_without_those_files_tells_its_free_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(limits, "MEMORY", str(tmp_path / "none"))
+    monkeypatch.setattr(limits, "CONTAINERS", ())
+    assert limits.available_memory() > 0

@@ -254,7 +254,7 @@ def test_images_that_do_not_fit_into_memory_are_refused(root, monkeypatch):
     monkeypatch.setenv("HML_IMAGE_CACHE_GB", "0.00001")
     found = datasets.load(tiny(), root)
     with pytest.raises(
-        DataError, match=r"more than the 0\.0 GB that they may \(HML_IMAGE_CACHE_GB\)"
+        DataError, match=r"more than the 1e-05 GB that they may \(HML_IMAGE_CACHE_GB\)"
     ):
         feeds.make(found.train, found, tiny(), CPU, augmented=True)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
 import signal
 import subprocess
@@ -91,6 +93,26 @@ def test_a_guard_ends_all_of_it_when_its_parent_is_killed(tmp_path):
     below = family(tmp_path)
     parent.kill()
     parent.wait(LIMIT_S)
+    for process in below:
+        wait_for(lambda process=process: is_gone(process), "end of the family")
+
+
+@linux
+def test_torchrun_ends_with_the_sweep_that_is_killed(tmp_path, monkeypatch):
+    """Its trainers have sessions of their own, and nobody else would end them."""
+    from hml_core.engines.jobs import Place
+
+    torchrun = importlib.import_module("hml_core.engines.torchrun")  # not the function of that name
+    monkeypatch.setattr(torchrun, "GRACE_S", 0.2)
+    monkeypatch.chdir(tmp_path)
+    sweep = os.fork()
+    if sweep == 0:
+        with contextlib.suppress(BaseException):
+            torchrun._run(["sh", "-c", FAMILY], Place(tmp_path), tmp_path)
+        os._exit(1)
+    below = family(tmp_path)
+    os.kill(sweep, signal.SIGKILL)
+    os.waitpid(sweep, 0)
     for process in below:
         wait_for(lambda process=process: is_gone(process), "end of the family")
 

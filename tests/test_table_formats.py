@@ -238,3 +238,11 @@ def test_sentences_about_one_run_are_of_one_run():
     said = tables.protocol(one)
     assert "resnet32, 1 epoch, batch 128" in said
     assert "1 run, 75 s of training on CPU." in said
+
+
+def test_a_cell_that_is_called_like_a_recipe_has_its_own_runs_and_one_without_runs_none():
+    runs = frame().assign(cell=lambda f: f["recipe"].map({"ce": "CE", "hml1": "CE + early drop"}))
+    runs["recipe"] = "ce"
+    table = pd.DataFrame({"Top-1": ["1", "2", "–"]}, index=["CE", "CE + early drop", "HML2"])
+    ids = tables.captioned(table, runs, by="cell").attrs["run_ids"]
+    assert ids == ["ce-0 ce-1 ce-2", "hml1-0 hml1-1 hml1-2", ""]

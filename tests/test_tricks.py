@@ -100,6 +100,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trick", tricks.TRICKS)
 @pytest.mark.parametrize(
     "recipe", ["ce", "hml1", "hml2", "ldam_drw", "balanced_softmax", "ib", "crt"]

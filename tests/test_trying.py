@@ -11,12 +11,14 @@ import subprocess
 from pathlib import Path
 
 import click
+import pandas as pd
 import pytest
 
 from benchmarks import report
 from hml_lab import places
 from hml_lab.cli import main
 from hml_lab.notebooks import batch
+from hml_lab.notebooks.execution import is_done, record_of
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -131,6 +133,49 @@ def test_what_is_published_has_its_job(monkeypatch):
     jobs = batch.read("notebooks/batches/results.yaml", publish=True)
     published = {path.name for path in Path("results/notebooks").glob("*.ipynb")}
     assert {job.output.name for job in jobs} == published
+
+
+def test_what_is_published_was_made_of_the_notebooks_beside_it(monkeypatch):
+    """With these cells and parameters, by code that was committed: its record says so."""
+    monkeypatch.chdir(ROOT)
+    for job in batch.read("notebooks/batches/results.yaml", publish=True):
+        assert is_done(job.notebook, job.parameters, job.output), job.output
+        assert re.fullmatch("[0-9a-f]{40}", record_of(job.output)["git_commit"]), job.output
+
+
+def test_each_number_of_the_readmes_table_is_in_the_table_that_it_leads_to():
+    """And so are the ids of its runs, which are stored."""
+    names, numbers = (
+        {
+            "CE": "CE",
+            "deferred CS-CE + drop (control)": "CE re-weighted like HML1, over images + early drop",
+            "HML1 + drop": "HML1 + early drop",
+            "HML1, no drop": "HML1",
+            "HML1, authors' code": "HML1 as in the authors' code (official, inner, ×10)",
+            "Balanced Softmax": "Balanced softmax",
+            "LDAM-DRW": "LDAM-DRW",
+        },
+        {},
+    )
+    lines = (ROOT / "README.md").read_text().splitlines()
+    (row,) = [number for number, line in enumerate(lines) if line.startswith("| [CIFAR-100-LT]")]
+    head, cells = ([cell.strip() for cell in lines[n].split("|")[2:-1]] for n in (row - 2, row))
+    numbers = dict(zip(head, cells, strict=True))
+    assert set(numbers) == set(names)
+    address = re.search(r"\((.+?)\)", lines[row])[1]
+    table = pd.read_csv(ROOT / address, index_col=0)
+    for name, said in numbers.items():
+        found = table.loc[names[name]]
+        measured = re.findall(
+            r"[\d.]+", found["balanced_accuracy"].partition(" of ")[2] or found["balanced_accuracy"]
+        )
+        assert re.findall(r"[\d.]+", said) == measured, name
+        ids = found["run ids"].split()
+        assert len(ids) == 3
+        assert all(
+            (ROOT / "results/records/cifar100_lt_full" / one / "metrics.json").is_file()
+            for one in ids
+        )
 
 
 def options(command: click.Command, name: str = "hml"):

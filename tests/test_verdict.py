@@ -141,6 +141,8 @@ def test_a_claim_on_lesions_needs_every_set_and_both_intervals():
     assert "no result" in dermoscopy._judged(["chml2"], {"test": [row]}, 1, 0.05)
     words = dermoscopy._in_words(row | {"n": 3, "low": 1.0, "high": 3.0})
     assert words == "+2.0 (over seeds [+1.0, +3.0], over lesions [+0.5, +3.0], p = 0.01 after Holm)"
+    equal = dermoscopy._in_words(row | {"n": 3, "low": np.nan, "high": np.nan})
+    assert "over seeds no spread" in equal
 
 
 def test_the_readme_says_what_the_records_say(full):
@@ -200,6 +202,47 @@ def test_the_verdict_says_what_a_pair_is_worth_when_it_is_run_again(page, full):
         )
         in text
     )
+
+
+def test_what_all_pairs_say_is_computed_from_the_records(page):
+    runs = scores_of("cifar100_lt_full")
+    method = ["recipe", "early_drop", "weighting", "mean_over", "protocol"]
+    found = {
+        key: own.sort_values("seed")["score"].to_numpy()
+        for key, own in runs.groupby(method, dropna=False)
+        if len(own) == 3 and own["score"].min() > 10
+    }
+    names = [" ".join(map(str, key)) for key in found]
+    difference, half, p_value = stats.all_pairs(list(found.values()))
+
+    def place(*parts: str) -> int:
+        (index,) = [
+            i for i, name in enumerate(names) if name.startswith(parts[0]) and parts[1] in name
+        ]
+        return index
+
+    hml1, ce = place("hml1 True", "controlled"), place("ce False", "")
+    text = re.sub(r"\s+", " ", page)
+
+    def said(a: int, b: int) -> str:
+        middle, wide = difference[a, b], half[a, b]
+        return f"{middle:.2f} [{middle - wide:.2f}, {middle + wide:.2f}]"
+
+    assert f"HML1 with the drop +{said(hml1, ce)}" in text
+    for name in ("balanced_softmax", "ldam_drw"):
+        other = place(name, "")
+        assert f"{said(other, hml1)}, p = {p_value[other, hml1]:.2f}" in text
+        assert p_value[other, hml1] > 0.05  # not established
+        assert p_value[other, ce] < 0.05
+    deferred = [
+        i for i, name in enumerate(names) if name.startswith(("ce_drw", "hml1", "ldam_drw"))
+    ]
+    assert len(deferred) == 8
+    assert (p_value[deferred, ce] < 0.05).all()
+    assert (difference[deferred, ce] > 0).all()
+    alike = [i for i in deferred if "ldam" not in names[i] and "False CS" not in names[i]]
+    assert (p_value[np.ix_(alike, alike)] > 0.05).all()
+    assert p_value[place("ldam_drw", ""), place("balanced_softmax", "")] > 0.05
 
 
 def test_the_yardsticks_are_set_beside_the_records(page, full):

@@ -40,6 +40,14 @@ REFUSED = {
         "could not determine a constructor",
     ),
     "a merge": ("base: &b {x: 1}\nother:\n  <<: *b\n", "the alias"),
+    "a merge of what stands there": ("<<: {x: 1}\n", "line 1 holds a merge"),
+    "a tag": ("a: !!set {x}\n", "line 1 holds the tag"),
+    "a tag that its value is not": ("a: !!bool 3\n", "line 1 holds the tag"),
+    "another version of YAML": ("%YAML 1.1\n---\na: 010\n", "a directive"),
+    "a name for a tag": ("%TAG ! tag:yaml.org,2002:\n---\na: !int x\n", "a directive"),
+    "a number for a name, further in": ("a:\n  - {3: 4}\n", "got 3 \\(int\\) for a name"),
+    "a number that no message prints": ("a: 0x" + "f" * 5000 + "\n", "a number of 20,000 bits"),
+    "too many lines": ("".join(f"a{n}: 1\n" for n in range(20_000)), "more than 20,000 values"),
     "a hundred levels": ("a: " + "[" * 100 + "]" * 100 + "\n", "more than 50 levels"),
     "a tab": ("a:\n\tb: 1\n", "line 2"),
     "a number beyond all": ("a: " + "9" * 5000 + "\n", "Cannot read"),
@@ -61,6 +69,13 @@ def test_what_nobody_means_is_refused(case, tmp_path):
     (tmp_path / "file.yaml").write_text(content)
     with pytest.raises(ConfigError, match=told):
         yaml_files.read(tmp_path / "file.yaml")
+
+
+def test_an_error_names_the_file_once(tmp_path):
+    (tmp_path / "file.yaml").write_text("a: &x [1]\nb: *x\n")
+    with pytest.raises(ConfigError) as raised:
+        yaml_files.read(tmp_path / "file.yaml")
+    assert str(raised.value).count("Cannot read") == 1
 
 
 @pytest.mark.parametrize(

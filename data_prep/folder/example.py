@@ -14,7 +14,7 @@ SHAPES = ("disc", "triangle", "bar", "ring", "cross", "square")
 FORMATS = (".jpg", ".png", ".webp", ".bmp")
 
 
-def make(root: str | Path, images: int = 1800, ratio: float = 15.0, seed: int = 0) -> Path:
+def make(root: str | Path, images: int = 3600, ratio: float = 15.0, seed: int = 0) -> Path:
     """Draw about so many images of six shapes, the first ``ratio`` times as often as the last.
 
     The shapes are of many colours, lighter or darker than a noisy ground, of many places and sizes, and
@@ -47,8 +47,8 @@ def make(root: str | Path, images: int = 1800, ratio: float = 15.0, seed: int = 
 
 def picture(name: str, random: np.random.Generator) -> Image.Image:
     """One shape on a noisy ground."""
-    width = int(random.integers(40, 161))
-    height = int(np.clip(width * random.uniform(0.75, 1.33), 40, 160))
+    across, shape = random.uniform(46, 139), random.uniform(0.87, 1.15)
+    width, height = round(across * shape), round(across / shape)
     level = random.uniform(70, 185)
     ground = np.clip(level + random.normal(0, 25, 3), 0, 255)
     noise = random.normal(0, 24, (height, width, 3))

@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from hml_core.errors import ConfigError
+from hml_core.system.quantities import told
 
 _NOTHING = object()
+LONGEST_INT = 1024  # bits: as far as a float goes; JSON has no room for much more
 _WIDTH = 100
 
 
@@ -116,11 +118,15 @@ class Setting:
     def settled(self, value: Any) -> Any:
         """The value in its type: an int becomes a float, a list a tuple; ConfigError for another type."""
         is_bool = isinstance(value, bool)
+        if isinstance(value, int) and value.bit_length() > LONGEST_INT:
+            raise ConfigError(f"Expected `{self.name}` to be smaller, got {told(value)}.")
         if float in self.kinds and isinstance(value, int) and not is_bool:
             too_large = math.inf if value > 0 else -math.inf
             value = float(value) if abs(value) < 2**53 else too_large
         if isinstance(value, float):
-            value += 0.0  # −0.0 equals 0.0 and must not be another run
+            value = float(value) + 0.0  # −0.0 equals 0.0 and must not be another run
+        if isinstance(value, str):
+            value = str(value)  # numpy has its own, as it has its own floats
         if tuple in self.kinds and isinstance(value, list):
             value = tuple(value)
         wrong = not isinstance(value, self.kinds) or (is_bool and bool not in self.kinds)
@@ -129,7 +135,7 @@ class Setting:
         if wrong:
             names = [_told(kind) for kind in self.kinds]
             raise ConfigError(
-                f"Expected `{self.name}` to be {' or '.join(names)}, got {value!r} "
+                f"Expected `{self.name}` to be {' or '.join(names)}, got {told(value)} "
                 f"({type(value).__name__})."
             )
         return value
@@ -140,7 +146,7 @@ class Setting:
             return
         if self.range is not None and value not in self.range:
             broken = self.range.broken(value)
-            raise ConfigError(f"Expected {broken.told(self.name)}, got {value}.")
+            raise ConfigError(f"Expected {broken.told(self.name)}, got {told(value)}.")
         if isinstance(value, float) and math.isinf(value) and not self.may_be_infinite:
             raise ConfigError(f"Expected `{self.name}` to be finite, got {value}.")
 
@@ -149,7 +155,7 @@ class Setting:
         if value is None or self.choices is None or value in self.choices:
             return
         raise ConfigError(
-            f"Expected `{self.name}` to be one of {', '.join(self.choices)}, got {value!r}{hint}."
+            f"Expected `{self.name}` to be one of {', '.join(self.choices)}, got {told(value)}{hint}."
         )
 
     @property

@@ -10,6 +10,7 @@ from hml_core import recipes
 from hml_core.config.run_config import RunConfig
 from hml_core.config.settings import SETTINGS
 from hml_core.errors import ConfigError
+from hml_core.system.quantities import require_size
 
 FOLLOWS_SEED = "seed"  # in place of a subset's seed
 HARD_MINING_OPTIONS = ("delta", "weighting", "weight_placement", "loss_scale", "switch_patience")
@@ -58,6 +59,7 @@ def grid(
             has |= {"switch_patience"} if len(recipes.get(one).stages) > 1 else set()
             own |= {name: value for name, value in (hard_mining or {}).items() if name in has}
         axes = [_axis(name, value) for name, value in own.items()]
+        require_size(axes, "a grid")
         for point in itertools.product(*axes):
             values = dict(zip(own, point, strict=True))
             if values.get("protocol") == "official":
@@ -74,6 +76,7 @@ def _axis(name: str, value: Any) -> list[Any]:
     """The values of a field in a grid."""
     if name == "options" and isinstance(value, Mapping):
         axes = [_axis(option, given) for option, given in value.items()]
+        require_size(axes, "`options`")
         return [dict(zip(value, point, strict=True)) for point in itertools.product(*axes)]
     return value if isinstance(value, list) else [value]
 

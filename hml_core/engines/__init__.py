@@ -34,12 +34,13 @@ from hml_core.engines.jobs import (
 from hml_core.engines.serial import serial
 from hml_core.engines.torchrun import torchrun
 from hml_core.errors import ConfigError
-from hml_core.system import devices, files
+from hml_core.system import devices, files, paths, quantities
 from hml_core.system.progress import Progress
 from hml_core.trainer import beginnings, branches, require_keeping
 
 __all__ = ["ENGINES", "Engine", "check", "sweep"]
 
+MOST_THREADS = 4096
 CHANGED = (
     "What the config names was edited or registered anew while the sweep went on: this is another run "
     "now. Expected the sweep to be started again."
@@ -170,13 +171,11 @@ def sweep(
             distinct[f"refused {len(refused) - 1}"] = config
     if not distinct:
         raise ConfigError("Expected at least one configuration to train, got none.")
-    if threads is not None and (
-        isinstance(threads, bool) or threads != int(threads) or threads < 1
-    ):
-        raise ConfigError(f"Expected `threads` to be a whole number ≥ 1 or None, got {threads!r}.")
+    if threads is not None:
+        threads = quantities.whole(threads, "`threads`", high=MOST_THREADS)
     require_keeping(keep_weights, retrain)
     chosen = check(engine)
-    runs_root = Path(runs_root).absolute()
+    runs_root = paths.named(runs_root, "`runs_root`").absolute()
     known = {run_id: config for run_id, config in distinct.items() if run_id not in refused}
 
     def frame(row_of: Callable[[str, RunConfig], dict[str, Any]]) -> pd.DataFrame:
@@ -189,7 +188,8 @@ def sweep(
             ]
         )
 
-    data_root = None if data_root is None else Path(data_root).absolute()
+    if data_root is not None:
+        data_root = paths.named(data_root, "`data_root`").absolute()
     wishes = {"keep_weights": keep_weights, "retrain": retrain}
     place = Place(runs_root, data_root, str(device), threads, **wishes)
     if not train:

@@ -36,25 +36,40 @@ from hml_core.engines.jobs import Outcome, Place
 from hml_core.engines.slurm_queue import LONGEST_WAIT_S, Submissions
 from hml_core.errors import ConfigError
 from hml_core.system import limits, yaml_files
+from hml_core.system.quantities import told
 
 DEFAULT_FILE = "slurm.yaml"
 REQUIRED = ("cores", "memory", "walltime")
 # Ours to set: one run at a time on each worker, in this environment, and among ourselves.
 RESERVED = (
     "job_cpu", "n_workers", "processes", "nanny", "job_cls", "asynchronous", "loop", "security",
-    "protocol", "shared_temp_directory",
+    "protocol", "shared_temp_directory", "config_name", "name", "scheduler_cls", "silence_logs",
+    "worker_command",
+    "dashboard_address", "host",  # dask-jobqueue wants them in scheduler_options
+    "env_extra", "extra", "header_skip", "job_extra", "project",  # former names of others
 )  # fmt: skip
-TIME = (r"(\d+-)?\d+:\d\d(:\d\d)?", "a time such as 04:00:00 or 2-00:00:00")
+TIME = (r"([0-9]+-)?[0-9]+(:[0-5][0-9]){1,2}", "a time such as 04:00:00 or 2-00:00:00")
 # Text that Slurm or Dask would take for something else: 4096 is bytes to the one and MB to the other.
 TEXTS = {
-    "memory": (r"\d+(\.\d+)? ?[KMGT]i?B", "an amount with its unit, such as 32GB"),
+    "memory": (r"[0-9]*[1-9][0-9]*(\.[0-9]+)? ?[KMGT]i?B", "an amount with its unit, such as 32GB"),
+    "job_mem": (r"[0-9]*[1-9][0-9]*[KMGT]", "an amount as Slurm writes it, such as 32G"),
     "walltime": TIME,
     "longest_wait": TIME,
-    "queue": (r"\S+", "the name of a partition"),
-    "account": (r"\S+", "the name of an account"),
-    "interface": (r"\S+", "the name of a network interface"),
-    "log_directory": (r".+", "a folder"),
+    "queue": (r"[^\s-]\S*", "the name of a partition"),
+    "account": (r"[^\s-]\S*", "the name of an account"),
+    "interface": (r"[^\s-]\S*", "the name of a network interface"),
+    "job_name": (r"[^\s-]\S*", "a word"),
+    "python": (r"\S.*", "the path of an interpreter"),
+    "shebang": (r"#!\S.*", "a line such as #!/bin/bash"),
+    "local_directory": (r"\S.*", "a folder"),
+    "log_directory": (r"\S.*", "a folder"),
 }
+OF_SCHEDULER = {
+    "host": str,
+    "interface": str,
+    "port": int,
+}  # that it speaks TLS is not to be undone
+MOST = 10**6  # jobs, cores, seconds
 LISTS = ("job_script_prologue", "job_extra_directives", "job_directives_skip", "worker_extra_args")
 
 
@@ -86,6 +101,7 @@ def read(path: str | Path) -> dict[str, Any]:
     _require_whole(path, options, "jobs", 1, None)
     _require_whole(path, options, "gpus", 0, 1)
     _require_whole(path, options, "cores", 1, None)
+    _require_whole(path, options, "death_timeout", 1, None)
     for name, (pattern, meant) in TEXTS.items():
         value = options.get(name)
         if value is not None and not (isinstance(value, str) and re.fullmatch(pattern, value)):
@@ -95,6 +111,18 @@ def read(path: str | Path) -> dict[str, Any]:
         if not isinstance(value, list) or not all(isinstance(line, str) for line in value):
             raise ConfigError(
                 f"Expected `{name}` in {str(path)!r} to be a list of lines, [...], got {value!r}."
+            )
+    scheduler = options.get("scheduler_options")
+    if not isinstance(scheduler, dict | None) or not {*(scheduler or {})} <= {*OF_SCHEDULER}:
+        raise ConfigError(
+            f"Expected `scheduler_options` in {str(path)!r} to hold {', '.join(OF_SCHEDULER)}, got "
+            f"{scheduler!r}."
+        )
+    for name, value in (scheduler or {}).items():
+        if type(value) is not OF_SCHEDULER[name] or not value:
+            raise ConfigError(
+                f"Expected `{name}` of `scheduler_options` in {str(path)!r} to be "
+                f"{OF_SCHEDULER[name].__name__}, got {value!r}."
             )
     return options
 
@@ -106,9 +134,11 @@ def options_of(engine: str) -> dict[str, Any]:
 
 def _require_whole(path: Path, options: dict, name: str, low: int, high: int | None) -> None:
     value = options.get(name, low)
-    if type(value) is not int or value < low or (high is not None and value > high):
+    if type(value) is not int or not low <= value <= (MOST if high is None else high):
         expected = f"a whole number ≥ {low}" if high is None else f"{low} or {high}"
-        raise ConfigError(f"Expected `{name}` in {str(path)!r} to be {expected}, got {value!r}.")
+        raise ConfigError(
+            f"Expected `{name}` in {str(path)!r} to be {expected}, got {told(value)}."
+        )
 
 
 def _known_options() -> set[str]:
@@ -195,17 +225,21 @@ def make_cluster(
         directives.append("--gres=gpu:1")
         arguments += ["--resources", "GPU=1"]
     cores = options.pop("cores")
-    return SLURMCluster(
-        **{"job_name": "hml", **options},
-        scheduler_options={**NO_DASHBOARD, **scheduler},
-        security=_certificates(shared),
-        job_cls=(submissions or Submissions()).job(),
-        job_cpu=cores,
-        cores=1,  # one run at a time on each worker, whatever the cores of its job
-        processes=1,
-        job_extra_directives=directives,
-        worker_extra_args=arguments,
-    )
+    try:
+        return SLURMCluster(
+            **{"job_name": "hml", **options},
+            scheduler_options={**NO_DASHBOARD, **scheduler},
+            security=_certificates(shared),
+            job_cls=(submissions or Submissions()).job(),
+            job_cpu=cores,
+            cores=1,  # one run at a time on each worker, whatever the cores of its job
+            processes=1,
+            job_extra_directives=directives,
+            worker_extra_args=arguments,
+        )
+    except (RuntimeError, OSError, ValueError, TypeError) as error:
+        # No such interface, a port in use, a folder for logs that cannot be made.
+        raise ConfigError(f"The jobs cannot be described to Slurm: {error}") from error
 
 
 def job_script(options: Mapping[str, Any]) -> str:

@@ -23,7 +23,7 @@ LOOK_S = 15.0  # between two looks at the queue, while no worker is there
 GONE_S = 60.0  # so long a job is missed in the queue, or held for good, before it counts as lost
 ARRIVAL_S = 300.0  # so long a job may run until its worker is here: it imports torch over a network
 LONGEST_WAIT_S = 7 * 86400.0  # in the queue, where the options name no other
-SQUEUE_TIMEOUT_S = 30.0
+SQUEUE_TIMEOUT_S, CANCEL_TIMEOUT_S = 30.0, 30.0
 LOG_LINES = 5  # of a job that ended, told with the error
 # Why a job waits that will wait for ever.
 NEVER = (
@@ -75,7 +75,8 @@ class Submissions:
         self.address = "this host"
         self._longest_wait, self._logs = longest_wait, Path(log_directory or ".")
         self._next_look = 0.0
-        self._since: dict[tuple[str, str], float] = {}  # when a job was first seen like that
+        self._since: dict[str, tuple[str, float]] = {}  # how a job is, and since when
+        self._lonely_since: float | None = None  # no worker was here, though jobs were taken
         self._told: dict[str, str] = {}
 
     def hopeless(self) -> str | None:
@@ -96,25 +97,39 @@ class Submissions:
         self._next_look = now + LOOK_S
         if self.workers():
             self._since.clear()
+            self._lonely_since = None
             return None
+        if self._lonely_since is None:
+            self._lonely_since = now
         ids = list(self.alive.values())
         queue = in_queue(ids)
-        if queue is None:
+        reasons = [] if queue is None else [self._lost(job, queue.get(job), now) for job in ids]
+        if reasons and None not in reasons:
+            return reasons[0]
+        alone = now - self._lonely_since
+        if not ids or alone < self._longest_wait:
             return None
-        reasons = [self._lost(job, queue.get(job), now) for job in ids]
-        return reasons[0] if reasons and None not in reasons else None
+        states = {} if queue is None else {job: queue[job] for job in ids if job in queue}
+        if any(state.name == "RUNNING" for state in states.values()):
+            return None  # its worker may be on its way
+        job, state = next(iter(states.items()), (ids[0], None))
+        if state is None:
+            how = "squeue does not tell how it is" if queue is None else "it is not in the queue"
+        else:
+            how = state.why if state.name == "PENDING" else f"{state.name} {state.why}".strip()
+        return f"job {job} waits since {alone / 3600:.1f} hours ({how}), the longest wait."
 
     def _lost(self, job: str, state: State | None, now: float) -> str | None:
         """Why this job will send no worker, if so."""
         how = "gone" if state is None else f"{state.name} {state.why}"
-        if state is not None and state.name == "PENDING":
-            if self._told.get(job) != state.why:
-                self._told[job] = state.why
-                print(f"Slurm: job {job} waits ({state.why or 'no reason given'}).", flush=True)
-            waited = now - self._since.setdefault((job, "PENDING"), now)
-            if waited >= self._longest_wait:
-                return f"job {job} waits since {waited / 3600:.1f} hours ({state.why}), the longest wait."
-        for_so_long = now - self._since.setdefault((job, how), now)
+        if state is not None and state.name == "PENDING" and self._told.get(job) != state.why:
+            self._told[job] = state.why
+            print(f"Slurm: job {job} waits ({state.why or 'no reason given'}).", flush=True)
+        # A job that is preempted runs anew, and a queue that missed it once may know it again.
+        before, since = self._since.get(job, (how, now))
+        since = since if before == how else now
+        self._since[job] = how, since
+        for_so_long = now - since
         if state is None and for_so_long >= GONE_S:
             return f"job {job} ended before its worker was here.{self._said_by(job)}"
         if state is None:
@@ -166,8 +181,9 @@ class Submissions:
                 if self.name in submissions.alive:
                     del submissions.alive[self.name]
                     submissions.refusal = None  # the one in its place has not been tried yet
-                with contextlib.suppress(OSError):  # no scancel
-                    await super().close()
+                # No scancel, one that fails, or one that does not come back.
+                with contextlib.suppress(Exception):
+                    await asyncio.wait_for(super().close(), CANCEL_TIMEOUT_S)
                 await ProcessInterface.close(self)  # which dask-jobqueue forgets
 
         return Job

@@ -24,11 +24,12 @@ from hml_core.config import RunConfig
 from hml_core.engines.jobs import Outcome, Place, in_turn, is_finished
 from hml_core.engines.travel import known_here, pack
 from hml_core.errors import ConfigError, RunError
-from hml_core.system import files
+from hml_core.system import files, processes
 from hml_core.trainer.epochs import micro_batches
 from hml_core.trainer.world import MEETING, World
 
 MAX_RESTARTS = 3  # after a process died
+GRACE_S = 30.0  # torchrun may take so long to end its processes by itself
 KEPT_LINES = 40  # of what a failed group said
 LOOPBACK = "127.0.0.1"
 BUSY = "Busy: "  # how a group says that another process works on the run
@@ -120,7 +121,7 @@ def _run(arguments: list[str], place: Place, meeting: Path) -> list[str]:
     threads = os.environ.get("OMP_NUM_THREADS", "1") if place.threads is None else place.threads
     said: deque[str] = deque(maxlen=KEPT_LINES)
     with subprocess.Popen(
-        arguments,
+        processes.guarded(arguments, GRACE_S),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

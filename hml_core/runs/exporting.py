@@ -18,8 +18,8 @@ from pathlib import Path
 from hml_core import metrics
 from hml_core.errors import RunError
 from hml_core.runs import compact_predictions, kept_weights
-from hml_core.runs.record import EXPORTED, Run
-from hml_core.system import files
+from hml_core.runs.record import EXPORTED, UNREADABLE, Run
+from hml_core.system import files, paths
 
 # Beside the folders of records: what has to be said of their images wherever they are quoted.
 DATA_NOTE = "data_note.txt"
@@ -40,12 +40,13 @@ def export(runs_root: str | Path, destination: str | Path, *, weights: bool = Fa
         Where ``destination`` cannot be written to, or the predictions of a run do not give the balanced
         accuracy that its metrics hold.
     """
-    destination = files.require_writable(Path(destination))
-    note = Path(runs_root) / DATA_NOTE
+    runs_root = paths.named(runs_root, "`runs_root`")
+    destination = files.require_writable(paths.named(destination, "`destination`"))
+    note = runs_root / DATA_NOTE
     if note.is_file() and not (destination / DATA_NOTE).exists():
-        files.write_atomically(destination / DATA_NOTE, note.read_bytes())
+        files.write_atomically(destination / DATA_NOTE, files.read_bytes(note))
     records = []
-    for path in sorted(Path(runs_root).glob("*/metrics.json")):
+    for path in sorted(runs_root.glob("*/metrics.json")):
         try:
             run = Run(path.parent).verify()
         except RunError as error:
@@ -85,7 +86,12 @@ def _write(run: Run, folder: Path) -> None:
 
 def _check(run: Run) -> None:
     """A record must say what the run has measured."""
-    measured = metrics.quick(run.test_classes(), run.test_targets, len(run.class_names))
+    try:
+        measured = metrics.quick(run.test_classes(), run.test_targets, len(run.class_names))
+    except UNREADABLE as error:  # its checksums hold: somebody else's program wrote it
+        raise RunError(
+            f"The predictions of the run {run.run_id} cannot be read ({error}). It was not exported."
+        ) from error
     for name, value in measured.items():
         if not math.isclose(value, run.selection()[name], abs_tol=1e-12):
             raise RunError(

@@ -22,7 +22,7 @@ from hml_core.config import RunConfig, identity
 from hml_core.errors import RunError
 from hml_core.runs import kept_weights
 from hml_core.runs.record import RECORDED, UNREADABLE, ForeignRecordError, Run
-from hml_core.system import files, locks, states
+from hml_core.system import files, locks, paths, states
 
 # What is ever written into the folder of a run.
 WRITTEN = (*RECORDED, kept_weights.NAME, "metrics.json", "checkpoint.pt", "failed.json")
@@ -46,7 +46,7 @@ class RunFolder:
     """
 
     def __init__(self, runs_root: str | Path, config: RunConfig) -> None:
-        self.root = files.require_writable(Path(runs_root))
+        self.root = files.require_writable(paths.named(runs_root, "`runs_root`"))
         self.config = config
         self.path = self.root / config.run_id
 

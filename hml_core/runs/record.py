@@ -31,7 +31,7 @@ from hml_core.metrics import Predictions
 from hml_core.models.trained import TrainedModel
 from hml_core.runs import compact_predictions, kept_weights
 from hml_core.runs.evaluated import TEST, Evaluated
-from hml_core.system import files
+from hml_core.system import files, paths
 
 SELECTIONS = ("last", "best_validation", "best_test")
 EXPORTED = ("config.json", "environment.json", "history.csv", "metrics.json")
@@ -130,7 +130,7 @@ class Run:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = paths.named(path, "the folder of a run")
         try:
             text = files.read_text(self.path / "metrics.json")
             self.metrics = json.loads(text)
@@ -504,7 +504,7 @@ def load(runs_root: str | Path = "results/runs") -> pd.DataFrame:
     metrics as fractions). A damaged run is left out with a warning.
     """
     rows = []
-    for path in sorted(Path(runs_root).glob("*/metrics.json")):
+    for path in sorted(paths.named(runs_root, "`runs_root`").glob("*/metrics.json")):
         try:
             run = Run(path.parent).verify(published=True)
             rows.append(run.row())
@@ -522,7 +522,7 @@ def load(runs_root: str | Path = "results/runs") -> pd.DataFrame:
 def failures(runs_root: str | Path = "results/runs") -> pd.DataFrame:
     """Runs that stopped with an error, a row each: run_id, error and the fields of the config."""
     rows = []
-    for path in sorted(Path(runs_root).glob("*/failed.json")):
+    for path in sorted(paths.named(runs_root, "`runs_root`").glob("*/failed.json")):
         with contextlib.suppress(*UNREADABLE):
             record = json.loads(files.read_text(path))
             rows.append({"run_id": path.parent.name, "error": record["error"], **record["config"]})

@@ -58,6 +58,7 @@ NOT_READ = {
     ),
     **dict.fromkeys((".dcm", ".dicom"), "save them as PNG, in the window of grey levels that matters"),
     **dict.fromkeys((".svs", ".ndpi", ".mrxs", ".czi"), "cut them into tiles, saved as PNG or JPEG"),
+    **dict.fromkeys((".zip", ".tar", ".gz", ".tgz", ".xz", ".7z", ".rar"), "unpack what is in them"),
     **dict.fromkeys((".jp2", ".j2k", ".jxl", ".svg", ".psd"), "save them as PNG or JPEG"),
 }  # fmt: skip
 HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1", b"avif", b"avis")
@@ -182,6 +183,8 @@ def _opened(stream: BinaryIO, start: bytes, length: int) -> Iterator[Image.Image
 
 
 def _unidentified(start: bytes) -> str:
+    if not start:
+        return "it is empty"
     if start[4:8] == b"ftyp" and start[8:12] in HEIC:  # telephones call it .jpg, too
         return f"it is HEIC or AVIF, whatever it is called; {_PHONES}"
     if start.startswith(TIFF):

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from hml_core.errors import RunError
 
 SEVERAL_PROCESSES = 256  # open files of who starts others and talks to them
 SHARED_MEMORY = "/dev/shm"
+MEMORY = "/proc/meminfo"
+# Of a container: limit, what is used of it, and what of that are files the system lets go of.
+CONTAINERS = (
+    ("/sys/fs/cgroup/memory.max", "memory.current", "memory.stat", "inactive_file"),
+    (
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes", "memory.usage_in_bytes", "memory.stat",
+        "total_inactive_file",
+    ),
+)  # fmt: skip
 
 
 def usable_cores() -> int:
@@ -48,3 +58,33 @@ def has_shared_memory(size: int) -> bool:
     except (AttributeError, OSError):  # another system: it has no such folder, and no such limit
         return True
     return told.f_bavail * told.f_frsize >= size
+
+
+def available_memory() -> float:
+    """Bytes that processes can still take: what is free, and copies of files that the system lets go of.
+
+    In a container no more than it may have. Free memory alone tells nothing: a system that has been up for
+    a while keeps next to none.
+    """
+    available = _told(MEMORY, "MemAvailable:", unit=1024)
+    if available is None:
+        available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for limit, used, statistics, files in CONTAINERS:
+        folder = Path(limit).parent
+        most, now = _told(limit), _told(folder / used)
+        if most is not None and now is not None:
+            available = min(available, most - now + (_told(folder / statistics, files) or 0))
+    return max(available, 0.0)
+
+
+def _told(path: str | Path, name: str = "", unit: int = 1) -> float | None:
+    """The number in one of the system's files, of the line that begins with ``name``; None without one."""
+    try:
+        lines = Path(path).read_text().splitlines()
+    except OSError:  # another system
+        return None
+    for words in map(str.split, lines):
+        if words and (not name or words[0] == name):
+            number = words[1] if name else words[0]
+            return float(number) * unit if number.isdigit() else None  # "max": no limit
+    return None

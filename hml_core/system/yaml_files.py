@@ -1,7 +1,8 @@
 """YAML as people mean it: version 1.2, in which 010 is ten, 10:00:00 and yes are text, 1e4 is a number.
 
 A date is text, too. A key stands once, names are text, and nothing stands for something else: aliases,
-which can grow without end or hold themselves, are refused.
+which can grow without end or hold themselves, are refused, and so are merges (``<<``), tags (``!!set``)
+and the directives of another version.
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.events import AliasEvent
+from ruamel.yaml.events import AliasEvent, DocumentStartEvent, ScalarEvent
 
 from hml_core.errors import ConfigError
 from hml_core.system import files
+from hml_core.system.quantities import told
 
 LARGEST = 2**20  # characters; a file of parameters has some hundred
+MOST = 20_000  # values, lists and pairs: seconds of parsing
 DEEPEST = 50
+LONGEST_INT = 1024  # bits: as far as a float goes
 
 
 class _Constructor(SafeConstructor):
@@ -46,38 +50,63 @@ def value(text: str, what: str) -> Any:
     Raises
     ------
     ConfigError
-        For text that is not YAML, is too long or too deep, or holds an alias or a key twice.
+        For text that is not YAML, is too long or too deep, or holds an alias, a tag, a key twice or a key
+        that is no text.
     """
     if len(text) > LARGEST:
         raise ConfigError(
             f"Cannot read {what} as YAML: expected at most {LARGEST:,} characters, got {len(text):,}."
         )
     try:
-        _refuse_aliases(text, what)
-        return _yaml().load(text)
+        _refuse(text)
+        values = _yaml().load(text)
+        _require_json(values)
     except MarkedYAMLError as error:
         raise ConfigError(f"Cannot read {what} as YAML: {_in_one_line(error)}.") from error
-    except (
-        YAMLError,
-        ValueError,
-        TypeError,
-        RecursionError,
-    ) as error:  # an impossible number, a list as key
-        raise ConfigError(f"Cannot read {what} as YAML: {error}") from error
+    except (YAMLError, ValueError, TypeError, LookupError, RecursionError) as error:
+        said = " ".join(str(error).split()) or type(error).__name__  # such as an impossible number
+        raise ConfigError(f"Cannot read {what} as YAML: {said}") from error
+    return values
 
 
-def _refuse_aliases(text: str, what: str) -> None:
-    depth = 0
-    for event in _yaml().parse(text):
+def _refuse(text: str) -> None:
+    """ValueError for what stands for something else, and for more than anybody writes."""
+    depth, merge = 0, None
+    for number, event in enumerate(_yaml().parse(text), 1):
+        line = f"line {event.start_mark.line + 1} holds"
         if isinstance(event, AliasEvent):
-            raise ConfigError(
-                f"Cannot read {what} as YAML: line {event.start_mark.line + 1} holds the alias "
-                f"'*{event.anchor}'. Expected the values themselves."
-            )
+            raise ValueError(f"{line} the alias '*{event.anchor}'. Expected the values themselves.")
+        if isinstance(event, DocumentStartEvent) and (event.version or event.tags):
+            raise ValueError(f"{line} a directive (%). Expected YAML 1.2, which needs none.")
+        if (tag := getattr(event, "tag", None)) in _Constructor.yaml_constructors and tag:
+            raise ValueError(f"{line} the tag {tag!r}. Expected the value itself.")
+        if isinstance(event, ScalarEvent) and event.value == "<<" and event.implicit[0]:
+            merge = merge or f"{line} a merge (<<). Expected the values themselves."
         name = type(event).__name__
         depth += name.endswith("StartEvent") - name.endswith("EndEvent")
         if depth > DEEPEST:
-            raise ConfigError(f"Cannot read {what} as YAML: it is more than {DEEPEST} levels deep.")
+            raise ValueError(f"it is more than {DEEPEST} levels deep.")
+        if number > MOST:
+            raise ValueError(f"it holds more than {MOST:,} values.")
+    if merge is not None:
+        raise ValueError(merge)
+
+
+def _require_json(value: Any) -> None:
+    """ValueError for a key that is no text, and for a number that no field takes and no message prints."""
+    if isinstance(value, dict):
+        for name, held in value.items():
+            if not isinstance(name, str):
+                kind = type(name).__name__
+                raise ValueError(
+                    f"expected `name: value` lines, got {told(name)} ({kind}) for a name."
+                )
+            _require_json(held)
+    elif isinstance(value, list):
+        for held in value:
+            _require_json(held)
+    elif isinstance(value, int) and value.bit_length() > LONGEST_INT:
+        raise ValueError(f"expected numbers of at most {LONGEST_INT} bits, got {told(value)}.")
 
 
 def _in_one_line(error: MarkedYAMLError) -> str:
@@ -108,12 +137,6 @@ def read(path: str | Path) -> dict[str, Any]:
     content = value(text, f"the file {str(path)!r}")
     if not isinstance(content, dict):
         raise ConfigError(f"Expected {str(path)!r} to hold `name: value` lines.")
-    for name in content:
-        if not isinstance(name, str):
-            raise ConfigError(
-                f"Expected {str(path)!r} to hold `name: value` lines, got {name!r} "
-                f"({type(name).__name__}) for a name."
-            )
     return content
 
 

@@ -45,7 +45,7 @@ MOST_WORKERS = 8
 IMAGES_PER_WORKER = 500  # starting a process is not worth it for fewer
 PREFETCHED = 4  # batches that each worker makes ahead
 LARGEST_BATCH = 256  # images, as far as shared memory is concerned
-CACHE_SHARE = 0.25  # of the free memory
+CACHE_SHARE = 0.25  # of the available memory
 # Augmentations of image files that are made of whole batches, of images that lie in memory.
 BATCH_WISE = {name for name in FILE_AUGMENTATIONS if name != "none" and name in AUGMENTATIONS}
 
@@ -107,13 +107,13 @@ def decoded(part: LabelledFiles, size: int) -> LabelledImages:
     Raises
     ------
     DataError
-        Where they are more than ``HML_IMAGE_CACHE_GB``, by default a quarter of what is free.
+        Where they are more than ``HML_IMAGE_CACHE_GB``, by default a quarter of what is available.
     """
-    needed = len(part) * size * size * 3
-    if needed > cache_bytes():
+    needed, most = len(part) * size * size * 3, cache_bytes()
+    if needed > most:
         raise DataError(
-            f"{len(part):,} images of {size} pixels take {needed / 1e9:.1f} GB of memory, more than the "
-            f"{cache_bytes() / 1e9:.1f} GB that they may (HML_IMAGE_CACHE_GB): expected smaller ones, or "
+            f"{len(part):,} images of {size} pixels take {needed / 1e9:.3g} GB of memory, more than the "
+            f"{most / 1e9:.3g} GB that they may (HML_IMAGE_CACHE_GB): expected smaller ones, or "
             "an augmentation of images that are read in every epoch."
         )
     images = np.empty((len(part), size, size, 3), dtype=np.uint8)
@@ -183,8 +183,8 @@ class FileFeed:
     """Image files, read and augmented by worker processes, normalised on the device.
 
     ``HML_LOADER_WORKERS`` replaces the number of workers, ``HML_IMAGE_CACHE_GB`` the memory that decoded
-    images may take (by default a quarter of what is free; a data set that does not fit is read from its
-    files in every epoch). Neither changes a result.
+    images may take (by default a quarter of what is available; a data set that does not fit is read from
+    its files in every epoch). Neither changes a result.
     """
 
     def __init__(
@@ -393,8 +393,7 @@ def cache_bytes() -> float:
     """Memory that the decoded images of one split may take."""
     if (given := _number("HML_IMAGE_CACHE_GB")) is not None:
         return given * 1e9
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return CACHE_SHARE * free / _processes_here()
+    return CACHE_SHARE * limits.available_memory() / _processes_here()
 
 
 def _number(variable: str) -> float | None:

@@ -13,7 +13,7 @@ from hml_core import datasets
 from hml_core.config import RunConfig
 from hml_core.errors import ConfigError, DataError, RunError
 from hml_core.runs import Run, kept_weights
-from hml_core.system import devices
+from hml_core.system import devices, paths, quantities
 from hml_core.trainer import handed_over
 from hml_core.trainer.branches import Point
 from hml_core.trainer.epochs import micro_batches
@@ -135,10 +135,14 @@ def training(
     """
     with world.together():
         where = devices.resolve(device)
+        runs_root = paths.named(runs_root, "`runs_root`")
+        if data_root is not None:
+            data_root = paths.named(data_root, "`data_root`")
         _require_lasting(config)
         micro_batches(config, world)
-        if isinstance(checkpoint_steps, bool) or checkpoint_steps < 1:
-            raise ConfigError(f"Expected `checkpoint_steps` ≥ 1, got {checkpoint_steps!r}.")
+        checkpoint_steps = quantities.whole(checkpoint_steps, "`checkpoint_steps`", high=10**9)
+        if wait is not None:
+            wait = quantities.seconds(wait, "`wait`", may_be_zero=True)
         require_keeping(keep_weights, retrain)
     wishes = {
         "checkpoint_steps": checkpoint_steps,

@@ -23,6 +23,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import re
+import string
 import subprocess
 import sys
 import tempfile
@@ -36,7 +38,7 @@ from typing import Any
 import pandas as pd
 
 from hml_core.errors import ConfigError
-from hml_core.system import limits, processes, yaml_files
+from hml_core.system import limits, paths, processes, quantities, yaml_files
 from hml_core.system.progress import Progress
 from hml_lab.notebooks import outputs
 from hml_lab.notebooks.execution import is_done, record_of
@@ -88,9 +90,8 @@ def read(path: str | Path, *, publish: bool = False) -> list[Job]:
     entries = content.get("jobs")
     if not isinstance(entries, list) or not entries:
         raise ConfigError(f"Expected {str(path)!r} to hold a list `jobs`.")
-    folder = Path(_text(content.get("output", f"{RESULTS}/notebooks"), "`output`"))
-    if publish:
-        folder = Path(PUBLISHED) / "notebooks"
+    named = _text(content.get("output", f"{RESULTS}/notebooks"), "`output`")
+    folder = Path(PUBLISHED) / "notebooks" if publish else paths.named(named, "`output`")
     jobs = []
     for number, entry in enumerate(entries, 1):
         with _named(f"Job {number} of {str(path)!r}"):
@@ -120,7 +121,7 @@ def _jobs_of(entry: Any, folder: Path, timeout: Any, publish: bool) -> Iterator[
         raise ConfigError(
             f"unknown keys {', '.join(unknown)}: expected {', '.join(sorted(JOB_KEYS))}."
         )
-    notebook = Path(_text(entry["notebook"], "`notebook`"))
+    notebook = paths.named(_text(entry["notebook"], "`notebook`"), "`notebook`")
     fixed, grid = entry.get("parameters") or {}, entry.get("grid") or {}
     for name, given in {"parameters": fixed, "grid": grid}.items():
         if not isinstance(given, dict) or not all(isinstance(key, str) for key in given):
@@ -133,29 +134,28 @@ def _jobs_of(entry: Any, folder: Path, timeout: Any, publish: bool) -> Iterator[
     if both := sorted(set(fixed) & set(grid)):
         raise ConfigError(f"{', '.join(both)} stand in `parameters` and in `grid`.")
     timeout = entry.get("timeout", timeout)
-    if timeout is not None and (isinstance(timeout, bool) or not _is_positive(timeout)):
-        raise ConfigError(f"expected `timeout` to be a number of seconds > 0, got {timeout!r}.")
+    if timeout is not None:
+        timeout = quantities.seconds(timeout, "`timeout`")
     pattern = entry.get("output") or _default_output(notebook, grid)
+    quantities.require_size(list(grid.values()), "`grid`")
     for values in itertools.product(*grid.values()):
         point = dict(zip(grid, values, strict=True))
         parameters = {name: _filled(value, point) for name, value in fixed.items()} | point
         if publish:
             parameters["results_root"] = PUBLISHED
         check_parameters(notebook, from_here(parameters))
-        output = folder / _filled(_text(pattern, "`output`"), point)
+        name = paths.named(_filled(_text(pattern, "`output`"), point), "`output`")
+        output = paths.named(folder / name, "`output`")
         if output.suffix != ".ipynb":
             raise ConfigError(f"expected `output` to end in .ipynb, got {str(output)!r}.")
         if output.resolve() == notebook.resolve():
             raise ConfigError(f"its output would overwrite the notebook {str(notebook)!r} itself.")
+        outputs.require_plain(output, "`output`")
         yield Job(notebook, output, parameters, timeout)
 
 
 def _default_output(notebook: Path, grid: Mapping[str, Any]) -> str:
     return "_".join([notebook.stem, *(f"{{{name}}}" for name in grid)]) + ".ipynb"
-
-
-def _is_positive(value: Any) -> bool:
-    return isinstance(value, int | float) and value > 0
 
 
 def _text(value: Any, what: str) -> str:
@@ -164,13 +164,27 @@ def _text(value: Any, what: str) -> str:
     return value
 
 
+class _Names(string.Formatter):
+    """`{name}` and, of numbers, a width and decimals; nothing that looks into a value or fills memory."""
+
+    SHAPE = re.compile(r"0?\d?\d?(\.\d\d?)?[dfeg]?")
+
+    def get_field(self, name: str, arguments: Any, point: Any) -> Any:
+        return point[name], name
+
+    def format_field(self, value: Any, shape: str) -> str:
+        if not self.SHAPE.fullmatch(shape):
+            raise ValueError(shape)
+        return super().format_field(value, shape)
+
+
 def _filled(value: Any, point: Mapping[str, Any]) -> Any:
     """Text with the dimensions of the grid filled in; anything else as it is."""
     if not isinstance(value, str) or not point:
         return value
     try:
-        return value.format(**point)
-    except (KeyError, IndexError, ValueError, AttributeError) as error:
+        return _Names().vformat(value, (), point)
+    except (LookupError, ValueError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"{value!r} names what is not in the grid ({', '.join(point)})."
         ) from error
@@ -197,8 +211,7 @@ def run(
         A row for every job: ``output``, ``status`` ("done", "done before", "failed", "timed out",
         "stopped"), ``seconds``, ``message``.
     """
-    if parallel < 1:
-        raise ConfigError(f"Expected at least one job at a time, got {parallel}.")
+    parallel = quantities.whole(parallel, "the number of jobs at a time")
     for job in jobs:
         outputs.require_place(job.output, "`output`")
         outputs.require_plain(job.log, "the log")

@@ -22,8 +22,8 @@ from typing import Any
 import nbformat
 from tqdm import tqdm
 
-from hml_core.errors import ConfigError, RunError
-from hml_core.system import files, limits, progress, provenance
+from hml_core.errors import RunError
+from hml_core.system import files, limits, paths, progress, provenance, quantities
 from hml_lab import places
 from hml_lab.notebooks import kernels, outputs
 from hml_lab.notebooks.interface import ParameterError, check_parameters, from_here
@@ -93,15 +93,16 @@ def execute(
     RunError
         With the failed cell's message, or that the time was up.
     """
-    notebook, given = Path(notebook), from_here(given or {})
+    notebook, given = paths.named(notebook, "the notebook"), from_here(given or {})
     check_parameters(notebook, given)
-    output = Path(output or default_output(notebook))
+    output = default_output(notebook) if output is None else output
+    output = paths.named(output, "the output")
     if os.path.realpath(output) == os.path.realpath(notebook):
         raise ParameterError(f"The output would overwrite the notebook {str(notebook)!r} itself.")
     outputs.require_place(output, "the output")
     limits.require_files(limits.SEVERAL_PROCESSES, "a notebook's kernel")
-    if timeout is not None and not timeout > 0:
-        raise ConfigError(f"Expected `timeout` to be a number of seconds > 0, got {timeout!r}.")
+    if timeout is not None:
+        timeout = quantities.seconds(timeout, "`timeout`")
     record = {
         "parameters": given,
         "sha256": files.sha256(notebook),

@@ -78,8 +78,9 @@ def _tagged(notebook: Path, tag: str) -> list[str]:
 def from_here(given: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters, with relative paths made absolute: they mean the folder of who gives them.
 
-    (The kernel sits in the folder of the notebook.) Paths are parameters named ``…_root``, the file of
-    ``slurm:FILE``, ``weights`` and those of ``imports`` where there is such a file. An empty path stays:
+    (The kernel sits in the folder of the notebook.) Paths are parameters named ``…_root``, ``source`` (of
+    one's own images) and ``csv``, the file of ``slurm:FILE``, ``weights`` and those of ``imports`` where
+    there is such a file. An empty path stays:
     it is a default.
     """
     return {name: _from_here(name, value) for name, value in given.items()}
@@ -92,7 +93,7 @@ def _from_here(name: str, value: Any) -> Any:
         return value
     if name == "weights":
         return _file_from_here(value)
-    if name.endswith("_root"):
+    if name.endswith("_root") or name in ("source", "csv"):
         return os.path.abspath(os.path.expanduser(value))
     if value.startswith("slurm:"):
         return f"slurm:{os.path.abspath(os.path.expanduser(value.removeprefix('slurm:')))}"

@@ -15,7 +15,7 @@ from typing import Any
 import nbformat
 
 from hml_core.errors import ConfigError, RunBusyError, RunError
-from hml_core.system import files
+from hml_core.system import files, paths
 
 DONE = "done"
 UNFINISHED = "not finished"  # what a notebook is that nobody executed to its end
@@ -31,6 +31,7 @@ def require_plain(path: Path, what: str) -> None:
     ------
     ConfigError
     """
+    paths.named(path, what)
     if re.match(r"[A-Za-z][\w+.-]+:/", str(path)):  # (a Path holds one of the slashes)
         raise ConfigError(
             f"Expected {what} to be a file of this machine, got {str(path)!r}: write it "

@@ -201,7 +201,10 @@ def _judged(mining: Sequence[str], found: Mapping[str, list], seeds: int, level:
 def _in_words(row: Mapping[str, float]) -> str:
     over = [f"over lesions [{row['low_lesions']:+.1f}, {row['high_lesions']:+.1f}]"]
     if row["n"] > 1:
-        over.insert(0, f"over seeds [{row['low']:+.1f}, {row['high']:+.1f}]")
+        spread = (
+            f"[{row['low']:+.1f}, {row['high']:+.1f}]" if row["low"] == row["low"] else "no spread"
+        )
+        over.insert(0, f"over seeds {spread}")
         over.append(f"p = {row['p_holm']:.2f} after Holm")
     return f"{row['difference']:+.1f} ({', '.join(over)})"
 

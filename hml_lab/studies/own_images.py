@@ -54,22 +54,24 @@ def data_folder(source: str, data_root: str) -> Path:
     return place(data_root, "data/own_images" if source else "data/drawn_images")
 
 
-def size_of_copies(source: str, square: bool, size: int = 0) -> int:
-    """Pixels of the copies' shorter side; 0: drawn shapes need fewer than small photographs.
+def size_of_copies(source: str, square: bool, size: int | None = None) -> int:
+    """Pixels of the copies' shorter side; None: drawn shapes need fewer than small photographs.
 
     >>> size_of_copies("", True), size_of_copies("photos", True), size_of_copies("photos", False)
     (16, 32, 256)
     """
-    return size or ((16 if not source else 32) if square else 256)
+    if size is not None:
+        return size
+    return (32 if source else 16) if square else 256
 
 
-def epochs_of(source: str, epochs: int = 0) -> int | None:
-    """Passes over the training images; 0: 24 for drawn shapes, else what the data set has (None).
+def epochs_of(source: str, epochs: int | None = None) -> int | None:
+    """Passes over the training images; None: 24 for drawn shapes, else the data set's own (None again).
 
     >>> epochs_of(""), epochs_of("photos"), epochs_of("photos", 90)
     (24, None, 90)
     """
-    return epochs or (None if source else 24)
+    return 24 if epochs is None and not source else epochs
 
 
 def prepare_images(

@@ -195,24 +195,29 @@ def commits(done: pd.DataFrame) -> str:
 
 
 def run_ids(table: pd.DataFrame, frame: pd.DataFrame, by: str = "recipe") -> list[str]:
-    """For each row the ids of its runs, with spaces between; those of all runs where rows mix them."""
+    """For each row the ids of its runs, with spaces between; those of all runs where rows mix them.
+
+    A row is named by its group (``by``), its cell or the title of its recipe: the first of these that any
+    row of the table has. A row without runs has no ids.
+    """
     if "run_id" not in frame:
         return [""] * len(table)
     done = frame[frame["status"] == "done"]
-    ids: dict[tuple, dict[str, None]] = {}
-    for _, run in done.iterrows():
-        labels = {str(run.get(by)), str(run.get("cell")), recipes.title(str(run["recipe"]))}
-        for label in labels:
-            for key in ((label,), (_setting(run), label)):
-                ids.setdefault(key, {})[run["run_id"]] = None
-    every = " ".join(dict.fromkeys(done["run_id"]))
-    rows = []
-    for index, row in zip(table.index, table.to_dict("records"), strict=True):
-        keys: list[tuple] = [(str(index),)]
-        if "Recipe" in row:
-            keys = [(str(index), str(row["Recipe"])), (str(row["Recipe"]),)]
-        rows.append(next((" ".join(ids[key]) for key in keys if key in ids), every))
-    return rows
+    rows = table.to_dict("records")
+    own = [str(row.get("Recipe", index)) for index, row in zip(table.index, rows, strict=True)]
+    titles = done["recipe"].map(lambda recipe: recipes.title(str(recipe)))
+    kinds = [done[name].astype(str) for name in (by, "cell") if name in done] + [titles]
+    labels = next((kind for kind in kinds if {*kind} & {*own}), None)
+    if labels is None:
+        return [" ".join(dict.fromkeys(done["run_id"]))] * len(table)
+    settings = done.apply(_setting, axis=1).astype(str)
+    found = []
+    for index, label in zip(table.index, own, strict=True):
+        its = labels == label
+        if (same := its & (settings == str(index))).any():
+            its = same
+        found.append(" ".join(dict.fromkeys(done.loc[its, "run_id"])))
+    return found
 
 
 def _setting(run: Mapping) -> str:

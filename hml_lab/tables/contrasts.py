@@ -184,10 +184,10 @@ def all_pairs(
     selection: str = "last",
     confidence: float = 0.95,
 ) -> pd.DataFrame:
-    """Every pair of groups, none named beforehand: Tukey's max-t with the seeds as blocks.
+    """Every pair of groups, none named beforehand: max-t with the seeds as blocks.
 
-    Over the seeds that all groups have. Left out are groups with a collapsed run, as the test takes all
-    groups to scatter alike (:func:`hml_lab.stats.all_pairs`), and groups with the very results of an
+    Over the seeds that all groups have (:func:`hml_lab.stats.all_pairs`). Left out are groups with a
+    collapsed run, whose scatter would widen every interval, and groups with the very results of an
     earlier one (the same runs under two names): they would count its scatter twice.
 
     Returns
@@ -237,7 +237,7 @@ def all_pairs(
             }
         )
     table = pd.DataFrame(rows, columns=columns)
-    table.attrs["family"] = f"family: all {len(rows)} pairs, corrected by the largest t (Tukey)"
+    table.attrs["family"] = f"family: all {len(rows)} pairs, corrected by the largest t"
     table.attrs["covers"] = covers(kept)
     table.attrs["left_out"] = [group_name(by, group) for group in lost]
     table.attrs["same"] = same

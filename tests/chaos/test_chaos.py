@@ -10,6 +10,7 @@ from tests.chaos import ends, foreign  # noqa: F401  (they add their scenarios)
 from tests.chaos.scenarios import SCENARIOS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, entry in SCENARIOS.items() if entry.few])
 def test_nothing_is_lost(name, tmp_path):
     entry = SCENARIOS[name]

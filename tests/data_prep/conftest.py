@@ -1,4 +1,4 @@
-"""What tests of preparation share: a miniature of iNaturalist 2018, and work in this process."""
+"""What the tests of preparation share: a miniature of iNaturalist 2018, and work without workers."""
 
 from __future__ import annotations
 
@@ -11,13 +11,20 @@ from data_prep.inaturalist import synthetic
 
 
 @pytest.fixture
-def in_this_process(monkeypatch):
-    """Workers cost a second each to start: the same work is done here."""
+def in_this_process(request, monkeypatch):
+    """Workers cost a second each to start: one test of a file uses them, the others do the same here."""
+    if "own_workers" in request.fixturenames:
+        return
 
     def one_by_one(process, work, folder, options, workers):
-        return ((row, process(path, folder / row.file, options)) for row, path in work)
+        return ((row, process(source, folder / row.file, options)) for row, source in work)
 
     monkeypatch.setattr(parallel, "in_parallel", one_by_one)
+
+
+@pytest.fixture
+def own_workers():
+    """The test starts workers of its own."""
 
 
 @pytest.fixture(scope="session")

@@ -23,19 +23,8 @@ from hml_core.errors import ConfigError, DataError
 from hml_core.system import images as opener
 from hml_core.trainer import fit
 
+pytestmark = pytest.mark.usefixtures("in_this_process")
 SMALL = images.Options(size=24, square=True)
-
-
-@pytest.fixture(autouse=True)
-def few_workers(request):
-    """One test uses workers, the others do the same work here."""
-    if "own_workers" not in request.fixturenames:
-        request.getfixturevalue("in_this_process")
-
-
-@pytest.fixture
-def own_workers():
-    """The test starts workers of its own."""
 
 
 @pytest.fixture(scope="module")

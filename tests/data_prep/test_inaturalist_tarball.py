@@ -22,6 +22,7 @@ from data_prep.inaturalist.prepare import prepare
 from hml_core.errors import DataError
 from hml_lab.cli import main
 
+pytestmark = pytest.mark.usefixtures("in_this_process")
 SMALL = Options(size=48)
 
 
@@ -49,6 +50,7 @@ def packed(root, folder, *, with_jsons=False, leave_out=(), extra=()):
     return folder
 
 
+@pytest.mark.usefixtures("own_workers")
 def test_the_tarballs_give_the_same_files_as_the_unpacked_archive(root, tmp_path):
     tarballs = packed(root, tmp_path / "tar", with_jsons=True)
     before = sorted(path.name for path in tarballs.iterdir())

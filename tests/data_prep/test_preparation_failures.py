@@ -313,7 +313,7 @@ def test_no_worker_outlives_the_command(sent, root):
         start_new_session=True,
     )
     try:
-        journal, limit = root / "prepared" / "journal.jsonl", time.monotonic() + 120
+        journal, limit = root / "prepared" / "journal.jsonl", time.monotonic() + 600
         while not (journal.exists() and journal.read_bytes().count(b"\n") > 20):
             assert time.monotonic() < limit
             assert started.poll() is None

@@ -32,13 +32,13 @@ class Interrupted(Exception):
     """Stands for whatever ends a process."""
 
 
-def train(data_root: str, runs_root: str, file: str) -> None:
+def train(data_root: str, runs_root: str, file: str, keep_weights: str | None = None) -> None:
     """Train the configs of a file, one after the other, in one group."""
     with group("cpu") as (world, device):
         for fields in json.loads(Path(file).read_text()):
             config = RunConfig(**fields)
             where = {"data_root": data_root, "runs_root": runs_root, "device": device}
-            fit(config, world=world, progress=False, **where)
+            fit(config, world=world, progress=False, keep_weights=keep_weights, **where)
 
 
 def interrupt(data_root: str, runs_root: str, file: str, number: str) -> None:
@@ -106,7 +106,7 @@ def logged(log: str) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    job, number = globals()[sys.argv[1]], {"refuse": 1, "logged": 1, "train": 3, "interrupt": 4}
+    job, number = globals()[sys.argv[1]], {"refuse": 1, "logged": 1, "train": 4, "interrupt": 4}
     taken = number.get(sys.argv[1], 0)
     given, sys.argv = sys.argv[2 : 2 + taken], [sys.argv[0], *sys.argv[2 + taken :]]
     job(*given)

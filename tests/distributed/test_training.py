@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
-import time
 
 import numpy as np
 import pytest
 
+from data_prep.folder import example, images
+from data_prep.folder import source as sources
+from data_prep.folder.prepare import prepare
 from hml_core.config import RunConfig
 from hml_core.runs import CLOCK, Run
 from hml_core.trainer import fit
@@ -67,6 +70,32 @@ def test_two_processes_train_as_one_does(name, two_processes, miniature, tmp_pat
     assert described["processes"] == 2
 
 
+def test_two_processes_stop_early_where_one_does_and_keep_the_same_network(tmp_path):
+    """On one's own images: an evaluation between two that are due, and the best network on validation."""
+    data = prepare(
+        sources.read(example.make(tmp_path / "drawn", 90, ratio=6)), tmp_path / "mine",
+        images.Options(size=32), workers=1, progress=False,
+    )  # fmt: skip
+    config = RunConfig(
+        **SMALL | {"dataset": "folder", "weights": "none", "image_size": 28, "batch_size": 16},
+        **{"early_stopping": 1, "evaluate_every": 2},
+    )
+    # A rate at which nothing gets better: evaluated after 2 epochs, and after 3, where it stops.
+    config = dataclasses.replace(config, epochs=8, learning_rate=1e-12)
+    file = write(tmp_path / "configs.json", config)
+    status, said = run("train", data.folder, tmp_path / "two", file, "best")
+    assert status == 0, said
+    two = Run(tmp_path / "two" / config.run_id).verify()
+    one = fit(
+        config, data_root=data.folder, runs_root=tmp_path, progress=False, keep_weights="best"
+    )
+    for made in (one, two):
+        assert made.selection()["epoch"] == len(made.history) == 3
+        assert made.selection("best_validation")["epoch"] == made.model().described["epoch"] == 2
+        assert made.history["test_accuracy"].notna().tolist() == [False, True, True]
+    np.testing.assert_allclose(two.test_logits(), one.test_logits(), rtol=1e-2, atol=1e-3)
+
+
 WHOLE_WAY = {  # parameters of the notebook, and the fields of its runs
     "model": "resnet8",
     "image_size": 32,
@@ -76,7 +105,10 @@ WHOLE_WAY = {  # parameters of the notebook, and the fields of its runs
 }
 
 
-def test_a_killed_process_costs_no_more_than_the_steps_since_the_checkpoint(miniature, tmp_path):
+@pytest.mark.slow
+def test_a_killed_process_costs_no_more_than_the_steps_since_the_checkpoint(
+    miniature, tmp_path, forked_kernels
+):
     """kill -9 in mid-epoch: torchrun starts the group anew, the run ends with the bits of one that went
     through, on two hosts, and the notebook takes it up."""
     hard_mining = {"delta": 1e4, "weighting": "CS", "weight_placement": "outer"}
@@ -194,10 +226,8 @@ def test_what_cannot_be_trained_is_refused_on_every_process(miniature, tmp_path)
     }
     file = tmp_path / "cases.json"
     file.write_text(json.dumps(cases))
-    began = time.monotonic()
     status, said = run("refuse", file)
     assert status == 0, said
-    assert time.monotonic() - began < 60
     told = [(tmp_path / f"cases.json.{rank}").read_text().splitlines() for rank in (0, 1)]
     answers = [json.loads(line) for lines_of_one in told for line in lines_of_one]
     assert sorted((name, rank) for name, rank, _ in answers) == sorted(
@@ -241,10 +271,8 @@ def test_an_image_that_is_damaged_stops_all_processes_with_its_name(miniature, t
     file = tmp_path / "config.json"
     file.write_text(config.to_json())
     where = ("--data-root", damaged, "--runs-root", tmp_path / "runs", "--device", "cpu")
-    began = time.monotonic()
     status, said = run("-m", "hml_core", "train", "--config", file, *where)
     assert status != 0
-    assert time.monotonic() - began < 60
     for rank in (0, 1):
         (told,) = (line for line in said.splitlines() if f"Error in process {rank} of 2" in line)
         assert path.name in told
@@ -265,7 +293,7 @@ def test_what_torch_does_at_the_end_of_the_interpreter_fails_no_finished_run(epo
     file = tmp_path / "config.json"
     file.write_text(config.to_json())
     where = ("--runs-root", tmp_path / "runs", "--device", "cpu", "--quiet")
-    status, said = run("abort_at_the_end", "--config", file, *where)
+    status, said = run("abort_at_the_end", "--config", file, *where, forked=False)
     assert "Signal 6" not in said
     assert "exitcode: -6" not in said
     if epochs == 1:

@@ -33,6 +33,7 @@ def serial(tmp_path_factory) -> tuple[str, str]:
         return table("serial", tmp_path_factory.mktemp("serial"))
 
 
+@pytest.mark.slow
 def test_dask(serial, tmp_path):
     assert table("dask", tmp_path) == serial
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections import Counter
 
 import pytest
@@ -61,13 +60,12 @@ def test_the_lock_of_a_killed_process_is_free_at_once(tmp_path):
     holder.wait()
     note = tmp_path / ".locks" / f"{configs()[0].run_id}.json"
     assert note.exists(), "what a killed process leaves behind"
-    started = time.monotonic()
     with RunFolder(tmp_path, configs()[0]).locked(wait=0.0):
-        pass
-    assert time.monotonic() - started < 1.0
+        pass  # it would be refused without waiting
     assert not note.exists()
 
 
+@pytest.mark.slow
 def test_an_interrupted_sweep_goes_on_where_it_was(tmp_path, monkeypatch):
     """Ctrl-C: a sentence, and the same call repeats no epoch that a checkpoint holds."""
     log = tmp_path / "log"

@@ -90,6 +90,17 @@ def test_a_dry_run_prints_runs_and_script_and_submits_nothing(tmp_path, monkeypa
             {"job_script_prologue": "module load x"},
             "`job_script_prologue` in .* to be a list of lines",
         ),
+        ({"memory": "0GB"}, "`memory` in .* with its unit"),
+        ({"walltime": "99:99:99"}, "`walltime` in .* to be a time"),
+        ({"account": "-x"}, "`account` in .* to be the name of an account"),
+        ({"shebang": "bash"}, "`shebang` in .* to be a line such as"),
+        ({"death_timeout": "soon"}, "`death_timeout` in .* to be a whole number"),
+        ({"cores": 10**30}, "`cores` in .* to be a whole number"),
+        ({"env_extra": ["x"]}, "not its to set: env_extra"),
+        ({"config_name": "x"}, "not its to set: config_name"),
+        ({"scheduler_options": "x"}, "`scheduler_options` in .* to hold host, interface, port"),
+        ({"scheduler_options": {"protocol": "tcp://"}}, "`scheduler_options` in .* to hold host"),
+        ({"scheduler_options": {"port": "x"}}, "`port` of `scheduler_options` in .* to be int"),
         ({"job_extra_directives": [1]}, "`job_extra_directives` in .* to be a list of lines"),
     ],
 )
@@ -100,6 +111,19 @@ def test_a_wrong_file_is_refused_with_what_is_wrong(change, message, tmp_path):
     with pytest.raises(ConfigError, match=message):
         engines.sweep(configs(), engine=f"slurm:{path}", runs_root=tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
+
+
+def test_every_option_has_a_type_that_is_checked():
+    """What dask-jobqueue takes in a later version is looked at before it may stand in a file."""
+    checked = {*slurm.TEXTS, *slurm.LISTS, "cores", "death_timeout", "scheduler_options"}
+    assert slurm._known_options() - {*slurm.RESERVED} == checked - {"longest_wait"}
+
+
+def test_a_network_that_is_not_there_is_told(tmp_path):
+    path = tmp_path / "slurm.yaml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(EXAMPLE.read_text()), "interface": "nope"}))
+    with pytest.raises(ConfigError, match="'nope' is not a valid network interface"):
+        slurm.job_script(slurm.read(path))
 
 
 def test_a_missing_file_is_named(tmp_path, monkeypatch):
@@ -220,6 +244,78 @@ def test_a_queue_that_does_not_tell_and_workers_that_are_here_are_no_reason(monk
     there = {"18": slurm_queue.State("PENDING", "Resources")}
     monkeypatch.setattr(slurm_queue, "in_queue", lambda ids: there)
     assert submissions.hopeless() is None, "the other one may still begin"
+
+
+@pytest.fixture
+def queue(monkeypatch):
+    """Submissions with the job 17, and what squeue says of it and when: nothing waits here."""
+    submissions, clock = slurm.Submissions(longest_wait=3600), [0.0]
+    submissions.alive[1] = "17"
+    monkeypatch.setattr(slurm_queue.time, "monotonic", lambda: clock[0])
+
+    def at(now: float, state: tuple[str, str] | str | None):
+        clock[0] = now
+        queue = state if not isinstance(state, tuple) else {"17": slurm_queue.State(*state)}
+        monkeypatch.setattr(slurm_queue, "in_queue", lambda ids: queue)
+        return submissions.hopeless()
+
+    return at
+
+
+RUNNING, WAITING = ("RUNNING", "node3"), ("PENDING", "Priority")
+
+
+def test_a_job_that_is_preempted_has_its_time_anew(queue):
+    assert queue(0, RUNNING) is None
+    assert queue(200, WAITING) is None
+    assert queue(2000, RUNNING) is None, "it runs since now, not for half an hour"
+    assert "no worker of it has reached" in queue(2400, RUNNING)
+
+
+def test_a_queue_that_missed_a_job_once_is_forgiven(queue):
+    assert queue(0, {}) is None
+    assert queue(20, WAITING) is None
+    assert queue(900, {}) is None
+    assert "job 17 ended before its worker was here" in queue(1000, {})
+
+
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [
+        (None, "squeue does not tell how it is"),
+        (("CONFIGURING", "node3"), "CONFIGURING node3"),
+        (("SUSPENDED", "node3"), "SUSPENDED node3"),
+        (WAITING, "Priority"),
+    ],
+)
+def test_nothing_is_waited_for_longer_than_the_longest_wait(queue, state, told):
+    assert queue(0, state) is None
+    assert queue(3500, state) is None
+    assert f"waits since 1.0 hours ({told}), the longest wait" in queue(3700, state)
+
+
+def test_a_worker_that_may_be_on_its_way_is_waited_for(queue):
+    assert queue(0, WAITING) is None
+    assert queue(3590, RUNNING) is None
+    assert queue(3700, RUNNING) is None
+    assert "has reached" in queue(3900, RUNNING)
+
+
+@pytest.mark.parametrize("script", ["sleep 3600", "exit 1", "printf '\\377' >&2; exit 1"])
+def test_a_sweep_ends_whatever_scancel_does(script, tmp_path, monkeypatch):
+    import asyncio
+
+    monkeypatch.setattr(slurm_queue, "CANCEL_TIMEOUT_S", 0.2)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    command = tmp_path / "scancel"
+    command.write_text(
+        f"#!/bin/sh\nexec {script}\n" if "sleep" in script else f"#!/bin/sh\n{script}\n"
+    )
+    command.chmod(0o755)
+    options = {"cores": 1, "memory": "1GB", "walltime": "00:10:00"}
+    job = slurm.Submissions().job()("tcp://127.0.0.1:1", name=0, **options)
+    job.job_id = "17"
+    asyncio.run(asyncio.wait_for(job.close(), 60))
 
 
 def test_squeue_is_read_as_it_writes(tmp_path, monkeypatch):

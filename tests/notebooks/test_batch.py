@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from hml_core.errors import ConfigError
+from hml_core.errors import ConfigError, RunError
 from hml_core.system import files
 from hml_lab.cli import main
 from hml_lab.notebooks import batch, execution
@@ -77,6 +78,19 @@ def test_a_grid_makes_a_job_for_every_combination(folder):
         ({"jobs": [job(parameters=[1])]}, "expected `parameters` to hold"),
         ({"jobs": [job(timeout=0)]}, "`timeout` to be a number of seconds > 0"),
         ({"timeout": True, "jobs": [job()]}, "`timeout` to be a number of seconds > 0"),
+        ({"jobs": [job(timeout=math.inf)]}, "`timeout` to be a number of seconds > 0"),
+        ({"jobs": [job(timeout=1e300)]}, "`timeout` to be a number of seconds > 0"),
+        ({"jobs": [job(output=" ")]}, "`output` to be a path, got ' ': it is blank"),
+        ({"jobs": [job(output="a\0.ipynb")]}, "the character NUL"),
+        ({"jobs": [job(output="a" * 300 + ".ipynb")]}, "it is too long"),
+        ({"output": " ", "jobs": [job()]}, "`output` to be a path, got ' '"),
+        ({"output": "/dev/null", "jobs": [job()]}, "Cannot write '/dev/null/made.ipynb'"),
+        ({"output": "s3://results", "jobs": [job()]}, "to be a file of this machine"),
+        ({"jobs": [{"notebook": "a/" * 3000}]}, "`notebook` to be a path, got .* too long"),
+        ({"jobs": [job(grid={"value": [7]}, output="{value:>999999999}.ipynb")]}, "not in the grid"),
+        ({"jobs": [job(grid={"value": [7]}, output="{value.__class__}.ipynb")]}, "not in the grid"),
+        ({"jobs": [job(grid={"value": [7]}, output="{value[0]}.ipynb")]}, "not in the grid"),
+        ({"jobs": [job(grid={n: [*range(99)] for n in "abcdef"})]}, "at most 10,000 points"),
         ({"jobs": [job(output="a.txt")]}, "`output` to end in .ipynb"),
         ({"output": ".", "jobs": [job(output="made.ipynb")]}, "would overwrite the notebook"),
         ({"jobs": [job(), job()]}, "Several jobs .* write made.ipynb: give each an `output`"),
@@ -86,7 +100,7 @@ def test_a_grid_makes_a_job_for_every_combination(folder):
 )  # fmt: skip
 def test_a_wrong_file_is_refused_before_anything_starts(content, message, folder):
     write(folder, content)
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises((ConfigError, RunError), match=message):
         batch.read("batch.yaml")
     output = CliRunner().invoke(main, ["batch", "batch.yaml"])
     assert output.exit_code == 1
@@ -99,6 +113,7 @@ def printed(path: Path) -> str:
     return "".join(out.get("text", "") for c in cells for out in c.get("outputs", []))
 
 
+@pytest.mark.slow
 def test_a_batch_ends_with_a_summary_whatever_fails_and_goes_on_with_resume(folder):
     """Two at a time; the exit status says that one failed; what is done is not done again."""
     entries = [

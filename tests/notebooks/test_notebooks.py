@@ -118,10 +118,11 @@ def prepared(request, tmp_path):
         return {}
     root = synthetic.make(name, tmp_path / "archive", 240, side=64, official=28)
     found = archive.read(name, root)
-    prepare(found, root / "prepared", images.Options(size=32), progress=False)
+    prepare(found, root / "prepared", images.Options(size=32), workers=1, progress=False)
     return {"data_root": str(root)}
 
 
+@pytest.mark.slow
 @every_notebook
 def test_a_notebook_executes_headlessly(path, prepared, tmp_path):
     """With small values of its parameters; its output names no absolute path and shows figures."""

@@ -115,12 +115,14 @@ def test_paths_given_to_a_command_mean_the_folder_of_the_shell(tmp_path, monkeyp
     (tmp_path / "b3.pth").touch()
     given = {
         "data_root": "data", "runs_root": "../runs", "results_root": "", "weights": "b3.pth",
-        "engine": "slurm:my.yaml", "dataset": "data", "recipes": ["ce"],
+        "engine": "slurm:my.yaml", "dataset": "data", "recipes": ["ce"], "source": "photos",
+        "csv": "",
     }  # fmt: skip
     assert from_here(given) == {
         **given,
         "data_root": str(tmp_path / "data"),
         "runs_root": str(tmp_path.parent / "runs"),
+        "source": str(tmp_path / "photos"),
         "weights": str(tmp_path / "b3.pth"),
         "engine": f"slurm:{tmp_path / 'my.yaml'}",
     }

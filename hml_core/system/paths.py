@@ -1,0 +1,47 @@
+"""Paths as they are given: by a shell whose variable was not set, a file of parameters, a script."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from hml_core.errors import ConfigError
+from hml_core.system.quantities import told
+
+# Bytes of a path and of each name in it, where the system sets such limits (Linux, macOS).
+LONGEST_PATH, LONGEST_NAME = 4096, 255
+
+
+def named(given: Any, what: str) -> Path:
+    """The path that is given for ``what``.
+
+    >>> named("my results", "`runs_root`")
+    PosixPath('my results')
+
+    Raises
+    ------
+    ConfigError
+        For what is no path, and for one that no file can have: blank (the empty text would be the current
+        folder), with a NUL, or too long.
+    """
+    said = f"Expected {what} to be a path, got {told(given)}"
+    if not isinstance(given, str | os.PathLike) or isinstance(os.fspath(given), bytes):
+        raise ConfigError(f"{said} ({type(given).__name__}).")
+    text = os.fspath(given)
+    if not text.strip():
+        raise ConfigError(f"{said}: it is blank.")
+    try:
+        encoded = os.fsencode(text)
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"{said}: it holds half of a character.") from error
+    if b"\0" in encoded:
+        raise ConfigError(f"{said}: it holds the character NUL.")
+    if (
+        len(encoded) >= LONGEST_PATH
+        or max(map(len, encoded.split(os.fsencode(os.sep)))) > LONGEST_NAME
+    ):
+        raise ConfigError(
+            f"{said}: it is too long (a name has at most {LONGEST_NAME} bytes, a path {LONGEST_PATH - 1})."
+        )
+    return Path(given)

@@ -1,0 +1,162 @@
+"""What is given: paths that no file has, numbers that are none. Refused by name; nothing is written."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from hml_core import engines, runs
+from hml_core.config import RunConfig, grid
+from hml_core.errors import ConfigError
+from hml_core.runs import Run
+from hml_core.system import paths, quantities
+from hml_core.trainer import fit
+from hml_lab.cli import main
+from hml_lab.notebooks import execute
+
+NO_PATHS = ["", " ", "\t\n", "a\0b", "a\ud800", "x" * 300, "x/" * 3000, 3, True, [], b"bytes", None]
+USES = {
+    "fit": lambda path: fit(RunConfig(epochs=1), runs_root=path, progress=False),
+    "fit, images": lambda path: fit(RunConfig(epochs=1), data_root=path, progress=False),
+    "sweep": lambda path: engines.sweep([RunConfig(epochs=1)], runs_root=path, progress=False),
+    "sweep, images": lambda path: engines.sweep([RunConfig(epochs=1)], data_root=path),
+    "what is stored": lambda path: engines.sweep([RunConfig()], runs_root=path, train=False),
+    "load": runs.load,
+    "failures": runs.failures,
+    "export": lambda path: runs.export(path, "exported"),
+    "export to": lambda path: runs.export("runs", path),
+    "a run": Run,
+    "a notebook": execute,
+    "an output": lambda path: execute("ours.ipynb", output=path),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+def test_a_path_that_is_none_is_refused_by_name(use, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ours.ipynb").write_text(NOTEBOOK)
+    optional = ("fit, images", "sweep, images", "an output")
+    for path in NO_PATHS:
+        if path is not None or use not in optional:
+            with pytest.raises(ConfigError, match=r"Expected .* to be a path, got"):
+                USES[use](path)
+    assert [path.name for path in tmp_path.iterdir()] == ["ours.ipynb"]
+
+
+NOTEBOOK = """{"cells": [{"cell_type": "code", "execution_count": null, "metadata":
+{"tags": ["parameters"]}, "outputs": [], "source": ["value = 1"]}], "metadata": {}, "nbformat": 4,
+"nbformat_minor": 4}"""
+
+
+def test_a_name_in_other_letters_is_a_path(tmp_path):
+    for name in ("ergebnisse für Röntgen", "结果", "-", "~x", "x" * 255):
+        assert paths.named(tmp_path / name, "it") == tmp_path / name
+
+
+@pytest.mark.parametrize("path", ["", " ", "\n", "x" * 300])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["train", "--runs-root"],
+        ["train", "--data-root"],
+        ["sweep", "s.yaml", "--runs-root"],
+        ["run", "n.ipynb", "-o"],
+        ["run"],
+        ["batch"],
+        ["doctor", "--data-root"],
+        ["doctor", "--runs-root"],
+        ["runs", "list", "--runs-root"],
+        ["prepare", "cifar10", "--data-root"],
+        ["report", "--output"],
+    ],
+)
+def test_a_blank_path_is_an_option_s_error(command, path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, [*command, path])
+    assert result.exit_code == 2, result.output
+    assert not list(tmp_path.iterdir())
+
+
+NO_COUNTS = [
+    0,
+    -1,
+    1.0,
+    1.5,
+    math.nan,
+    math.inf,
+    True,
+    "2",
+    10**9,
+    16**5000,
+    None,
+    [1],
+    np.float64(1),
+]
+
+
+@pytest.mark.parametrize("value", NO_COUNTS, ids=lambda value: quantities.told(value))
+def test_what_is_no_count(value):
+    with pytest.raises(ConfigError, match="`it` to be a whole number"):
+        quantities.whole(value, "`it`")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [0, -1, math.nan, math.inf, True, "2", 1e300, 10**400, None],
+    ids=lambda value: quantities.told(value),
+)
+def test_what_is_no_time(value):
+    with pytest.raises(ConfigError, match="`it` to be a number of seconds > 0"):
+        quantities.seconds(value, "`it`")
+
+
+def test_numpy_s_numbers_are_numbers():
+    assert quantities.whole(np.int64(2), "it") == 2
+    assert quantities.seconds(np.float32(0.5), "it") == 0.5
+    assert quantities.seconds(0, "it", may_be_zero=True) == 0
+    config = RunConfig(recipe=np.str_("hml1"), delta=np.float64(0.5))
+    assert config.run_id == RunConfig(recipe="hml1", delta=0.5).run_id
+    assert type(config.recipe) is str
+    assert type(config.delta) is float
+
+
+@pytest.mark.parametrize(
+    "given", [{"wait": math.nan}, {"wait": -1}, {"checkpoint_steps": math.nan}]
+)
+def test_training_takes_no_other(given, tmp_path):
+    with pytest.raises(ConfigError, match="Expected `"):
+        fit(RunConfig(epochs=1), runs_root=tmp_path / "runs", progress=False, **given)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("threads", [math.nan, math.inf, 10**9, True, "1"])
+def test_a_sweep_takes_no_other_threads(threads, tmp_path):
+    with pytest.raises(ConfigError, match="`threads` to be a whole number"):
+        engines.sweep([RunConfig(epochs=1)], runs_root=tmp_path / "runs", threads=threads)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_number_that_cannot_be_printed_is_told_by_its_size():
+    for name in ("epochs", "seed", "learning_rate", "options"):
+        value = {"gamma": 16**5000} if name == "options" else 16**5000
+        with pytest.raises(ConfigError):
+            RunConfig(recipe="focal", **{name: value})
+
+
+def test_a_grid_that_nobody_goes_through_is_refused_before_it_is_made():
+    many = list(range(999))
+    with pytest.raises(ConfigError, match="at most 10,000 points, got 997002999"):
+        grid(recipe="ce", seed=many, epochs=many, batch_size=many)
+
+
+def test_an_error_of_the_system_is_one_message(monkeypatch):
+    def examine(*_):
+        raise PermissionError(13, "Permission denied", "data/images")
+
+    monkeypatch.setattr("hml_lab.doctor.examine", examine)
+    result = CliRunner().invoke(main, ["doctor"])
+    assert result.exit_code == 1
+    assert result.output == "Error: 'data/images': Permission denied.\n"
