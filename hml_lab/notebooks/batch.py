@@ -14,7 +14,8 @@ A batch is a YAML file::
         output: "02_{dataset}_lt_{protocol}.ipynb"
 
 Paths, those among the parameters included, are relative to the folder in which the batch is started. Text
-in ``parameters`` and ``output`` may name the dimensions of the grid in braces.
+in ``parameters`` and ``output`` may name the dimensions of the grid in braces, numbers with a width or
+decimals (``{seed:02d}``).
 """
 
 from __future__ import annotations
