@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 
 import numpy as np
 import pytest
@@ -49,6 +50,17 @@ def test_a_path_that_is_none_is_refused_by_name(use, tmp_path, monkeypatch):
 NOTEBOOK = """{"cells": [{"cell_type": "code", "execution_count": null, "metadata":
 {"tags": ["parameters"]}, "outputs": [], "source": ["value = 1"]}], "metadata": {}, "nbformat": 4,
 "nbformat_minor": 4}"""
+
+
+def test_a_name_that_no_notebook_can_hold_is_refused_before_anything_starts(tmp_path):
+    (tmp_path / "ours.ipynb").write_text(NOTEBOOK)
+    strange = tmp_path / os.fsdecode(b"\xff.ipynb")
+    with pytest.raises(ConfigError, match="its name is not UTF-8"):
+        execute(tmp_path / "ours.ipynb", output=strange)
+    with pytest.raises(ConfigError, match="its name is not UTF-8"):
+        execute(strange)
+    assert paths.named(strange, "it") == strange, "a folder of runs may have any name"
+    assert [path.name for path in tmp_path.iterdir()] == ["ours.ipynb"]
 
 
 def test_a_name_in_other_letters_is_a_path(tmp_path):

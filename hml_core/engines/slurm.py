@@ -12,7 +12,7 @@ job trains one run at a time until nothing is left. A YAML file says what a job 
     account: my-project
     longest_wait: 2-00:00:00    # for the first job to begin; then the sweep ends and says why it waits
 
-Every other keyword of ``dask_jobqueue.SLURMCluster`` may stand there, too, such as ``interface`` (the
+Most other keywords of ``dask_jobqueue.SLURMCluster`` may stand there, too, such as ``interface`` (the
 network between the nodes; default: that of this host's address), ``job_script_prologue`` (a list of lines,
 e.g. ``module load``), ``job_extra_directives`` (a list of further #SBATCH options) or ``log_directory``.
 

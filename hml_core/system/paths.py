@@ -13,8 +13,8 @@ from hml_core.system.quantities import told
 LONGEST_PATH, LONGEST_NAME = 4096, 255
 
 
-def named(given: Any, what: str) -> Path:
-    """The path that is given for ``what``.
+def named(given: Any, what: str, *, is_recorded: bool = False) -> Path:
+    """The path that is given for ``what``; one that a record is to hold (``is_recorded``) is text.
 
     >>> named("my results", "`runs_root`")
     PosixPath('my results')
@@ -35,6 +35,8 @@ def named(given: Any, what: str) -> Path:
         encoded = os.fsencode(text)
     except UnicodeEncodeError as error:
         raise ConfigError(f"{said}: it holds half of a character.") from error
+    if is_recorded and any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise ConfigError(f"{said}: its name is not UTF-8.")
     if b"\0" in encoded:
         raise ConfigError(f"{said}: it holds the character NUL.")
     if (

@@ -14,8 +14,9 @@ A batch is a YAML file::
         output: "02_{dataset}_lt_{protocol}.ipynb"
 
 Paths, those among the parameters included, are relative to the folder in which the batch is started. Text
-in ``parameters`` and ``output`` may name the dimensions of the grid in braces. What a batch makes
-is one's own; that it goes to ``results/``, which git knows, is said when it is started (``publish``).
+in ``parameters`` and ``output`` may name the dimensions of the grid in braces, numbers with a width or
+decimals (``{seed:02d}``). What a batch makes is one's own; that it goes to ``results/``, which git knows,
+is said when it is started (``publish``).
 """
 
 from __future__ import annotations

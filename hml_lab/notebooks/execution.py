@@ -93,7 +93,8 @@ def execute(
     RunError
         With the failed cell's message, or that the time was up.
     """
-    notebook, given = paths.named(notebook, "the notebook"), from_here(given or {})
+    notebook = paths.named(notebook, "the notebook", is_recorded=True)
+    given = from_here(given or {})
     check_parameters(notebook, given)
     output = default_output(notebook) if output is None else output
     output = paths.named(output, "the output")

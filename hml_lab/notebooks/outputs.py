@@ -31,7 +31,7 @@ def require_plain(path: Path, what: str) -> None:
     ------
     ConfigError
     """
-    paths.named(path, what)
+    paths.named(path, what, is_recorded=True)
     if re.match(r"[A-Za-z][\w+.-]+:/", str(path)):  # (a Path holds one of the slashes)
         raise ConfigError(
             f"Expected {what} to be a file of this machine, got {str(path)!r}: write it "
