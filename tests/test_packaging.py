@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 import pytest
@@ -72,6 +72,30 @@ def test_the_lock_holds_exact_versions_and_no_addresses():
     gpu = [name for name in pins if re.match("nvidia|cuda|triton", name)]
     assert gpu
     assert all(str(pins[name].marker) == 'sys_platform == "linux"' for name in gpu)
+
+
+def test_the_lock_holds_whatever_a_locked_package_needs():
+    """setuptools, too, which pip's own list leaves out: with hashes, pip installs nothing unnamed."""
+    pins = lock()
+    pending, known = requirements(), set()
+    while pending:
+        wanted = pending.pop()
+        name, extras = canonicalize_name(wanted.name), ("", *sorted(wanted.extras))
+        if (name, extras) in known:
+            continue
+        known.add((name, extras))
+        assert name in pins, f"{wanted} is needed"
+        try:
+            if not pins[name].specifier.contains(version(name).split("+")[0]):
+                continue  # an environment of other versions
+        except PackageNotFoundError:  # the CUDA libraries of other wheels of torch
+            continue
+        pending += [
+            need
+            for need in map(Requirement, requires(name) or ())
+            if need.marker is None or any(need.marker.evaluate({"extra": one}) for one in extras)
+        ]
+    assert not OWN_ENVIRONMENT or len(known) > 100
 
 
 def test_the_hashes_are_those_of_the_lock():
