@@ -135,18 +135,8 @@ def test_what_is_published_has_its_job(monkeypatch):
     assert {job.output.name for job in jobs} == published
 
 
-# Executed with earlier cells: hml batch notebooks/batches/results.yaml --publish --only NAME
-EARLIER = {"03_bag_of_tricks.ipynb"}
-
-
 @pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(path.name, marks=[pytest.mark.xfail(reason="executed before its last change")])
-        if path.name in EARLIER
-        else path.name
-        for path in sorted((ROOT / "results" / "notebooks").glob("*.ipynb"))
-    ],
+    "name", [path.name for path in sorted((ROOT / "results" / "notebooks").glob("*.ipynb"))]
 )
 def test_what_is_published_was_made_of_the_notebook_beside_it(name, monkeypatch):
     """With these cells and parameters, by code that was committed: its record says so."""
