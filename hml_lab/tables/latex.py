@@ -35,6 +35,7 @@ SEPARATION_PT = 3.0  # on each side of a column
 FONT_PT = 4.25  # a digit of \footnotesize
 # Where a cell of numbers and one of words are broken: as late as the number of panels allows.
 BREAKS_PT = ((140.0, 220.0), (140.0, 150.0), (100.0, 150.0), (66.0, 110.0))
+MOST_LINES = 48  # of a table's panels on one page, beside its caption
 HEAD_PT = 40.0  # a head is broken where its cells end, but not before
 
 
@@ -46,16 +47,22 @@ def to_latex(table: pd.DataFrame, label: str = "", note: str = "") -> str:
     CE \& co & \textbf{75.0 $\pm$ 1.1} \\
     """
     header, body = rows(table)
-    lines = [r"\begin{table}", r"\centering"]
+    begin = [r"\begin{table}", r"\centering"]
+    small = rf"\smallskip\footnotesize\setlength{{\tabcolsep}}{{{SEPARATION_PT:g}pt}}"
+    lines = [*begin]
     if caption := table.attrs.get("caption", ""):
         lines.append(rf"\caption{{{escape(caption.replace('* best', 'Bold: best'))}}}")
     if label:
         lines.append(rf"\label{{tab:{re.sub(r'[^A-Za-z0-9:-]+', '-', label)}}}")
-    lines.append(rf"\smallskip\footnotesize\setlength{{\tabcolsep}}{{{SEPARATION_PT:g}pt}}")
+    lines.append(small)
     named = 1 + (len({*(row[0] for row in body)}) < len({*(tuple(row[:2]) for row in body)}))
     columns, places = _arranged([list(column) for column in zip(header, *body)], named)
+    high = sum(_lines([columns[place] for place in panel]) for panel in places)
     for number, panel in enumerate(places):
-        lines += [r"", r"\medskip"] if number else []
+        if number and high > MOST_LINES:
+            lines += [r"\end{table}", "", *begin, small, r"\emph{(continued)}", r"", r"\smallskip"]
+        elif number:
+            lines += [r"", r"\medskip"]
         lines += _tabular([columns[place] for place in panel])
     lines += [r"", r"\smallskip", rf"\parbox{{\linewidth}}{{{escape(note)}}}"] if note else []
     return "\n".join([*lines, r"\end{table}"]) + "\n"
@@ -148,6 +155,13 @@ def broken_into(text: str, limit: float) -> list[str]:
         else:
             lines[-1] = longer
     return [line + best for line in lines]
+
+
+def _lines(columns: Sequence[_Column]) -> float:
+    """How many lines high the columns are beside each other, with the room between rows."""
+    rows = zip(*(column.cells for column in columns), strict=True)
+    heights = [max(map(len, row)) for row in rows]
+    return sum(heights) + 0.5 * sum(height > 1 for height in heights) + 3
 
 
 def _tabular(columns: Sequence[_Column]) -> list[str]:
