@@ -226,7 +226,7 @@ def test_what_is_in_a_class_folder_and_not_read_is_named(tree):
     with pytest.warns(UserWarning, match="Not read in"):
         folder = imagefolder.pack(tree)
     assert imagefolder.index_of(folder)["left_out"] == [
-        "1 .heic (train/dog/notes.heic)",
+        f"1 .heic (train/dog/notes.heic; {opener.NOT_READ['.heic']})",
         "1 class folders without an image (train/dog)",
         "1 images in no or deeper folders (train/ant/deeper/0.png)",
     ]
