@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -49,25 +50,41 @@ def told(runs) -> str:
     return own_images.verdict(SimpleNamespace(runs=runs)).data
 
 
+def bounds(text: str, what: str) -> tuple[float, float]:
+    """The interval in the sentence that begins with ``what``."""
+    found = re.search(re.escape(what) + r".*?interval \[([-+.\d]+), ([-+.\d]+)\]", text)
+    return float(found[1]), float(found[2])
+
+
 def test_the_interval_covers_other_images_and_other_seeds():
-    alike = [run("ce", seed, 0.8) for seed in range(3)]
-    spread = [run("ce", seed, right) for seed, right in enumerate((0.5, 0.8, 1.0))]
-    images = own_images.balanced_accuracy_draws(alike)
-    both = own_images.balanced_accuracy_draws(spread)
-    # Within a class of n images the variance of a recall r is r(1 − r)/n; the mean of three has a ninth.
-    expected = np.sqrt(sum(0.8 * 0.2 / number for number in (60, 30, 10)) / 9)
-    assert images.mean() == pytest.approx(0.8, abs=0.003)
-    assert images.std() == pytest.approx(expected, rel=0.05)
-    # Three seeds drawn anew: their variance (with n, not n − 1) over three, beside that of the images.
-    assert both.std() > np.sqrt(np.var([0.5, 0.8, 1.0]) / 3)
-    assert (own_images.balanced_accuracy_draws(alike) == images).all()
+    what = "**Its test result:**"
+    alike = bounds(told([run("ce", seed, 0.8) for seed in range(3)]), what)
+    # Within a class of n images the variance of a recall r is r(1 − r)/n. The three runs are wrong about
+    # the same images, so that they tell no more than one.
+    half = 1.96 * 100 * np.sqrt(sum(0.8 * 0.2 / number for number in (60, 30, 10)) / 9)
+    assert alike == pytest.approx((80 - half, 80 + half), abs=1)
+    rights = (0.6, 0.8, 0.9)
+    low, high = bounds(told([run("ce", seed, r) for seed, r in enumerate(rights)]), what)
+    # What seeds alone leave open, by Student's t of two degrees of freedom; drawn, so not to the point.
+    student = 4.303 * 100 * np.std(rights, ddof=1) / np.sqrt(3)
+    assert low < 100 * np.mean(rights) - 0.85 * student
+    assert high == 100, "no accuracy is above that"
 
 
-def test_the_same_draws_cancel_what_two_recipes_share():
-    one = [run("ce", seed, 0.6) for seed in range(2)]
-    other = [run("hml1", seed, 0.7) for seed in range(2)]
-    drawn = [own_images.balanced_accuracy_draws(runs) for runs in (one, other)]
-    assert (drawn[1] - drawn[0]).std() < 0.75 * np.hypot(drawn[0].std(), drawn[1].std())
+def test_the_same_images_cancel_what_two_recipes_share():
+    """Of paired runs the recalls of one image are compared, not two intervals."""
+    runs = [run(recipe, seed, r) for recipe, r in (("ce", 0.6), ("hml1", 0.7)) for seed in range(2)]
+    low, high = bounds(told(runs), "**Does HML help here?**")
+    alone = bounds(told(runs[:2]), "**Its test result:**")
+    assert high - low < 0.75 * np.sqrt(2) * (alone[1] - alone[0])
+
+
+@pytest.mark.parametrize("right", [0.4, 0.6, 1.0])
+def test_one_seed_answers_nothing(right):
+    text = told([run("ce", 0, 0.5), run("hml1", 0, right)])
+    assert "over the test images alone. It cannot be told with one seed" in text
+    assert "Yes." not in text
+    assert "No:" not in text
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from hml_core.errors import ConfigError, RunError
 from hml_core.models.prediction import predict
 from hml_core.runs import Run
 from hml_core.system import images as opener
-from hml_lab import plots
+from hml_lab import plots, stats
 from hml_lab.experiment import Experiment
 from hml_lab.places import place
 
@@ -173,9 +173,8 @@ def verdict(experiment: Experiment) -> Markdown:
     scores = _scores(groups)
     ranked = [*scores]
     best, runs = ranked[0], groups[ranked[0]]
-    drawn = 100 * balanced_accuracy_draws(runs)
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    value = 100 * np.mean([run.selection("best_validation")["balanced_accuracy"] for run in runs])
+    value, low, high = _interval(_hits(runs), runs[0].test_targets)
+    low, high = max(low, 0.0), min(high, 100.0)
     number = len(runs[0].test_targets)
     seeds = f"{len(runs)} seeds" if len(runs) > 1 else "one seed, so that other seeds are not in it"
     said = [
@@ -240,12 +239,14 @@ def _contrast(runs: list[Run], controls: list[Run]) -> str:
     pairs = _paired(runs, controls)
     if not pairs[0]:
         return "they share no seed."
-    drawn = 100 * (balanced_accuracy_draws(pairs[0]) - balanced_accuracy_draws(pairs[1]))
-    value = 100 * np.mean([_on_test(one) - _on_test(two) for one, two in zip(*pairs, strict=True)])
-    low, high = np.percentile(drawn, [2.5, 97.5])
+    hits = [_hits(runs) for runs in pairs]
+    value, low, high = _interval(hits[0] - hits[1], pairs[0][0].test_targets)
     told = f"{value:+.1f} points of balanced accuracy, 95 % interval [{low:+.1f}, {high:+.1f}]"
     if len(pairs[0]) == 1:
-        told += " over the test images alone, as there is one seed"
+        return (
+            f"{told} over the test images alone. It cannot be told with one seed: another one moves a "
+            "network by as much."
+        )
     return f"{told}. {answer(low, high)}"
 
 
@@ -267,10 +268,6 @@ def answer(low: float, high: float) -> str:
     )
 
 
-def _on_test(run: Run) -> float:
-    return run.selection("best_validation")["balanced_accuracy"]
-
-
 def _paired(one: list[Run], other: list[Run]) -> tuple[list[Run], list[Run]]:
     """The runs of the seeds that both have."""
     by_seed = [{run.config.seed: run for run in runs} for runs in (one, other)]
@@ -278,22 +275,24 @@ def _paired(one: list[Run], other: list[Run]) -> tuple[list[Run], list[Run]]:
     return tuple([runs[seed] for seed in both] for runs in by_seed)
 
 
-def balanced_accuracy_draws(runs: list[Run], draws: int = DRAWS) -> np.ndarray:
-    """Mean recall of the classes under draws of seeds and, within classes, of test images, (draws,).
-
-    Runs of another recipe on the same images see the same draws, so that differences are paired.
-    """
-    random = np.random.default_rng(0)
+def _hits(runs: list[Run]) -> np.ndarray:
+    """1 where a run is right about a test image at the epoch that validation chose, else 0, (S, N)."""
     targets = runs[0].test_targets
-    hits = np.array([run.test_classes("best_validation") == targets for run in runs], dtype=float)
-    seeds = random.multinomial(len(runs), [1 / len(runs)] * len(runs), draws) / len(runs)
-    recalls = []
-    for label in np.unique(targets):
-        members = hits[:, targets == label]  # (S, n)
-        number = members.shape[1]
-        weights = random.multinomial(number, [1 / number] * number, draws) / number
-        recalls.append(((seeds @ members) * weights).sum(axis=1))
-    return np.mean(recalls, axis=0)
+    return np.array([run.test_classes("best_validation") == targets for run in runs], dtype=float)
+
+
+def _interval(values: np.ndarray, targets: np.ndarray) -> tuple[float, float, float]:
+    """Balanced mean of values (S, N) of seeds and test images in percent, and its 95 % interval.
+
+    Over seeds and test images (:func:`hml_lab.stats.over_images`); of one seed over the images alone.
+    """
+    own = 100 * stats.balanced_mean(values, targets)
+    drawn = 100 * stats.image_draws(values, targets, n_resamples=DRAWS)
+    if len(own) == 1:
+        low, high = np.quantile(drawn[:, 0], [0.025, 0.975])
+        return float(own[0]), float(low), float(high)
+    found = stats.over_images(drawn, own)
+    return found.difference, found.low, found.high
 
 
 def _calibration(runs: list[Run]) -> str:
