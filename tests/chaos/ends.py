@@ -11,8 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
+import torch
+
 from hml_core.system import processes
+from hml_core.trainer import world
 from hml_lab.notebooks import batch, execution, outputs
+from tests.chaos import tools
 from tests.chaos.scenarios import Outcome, scenario
 from tests.engines import helpers
 from tests.notebooks.helpers import make
@@ -73,6 +77,31 @@ def killed_batch(folder: Path, random: Random, cases: int) -> Iterator[Outcome]:
         whole = content is not None and outputs.status(content) == outputs.DONE
         good = frame["status"].isin(batch.GOOD).all()
         yield Outcome(truthful and whole and bool(good), lost, note=note)
+
+
+@scenario("a group of two processes ended", cases=200, few=2)
+def ended_groups(folder: Path, random: Random, cases: int) -> Iterator[Outcome]:
+    """Each of them ends with the status that it means, as trainers below torchrun do; none aborts.
+
+    (torch's threads may outlive the interpreter: "terminate called without an active exception".)
+    """
+    for case in range(cases):
+        meeting = folder / f"group-{case}"
+        status = 0 if case % 2 else 1
+        members = [tools.start(_member, rank, meeting, status) for rank in (0, 1)]
+        for member in members:
+            member.join()
+        ended = [member.exitcode for member in members]
+        yield Outcome(ended == [status, status], note=f"{ended}, expected {status} of both")
+
+
+def _member(rank: int, meeting: Path, status: int) -> None:
+    """Meet the other one, exchange something, leave."""
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", world.MEETING: str(meeting)}
+    with world.group("cpu") as (processes, _):
+        processes.total(torch.ones(1000))
+        processes.all(rank)
+    world.leave(status)
 
 
 def _end(process: subprocess.Popen) -> None:
