@@ -192,7 +192,7 @@ def test_files_of_all_kinds_of_damage_end_nothing(run, photographs, tmp_path):
     told = {os.path.basename(row.file): row.error for row in table.itertuples() if row.error}
     expected = {
         "pipe.jpg": "no regular file", "none.jpg": "No such file", "postscript.png": "no JPEG",
-        "empty.png": "no JPEG", "line.png": "sides of at least 2", "deep.png": "8 bits",
+        "empty.png": "it is empty", "line.png": "sides of at least 2", "deep.png": "8 bits",
         "broken.jpg": "does not decode", "no.png": "No such file",
     }  # fmt: skip
     assert told.keys() == expected.keys()
