@@ -206,7 +206,7 @@ def test_yaml_numbers_are_numbers_and_quoted_text_is_text(text, value):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: RunConfig(learning_rate=10**400), "`learning_rate` to be finite"),
+        (lambda: RunConfig(learning_rate=10**400), "`learning_rate` to be smaller"),
         (lambda: RunConfig(epochs=10**30), "`epochs` ≤"),
         (lambda: RunConfig.from_json("[]"), "as a mapping"),
         (lambda: RunConfig.from_json("{"), "JSON of a RunConfig"),

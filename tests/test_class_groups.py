@@ -28,6 +28,7 @@ def run(recipe: str, accuracy: np.ndarray, counts=COUNTS, groups=GROUPS) -> Simp
         synthetic=True,
         initialised_from="random",
         per_class_accuracy=lambda selection="last": accuracy,
+        selection=lambda name: {"balanced_accuracy": float(np.mean(accuracy))},
     )
 
 

@@ -32,12 +32,12 @@ def test_the_benchmark_runs_in_miniature_and_the_cost_comes_from_it(tmp_path, mo
     monkeypatch.setattr(inat, "BATCHES", {"cpu": (4, 2, 1)})
     monkeypatch.setattr(sys, "argv", ["inat", "--model", "resnet18", "--image-size", "32"])
     inat.main()
-    frame = pd.read_csv(tmp_path / "results" / "benchmarks" / "inat.csv")
+    frame = pd.read_csv(tmp_path / "my_results" / "benchmarks" / "inat.csv")
     step = frame[frame["what"].str.contains("step of 4")].iloc[0]
     assert 0 <= step["waiting_share"] <= 1
     assert step["images_per_s"] == pytest.approx(4 / step["median_s"], rel=1e-3)
     assert (frame["share_of_step"].dropna() > 0).sum() == len(inat.LOSSES)
-    rates = cost.measured(tmp_path / "results" / "benchmarks")
+    rates = cost.measured(tmp_path / "my_results" / "benchmarks")
     assert rates.trained == pytest.approx(step["images_per_s"], rel=1e-3)
     with pytest.raises(SystemExit, match=r"run `python -m benchmarks\.inat` first"):
         cost.measured(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 
@@ -176,6 +177,22 @@ def test_what_does_not_hold_is_not_published(whole, tmp_path):
     run.__dict__["_arrays"] = {"targets": np.arange(10)}
     with pytest.raises(RunError, match=r"cannot be read .*logits.* It was not exported"):
         exporting._check(run)
+
+
+def test_curves_can_be_drawn_again_where_patients_are_known_and_images_few():
+    """Of medical images, one test split or several; of others the classes and how sure they are."""
+    logits = np.array([[2.0, -1.0], [0.5, 0.25], [-3.0, 1.0]], np.float32)
+    arrays = {"logits": logits, "targets": np.array([0, 1, 1])}
+
+    def kept(**more) -> list[str]:
+        packed = np.load(io.BytesIO(compact_predictions.pack({**arrays, **more})))
+        return sorted(name for name in packed.files if name.endswith("logits"))
+
+    assert kept() == []
+    assert kept(clusters=np.array([0, 0, 1])) == ["logits"]
+    many = np.zeros((compact_predictions.MOST_NUMBERS, 2), np.float32)
+    more = {"targets": np.zeros(len(many), int), "clusters": np.arange(len(many))}
+    assert kept(logits=many, **more) == []
 
 
 def test_a_record_of_cifar_100_stays_below_the_limit(records):

@@ -33,7 +33,7 @@ def test_runs_are_listed_and_chosen_by_their_fields(root):
     assert "4 finished runs" in said
     assert all(path.parent.name in said for path in root.glob("*/metrics.json"))
     chosen = call("list", "--runs-root", root, "-w", "recipe", "ce", "-w", "seed", "01")
-    assert "1 finished runs" in chosen
+    assert "1 finished run in" in chosen
     assert "digits-exp20-ce-s1-" in chosen
     assert "have no field 'sede'" in call("list", "--runs-root", root, "-w", "sede", 1, code=1)
     assert call("list", "--runs-root", root, "--csv").startswith("run_id,")

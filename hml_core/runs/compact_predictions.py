@@ -15,10 +15,10 @@ Confusion, accuracies of classes and shot groups, calibration, and a bootstrap o
 computed from it. What needs the probabilities of all classes (areas under curves), features or the
 confidence of the training images cannot: it is in the run itself.
 
-A run that was judged on sets beside its test split (medical images, a few hundred to a few thousand) keeps
-its logits as float16 and the confidence of its training images as well, if they are few
-(:data:`MOST_NUMBERS`): curves and intervals of areas under them can be drawn again. Predicted classes are
-then still those of the run, not those of the rounded logits.
+A run on medical images (their lesions or patients are known, or it was judged on sets beside its test
+split; a few hundred to a few thousand) keeps its logits as float16 and the confidence of its training images
+as well, if they are few (:data:`MOST_NUMBERS`): curves and intervals of areas under them can be drawn again.
+Predicted classes are then still those of the run, not those of the rounded logits.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def pack(arrays: Mapping[str, np.ndarray]) -> bytes:
                 f"{prefix}prediction_confidence": predictions.confidence.astype(np.float16),
                 f"{prefix}log_probability": log_probability.astype(np.float16),
             }
-    if further_sets(arrays):
+    if further_sets(arrays) or "clusters" in arrays:
         kept |= _probabilities(arrays)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **kept)

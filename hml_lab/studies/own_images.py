@@ -359,8 +359,8 @@ def confusions(runs: list[Run], number: int = PAIRS) -> dict[tuple[int, int], li
 # Predictions ------------------------------------------------------------------------------------
 
 
-def predictions(experiment: Experiment, number: int = SHOWN) -> Markdown | pd.DataFrame:
-    """What the best recipe's first network says of the first test image of a few classes."""
+def predictions(experiment: Experiment, number: int = SHOWN) -> Markdown | None:
+    """Show what the best recipe's first network says of the first test image of a few classes."""
     groups = plots.by_recipe(experiment.runs)
     run = groups[next(iter(_scores(groups)))][0]
     try:
@@ -371,4 +371,6 @@ def predictions(experiment: Experiment, number: int = SHOWN) -> Markdown | pd.Da
     files = [experiment.data_root / name for name in rows["file"]]
     display(Markdown(f"`hml predict {run.run_id} FILES… -o predictions.csv`"))
     table = predict(model, files, top=2, every_class=False, progress=False)
-    return table.assign(file=[path.name for path in files], true=rows["class"].tolist())
+    table = table.assign(file=[path.name for path in files], true=rows["class"].tolist())
+    experiment.show_table(table, "What this network says of the first test image of a few classes")
+    return None
