@@ -16,9 +16,9 @@ computed from it. What needs the probabilities of all classes (areas under curve
 confidence of the training images cannot: it is in the run itself.
 
 A run on medical images (their lesions or patients are known, or it was judged on sets beside its test
-split; a few hundred to a few thousand) keeps its logits as float16 and the confidence of its training images
-as well, if they are few (:data:`MOST_NUMBERS`): curves and intervals of areas under them can be drawn again.
-Predicted classes are then still those of the run, not those of the rounded logits.
+split; a few hundred to a few thousand) keeps its logits as float16 and the confidence of its training
+images as well, if they are few (:data:`MOST_NUMBERS`): curves and intervals of areas under them can be
+drawn again. Predicted classes are then still those of the run, not those of the rounded logits.
 """
 
 from __future__ import annotations
