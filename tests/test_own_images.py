@@ -134,7 +134,8 @@ def test_what_validation_chose_is_compared_with_the_baseline():
     ]
     text = told(runs)
     assert "Balanced Softmax against CE: +50.0 points" in text
-    assert "The best of 2 on validation" in text
+    assert "the best of 2 on validation" in text
+    assert "corrects for all of them" in text
 
 
 def test_confusions_go_by_their_share_of_the_class_and_show_what_every_seed_confuses():

@@ -130,7 +130,9 @@ def test_a_claim_on_lesions_needs_every_set_and_both_intervals():
         found = {"test": [row], "official_test": [{**row, **official}]}
         return dermoscopy._judged(["chml2"], found, 3, 0.05)
 
-    assert said() == "Apart from the control by both intervals on every set: CHML2 (above)."
+    assert (
+        said() == "Apart from the control by Holm's p and over lesions on every set: CHML2 (above)."
+    )
     for other in (
         {"p_holm": 0.06},
         {"p_holm": np.nan},

@@ -46,7 +46,10 @@ def grid(
         raise ConfigError(f"Expected `hard_mining` to be `name: value` pairs, got {hard_mining!r}.")
     for name in (*fields, *(hard_mining or {})):
         if name not in SETTINGS:
-            raise ConfigError(f"RunConfig has no field {name!r}.")
+            raise ConfigError(
+                f"RunConfig has no field {name!r}: an option of a recipe of one's own stands in "
+                f"`options`, as `options: {{{name}: …}}` in a file."
+            )
     if wrong := [name for name in hard_mining or {} if name not in HARD_MINING_OPTIONS]:
         raise ConfigError(
             f"Expected `hard_mining` to hold {', '.join(HARD_MINING_OPTIONS)}, got {wrong}."

@@ -116,7 +116,7 @@ class Settings:
     )
     options: Options = setting(  # noqa: RUF009
         Options,
-        "Options of a recipe of one's own that are no settings here: `name: value` pairs.",
+        "Options of a recipe of one's own that are no settings here, each a name and its value.",
         off=Options(),
     )
     stage_ends: tuple[int, ...] | None = setting(

@@ -143,8 +143,8 @@ def against(
     table["p (Holm)"] = [p_value(p) for p in holm]
     table.index.name = f"against {recipes.title(control)}, {size(runs[0].evaluated(of))}"
     table.attrs = {
-        "covers": "brackets: 95 % intervals, over seeds Student's t of the paired differences, over "
-        f"{_drawn(runs[0].evaluated(of))} a bootstrap with the trained networks held fixed",
+        "covers": "brackets: 95 % intervals of each difference alone, over seeds Student's t of the "
+        f"pairs, over {_drawn(runs[0].evaluated(of))} a bootstrap with the trained networks held fixed",
         "family": "p: paired t-tests over seeds, corrected by Holm's method over the "
         f"{number(len(rows), 'method')} of this table",
         "numbers": [own | {"p_holm": float(p)} for own, p in zip(numbers, holm, strict=True)],
