@@ -122,6 +122,10 @@ def test_validation_chooses_and_the_contrast_is_the_one_named_beforehand():
     alone = told([one for one in runs if one.config.recipe == "hml1"][:1])
     assert "one seed, so that other seeds are not in it" in alone
     assert "Not asked" in alone
+    assert "SYNTHETIC" not in text
+    drawn = [run("ce", seed, 0.5) for seed in range(2)]
+    drawn[0].synthetic = True
+    assert told(drawn).startswith("**SYNTHETIC images: nothing below is a result.**")
     apart = told([run("ce", 0, 0.5), run("hml1", 1, 0.5)])
     assert "they share no seed" in apart
 

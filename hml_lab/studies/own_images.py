@@ -198,6 +198,7 @@ def verdict(experiment: Experiment) -> Markdown:
     number = len(runs[0].test_targets)
     seeds = f"{len(runs)} seeds" if len(runs) > 1 else "one seed, so that other seeds are not in it"
     said = [
+        *(["**SYNTHETIC images: nothing below is a result.**"] if runs[0].synthetic else []),
         f"**Best on validation:** {_title(best)}, balanced accuracy {100 * scores[best]:.1f} %"
         + (f" ({_title(ranked[1])}: {100 * scores[ranked[1]]:.1f} %)" if len(ranked) > 1 else "")
         + ".",
