@@ -93,7 +93,7 @@ def test_what_is_tried_leaves_what_is_published_alone(start, below, checkout, mo
     assert git(checkout, "status", "--porcelain") == ""
     assert "HML1" in (mine / "tables" / "quickstart.md").read_text()
     assert (mine / "figures" / "quickstart_per_class.png").is_file()
-    assert len(list((mine / "runs").glob("digits-*"))) == 4
+    assert len(list((checkout / "results" / "runs").glob("digits-*"))) == 4  # where commands look
     assert set(checkout.parent.iterdir()) == beside
     assert set(checkout.iterdir()) == {mine} | {
         checkout / name for name in (".git", ".gitignore", "hml_lab", "notebooks", "results")
