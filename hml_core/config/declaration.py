@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from hml_core.errors import ConfigError
-from hml_core.system.quantities import told
+from hml_core.system.quantities import LONGEST_INT, told
 
 _NOTHING = object()
-LONGEST_INT = 1024  # bits: as far as a float goes; JSON has no room for much more
 _WIDTH = 100
 
 

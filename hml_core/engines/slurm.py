@@ -64,11 +64,8 @@ TEXTS = {
     "local_directory": (r"\S.*", "a folder"),
     "log_directory": (r"\S.*", "a folder"),
 }
-OF_SCHEDULER = {
-    "host": str,
-    "interface": str,
-    "port": int,
-}  # that it speaks TLS is not to be undone
+# Of `scheduler_options`: that it speaks TLS is not to be undone.
+OF_SCHEDULER = {"host": str, "interface": str, "port": int}
 MOST = 10**6  # jobs, cores, seconds
 LISTS = ("job_script_prologue", "job_extra_directives", "job_directives_skip", "worker_extra_args")
 

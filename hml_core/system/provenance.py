@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from functools import cache, lru_cache
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-@lru_cache(maxsize=1)
+@cache
 def git_commit() -> str | None:
     """Commit of this package's checkout, with "-dirty" where its code differs from it; else None.
 

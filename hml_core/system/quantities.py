@@ -10,6 +10,7 @@ from typing import Any
 from hml_core.errors import ConfigError
 
 LARGEST = 10_000  # points of a product of lists
+LONGEST_INT = 1024  # bits: as far as a float goes; JSON has no room for much more
 LONGEST_S = 366 * 86400.0  # a year; what waits on a clock takes no more than some thousand of them
 
 

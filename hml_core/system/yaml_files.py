@@ -19,12 +19,11 @@ from ruamel.yaml.events import AliasEvent, DocumentStartEvent, ScalarEvent
 
 from hml_core.errors import ConfigError
 from hml_core.system import files
-from hml_core.system.quantities import told
+from hml_core.system.quantities import LONGEST_INT, told
 
 LARGEST = 2**20  # characters; a file of parameters has some hundred
 MOST = 20_000  # values, lists and pairs: seconds of parsing
 DEEPEST = 50
-LONGEST_INT = 1024  # bits: as far as a float goes
 
 
 class _Constructor(SafeConstructor):

@@ -281,9 +281,8 @@ class Trainer:
         best = evaluator.best.get("best_validation")
         if self.keep_weights == "best" and best is not None:
             return f"the weights of its best epoch so far, {best['epoch']}, were not kept"
-        if (
-            self.keep_weights == "last" and self.done
-        ):  # earlier versions stopped between evaluations
+        # Earlier versions stopped between evaluations.
+        if self.keep_weights == "last" and self.done:
             return "the weights that it stopped with were not kept"
         return None
 

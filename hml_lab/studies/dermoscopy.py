@@ -24,10 +24,8 @@ from hml_lab.tables.cells import ABSENT, p_value
 OFFICIAL = "official_test"
 CONTROL = "ce_drw"
 WEIGHTED = "cs_ce"  # what P3 compares hard mining with
-ALIKE = (
-    "weighting",
-    "switch_patience",
-)  # what the control takes over from hard mining, besides the rest
+# What the control takes over from hard mining, besides the rest.
+ALIKE = ("weighting", "switch_patience")
 # Whose images, as their licences ask.
 _HAM10000 = (
     "ViDIR Group, Department of Dermatology, Medical University of Vienna, CC BY-NC 4.0; Tschandl, "
@@ -144,19 +142,20 @@ def answer(runs: Sequence[Run], *, selection: str = "last", level: float = 0.05)
     methods stays under ``level`` and the interval over lesions leaves out 0, with one sign. Methods that
     predict the same class for every image with every seed are named.
     """
-    by = {}
-    for run in runs:
-        by.setdefault(run.config.recipe, []).append(run)
+    by = plots.by_recipe(runs)
     mining = [recipe for recipe in by if methods.is_hard_mining(recipe)]
     names = {"test": "on the split by lesion", OFFICIAL: "on the official test set"}
     sets = [of for of in names if all(of in ("test", *run.further_tests) for run in runs)]
     chosen = {"control": CONTROL, "methods": mining, "selection": selection}
     found = {of: tables.against(runs, of=of, **chosen).attrs["numbers"] for of in sets}
     seeds = sorted({run.config.seed for run in runs})
+    means = {
+        of: {name: _mean_score(members, of, selection) for name, members in by.items()}
+        for of in sets
+    }
     gains = []
     for of in sets:
-        means = {name: _mean_score(members, of, selection) for name, members in by.items()}
-        above = [mean - means["ce"] for name, mean in means.items() if name != "ce"]
+        above = [mean - means[of]["ce"] for name, mean in means[of].items() if name != "ce"]
         gains.append(f"{min(above):+.1f} to {max(above):+.1f} {names[of]}")
     parts = [
         f"Seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}. Balanced accuracy minus that "
@@ -170,15 +169,10 @@ def answer(runs: Sequence[Run], *, selection: str = "last", level: float = 0.05)
         parts.append(f"{methods.title(method)} {', '.join(told)};")
     parts[-1] = parts[-1][:-1] + "."
     if WEIGHTED in by:
-        own = {of: _mean_score(by[WEIGHTED], of, selection) for of in sets}
-        apart = [
-            f"{methods.title(method)} "
-            + ", ".join(
-                f"{_mean_score(by[method], of, selection) - own[of]:+.1f} {names[of]}"
-                for of in sets
-            )
-            for method in mining
-        ]
+        apart = []
+        for method in mining:
+            told = [f"{means[of][method] - means[of][WEIGHTED]:+.1f} {names[of]}" for of in sets]
+            apart.append(f"{methods.title(method)} {', '.join(told)}")
         parts.append(
             f"Minus that of {methods.title(WEIGHTED)}, weighted from the first epoch on, as P3 compares "
             f"(means): {'; '.join(apart)}."

@@ -41,10 +41,11 @@ def captioned(
     of other people's runs do, keeps it.
     """
     described = table.copy()
+    ids = table.attrs.get("run_ids")
     described.attrs = {
         **table.attrs,
         "caption": table.attrs.get("caption") or caption(table, frame, selection, title, runs_root),
-        "run_ids": table.attrs.get("run_ids", run_ids(table, frame, by)),
+        "run_ids": run_ids(table, frame, by) if ids is None else ids,
     }
     return described
 

@@ -203,7 +203,7 @@ def escape(text: str) -> str:
     '50 \\% of\\_it: $\\delta$ = 10$^{4}$, $-$1.5'
     """
     text = re.sub(r"(?<![\w.])-(?=\d)", "−", text)
-    return "".join(_escaped(letter) for letter in " ".join(text.split(" ")).replace("\n", " "))
+    return "".join(_escaped(letter) for letter in text.replace("\n", " "))
 
 
 def _escaped(letter: str) -> str:

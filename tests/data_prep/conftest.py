@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import shutil
+import tarfile
+from pathlib import Path
 
 import pytest
 
 from data_prep import parallel
 from data_prep.inaturalist import synthetic
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
 @pytest.fixture
@@ -37,3 +41,14 @@ def made(tmp_path_factory):
 def root(made, tmp_path):
     """A copy that a test may damage."""
     return shutil.copytree(made, tmp_path / "inat")
+
+
+@pytest.fixture
+def tables_of_2019(tmp_path):
+    """The real tables of ISIC 2019, in ``tmp_path``."""
+    if not SHARED.is_dir():
+        pytest.skip("the developers' folder of data is not here")
+    with tarfile.open(SHARED / "annotations.tar.xz") as shipped:
+        for member in shipped:
+            if Path(member.name).name.startswith("ISIC_2019"):
+                shipped.extract(member, tmp_path, filter="data")

@@ -24,7 +24,6 @@ from hml_lab.cli import main
 pytestmark = pytest.mark.usefixtures("in_this_process")
 LAYOUT = archive.ARCHIVES["isic2018"]
 SMALL = images.Options(size=16, format="png", constancy="none")
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
 @pytest.fixture(scope="module")
@@ -457,15 +456,8 @@ def test_the_command_says_it_all(tmp_path):
 
 
 @pytest.mark.shared_data
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the developers' folder of data is not here")
-def test_the_real_tables_of_2019_are_read_and_split(tmp_path):
+def test_the_real_tables_of_2019_are_read_and_split(tmp_path, tables_of_2019):
     """25,331 rows, CRLF, three columns more than the challenge's; the images need not be there but one."""
-    import tarfile
-
-    with tarfile.open(SHARED / "annotations.tar.xz") as tables:
-        for member in tables:
-            if Path(member.name).name.startswith("ISIC_2019"):
-                tables.extract(member, tmp_path, filter="data")
     layout = archive.ARCHIVES["isic2019"]
     (tmp_path / layout.images).mkdir()
     Image.new("RGB", (8, 8)).save(tmp_path / layout.images / "ISIC_0000000.jpg")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +29,6 @@ from tests.notebooks.helpers import asked_by
 pytestmark = pytest.mark.usefixtures("in_this_process")
 LAYOUT = archive.ARCHIVES["isic2019"]
 PART = LAYOUT.parts["HAM10000"]
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 SMALL = images.Options(size=16, format="png", constancy="none")
 
 
@@ -224,13 +222,8 @@ def test_the_shortened_protocol_is_what_the_notebook_asks_for(batch, repository,
 
 
 @pytest.mark.shared_data
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the developers' folder of data is not here")
-def test_the_part_by_the_real_tables_of_2019(tmp_path):
+def test_the_part_by_the_real_tables_of_2019(tmp_path, tables_of_2019):
     """10,015 images of 7,470 lesions, 1,113 melanomas and 6,705 nevi; one image is enough to read it."""
-    with tarfile.open(SHARED / "annotations.tar.xz") as shipped:
-        for member in shipped:
-            if Path(member.name).name.startswith("ISIC_2019"):
-                shipped.extract(member, tmp_path, filter="data")
     (tmp_path / PART.images[0]).mkdir()
     (tmp_path / PART.images[0] / "ISIC_0024306.jpg").write_bytes(b"x")
     found = archive.read("isic2019", tmp_path)
