@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from hml_lab import plots, published
 from hml_lab.studies import audit
 
 BASE = {"dataset": "digits", "epochs": 4, "batch_size": 64, "protocol": "controlled"}
+LOSS = {"recipe", "delta", "weight_placement", "loss_scale"}  # what CE and HML1 differ in
 
 
 def test_cells_differ_from_their_neighbour_in_the_switch_alone():
@@ -27,11 +29,16 @@ def test_cells_differ_from_their_neighbour_in_the_switch_alone():
 
     assert changed("CE", "CE + early drop") == {"early_drop"}
     assert changed("HML1", "HML1 + early drop") == {"early_drop"}
-    options = {"recipe", "delta", "weight_placement", "loss_scale", "mean_over"}
-    assert changed("CE re-weighted like HML1, over images", "HML1") == options
+    assert changed("CE re-weighted like HML1, over images", "HML1") == LOSS
     assert changed("CE re-weighted like HML1, over images", "CE re-weighted like HML1") == {
         "mean_over"
     }
+    assert changed("CE re-weighted like HML1", "HML1, over weights") == LOSS
+    assert changed("HML1", "HML1, over weights") == {"mean_over"}
+    by_axis = (LOSS, {"mean_over"}, {"early_drop"})
+    for first, second in itertools.combinations(audit.CUBE, 2):
+        differ = [own for own, a, b in zip(by_axis, first, second, strict=True) if a != b]
+        assert changed(audit.CUBE[first], audit.CUBE[second]) == set().union(*differ)
     assert changed("HML1", "HML1, inner") == {"weight_placement"}
     assert changed("HML1", "HML1, δ = 1e+02") == {"delta"}
     assert changed("HML1 + early drop", "HML1, inner, ×10 + early drop") == {
@@ -52,8 +59,7 @@ def test_cells_differ_from_their_neighbour_in_the_switch_alone():
 
 def test_the_primary_contrast_changes_the_loss_alone():
     first, second = (audit.cells(BASE, [0])[cell][0].to_dict() for cell in audit.PRIMARY)
-    options = {"recipe", "delta", "weight_placement", "loss_scale", "mean_over"}
-    assert {key for key in first if first[key] != second[key]} == options
+    assert {key for key in first if first[key] != second[key]} == LOSS
     assert second["mean_over"] == "images"  # as HML divides
     assert audit.PRIMARY in [(a, b) for _, a, b in audit.QUESTIONS]
 
@@ -202,6 +208,14 @@ def test_the_audits_figures_say_what_their_runs_are(full):
     assert "a run collapsed, no mean" in title
     means = [line for line in drawn.axes[0].lines if len(line.get_xdata()) == 4]
     assert [np.isnan(line.get_ydata()).tolist() for line in means] == [[True, False, False, False]]
+    mined = frame[frame["recipe"] == "hml1"].assign(last_balanced_accuracy=0.99)
+    others = [
+        mined.assign(run_id=f"other {field}", **{field: value})
+        for field, value in {"mean_over": "weights", "second_stage_rate": 0.1}.items()
+    ]
+    again = plots.delta_sweep(pd.concat([frame, *others]), short)
+    (line,) = (line for line in again.axes[0].lines if len(line.get_xdata()) == 4)
+    np.testing.assert_array_equal(line.get_ydata(), means[0].get_ydata())  # δ alone differs
 
 
 def test_a_figure_of_methods_says_that_a_mean_over_collapsed_runs_is_nobodys():
@@ -236,11 +250,10 @@ def test_the_authors_chml2_is_also_set_against_weighted_cross_entropy():
 
 
 def test_the_loss_alone_keeps_what_the_mean_divides_by():
-    """HML divides by the number of images; so does every cross-entropy that its loss is set against."""
     cells = audit.cells(BASE, [0])
-    for question, _, without in audit.QUESTIONS:
+    for question, mined, without in audit.QUESTIONS:
         if question.startswith("The loss alone"):
-            assert cells[without][0].mean_over == "images"
+            assert cells[without][0].mean_over == cells[mined][0].mean_over
 
 
 def test_the_audits_grid_costs_at_most_six_tenths_of_its_runs_alone():

@@ -44,6 +44,23 @@ FACTORIAL: dict[str, dict[str, Any]] = {
     },
     "HML1": {"recipe": "hml1", "early_drop": False},
     "HML1 + early drop": {"recipe": "hml1", "early_drop": True},
+    "HML1, over weights": {"recipe": "hml1", "mean_over": "weights", "early_drop": False},
+    "HML1, over weights + early drop": {
+        "recipe": "hml1",
+        "mean_over": "weights",
+        "early_drop": True,
+    },
+}
+# The cells of loss × divisor × drop, all with HML1's class weights from its switch on.
+CUBE = {
+    ("CE", "weights", "no drop"): "CE re-weighted like HML1",
+    ("CE", "weights", "drop"): "CE re-weighted like HML1 + early drop",
+    ("CE", "images", "no drop"): "CE re-weighted like HML1, over images",
+    ("CE", "images", "drop"): "CE re-weighted like HML1, over images + early drop",
+    ("L_c", "weights", "no drop"): "HML1, over weights",
+    ("L_c", "weights", "drop"): "HML1, over weights + early drop",
+    ("L_c", "images", "no drop"): "HML1",
+    ("L_c", "images", "drop"): "HML1 + early drop",
 }
 SWITCHES: dict[str, dict[str, Any]] = {
     "HML1, inner": {"recipe": "hml1", "early_drop": False, "weight_placement": "inner"},
@@ -164,6 +181,31 @@ QUESTIONS = (
         "Balanced softmax × sinc(p) against balanced softmax",
         "Balanced softmax × sinc(p)",
         "Balanced softmax",
+    ),
+    (
+        "The loss alone: HML1 against CE re-weighted like it, both over weights, without the drop",
+        "HML1, over weights",
+        "CE re-weighted like HML1",
+    ),
+    (
+        "The loss alone: HML1 against CE re-weighted like it, both over weights, with the drop",
+        "HML1, over weights + early drop",
+        "CE re-weighted like HML1 + early drop",
+    ),
+    (
+        "The divisor alone: HML1 over images against over weights, without the drop",
+        "HML1",
+        "HML1, over weights",
+    ),
+    (
+        "The divisor alone: HML1 over images against over weights, with the drop",
+        "HML1 + early drop",
+        "HML1, over weights + early drop",
+    ),
+    (
+        "The early drop alone, for HML1 over weights",
+        "HML1, over weights + early drop",
+        "HML1, over weights",
     ),
     (
         "HML2 with δ = 1e10, as the authors ran it, instead of 1e4, with the drop",
