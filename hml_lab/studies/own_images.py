@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy
 from IPython.display import Markdown, display
 
 from data_prep.folder import example, images, report
@@ -33,7 +34,6 @@ from hml_lab.places import place
 from hml_lab.studies import dermoscopy
 
 FRACTIONS_OF_DRAWN = (0.35, 0.15, 0.5)  # that of drawn images: methods are told apart, not luck
-DRAWS = 4000  # of the bootstrap
 MARGIN = 1.0  # points of balanced accuracy: a smaller difference is none
 CONTROL = dermoscopy.CONTROL  # what HML is compared with, see `configs`
 PAIRS = 4  # confusions that are shown
@@ -312,11 +312,11 @@ def _interval(values: np.ndarray, targets: np.ndarray) -> tuple[float, float, fl
     Over seeds and test images (:func:`hml_lab.stats.over_images`); of one seed over the images alone.
     """
     own = 100 * stats.balanced_mean(values, targets)
-    drawn = 100 * stats.image_draws(values, targets, n_resamples=DRAWS)
+    image_sd = 100 * stats.image_error(values, targets)
     if len(own) == 1:
-        low, high = np.quantile(drawn[:, 0], [0.025, 0.975])
-        return float(own[0]), float(low), float(high)
-    found = stats.over_images(drawn, own)
+        half = float(scipy.stats.norm.ppf(0.975) * image_sd)
+        return float(own[0]), float(own[0]) - half, float(own[0]) + half
+    found = stats.over_images(own, image_sd)
     return found.difference, found.low, found.high
 
 

@@ -251,12 +251,10 @@ def over_images(
     margin: float | None = None,
     selection: str = "last",
     confidence: float = 0.95,
-    n_resamples: int = 4000,
 ) -> pd.DataFrame:
     """Differences in balanced accuracy whose intervals cover other seeds *and* other test images.
 
-    From stored predictions, which compact records hold (:func:`hml_lab.stats.over_images`). All runs see
-    the same resamples.
+    From stored predictions, which compact records hold (:func:`hml_lab.stats.over_images`).
 
     Parameters
     ----------
@@ -279,7 +277,6 @@ def over_images(
     if any(not np.array_equal(run.test_targets, targets) for run in every.values()):
         raise ValueError("Expected runs that were tested on the same images.")
     correct = np.array([run.test_classes(selection) == targets for run in every.values()])
-    drawn = 100 * stats.image_draws(correct, targets, n_resamples=n_resamples)
     full = 100 * stats.balanced_mean(correct, targets)
     column = {run_id: index for index, run_id in enumerate(every)}
     rows = []
@@ -289,12 +286,13 @@ def over_images(
         if len(common) < 2:
             continue
         a, b = ([own[seed] for seed in common] for own in by_seed)
-        draws, own = drawn[:, a] - drawn[:, b], full[a] - full[b]
-        found = stats.over_images(draws, own, confidence=confidence)
+        own = full[a] - full[b]
+        image_sd = 100 * stats.image_error(correct[a].astype(float) - correct[b], targets)
+        found = stats.over_images(own, image_sd, confidence=confidence)
         row = dict(zip(("group", "reference"), pair, strict=True)) | found._asdict()
-        row["image_sd"] = float(draws.mean(axis=1).std(ddof=1))
+        row["image_sd"] = image_sd
         if margin is not None:
-            within = stats.over_images(draws, own, margin=margin, confidence=confidence)
+            within = stats.over_images(own, image_sd, margin=margin, confidence=confidence)
             row |= {
                 "equivalence_low": within.low,
                 "equivalence_high": within.high,
