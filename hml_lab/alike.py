@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from hml_core import recipes
 from hml_core.config import SETTINGS
 from hml_core.runs import Run
 
@@ -78,6 +79,76 @@ def setting(config: Mapping[str, Any], fields: Sequence[str]) -> str:
         else:
             words.append(SAID.get(name, f"{plain} {{}}").format(value))
     return ", ".join(words)
+
+
+def qualifier(config: Mapping[str, Any]) -> str:
+    """What a label has to say of class weights that are not those of the recipe of its name; "" else.
+
+    CE-DRW has CB weights from 80 % of a run on; the control of a hard-mining recipe is another method:
+
+    >>> control = {"recipe": "ce_drw", "weighting": "CS", "mean_over": "images", "stage_ends": (100,)}
+    >>> qualifier(control)
+    'CS weights over images from epoch 101'
+    >>> qualifier({**control, "weighting": "CB", "mean_over": "weights"})
+    ''
+    """
+    recipe = str(config.get("recipe"))
+    own = recipes.options(recipe) if recipe in recipes.names() else {}
+    differs = [
+        name
+        for name in ("weighting", "mean_over")
+        if name in own and not _absent(value := config.get(name)) and value != own[name]
+    ]
+    return _weights(config, "mean_over" in differs) if differs else ""
+
+
+def _weights(config: Mapping[str, Any], with_divisor: bool) -> str:
+    """ "CS weights over images from epoch 101"; from which epoch on, where it is not the first."""
+    scheme = config["weighting"]
+    words = "no class weights" if scheme == "none" else f"{scheme} weights"
+    if with_divisor:
+        words += f" over {config['mean_over']}"
+    return words + _since(config)
+
+
+def _since(config: Mapping[str, Any]) -> str:
+    ends = config.get("stage_ends")
+    if _absent(ends) or not ends:
+        return ""
+    if config.get("switch_patience"):
+        return " from its plateau on"
+    return f" from epoch {ends[-1] + 1}"
+
+
+def deferred(frame: pd.DataFrame) -> str:
+    """Which class weights the re-weighted stages of a frame's methods have, and from when on; "" for none.
+
+    A name such as CE-DRW does not say it.
+    """
+    fields = [name for name in ("recipe", "weighting", "mean_over", "stage_ends") if name in frame]
+    if len(fields) < 4:
+        return ""
+    told: dict[str, dict[str, None]] = {}
+    for row in frame.to_dict("records"):
+        if _absent(row["weighting"]) or row["weighting"] == "none" or not row["stage_ends"]:
+            continue
+        own = told.setdefault(recipes.title(str(row["recipe"])), {})
+        own[_weights(row, not _absent(row["mean_over"]))] = None
+    return "; ".join(f"{title} {' or '.join(words)}" for title, words in told.items())
+
+
+def titles(frame: pd.DataFrame) -> dict[str, str]:
+    """Titles of recipes → what they are called beside these runs, where that says more."""
+    if "recipe" not in frame:
+        return {}
+    found: dict[str, set[str]] = {}
+    for row in frame.to_dict("records"):
+        found.setdefault(recipes.title(str(row["recipe"])), set()).add(qualifier(row))
+    return {
+        title: f"{title}, {next(iter(words))}"
+        for title, words in found.items()
+        if len(words) == 1 and words != {""}
+    }
 
 
 def require(configs: Iterable[Mapping[str, Any]]) -> None:

@@ -117,7 +117,7 @@ def _choices(
 
 
 AUTHOR_CAPTION = (
-    "Runs of the papers' authors, not of this package: all of those that they published for ISIC 2018 "
+    "Runs of the papers' authors, not of this package, published for ISIC 2018 "
     "(results/published/isic2018_author_runs.csv), balanced accuracy on their test split in percent."
 )
 

@@ -218,11 +218,45 @@ def test_the_audits_figures_say_what_their_runs_are(full):
     np.testing.assert_array_equal(line.get_ydata(), means[0].get_ydata())  # δ alone differs
 
 
-def test_a_figure_of_methods_says_that_a_mean_over_collapsed_runs_is_nobodys():
+def test_figures_of_methods_draw_the_runs_of_one_that_collapsed_and_no_mean():
     unstable = [run for run in stored("cifar100_lt_full", "hml1") if not run.config.early_drop]
-    told = "HML1: 2 of 3 runs collapsed to chance, its mean is that of none"
-    assert told in plots.balanced_accuracy(unstable).axes[0].get_title()
     stable = [run for run in stored("cifar100_lt_full", "ce") if not run.config.early_drop]
+    unstable.sort(key=lambda run: run.config.seed)
+    told = "HML1: 2 of 3 runs collapsed to chance: each run by itself, no mean"
+    ends = [100 * run.selection("last")["balanced_accuracy"] for run in unstable]
+
+    accuracy = plots.balanced_accuracy([*stable, *unstable]).axes[0]
+    assert told in accuracy.get_title()
+    drawn = [line.get_xdata() for line in accuracy.lines]
+    assert any(sorted(xs) == pytest.approx(sorted(ends)) for xs in map(list, drawn))
+    assert not any(np.isclose(x, np.mean(ends)) for xs in drawn for x in xs)
+
+    curves = plots.learning_curves([*stable, *unstable])
+    assert told in "".join(text.get_text() for text in curves.texts) + str(curves.get_suptitle())
+    for ax in curves.axes:
+        thin = [line for line in ax.lines if line.get_linewidth() == 0.8]
+        assert len(thin) == len(unstable)
+        assert len(ax.collections) == 1  # the band of the other
+    last = sorted(
+        line.get_ydata()[-1] for line in curves.axes[1].lines if line.get_linewidth() == 0.8
+    )
+    assert last == pytest.approx(sorted(ends))
+
+    for made, bands in (
+        (plots.per_class_accuracy([*stable, *unstable]), 1),
+        (plots.gain_by_frequency([*stable, *unstable]), 0),
+        (plots.accuracy_by_cost([*stable, *unstable]), None),
+        (plots.shot_group_accuracy([*stable, *unstable]), None),
+        (plots.confusion_matrix([*stable, *unstable], ["hml1"]), None),
+    ):
+        said = str(made.get_suptitle()) + "".join(t.get_text() for t in made.texts)
+        said += "".join(ax.get_title() for ax in made.axes)
+        assert "2 of 3 runs collapsed to chance: " in said
+        if bands is not None:
+            thin = [line for line in made.axes[0].lines if line.get_linewidth() == 0.8]
+            assert len(thin) == len(unstable)
+            curved = [c for c in made.axes[0].collections if len(c.get_paths()[0].vertices) > 20]
+            assert len(curved) == bands
     assert "collapsed" not in plots.balanced_accuracy(stable).axes[0].get_title()
 
 
