@@ -86,11 +86,9 @@ def qualifier(config: Mapping[str, Any]) -> str:
 
     CE-DRW has CB weights from 80 % of a run on; the control of a hard-mining recipe is another method:
 
-    >>> control = {"recipe": "ce_drw", "weighting": "CS", "mean_over": "images", "stage_ends": (100,)}
-    >>> qualifier(control)
-    'CS weights over images from epoch 101'
-    >>> qualifier({**control, "weighting": "CB", "mean_over": "weights"})
-    ''
+    >>> control = {"recipe": "ce_drw", "weighting": "CS", "mean_over": "images"}
+    >>> qualifier(control), qualifier({**control, "weighting": "CB", "mean_over": "weights"})
+    ('CS weights over images', '')
     """
     recipe = str(config.get("recipe"))
     own = recipes.options(recipe) if recipe in recipes.names() else {}
@@ -99,42 +97,31 @@ def qualifier(config: Mapping[str, Any]) -> str:
         for name in ("weighting", "mean_over")
         if name in own and not _absent(value := config.get(name)) and value != own[name]
     ]
-    return _weights(config, "mean_over" in differs) if differs else ""
-
-
-def _weights(config: Mapping[str, Any], with_divisor: bool) -> str:
-    """ "CS weights over images from epoch 101"; from which epoch on, where it is not the first."""
-    scheme = config["weighting"]
-    words = "no class weights" if scheme == "none" else f"{scheme} weights"
-    if with_divisor:
-        words += f" over {config['mean_over']}"
-    return words + _since(config)
-
-
-def _since(config: Mapping[str, Any]) -> str:
-    ends = config.get("stage_ends")
-    if _absent(ends) or not ends:
+    if not differs:
         return ""
-    if config.get("switch_patience"):
-        return " from its plateau on"
-    return f" from epoch {ends[-1] + 1}"
+    scheme = config["weighting"] if "weighting" in own else ""
+    words = "no class weights" if scheme == "none" else f"{scheme} weights".strip()
+    return f"{words} over {config['mean_over']}" if "mean_over" in differs else words
 
 
 def deferred(frame: pd.DataFrame) -> str:
     """Which class weights the re-weighted stages of a frame's methods have, and from when on; "" for none.
 
-    A name such as CE-DRW does not say it.
+    A name such as CE-DRW does not say it: "CS from epoch 101, mean over images: HML1".
     """
-    fields = [name for name in ("recipe", "weighting", "mean_over", "stage_ends") if name in frame]
-    if len(fields) < 4:
+    fields = {"recipe", "weighting", "mean_over", "stage_ends"}
+    if not fields <= {*frame}:
         return ""
     told: dict[str, dict[str, None]] = {}
     for row in frame.to_dict("records"):
         if _absent(row["weighting"]) or row["weighting"] == "none" or not row["stage_ends"]:
             continue
-        own = told.setdefault(recipes.title(str(row["recipe"])), {})
-        own[_weights(row, not _absent(row["mean_over"]))] = None
-    return "; ".join(f"{title} {' or '.join(words)}" for title, words in told.items())
+        since = f"epoch {row['stage_ends'][-1] + 1}"
+        words = f"{row['weighting']} from {'a plateau' if row.get('switch_patience') else since} on"
+        if not _absent(row["mean_over"]):
+            words += f", mean over {row['mean_over']}"
+        told.setdefault(words, {})[recipes.title(str(row["recipe"]))] = None
+    return "; ".join(f"{words}: {', '.join(names)}" for words, names in told.items())
 
 
 def titles(frame: pd.DataFrame) -> dict[str, str]:

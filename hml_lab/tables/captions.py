@@ -49,7 +49,7 @@ def captioned(
     names = {} if said else alike.titles(finished(frame, selection))
     described.attrs = {
         **table.attrs,
-        "caption": said or _renamed(caption(table, frame, selection, title, runs_root), names),
+        "caption": said or caption(table, frame, selection, title, runs_root),
         "run_ids": run_ids(table, frame, by) if ids is None else ids,
     }
     if names:
@@ -82,6 +82,7 @@ def caption(
     if "path" in done:
         done = done.assign(path=[Path(runs_root) / str(path) for path in done["path"]])
     cells = [str(cell) for row in table.to_numpy() for cell in row]
+    names = alike.titles(done)
     parts = [f"{title.rstrip('.')}." if title else "", *warnings(done), data(done), protocol(done)]
     if weights := alike.deferred(done):
         parts.append(f"Class weights: {weights}.")
@@ -89,7 +90,7 @@ def caption(
     parts.append(_spread(done, cells))
     if any("[" in cell for cell in cells):
         covers = table.attrs.get("covers") or _covers(done)
-        parts.append(_sentence(covers))
+        parts.append(_renamed(_sentence(covers), names))
     if "p (Holm)" in table:
         tests = int((table["p (Holm)"] != ABSENT).sum())
         if not tests:  # whatever was meant to be tested
@@ -99,7 +100,7 @@ def caption(
                 "p: paired t-tests, corrected by Holm's method over the "
                 f"{number(tests, 'difference')} of this table"
             )
-        parts.append(_sentence(family))
+        parts.append(_renamed(_sentence(family), names))
     if any(cell.endswith(BEST) for cell in cells):
         parts.append("* best of its column.")
     if any(text_cell(cell) == ABSENT for row in table.to_numpy() for cell in row):
