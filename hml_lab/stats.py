@@ -329,7 +329,7 @@ def over_images(
     --------
     >>> found = over_images([1.0, 2.0, 3.0], 0.5)
     >>> f"{found.difference:.1f} [{found.low:.2f}, {found.high:.2f}]"
-    '2.0 [-0.80, 4.80]'
+    '2.0 [-0.63, 4.63]'
     """
     _check_confidence(confidence)
     own = _values(seed_values, "seed_values", 2)

@@ -73,7 +73,9 @@ def forest(
     marks.finish()
     ax.set_yticks(range(len(rows)), texts, fontsize="small")
     ax.set_ylim(-0.7, len(rows) - 0.3)
-    bars = "95 % interval" if rows["low"].notna().any() else "too few runs for intervals"
+    bars = (
+        "95 % interval of each alone" if rows["low"].notna().any() else "too few runs for intervals"
+    )
     leaves = "; arrow: goes on" if any(line.get_gid() for line in ax.lines) else ""
     ax.set(xlabel=f"{xlabel}\n{bars}{leaves}; filled: p < 0.05 after Holm", title=title)
     if by:

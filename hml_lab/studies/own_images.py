@@ -189,7 +189,7 @@ def _pictures(experiment: Experiment, names: pd.Series) -> list[np.ndarray]:
 
 def verdict(experiment: Experiment) -> Markdown:
     """Which recipe is best on validation, its test result once, and whether HML helps here."""
-    groups = plots.by_recipe(experiment.runs)
+    groups = plots.by_recipe(experiment.runs, qualified=False)
     scores = _scores(groups)
     ranked = [*scores]
     best, runs = ranked[0], groups[ranked[0]]
@@ -343,7 +343,7 @@ def _calibration(runs: list[Run]) -> str:
 
 def save_confusions(experiment: Experiment) -> None:
     """What the recipe that is best on validation confuses: the matrix, and images of the largest pairs."""
-    groups = plots.by_recipe(experiment.runs)
+    groups = plots.by_recipe(experiment.runs, qualified=False)
     best = max(groups, key=lambda recipe: np.mean([_on_validation(run) for run in groups[recipe]]))
     matrix = plots.confusion_matrix(experiment.runs, [best], selection="best_validation")
     experiment.save_figure(matrix, "confusion")
@@ -386,7 +386,7 @@ def confusions(runs: list[Run], number: int = PAIRS) -> dict[tuple[int, int], li
 
 def predictions(experiment: Experiment, number: int = SHOWN) -> Markdown | None:
     """Show what the best recipe's first network says of the first test image of a few classes."""
-    groups = plots.by_recipe(experiment.runs)
+    groups = plots.by_recipe(experiment.runs, qualified=False)
     run = groups[next(iter(_scores(groups)))][0]
     try:
         model = run.model()

@@ -187,21 +187,26 @@ def all_pairs(
     """Every pair of groups, none named beforehand: max-t with the seeds as blocks.
 
     Over the seeds that all groups have (:func:`hml_lab.stats.all_pairs`). Left out are groups with a
-    collapsed run, whose scatter would widen every interval, and groups with the very results of an
-    earlier one (the same runs under two names): they would count its scatter twice.
+    collapsed run, whose scatter would widen every interval; groups with fewer than half of the seeds that
+    others have, which would take these from every pair; and groups with the very results of an earlier
+    one (the same runs under two names): they would count its scatter twice.
 
     Returns
     -------
     pandas.DataFrame
         ``by``, ``reference``, difference, low_simultaneous, high_simultaneous (points), p_max_t, n; the
         higher group first. Empty where less than two seeds or two groups are left. ``attrs["left_out"]``
-        lists the collapsed groups, ``attrs["same"]`` those that repeat another with that one's name.
+        lists the collapsed groups, ``attrs["few_seeds"]`` those of few seeds, ``attrs["same"]`` those that
+        repeat another with that one's name.
     """
     done = finished(frame, selection)
     if by == "recipe":
         alike.require_rows(done)
     lost = done.loc[collapsed(done, selection), by].unique()
     kept = done[~done[by].isin(lost)]
+    sizes = kept.groupby(by)["seed"].nunique()
+    few = [group for group in kept[by].unique() if 2 * sizes[group] < sizes.max()]
+    kept = kept[~kept[by].isin(few)]
     scores = 100 * kept.pivot(index=by, columns="seed", values=f"{selection}_{metric}")
     scores = scores.astype(float).dropna(axis=1).loc[kept[by].unique()]
     repeats = scores.duplicated()
@@ -240,6 +245,7 @@ def all_pairs(
     table.attrs["family"] = f"family: all {len(rows)} pairs, corrected by the largest t"
     table.attrs["covers"] = covers(kept)
     table.attrs["left_out"] = [group_name(by, group) for group in lost]
+    table.attrs["few_seeds"] = [group_name(by, group) for group in few]
     table.attrs["same"] = same
     return table
 
