@@ -16,8 +16,11 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from hml_core.config import RunConfig
 from hml_core.errors import DataError, DeviceError, HmlError, RunError
 from hml_core.trainer import world
+from hml_core.trainer.chance import LayerChance
+from hml_core.trainer.epochs import Shares
 from hml_core.trainer.world import ALONE, ProcessError, World, _own_device, group, meet
 
 
@@ -118,7 +121,9 @@ def test_processes_on_different_kinds_of_devices_are_refused(monkeypatch):
     both = of_all(2, lambda rank: _own_device(wanted[rank], store, rank, 2))
     assert [type(error) for error in both] == [RunError, RunError]
     assert str(both[0]) == str(both[1])
-    assert "same kind of device for every process, got process 0 cpu, process 1 cuda" in str(both[0])
+    assert "same kind of device for every process, got process 0 cpu, process 1 cuda" in str(
+        both[0]
+    )
 
 
 def test_each_process_of_a_host_has_the_gpu_of_its_local_rank(monkeypatch):
@@ -160,3 +165,21 @@ def test_an_environment_of_something_else_is_named(name, monkeypatch):
     monkeypatch.setenv(name, "x")
     with pytest.raises(RunError, match="as torchrun sets them"), group("cpu"):
         pass
+
+
+def test_layers_draw_the_same_for_a_micro_batch_whichever_process_works_on_it():
+    config = RunConfig(batch_size=64, micro_batch_size=16)
+
+    def drawn(rank: int, size: int, step: int) -> list[float]:
+        found = []
+        shares = Shares(config, World(rank, size), images=640)
+        chance = LayerChance(config, shares, torch.device("cpu"), is_needed=True)
+        with chance.of_step(0, step):
+            for part in range(shares.per_step):
+                with chance.of_part(part):
+                    found.append(torch.rand(()).item())
+        return found
+
+    alone = drawn(0, 1, step=3)
+    assert drawn(0, 2, step=3) + drawn(1, 2, step=3) == alone
+    assert len({*alone, *drawn(0, 1, step=4)}) == 8, "and no two of a run draw the same"
