@@ -92,6 +92,20 @@ def test_a_loss_that_does_not_work_is_refused_when_it_is_registered(kind):
     assert kind.__name__ not in LOSSES
 
 
+def test_a_loss_has_a_word_of_its_own_for_a_name():
+    losses.register(name="odd-loss")(Odd)
+    assert LOSSES["odd-loss"] is Odd
+    for name in ("odd loss", "", 3):
+        with pytest.raises(ConfigError, match="a loss's `name` to be a word, got"):
+            losses.register(Odd, name=name)
+    other = type("Late", (Odd,), {"__module__": "elsewhere"})
+    assert Stage(other).loss == "Late"
+    with pytest.raises(
+        ConfigError, match=r"another loss called 'Late': .*losses\.register\(name=…\)"
+    ):
+        Stage(Late)
+
+
 def test_ones_own_backbone_is_registered_like_a_loss(tmp_path):
     models.register(Small)
     config = RunConfig(model="Small", epochs=1, recipe="ldam")
