@@ -398,6 +398,10 @@ def test_the_short_runs_are_quoted_with_the_corrections_of_their_tables():
 def test_the_collapse_is_told_as_it_was_recorded():
     text = text_of("results/records/README.md")
     runs = scores_of("cifar100_lt_full")
+    runs = runs[
+        runs["mean_over"].eq("images") & runs["delta"].eq(1e4) & runs["second_stage_rate"].eq(1)
+    ]
+    runs = runs[runs["seed"] < 3]  # of which the text speaks
     unstable = runs[(runs["recipe"] == "hml1") & ~runs["early_drop"]].sort_values("seed")
     histories = [pd.read_csv(folder / "history.csv") for folder in unstable["folder"]]
     lost = [h["train_loss"].iloc[-1] for h in histories[1:]]
