@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 
 import filelock
 import numpy as np
@@ -55,6 +56,17 @@ def test_the_limit_is_raised_as_far_as_it_is_needed(soft, hard, then, allowed):
     given = allowed(soft, hard)
     limits.require_files(limits.SEVERAL_PROCESSES, "this")
     assert given == then
+
+
+def test_a_system_without_such_limits_sets_none(monkeypatch):
+    """Windows; on macOS cores cannot be kept from a process."""
+    monkeypatch.setitem(sys.modules, "resource", None)
+    limits.require_files(10**9, "this")
+    monkeypatch.delattr("os.sched_getaffinity", raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    assert limits.usable_cores() == 6
+    monkeypatch.setattr("os.cpu_count", lambda: None)  # it cannot tell
+    assert limits.usable_cores() == 1
 
 
 def test_too_few_open_files_are_told_before_anything_starts(allowed, tmp_path, repository):

@@ -177,6 +177,17 @@ def test_many_logits_are_not_kept(finished, monkeypatch):
     with np.load(packed) as stored:
         assert not [name for name in stored if name.endswith("logits") or name == "confidence"]
         assert f"best_validation_{OFFICIAL}_predictions" in stored
+        arrays = dict(stored)
+    for name in ("test", OFFICIAL):
+        own = finished[0].evaluated(name)
+        kept = dataclasses.replace(own, arrays=arrays)
+        assert kept.logits() is None, "rather than an error: there are predictions"
+        assert (kept.predictions().classes == own.predictions().classes).all()
+        last = {key: array for key, array in arrays.items() if "best_validation" not in key}
+        of_last = dataclasses.replace(own, arrays=last)
+        for read in (of_last.logits, of_last.predictions):
+            with pytest.raises(ValueError, match=f"no predictions of the set '{name}' of 'best_v"):
+                read("best_validation")
 
 
 def test_an_exported_record_keeps_the_set(runs_root, finished, tmp_path):

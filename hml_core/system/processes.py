@@ -22,6 +22,8 @@ from typing import Any
 
 LOOK_S = 1.0  # how often a guard looks for its parent, should no signal tell
 REAP_S = 0.02  # and for what is left, while it ends everything
+# Neither the environment nor installed packages change what a guard does.
+_ISOLATED = ("-I", "-S")
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _STOPPING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
@@ -119,8 +121,7 @@ def guarded(command: Sequence[str], grace: float) -> list[str]:
     """
     if sys.platform == "win32":
         return list(command)
-    # Neither the environment nor installed packages change what a guard does.
-    own = [sys.executable, "-I", "-S", os.path.abspath(__file__)]
+    own = [sys.executable, *_ISOLATED, os.path.abspath(__file__)]
     return [*own, str(os.getpid()), str(grace), *command]
 
 

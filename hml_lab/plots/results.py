@@ -27,6 +27,7 @@ from hml_lab.plots.style import (
 )
 from hml_lab.wording import number
 
+LOWEST_LOSS = 1e-6  # drawn: those of a collapsed run go down to what float32 cannot hold
 GROUPS = {"many": "many (> 100)", "medium": "medium (20–100)", "few": "few (< 20)"}
 SHARES = ("nll",)  # metrics that are no shares have no upper bound
 
@@ -151,18 +152,19 @@ def learning_curves(runs: Iterable[Run], *, smooth: int = 1) -> Figure:
     measured = "validation"
     if next(iter(groups.values()))[0].metrics["selections"]["best_validation"] is None:
         measured = "test"
-    ends = {}
+    ends, is_cut = {}, False
     for method, members in groups.items():
         losses = _stack(members, "train_loss")
-        tiny = np.finfo(float).tiny  # a loss that underflowed has no logarithm
         each = unstable(members)
-        logs = np.log(losses.clip(lower=tiny).to_numpy())
+        is_cut |= bool((losses < LOWEST_LOSS).any(axis=None))
+        logs = np.log(losses.clip(lower=LOWEST_LOSS).to_numpy())
         _curve(left, method, losses.index, logs, smooth, np.exp, each=each)
         accuracy = 100 * _stack(members, f"{measured}_balanced_accuracy")
         end = _curve(right, method, accuracy.index, accuracy.to_numpy(), smooth, each=each)
         ends[method] = (end, " (median)" if each else "")
     _mark_switches(left, right, groups)
-    left.set(xlabel="epoch", ylabel="training loss of the recipe", yscale="log")
+    floor = f" ({LOWEST_LOSS:.0e} or less at the bottom)" if is_cut else ""
+    left.set(xlabel="epoch", ylabel=f"training loss of the recipe{floor}", yscale="log")
     left.set_title(f"Training loss ({spreads.legend_of(numbers(groups), band=True)})")
     right.set(xlabel="epoch", ylabel=f"balanced {measured} accuracy (%)")
     right.set_title(f"Balanced {measured} accuracy")

@@ -346,7 +346,7 @@ def primary(
     each = ", ".join(f"{value:+.2f}" for value in a - b)
     text = (
         f"{what}: {found.difference:+.2f} [{found.low:+.2f}, {found.high:+.2f}] points "
-        f"(seeds {', '.join(map(str, common))}: {each}; paired t, p = {found.p_value:.4f}, "
+        f"(seeds {', '.join(map(str, common))}: {each}; paired t, {_p(found.p_value)}, "
         f"n = {found.n}). {_within(same)}"
     )
     low, high = stats.sd_interval(found.sd, found.n)
@@ -363,9 +363,13 @@ def primary(
         )  # fmt: skip
         text += (
             f" Over other seeds and other test images: {row['difference']:+.2f} [{row['low']:+.2f}, "
-            f"{row['high']:+.2f}], p = {row['p_value']:.4f}. {_within(within)}"
+            f"{row['high']:+.2f}], {_p(row['p_value'])}. {_within(within)}"
         )
     return text
+
+
+def _p(value: float) -> str:
+    return "p < 0.0001" if value < 1e-4 else f"p = {value:.4f}"
 
 
 def _within(same: stats.Equivalence) -> str:
@@ -373,7 +377,7 @@ def _within(same: stats.Equivalence) -> str:
         return f"Equivalence within ±{same.margin:g} cannot be tested: no spread to measure by."
     interval = f"[{same.low:+.2f}, {same.high:+.2f}]"
     tests = f"two one-sided tests, {100 * (1 - 2 * same.level):.0f} % interval {interval}"
-    p = f"p = {same.p_value:.4f}"
+    p = _p(same.p_value)
     if same.holds:
         return f"Equivalent within ±{same.margin:g} point ({tests}, {p})."
     return f"Equivalence within ±{same.margin:g} point is not shown ({tests}, {p})."
