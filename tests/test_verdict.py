@@ -13,7 +13,8 @@ import scipy.stats
 
 from hml_core.config import RunConfig
 from hml_lab import published, stats
-from hml_lab.studies import dermoscopy, quoted, verdict
+from hml_lab.studies import audit, dermoscopy, quoted, verdict
+from hml_lab.studies.verdict import stored
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "verdict.md"
@@ -33,7 +34,7 @@ def test_every_link_leads_somewhere(page):
 def test_every_number_that_links_to_a_run_is_that_runs(page):
     linked = re.findall(r"\[(\d+\.\d\d)\]\(([^)]+metrics\.json)\)", page)
     shown = {Path(path).parent.name for _, path in linked if "_cpu/" not in path}
-    assert shown == {*verdict.frame()["run_id"]}
+    assert shown == {*stored.frame()["run_id"]}
     assert len(linked) == len(shown) + 2
     for text, path in linked:
         metrics = json.loads((PAGE.parent / path).read_text())["selections"]["last"]
@@ -51,7 +52,7 @@ def test_no_result_on_the_page_is_typed():
 
 def test_a_stale_page_is_noticed():
     text = PAGE.read_text(encoding="utf-8")
-    made = verdict.primary()
+    made = verdict.PARAGRAPHS["primary"]()
     stale = re.sub(r"(\| over seeds and training subsets \| )−0\.\d\d", r"\1−0.99", text)
     assert stale != text
     assert quoted.written(stale, "primary", made) == text
@@ -76,53 +77,55 @@ def test_the_primary_contrast_is_that_of_its_runs(page, full):
 
 def test_the_page_is_made_of_more_seeds_as_of_few(monkeypatch):
     """As many as are stored: every paragraph of six seeds, made up by moving those of three."""
-    own = verdict.frame()
+    own = stored.frame()
     first = own[own["seed"].isin([0, 1, 2])]
     random = np.random.default_rng(0)
     moved = first.assign(seed=first["seed"] + 3)
     moved["last_balanced_accuracy"] += random.normal(0, 0.002, len(moved))
     later = pd.concat([first, moved], ignore_index=True)
-    short = verdict.frame(verdict.SHORT)
-    images = verdict._images()
+    short = stored.frame(stored.SHORT)
+    images = stored.images()
     monkeypatch.setattr(
-        verdict, "frame", lambda name=verdict.FULL: later if name == verdict.FULL else short
+        stored, "frame", lambda name=stored.FULL: later if name == stored.FULL else short
     )
-    monkeypatch.setattr(verdict, "_images", lambda: images)
+    monkeypatch.setattr(stored, "images", lambda: images)
     for name, make in verdict.PARAGRAPHS.items():
         assert "nan" not in make(), name
-    assert "n = 6" in verdict.lead()
-    assert "seeds 0 to 5" in verdict.setting()
-    assert "What 6 seeds can bear" in verdict.bears()
-    assert "(n = 6)" in verdict.way()
-    assert "with 6 seeds as blocks" in verdict.all_pairs()
-    assert "4 of its 6 runs collapsed" in verdict.collapse()
+    assert "n = 6" in verdict.PARAGRAPHS["lead"]()
+    assert "seeds 0 to 5" in verdict.PARAGRAPHS["setting"]()
+    assert "What 6 seeds can bear" in verdict.PARAGRAPHS["bears"]()
+    assert "(n = 6)" in verdict.PARAGRAPHS["way"]()
+    assert "with 6 seeds as blocks" in verdict.PARAGRAPHS["all_pairs"]()
+    assert "4 of its 6 runs collapsed" in verdict.PARAGRAPHS["collapse"]()
     one_more = first[first["cell"] != "HML1"]
     calm = pd.concat([one_more, first[first["cell"] == "CE"].assign(cell="HML1")])
-    monkeypatch.setattr(verdict, "frame", lambda name=verdict.FULL: calm)
-    assert "No run of *HML1* without the drop collapsed (3 runs)" in verdict.collapse()
+    monkeypatch.setattr(stored, "frame", lambda name=stored.FULL: calm)
+    assert (
+        "No run of *HML1* without the drop collapsed (3 runs)" in verdict.PARAGRAPHS["collapse"]()
+    )
 
 
 def test_what_the_answer_says_turns_with_the_records(monkeypatch):
-    own, images = verdict.frame(), verdict._images()
+    own, images = stored.frame(), stored.images()
 
     def said(shift: float, spread: float) -> str:
         changed = own.copy()
-        hml = changed["cell"] == verdict.HML
+        hml = changed["cell"] == stored.HML
         move = shift + spread * np.array([-1, 1])[changed.loc[hml, "seed"] % 2]
         changed.loc[hml, "last_balanced_accuracy"] += move / 100
-        row = images.loc[[verdict.audit.PRIMARY]].copy()
+        row = images.loc[[audit.PRIMARY]].copy()
         each = (
             changed[hml]
             .set_index("seed")["last_balanced_accuracy"]
-            .sub(own[own["cell"] == verdict.CONTROL].set_index("seed")["last_balanced_accuracy"])
+            .sub(own[own["cell"] == stored.CONTROL].set_index("seed")["last_balanced_accuracy"])
             .dropna()
         )
         same = stats.over_images(100 * each, row["image_sd"].item(), margin=1.0)
         row["equivalence_p"] = same.p_value
         row["p_value"] = stats.over_images(100 * each, row["image_sd"].item()).p_value
-        monkeypatch.setattr(verdict, "frame", lambda name=verdict.FULL: changed)
-        monkeypatch.setattr(verdict, "_images", lambda: row)
-        return verdict.lead()
+        monkeypatch.setattr(stored, "frame", lambda name=stored.FULL: changed)
+        monkeypatch.setattr(stored, "images", lambda: row)
+        return verdict.PARAGRAPHS["lead"]()
 
     assert "is equivalent within 1 point to" in said(0.0, 0.0)
     assert "points below it**" in said(0.0, 0.0)
