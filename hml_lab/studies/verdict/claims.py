@@ -27,7 +27,8 @@ def holm() -> str:
             f"[{words.signed(row.low_simultaneous)}, {words.signed(row.high_simultaneous)}]"
             for row in sure.itertuples()
         ]
-        told = f"significant are (with simultaneous intervals): {'; '.join(named)}"
+        how = "with simultaneous intervals by Bonferroni, wider than Holm's test"
+        told = f"significant are ({how}): {'; '.join(named)}"
     n = int(effects["n"].max())
     measured = stats.minimum_detectable(POWERED, n)
     ends = [stats.minimum_detectable(sd, n) for sd in stats.sd_interval(POWERED, n)]
