@@ -124,14 +124,52 @@ def test_torchrun_ends_with_the_sweep_that_is_killed(tmp_path, monkeypatch):
         wait_for(lambda process=process: is_gone(process), "end of the family")
 
 
+def test_a_command_of_the_system_is_asked():
+    said = processes.ask(["sh", "-c", r"printf 'a\377'; echo no >&2; exit 3"], LIMIT_S)
+    assert said == (3, "a\N{REPLACEMENT CHARACTER}", "no\n")
+    with pytest.raises(FileNotFoundError):
+        processes.ask(["/no/such/command"], LIMIT_S)
+
+
+UNWILLING = {  # what a command of the system does, and what it is told to be
+    "sleep 3600 & echo $! > child; wait": "did not answer within 1 seconds",
+    "sleep 3600 & echo $! > child; yes": "says more than 1,000 bytes",
+    "sleep 3600 & echo $! > child; yes >&2": "says more than 1,000 bytes",
+    "sleep 3600 & echo $! > child; head -c 2000 /dev/zero; wait": "says more than 1,000 bytes",
+}
+
+
 @linux
-def test_a_guard_that_is_killed_takes_the_command_with_it(tmp_path):
-    guard = subprocess.Popen(processes.guarded(["sh", "-c", FAMILY], 1), cwd=tmp_path)
-    parent, child = family(tmp_path)
-    guard.kill()
-    guard.wait(LIMIT_S)
-    wait_for(lambda: is_gone(parent), "end of the command")
-    os.kill(child, signal.SIGKILL)  # nobody is left to do it
+@pytest.mark.parametrize("script", UNWILLING)
+def test_a_command_that_hangs_or_prints_without_end_is_killed_with_its_children(
+    script, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    patience = 1.0 if "answer" in UNWILLING[script] else LIMIT_S
+    with pytest.raises((TimeoutError, ValueError), match=UNWILLING[script]):
+        processes.ask(["sh", "-c", script], patience, limit=1000)
+    wait_for(lambda: is_gone(number(tmp_path / "child")), "end of the child")
+
+
+@linux
+def test_who_holds_a_command_s_streams_is_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = processes.ask(["sh", "-c", "setsid sleep 3600 & echo $! > child; echo yes"], LIMIT_S)
+    assert said == (0, "yes\n", "")
+    os.kill(number(tmp_path / "child"), signal.SIGKILL)
+
+
+@linux
+@pytest.mark.parametrize("which", ["outer", "inner"])
+def test_what_a_killed_guard_leaves_the_other_one_ends(which, tmp_path):
+    """The child in a session of its own, too, which nothing but a guard would end."""
+    outer = subprocess.Popen(processes.guarded(["sh", "-c", FAMILY], 0.2), cwd=tmp_path)
+    below = family(tmp_path)
+    inner = processes.descendants(outer.pid)[0]
+    os.kill({"outer": outer.pid, "inner": inner}[which], signal.SIGKILL)
+    assert outer.wait(LIMIT_S) == {"outer": -signal.SIGKILL, "inner": 137}[which]
+    for process in (inner, *below):
+        wait_for(lambda process=process: is_gone(process), "end of the family")
 
 
 @linux

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import subprocess
+import os
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from hml_core.system import files, processes
 
 # A submission is tried so often, at such distances, and given so long, before Slurm counts as refusing.
 ATTEMPTS, PAUSE_S, SUBMIT_TIMEOUT_S = 3, 1.0, 60.0
@@ -24,7 +27,7 @@ GONE_S = 60.0  # so long a job is missed in the queue, or held for good, before 
 ARRIVAL_S = 300.0  # so long a job may run until its worker is here: it imports torch over a network
 LONGEST_WAIT_S = 7 * 86400.0  # in the queue, where the options name no other
 SQUEUE_TIMEOUT_S, CANCEL_TIMEOUT_S = 30.0, 30.0
-LOG_LINES = 5  # of a job that ended, told with the error
+LOG_LINES, LOG_BYTES = 5, 2**12  # of a job that ended, told with the error
 # Why a job waits that will wait for ever.
 NEVER = (
     "AccountNotAllowed", "BadConstraints", "DependencyNeverSatisfied", "InvalidAccount", "InvalidQOS",
@@ -44,14 +47,12 @@ def in_queue(ids: Iterable[str]) -> dict[str, State] | None:
     """The jobs of those ids that are in the queue; None where ``squeue`` does not tell."""
     command = ["squeue", "--noheader", "--format=%i|%T|%R", f"--jobs={','.join(ids)}"]
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=SQUEUE_TIMEOUT_S
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        done = processes.ask(command, SQUEUE_TIMEOUT_S)
+    except (OSError, ValueError):
         return None
-    if done.returncode:  # when the last of them has ended, it does not know any of them
-        return {} if "Invalid job id" in done.stderr else None
-    rows = [line.strip().split("|", 2) for line in done.stdout.splitlines()]
+    if done.status:  # when the last of them has ended, it does not know any of them
+        return {} if "Invalid job id" in done.error else None
+    rows = [line.strip().split("|", 2) for line in done.out.splitlines()]
     return {row[0]: State(row[1], row[2].strip("()")) for row in rows if len(row) == 3}
 
 
@@ -148,7 +149,10 @@ class Submissions:
         """The last lines of a job's log."""
         with contextlib.suppress(OSError, StopIteration):
             log = next(path for path in self._logs.glob(f"*{job}.out") if path.is_file())
-            lines = log.read_text(errors="replace").strip().splitlines()[-LOG_LINES:]
+            with files.opened(log) as stream:  # the end of it: a job may have said gigabytes
+                stream.seek(max(stream.seek(0, os.SEEK_END) - LOG_BYTES, 0))
+                text = stream.read(LOG_BYTES).decode(errors="replace").replace("\0", "")
+            lines = text.strip().splitlines()[-LOG_LINES:]
             if lines:
                 return f" {str(log)!r} ends: {' / '.join(line.strip() for line in lines)}."
         return f" What it said should be in {str(self._logs / f'slurm-{job}.out')!r}."
@@ -161,11 +165,23 @@ class Submissions:
         submissions = self
 
         class Job(SLURMJob):
+            @staticmethod
+            async def _call(command: list[str], **options: Any) -> str:
+                """dask-jobqueue's own waits for ever, for whatever is said, and leaves it running."""
+                patience = CANCEL_TIMEOUT_S if command[0] == "scancel" else SUBMIT_TIMEOUT_S
+                said = await _in_thread(processes.ask, command, patience)
+                if said.status:
+                    raise RuntimeError(
+                        said.error.strip()
+                        or f"{command[0]!r} ended with status {processes.exit_status(said.status)}"
+                    )
+                return said.out
+
             async def start(self) -> None:
                 for attempt in range(ATTEMPTS):
                     await asyncio.sleep(PAUSE_S * (attempt > 0))
                     try:
-                        await asyncio.wait_for(super().start(), SUBMIT_TIMEOUT_S)
+                        await super().start()
                     except Exception as error:  # whatever sbatch said, or that it is not there
                         refusal = _reason(error, self.submit_command)
                     else:
@@ -183,17 +199,31 @@ class Submissions:
                     submissions.refusal = None  # the one in its place has not been tried yet
                 # No scancel, one that fails, or one that does not come back.
                 with contextlib.suppress(Exception):
-                    await asyncio.wait_for(super().close(), CANCEL_TIMEOUT_S)
+                    await super().close()
                 await ProcessInterface.close(self)  # which dask-jobqueue forgets
 
         return Job
+
+
+async def _in_thread(function: Callable, *arguments: Any) -> Any:
+    """Wait for a call in a thread that does not keep the process from ending, as asyncio's own do."""
+    loop = asyncio.get_running_loop()
+    ended = loop.create_future()
+
+    def work() -> None:
+        try:
+            tell, outcome = ended.set_result, function(*arguments)
+        except Exception as error:
+            tell, outcome = ended.set_exception, error
+        with contextlib.suppress(RuntimeError):  # nobody waits any more: the loop is closed
+            loop.call_soon_threadsafe(lambda: None if ended.done() else tell(outcome))
+
+    threading.Thread(target=work, daemon=True).start()
+    return await ended
 
 
 def _reason(error: Exception, command: str) -> str:
     """What went wrong, in a sentence or as Slurm said it."""
     if isinstance(error, FileNotFoundError):
         return f"there is no command {error.filename or command!r} here; expected a login node."
-    if isinstance(error, TimeoutError):
-        return f"{command!r} did not answer within {SUBMIT_TIMEOUT_S:.0f} seconds."
-    said = str(error).partition("stderr:\n")[2].strip()  # of dask-jobqueue's account of it
-    return f"{said or error or type(error).__name__}".rstrip(".") + "."
+    return f"{error or type(error).__name__}".rstrip(".") + "."

@@ -5,10 +5,13 @@ it started may have left its process group (``torchrun`` gives each trainer a se
 command is started below a **guard**: this file, run as a program, without any import of the package. It
 adopts what the command's processes leave behind (Linux: ``PR_SET_CHILD_SUBREAPER``), learns that its own
 parent died (``PR_SET_PDEATHSIG``, and by looking), and does not end before everything below it has.
+A guard may be killed itself: so there are two, an outer and an inner one, and what either leaves
+the other one ends.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import select
@@ -18,15 +21,19 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 LOOK_S = 1.0  # how often a guard looks for its parent, should no signal tell
+ASK_S = 0.05  # and at a command of the system
+INNER = "--inner"
+INNER_GRACE_S = 1.0  # by so much the outer guard is more patient than the inner one
 REAP_S = 0.02  # and for what is left, while it ends everything
 # Neither the environment nor installed packages change what a guard does.
 _ISOLATED = ("-I", "-S")
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _STOPPING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
+_asked: set[subprocess.Popen] = set()  # commands of the system that are still at it
 _first: list[Callable[[], None]] = []  # what an interruption does before it is raised
 
 
@@ -112,6 +119,10 @@ def first_on_interrupt(action: Callable[[], None]) -> Iterator[None]:
         _first.remove(action)
 
 
+def _guard() -> list[str]:
+    return [sys.executable, *_ISOLATED, os.path.abspath(__file__)]
+
+
 def guarded(command: Sequence[str], grace: float) -> list[str]:
     """``command`` below a guard: it and all that it starts end with it, and with this process.
 
@@ -121,8 +132,86 @@ def guarded(command: Sequence[str], grace: float) -> list[str]:
     """
     if sys.platform == "win32":
         return list(command)
-    own = [sys.executable, *_ISOLATED, os.path.abspath(__file__)]
-    return [*own, str(os.getpid()), str(grace), *command]
+    return [*_guard(), str(os.getpid()), str(grace), *command]
+
+
+class Answer(NamedTuple):
+    """What a command of the system said, and its status as :mod:`subprocess` gives it."""
+
+    status: int
+    out: str
+    error: str
+
+
+def ask(command: Sequence[str], patience: float, limit: int = 2**20) -> Answer:
+    """Run a command of the system: one that may hang, print without end, or start what does either.
+
+    It and what it has started in its group are killed after ``patience`` seconds, or once it has said more
+    than ``limit`` bytes, or when this process ends. Bytes that are no UTF-8 are replaced. May be called in
+    any thread.
+
+    Raises
+    ------
+    OSError
+        Where it cannot be started; TimeoutError (one of them) after ``patience`` seconds.
+    ValueError
+        Where it says more than ``limit`` bytes.
+    """
+    end = time.monotonic() + patience
+    process = subprocess.Popen(
+        list(command),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=sys.platform != "win32",  # a group of its own
+    )
+    _asked.add(process)
+    said: dict[Any, bytes] = {process.stdout: b"", process.stderr: b""}
+    threads = [threading.Thread(target=_read, args=(said, s, limit), daemon=True) for s in said]
+    try:
+        for thread in threads:
+            thread.start()
+        while process.poll() is None:
+            if sum(map(len, said.values())) > limit:
+                raise ValueError(f"{command[0]!r} says more than {limit:,} bytes")
+            if time.monotonic() >= end:
+                raise TimeoutError(f"{command[0]!r} did not answer within {patience:.0f} seconds")
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(ASK_S)
+        for (
+            thread
+        ) in threads:  # what it left behind may hold its streams open: nobody waits for that
+            thread.join(ASK_S)
+        out, error = (text.decode(errors="replace") for text in (*said.values(),))
+        if len(out) + len(error) > limit:
+            raise ValueError(f"{command[0]!r} says more than {limit:,} bytes")
+        return Answer(process.returncode, out, error)
+    except BaseException:
+        _kill_group(process)
+        raise
+    finally:
+        _asked.discard(process)
+
+
+@atexit.register
+def _end_asked() -> None:
+    for process in list(_asked):
+        _kill_group(process)
+
+
+def _read(said: dict[Any, bytes], stream: Any, limit: int) -> None:
+    """Note what comes from a command, up to somewhat more than is wanted of it."""
+    with stream, contextlib.suppress(OSError, ValueError):
+        while len(said[stream]) <= limit and (text := os.read(stream.fileno(), 2**16)):
+            said[stream] += text
+
+
+def _kill_group(process: subprocess.Popen) -> None:
+    if sys.platform != "win32":
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+    process.wait()
 
 
 def descendants(process: int) -> list[int]:
@@ -234,5 +323,15 @@ def _prctl(option: int, value: int) -> None:
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
+def _guard(arguments: list[str]) -> int:
+    """Be a guard: the inner one, or the outer one over it where it can adopt what that one leaves."""
+    is_inner = arguments[0] == INNER
+    parent, grace, *command = arguments[is_inner:]
+    if is_inner or sys.platform != "linux":
+        return _Guard(int(parent), float(grace)).run(command)
+    inner = [*_guard(), INNER, str(os.getpid()), grace, *command]
+    return _Guard(int(parent), float(grace) + INNER_GRACE_S).run(inner)
+
+
 if __name__ == "__main__":
-    sys.exit(_Guard(int(sys.argv[1]), float(sys.argv[2])).run(sys.argv[3:]))
+    sys.exit(_guard(sys.argv[1:]))

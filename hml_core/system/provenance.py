@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import platform
-import subprocess
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from hml_core import __version__
+from hml_core.system import processes
 
+PATIENCE_S = 10.0  # with git
 CODE = ("hml_core", "data_prep")
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scikit-learn", "scipy", "statsmodels")
 
@@ -44,15 +45,9 @@ def git_commit() -> str | None:
 
 def _git(*arguments: str) -> str | None:
     """Output of git in this package's folder, or None where it fails."""
+    root = Path(__file__).resolve().parents[2]
     try:
-        done = subprocess.run(
-            ["git", *arguments],
-            cwd=Path(__file__).resolve().parents[2],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
+        said = processes.ask(["git", "-C", str(root), *arguments], PATIENCE_S)
+    except (OSError, ValueError):
         return None
-    return done.stdout.strip()
+    return None if said.status else said.out.strip()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 
@@ -154,7 +155,10 @@ REFUSED = (
         (None, r"no command 'sbatch' here; expected a login node"),
         (f"echo '{REFUSED}' >&2; exit 1", "Batch job submission failed: Invalid account"),
         ("echo 'Welcome to the cluster'", "Could not parse job id"),
-        ("exec sleep 600", r"'sbatch.*' did not answer within 1 seconds"),
+        ("sleep 600", r"'sbatch' did not answer within 1 seconds"),
+        ("yes Submitted", "'sbatch' says more than 1,048,576 bytes"),
+        ("kill -9 $$", "'sbatch' ended with status 137"),
+        (r"printf '\377'", "Could not parse job id"),
     ],
 )
 def test_slurm_that_takes_no_job_is_told_with_its_reason(sbatch, reason, tmp_path, monkeypatch):
@@ -226,6 +230,27 @@ def test_jobs_whose_workers_never_arrive_are_given_up_with_the_reason(
         assert "line / module: command not found" in str(caught.value)
     told = capsys.readouterr().out
     assert told.count("Slurm: job 17 waits (") == ("PENDING" in said)
+
+
+def _hole(path):
+    with path.open("wb") as stream:
+        stream.truncate(2**40)
+        stream.seek(2**40)
+        stream.write(b"\nmodule: command not found\n")
+
+
+LOGS = {  # what lies where a job's log is expected, and what of it is told
+    "a terabyte": (_hole, "ends: module: command not found"),
+    "a pipe": (os.mkfifo, "What it said should be in"),
+    "no text": (lambda path: path.write_bytes(b"\xff\xfe\0\n"), "slurm-17.out"),
+}
+
+
+@pytest.mark.parametrize("what", LOGS)
+def test_of_a_job_s_log_the_end_is_told_whatever_it_is(what, tmp_path):
+    make, told = LOGS[what]
+    make(tmp_path / "slurm-17.out")
+    assert told in slurm.Submissions(log_directory=str(tmp_path))._said_by("17")
 
 
 def test_a_queue_that_does_not_tell_and_workers_that_are_here_are_no_reason(monkeypatch):
@@ -301,16 +326,14 @@ def test_a_worker_that_may_be_on_its_way_is_waited_for(queue):
     assert "has reached" in queue(3900, RUNNING)
 
 
-@pytest.mark.parametrize("script", ["sleep 3600", "exit 1", "printf '\\377' >&2; exit 1"])
+@pytest.mark.parametrize("script", ["sleep 3600", "exit 1", "printf '\\377' >&2; exit 1", "yes"])
 def test_a_sweep_ends_whatever_scancel_does(script, tmp_path, monkeypatch):
     import asyncio
 
     monkeypatch.setattr(slurm_queue, "CANCEL_TIMEOUT_S", 0.2)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     command = tmp_path / "scancel"
-    command.write_text(
-        f"#!/bin/sh\nexec {script}\n" if "sleep" in script else f"#!/bin/sh\n{script}\n"
-    )
+    command.write_text(f"#!/bin/sh\n{script}\n")
     command.chmod(0o755)
     options = {"cores": 1, "memory": "1GB", "walltime": "00:10:00"}
     job = slurm.Submissions().job()("tcp://127.0.0.1:1", name=0, **options)
@@ -328,6 +351,10 @@ def test_squeue_is_read_as_it_writes(tmp_path, monkeypatch):
         },
         "echo 'Invalid job id specified' >&2; exit 1": {},
         "echo 'Unable to contact slurm controller' >&2; exit 1": None,
+        "yes '17|PENDING|(Priority)'": None,
+        r"printf '17|PENDING|(\377)\n'": {
+            "17": slurm_queue.State("PENDING", "\N{REPLACEMENT CHARACTER}")
+        },
     }.items():
         command.write_text(f"#!/bin/sh\n{script}\n")
         command.chmod(0o755)
