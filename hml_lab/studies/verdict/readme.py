@@ -81,7 +81,8 @@ def readme_answer() -> str:
         f"{others[0]} and {others[1]} points (corrected over all pairs: {ps[0]} and {ps[1]}). The "
         "authors' ISIC 2018 runs support more than weights from the first epoch on "
         f"({words.said(isic)}, ten runs each), but hold no deferred weighted cross-entropy. "
-        "Brackets are 95 % intervals of each difference alone. [The whole argument, each number with its runs](docs/verdict.md)."
+        "Brackets are 95 % intervals of each difference alone. "
+        "[The whole argument, each number with its runs](docs/verdict.md)."
     )
 
 
