@@ -119,7 +119,7 @@ def first_on_interrupt(action: Callable[[], None]) -> Iterator[None]:
         _first.remove(action)
 
 
-def _guard_itself() -> list[str]:
+def _guard_command() -> list[str]:
     return [sys.executable, *_ISOLATED, os.path.abspath(__file__)]
 
 
@@ -132,7 +132,7 @@ def guarded(command: Sequence[str], grace: float) -> list[str]:
     """
     if sys.platform == "win32":
         return list(command)
-    return [*_guard_itself(), str(os.getpid()), str(grace), *command]
+    return [*_guard_command(), str(os.getpid()), str(grace), *command]
 
 
 class Answer(NamedTuple):
@@ -329,7 +329,7 @@ def _guard(arguments: list[str]) -> int:
     parent, grace, *command = arguments[is_inner:]
     if is_inner or sys.platform != "linux":
         return _Guard(int(parent), float(grace)).run(command)
-    inner = [*_guard_itself(), INNER, str(os.getpid()), grace, *command]
+    inner = [*_guard_command(), INNER, str(os.getpid()), grace, *command]
     return _Guard(int(parent), float(grace) + INNER_GRACE_S).run(inner)
 
 

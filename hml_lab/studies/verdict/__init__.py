@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from hml_lab.studies.verdict import answer, beside, claims, steps
+from hml_lab.studies.verdict import answer, beside, claims, readme, steps
 
 PARAGRAPHS = {
     made.__name__: made
@@ -34,6 +34,10 @@ PARAGRAPHS = {
         beside.short,
         beside.missing,
     )
+}
+OF_README = {
+    made.__name__: made
+    for made in (readme.readme_figure, readme.readme_answer, readme.readme_table)
 }
 NUMBER = re.compile(r"(?<![\w.])[−+-]?\d+\.\d+|p [=<] |± \d|\bn = \d")
 

@@ -27,7 +27,8 @@ def holm() -> str:
             f"[{words.signed(row.low_simultaneous)}, {words.signed(row.high_simultaneous)}]"
             for row in sure.itertuples()
         ]
-        told = f"significant are (with simultaneous intervals): {'; '.join(named)}"
+        how = "with simultaneous intervals by Bonferroni, wider than Holm's test"
+        told = f"significant are ({how}): {'; '.join(named)}"
     n = int(effects.set_index(["cell", "reference"]).loc[audit.PRIMARY, "n"])
     measured = stats.minimum_detectable(POWERED, n)
     ends = [stats.minimum_detectable(sd, n) for sd in stats.sd_interval(POWERED, n)]
@@ -37,9 +38,10 @@ def holm() -> str:
         f"*Holm over the {len(effects)} questions of the audit*, each by the scatter of its own pairs "
         f"([table](../results/tables/audit_cifar100_full_effects.csv)): {told}. HML1's gain over "
         f"CE has p {words.p_text(gain['p_holm'])} there. A difference of two methods with an sd of "
-        f"{POWERED:g} over {n} seeds would have been found, uncorrected, with 80 % power from "
-        f"{measured:.1f} points on; over the interval of that sd, from {ends[0]:.1f} to {ends[1]:.1f}. The "
-        f"correlation of the two runs of a pair over seeds is {known.min():.2f} to "
+        f"{POWERED:g} over {number(n, 'seed')} would have been found, uncorrected, with 80 % "
+        f"power from {measured:.1f} points on; over the interval of that sd, from {ends[0]:.1f} to "
+        f"{ends[1]:.1f}. The "
+        f"correlation of the two runs of a pair over seeds is {words.signed(known.min())} to "
         f"{known.max():.2f} in the lines without a collapse (column `correlation`): pairing is "
         "measured, not assumed."
     )
