@@ -36,6 +36,7 @@ _STOPPING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if has
 # Neither the environment nor installed packages change what a guard does.
 _GUARD = (sys.executable, "-I", "-S", os.path.abspath(__file__))
 
+_late: list[list[int]] = []  # the signals that wait, for each block of `delayed`
 _asked: set[subprocess.Popen] = set()  # commands of the system that are still at it
 _first: list[Callable[[], None]] = []  # what an interruption does before it is raised
 
@@ -91,6 +92,9 @@ def interruptible() -> Iterator[None]:
 
     def interrupt(number: int, frame: Any) -> None:
         if os.getpid() == owner:
+            if _late and not _late[-1]:
+                _late[-1].append(number)
+                return
             for action in _first:
                 action()
             raise Interrupted(number)
@@ -110,6 +114,24 @@ def interruptible() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def delayed() -> Iterator[None]:
+    """Inside the block (in :func:`interruptible`) the first signal waits for its end, a second does not.
+
+    For what must not be left half started or half closed.
+    """
+    late: list[int] = []
+    _late.append(late)
+    try:
+        yield
+    finally:
+        _late.remove(late)
+    if late:
+        for action in _first:
+            action()
+        raise Interrupted(late[0])
 
 
 @contextlib.contextmanager
