@@ -175,6 +175,7 @@ class _Entry:
     source: str
     post_hoc: str | None
     official: Mapping[str, Any] = field(default_factory=dict)
+    added: Mapping[str, Any] = field(default_factory=dict)
 
 
 RECIPES: dict[str, _Entry] = {}
@@ -187,6 +188,7 @@ def register(
     source: str,
     post_hoc: str | None = None,
     official: Mapping[str, Any] | None = None,
+    added: Mapping[str, Any] | None = None,
 ):
     """Decorator: make a function that returns stages available under its own name.
 
@@ -201,19 +203,22 @@ def register(
     official : mapping, optional
         Options that the authors' code sets by itself, whatever it is asked for: what they are under the
         protocol "official".
+    added : mapping, optional
+        Options that the recipe was given after runs of it were made, each with the value that it had
+        without them: at that value they do not enter a run's identity, and the runs keep theirs.
 
     Raises
     ------
     ConfigError
         Where the function has no name, an option without a default, or makes no stages that can be
-        trained; for an unknown ``post_hoc`` or ``official`` option.
+        trained; for an unknown ``post_hoc``, or an ``official`` or ``added`` option that it lacks.
     """
     if post_hoc is not None:
         _one_of("post_hoc", post_hoc, POST_HOC)
 
     def decorate(build: Callable[..., tuple[Stage, ...]]):
         name = getattr(build, "__name__", None) or repr(build)
-        entry = _Entry(build, title, source, post_hoc, dict(official or {}))
+        entry = _Entry(build, title, source, post_hoc, dict(official or {}), dict(added or {}))
         if getattr(build, "__module__", None) != __name__:  # those of this module are tested
             _check_options(name, entry)
             stages = _stages(name, entry, {})
@@ -243,8 +248,9 @@ def _check_options(name: str, entry: _Entry) -> None:
         raise ConfigError(
             f"τ-normalisation needs the option `tau`, which the recipe {name!r} lacks."
         )
-    for option in entry.official:
-        _one_of(f"official` of {name!r}, `{option}", option, takes)
+    for known in ("official", "added"):
+        for option in getattr(entry, known):
+            _one_of(f"{known}` of {name!r}, `{option}", option, takes)
 
 
 def _stages(name: str, entry: _Entry, given: Mapping[str, Any]) -> tuple[Stage, ...]:
@@ -332,6 +338,11 @@ def is_hard_mining(name: str) -> bool:
 def official_options(name: str) -> Mapping[str, Any]:
     """Options of the recipe that are fixed under the protocol "official"."""
     return _entry(name).official
+
+
+def added_options(name: str) -> Mapping[str, Any]:
+    """Options that a recipe was given later, with the value that does not enter a run's identity."""
+    return _entry(name).added
 
 
 def title(name: str) -> str:
@@ -474,23 +485,32 @@ def ib_focal(*, influence_alpha: float = 1000.0, gamma: float = 1.0, weighting: 
 
 # Hard-mining loss -------------------------------------------------------------------------------
 
+DIVISOR = {"mean_over": "images"}  # of the papers and of the runs made before it was an option
 
-def _hard_mining(delta: float, weight_placement: str, loss_scale: float, **stage: Any) -> Stage:
-    loss_options = {"delta": delta, "weighting": weight_placement, "scale": loss_scale}
+
+def _hard_mining(
+    delta: float, weight_placement: str, loss_scale: float, mean_over: str, **stage: Any
+) -> Stage:
+    loss_options = {
+        "delta": delta,
+        "weighting": weight_placement,
+        "scale": loss_scale,
+        "mean_over": mean_over,
+    }
     return Stage("hard_mining", loss_options, **stage)
 
 
-@register(title="HML1", source="P1: CE until epoch 100 of 200, then weighted L_c")
+@register(title="HML1", source="P1: CE until epoch 100 of 200, then weighted L_c", added=DIVISOR)
 def hml1(
     *,
     delta: float = 1e4,
     weighting: str = "CS",
     weight_placement: str = "outer",
     loss_scale: float = 1.0,
+    mean_over: str = "images",
 ):
-    second = _hard_mining(
-        delta, weight_placement, loss_scale, weighting=weighting, learning_rate_scale=EARLY_DROP
-    )
+    options = (delta, weight_placement, loss_scale, mean_over)
+    second = _hard_mining(*options, weighting=weighting, learning_rate_scale=EARLY_DROP)
     return (Stage("cross_entropy", until=0.5), second)
 
 
@@ -498,6 +518,7 @@ def hml1(
     title="HML2",
     source="P1: L_c until epoch 100 of 200, then weighted L_c",
     official={"delta": 1e10},  # the authors' trainer passes its --delta to HML1 alone
+    added=DIVISOR,
 )
 def hml2(
     *,
@@ -505,35 +526,52 @@ def hml2(
     weighting: str = "CS",
     weight_placement: str = "outer",
     loss_scale: float = 1.0,
+    mean_over: str = "images",
 ):
-    first = _hard_mining(delta, weight_placement, loss_scale, until=0.5)
-    second = _hard_mining(
-        delta, weight_placement, loss_scale, weighting=weighting, learning_rate_scale=EARLY_DROP
-    )
-    return (first, second)
+    options = (delta, weight_placement, loss_scale, mean_over)
+    second = _hard_mining(*options, weighting=weighting, learning_rate_scale=EARLY_DROP)
+    return (_hard_mining(*options, until=0.5), second)
 
 
-@register(title="DHML1", source="P3: L_f, then weighted L_c")
+@register(title="DHML1", source="P3: L_f, then weighted L_c", added=DIVISOR)
 def dhml1(
     *,
     delta: float = 1e7,
     weighting: str = "CS",
     weight_placement: str = "outer",
     loss_scale: float = 1.0,
+    mean_over: str = "images",
 ):
-    first = _hard_mining(float("inf"), weight_placement, loss_scale, until=0.5)
-    return (first, _hard_mining(delta, weight_placement, loss_scale, weighting=weighting))
+    options = (weight_placement, loss_scale, mean_over)
+    first = _hard_mining(math.inf, *options, until=0.5)
+    return (first, _hard_mining(delta, *options, weighting=weighting))
 
 
-@register(title="DHML2", source="P3: L_f, then weighted L_f")
-def dhml2(*, weighting: str = "CS", weight_placement: str = "outer", loss_scale: float = 1.0):
-    first = _hard_mining(float("inf"), weight_placement, loss_scale, until=0.5)
-    return (first, _hard_mining(float("inf"), weight_placement, loss_scale, weighting=weighting))
+@register(title="DHML2", source="P3: L_f, then weighted L_f", added=DIVISOR)
+def dhml2(
+    *,
+    weighting: str = "CS",
+    weight_placement: str = "outer",
+    loss_scale: float = 1.0,
+    mean_over: str = "images",
+):
+    options = (math.inf, weight_placement, loss_scale, mean_over)
+    return (_hard_mining(*options, until=0.5), _hard_mining(*options, weighting=weighting))
 
 
-@register(title="CHML2", source="P3's reported statistics: CE until epoch 50 of 100, weighted L_f")
-def chml2(*, weighting: str = "CS", weight_placement: str = "outer", loss_scale: float = 1.0):
-    second = _hard_mining(float("inf"), weight_placement, loss_scale, weighting=weighting)
+@register(
+    title="CHML2",
+    source="P3's reported statistics: CE until epoch 50 of 100, weighted L_f",
+    added=DIVISOR,
+)
+def chml2(
+    *,
+    weighting: str = "CS",
+    weight_placement: str = "outer",
+    loss_scale: float = 1.0,
+    mean_over: str = "images",
+):
+    second = _hard_mining(math.inf, weight_placement, loss_scale, mean_over, weighting=weighting)
     return (Stage("cross_entropy", until=0.5), second)
 
 

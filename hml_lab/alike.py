@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from hml_core import recipes
 from hml_core.config import SETTINGS
 from hml_core.runs import Run
 
@@ -78,6 +79,63 @@ def setting(config: Mapping[str, Any], fields: Sequence[str]) -> str:
         else:
             words.append(SAID.get(name, f"{plain} {{}}").format(value))
     return ", ".join(words)
+
+
+def qualifier(config: Mapping[str, Any]) -> str:
+    """What a label has to say of class weights that are not those of the recipe of its name; "" else.
+
+    CE-DRW has CB weights from 80 % of a run on; the control of a hard-mining recipe is another method:
+
+    >>> control = {"recipe": "ce_drw", "weighting": "CS", "mean_over": "images"}
+    >>> qualifier(control), qualifier({**control, "weighting": "CB", "mean_over": "weights"})
+    ('CS weights over images', '')
+    """
+    recipe = str(config.get("recipe"))
+    own = recipes.options(recipe) if recipe in recipes.names() else {}
+    differs = [
+        name
+        for name in ("weighting", "mean_over")
+        if name in own and not _absent(value := config.get(name)) and value != own[name]
+    ]
+    if not differs:
+        return ""
+    scheme = config["weighting"] if "weighting" in own else ""
+    words = "no class weights" if scheme == "none" else f"{scheme} weights".strip()
+    return f"{words} over {config['mean_over']}" if "mean_over" in differs else words
+
+
+def deferred(frame: pd.DataFrame) -> str:
+    """Which class weights the re-weighted stages of a frame's methods have, and from when on; "" for none.
+
+    A name such as CE-DRW does not say it: "CS from epoch 101, mean over images: HML1".
+    """
+    fields = {"recipe", "weighting", "mean_over", "stage_ends"}
+    if not fields <= {*frame}:
+        return ""
+    told: dict[str, dict[str, None]] = {}
+    for row in frame.to_dict("records"):
+        if _absent(row["weighting"]) or row["weighting"] == "none" or not row["stage_ends"]:
+            continue
+        since = f"epoch {row['stage_ends'][-1] + 1}"
+        words = f"{row['weighting']} from {'a plateau' if row.get('switch_patience') else since} on"
+        if not _absent(row["mean_over"]):
+            words += f", mean over {row['mean_over']}"
+        told.setdefault(words, {})[recipes.title(str(row["recipe"]))] = None
+    return "; ".join(f"{words}: {', '.join(names)}" for words, names in told.items())
+
+
+def titles(frame: pd.DataFrame) -> dict[str, str]:
+    """Titles of recipes → what they are called beside these runs, where that says more."""
+    if "recipe" not in frame:
+        return {}
+    found: dict[str, set[str]] = {}
+    for row in frame.to_dict("records"):
+        found.setdefault(recipes.title(str(row["recipe"])), set()).add(qualifier(row))
+    return {
+        title: f"{title}, {next(iter(words))}"
+        for title, words in found.items()
+        if len(words) == 1 and words != {""}
+    }
 
 
 def require(configs: Iterable[Mapping[str, Any]]) -> None:

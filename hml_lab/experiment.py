@@ -25,6 +25,28 @@ SETTING = ("recipe", "dataset", "imbalance_type", "imbalance_ratio")
 NO_TRICK = "none"
 
 
+def stored_seeds(runs_root: str | Path, **fields: Any) -> list[int]:
+    """The seeds of the finished runs below ``runs_root`` whose configurations have these values.
+
+    Raises
+    ------
+    ConfigError
+        Where there is none.
+    """
+    root = place(runs_root, RUNS)
+    seeds = set()
+    for path in root.glob("*/metrics.json"):
+        config = Run(path.parent).config
+        if all(getattr(config, field) == value for field, value in fields.items()):
+            seeds.add(config.seed)
+    if not seeds:
+        told = ", ".join(f"{field} {value}" for field, value in fields.items())
+        raise ConfigError(
+            f"Expected `seeds`, or finished runs ({told}) below {str(root)!r} to take them from, got none."
+        )
+    return sorted(seeds)
+
+
 class Experiment:
     """The runs of a table, where they are trained and stored, and where what is made of them goes.
 

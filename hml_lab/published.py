@@ -91,8 +91,20 @@ def every(
     folder: str | Path = FOLDER,
 ) -> pd.Series:
     """All published percentages of this method in this setting by source, those of other protocols too."""
-    found, _ = _choices(recipe, dataset, imbalance_type, imbalance_ratio, folder)
-    return found.set_index("source")["mean_percent"]
+    return with_ce(recipe, dataset, imbalance_type, imbalance_ratio, folder)["mean_percent"]
+
+
+def with_ce(
+    recipe: str,
+    dataset: str,
+    imbalance_type: str,
+    imbalance_ratio: float,
+    folder: str | Path = FOLDER,
+) -> pd.DataFrame:
+    """The same, ``mean_percent`` by source, with cross-entropy in the same source, ``ce_percent``."""
+    found, ce = _choices(recipe, dataset, imbalance_type, imbalance_ratio, folder)
+    found = found.assign(ce_percent=found["source"].map(ce))
+    return found.set_index("source")[["mean_percent", "ce_percent"]]
 
 
 def _choices(
@@ -117,7 +129,7 @@ def _choices(
 
 
 AUTHOR_CAPTION = (
-    "Runs of the papers' authors, not of this package: all of those that they published for ISIC 2018 "
+    "Runs of the papers' authors, not of this package, published for ISIC 2018 "
     "(results/published/isic2018_author_runs.csv), balanced accuracy on their test split in percent."
 )
 

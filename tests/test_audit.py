@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,11 @@ import scipy.stats
 from hml_core import runs
 from hml_core.runs import Run
 from hml_core.trainer.branches import epochs_to_train
-from hml_lab import plots, published
+from hml_lab import plots, published, tables
 from hml_lab.studies import audit
 
 BASE = {"dataset": "digits", "epochs": 4, "batch_size": 64, "protocol": "controlled"}
+LOSS = {"recipe", "delta", "weight_placement", "loss_scale"}  # what CE and HML1 differ in
 
 
 def test_cells_differ_from_their_neighbour_in_the_switch_alone():
@@ -27,11 +29,16 @@ def test_cells_differ_from_their_neighbour_in_the_switch_alone():
 
     assert changed("CE", "CE + early drop") == {"early_drop"}
     assert changed("HML1", "HML1 + early drop") == {"early_drop"}
-    options = {"recipe", "delta", "weight_placement", "loss_scale", "mean_over"}
-    assert changed("CE re-weighted like HML1, over images", "HML1") == options
+    assert changed("CE re-weighted like HML1, over images", "HML1") == LOSS
     assert changed("CE re-weighted like HML1, over images", "CE re-weighted like HML1") == {
         "mean_over"
     }
+    assert changed("CE re-weighted like HML1", "HML1, over weights") == LOSS
+    assert changed("HML1", "HML1, over weights") == {"mean_over"}
+    by_axis = (LOSS, {"mean_over"}, {"early_drop"})
+    for first, second in itertools.combinations(audit.CUBE, 2):
+        differ = [own for own, a, b in zip(by_axis, first, second, strict=True) if a != b]
+        assert changed(audit.CUBE[first], audit.CUBE[second]) == set().union(*differ)
     assert changed("HML1", "HML1, inner") == {"weight_placement"}
     assert changed("HML1", "HML1, δ = 1e+02") == {"delta"}
     assert changed("HML1 + early drop", "HML1, inner, ×10 + early drop") == {
@@ -52,8 +59,7 @@ def test_cells_differ_from_their_neighbour_in_the_switch_alone():
 
 def test_the_primary_contrast_changes_the_loss_alone():
     first, second = (audit.cells(BASE, [0])[cell][0].to_dict() for cell in audit.PRIMARY)
-    options = {"recipe", "delta", "weight_placement", "loss_scale", "mean_over"}
-    assert {key for key in first if first[key] != second[key]} == options
+    assert {key for key in first if first[key] != second[key]} == LOSS
     assert second["mean_over"] == "images"  # as HML divides
     assert audit.PRIMARY in [(a, b) for _, a, b in audit.QUESTIONS]
 
@@ -126,14 +132,15 @@ def test_the_answer_names_numbers_or_what_is_missing():
 
 
 FULL = Path(__file__).parents[1] / "results" / "records" / "cifar100_lt_full"
+BASE_FULL = {"dataset": "imagefolder", "imbalance_ratio": 100.0, "protocol": "controlled"}
+BASE_FULL |= {"epochs": 200, "model": "resnet32", "evaluate_every": 5, "subset_seed": "seed"}
 
 
 @pytest.fixture(scope="module")
 def full() -> pd.DataFrame:
     """The stored runs at the full protocol, by cell."""
-    base = {"dataset": "imagefolder", "imbalance_ratio": 100.0, "protocol": "controlled"}
-    base |= {"epochs": 200, "model": "resnet32", "evaluate_every": 5, "subset_seed": "seed"}
-    return audit.run(audit.cells(base, [0, 1, 2]), runs_root=FULL, train=False, progress=False)
+    cells = audit.cells(BASE_FULL, [0, 1, 2])
+    return audit.run(cells, runs_root=FULL, train=False, progress=False)
 
 
 def test_the_way_adds_up_and_is_paired(full):
@@ -202,13 +209,123 @@ def test_the_audits_figures_say_what_their_runs_are(full):
     assert "a run collapsed, no mean" in title
     means = [line for line in drawn.axes[0].lines if len(line.get_xdata()) == 4]
     assert [np.isnan(line.get_ydata()).tolist() for line in means] == [[True, False, False, False]]
+    mined = frame[frame["recipe"] == "hml1"].assign(last_balanced_accuracy=0.99)
+    others = [
+        mined.assign(run_id=f"other {field}", **{field: value})
+        for field, value in {"mean_over": "weights", "second_stage_rate": 0.1}.items()
+    ]
+    again = plots.delta_sweep(pd.concat([frame, *others]), short)
+    (line,) = (line for line in again.axes[0].lines if len(line.get_xdata()) == 4)
+    np.testing.assert_array_equal(line.get_ydata(), means[0].get_ydata())  # δ alone differs
 
 
-def test_a_figure_of_methods_says_that_a_mean_over_collapsed_runs_is_nobodys():
-    unstable = [run for run in stored("cifar100_lt_full", "hml1") if not run.config.early_drop]
-    told = "HML1: 2 of 3 runs collapsed to chance, its mean is that of none"
-    assert told in plots.balanced_accuracy(unstable).axes[0].get_title()
-    stable = [run for run in stored("cifar100_lt_full", "ce") if not run.config.early_drop]
+def test_the_cube_is_complete_only_with_runs_of_all_its_cells(full):
+    stored_cube = audit.cube(full)  # two cells are not there yet, or are
+    assert len(stored_cube) == 15
+    there = set(full.loc[full["status"] == "done", "cell"])
+    for row in stored_cube[stored_cube["cell"] != ""].itertuples():
+        assert (row.n > 0) == ({row.cell, row.reference} <= there)
+    words = audit.cube_in_words(stored_cube)
+    assert (words["difference [95 %]"] == "–").sum() == (stored_cube["n"] == 0).sum()
+
+
+def test_the_cubes_effects_are_those_of_a_linear_model():
+    """Against least squares on the eight cells, for each seed; a collapse has no mean."""
+    random = np.random.default_rng(0)
+    values = {cell: 0.4 + 0.05 * random.standard_normal(4) for cell in audit.CUBE.values()}
+    found = audit.cube(made_up(**values))
+    assert (found["n"] == 4).all()
+    signs = np.array(
+        [
+            [
+                1.0 if key[axis] == on else -1.0
+                for axis, (_, _, on) in enumerate(audit.AXES.values())
+            ]
+            for key in audit.CUBE
+        ]
+    )
+    design = np.column_stack([np.ones(8), signs / 2])
+    by_seed = 100 * np.array(list(values.values()))
+    effects = np.linalg.lstsq(design, by_seed, rcond=None)[0][1:]  # (3, seeds)
+    mean = found[found["setting"] == "on average"]
+    np.testing.assert_allclose(mean["difference"], effects.mean(axis=1))
+    for row, own in zip(mean.itertuples(), effects, strict=True):
+        low, high = scipy.stats.t.interval(0.95, 3, own.mean(), scipy.stats.sem(own))
+        assert (row.low, row.high) == pytest.approx((low, high))
+    simple = found[(found["cell"] == "HML1") & (found["reference"] == "HML1, over weights")]
+    expected = 100 * (values["HML1"] - values["HML1, over weights"]).mean()
+    assert simple["difference"].item() == pytest.approx(expected)
+    lost = made_up(**{**values, "HML1": [0.01, 0.4, 0.4, 0.4]}).assign(num_classes=100)
+    cube = audit.cube(lost)
+    assert cube["difference"].isna().sum() == 3 + 3  # HML1 is in one row and the mean of each axis
+    assert "/" in audit.cube_in_words(cube).loc[lambda t: t["with"] == "on average"].iloc[0, 1]
+
+
+def test_seeds_that_not_all_cells_have_do_not_break_the_way_or_all_pairs(full):
+    """Records come seed by seed: what is compared is what its cells have in common, and it is said."""
+    more = full[full["cell"].isin([cell for _, cell in audit.WAY])].copy()
+    later = more.assign(seed=more["seed"] + 10, run_id=more["run_id"] + "x")
+    more = pd.concat([full, later], ignore_index=True)
+    way = audit.way(more)
+    assert {len(values) for values in way["values"]} == {6}
+    assert way["difference"].iloc[1:5].sum() == pytest.approx(way["difference"].iloc[-1])
+    assert not len(audit.beside(more))  # those have three seeds
+    fewer = more.drop(more[(more["cell"] == "CE") & (more["seed"] == 12)].index)
+    assert {len(values) for values in audit.way(fewer)["values"]} == {5}
+    assert audit.way(fewer)["difference"].iloc[1:5].sum() == pytest.approx(
+        audit.way(fewer)["difference"].iloc[-1]
+    )
+    assert "n = 3 to 6" in audit.answer(more) or "n = 6" in audit.answer(more)
+    lone = more[(more["cell"] != "Balanced softmax") | (more["seed"] == 0)]
+    pairs = tables.all_pairs(lone, by="cell")
+    assert pairs.attrs["few_seeds"] == ["Balanced softmax"]
+    assert "Balanced softmax" not in {*pairs["cell"], *pairs["reference"]}
+    assert (pairs["n"] == 3).all()
+    cells = audit.scores_by_cell(more, ["CE", "LDAM-DRW"], ["few"])
+    assert cells["n"].tolist() == ["6", "3"]
+
+
+def test_figures_of_methods_draw_the_runs_of_one_that_collapsed_and_no_mean():
+    own = audit.cells(BASE_FULL, [0, 1, 2])
+    unstable, stable = (
+        [Run(FULL / config.run_id) for config in own[cell]] for cell in ("HML1", "CE")
+    )
+    unstable.sort(key=lambda run: run.config.seed)
+    told = "HML1: 2 of 3 runs collapsed to chance: each run by itself, no mean"
+    ends = [100 * run.selection("last")["balanced_accuracy"] for run in unstable]
+
+    accuracy = plots.balanced_accuracy([*stable, *unstable]).axes[0]
+    assert told in accuracy.get_title()
+    drawn = [line.get_xdata() for line in accuracy.lines]
+    assert any(sorted(xs) == pytest.approx(sorted(ends)) for xs in map(list, drawn))
+    assert not any(np.isclose(x, np.mean(ends)) for xs in drawn for x in xs)
+
+    curves = plots.learning_curves([*stable, *unstable])
+    assert told in "".join(text.get_text() for text in curves.texts) + str(curves.get_suptitle())
+    for ax in curves.axes:
+        thin = [line for line in ax.lines if line.get_linewidth() == 0.8]
+        assert len(thin) == len(unstable)
+        assert len(ax.collections) == 1  # the band of the other
+    last = sorted(
+        line.get_ydata()[-1] for line in curves.axes[1].lines if line.get_linewidth() == 0.8
+    )
+    assert last == pytest.approx(sorted(ends))
+
+    for made, bands in (
+        (plots.per_class_accuracy([*stable, *unstable]), 1),
+        (plots.gain_by_frequency([*stable, *unstable]), 0),
+        (plots.accuracy_by_cost([*stable, *unstable]), None),
+        (plots.shot_group_accuracy([*stable, *unstable]), None),
+        (plots.confusion_matrix([*stable, *unstable], ["hml1"]), None),
+    ):
+        said = str(made.get_suptitle()) + "".join(t.get_text() for t in made.texts)
+        said += "".join(ax.get_title() for ax in made.axes)
+        assert "2 of 3 runs collapsed to chance: " in said
+        if bands is not None:
+            thin = [line for line in made.axes[0].lines if line.get_linewidth() == 0.8]
+            assert len(thin) == len(unstable)
+            curved = [c for c in made.axes[0].collections if len(c.get_paths()[0].vertices) > 20]
+            assert len(curved) == bands
     assert "collapsed" not in plots.balanced_accuracy(stable).axes[0].get_title()
 
 
@@ -236,11 +353,10 @@ def test_the_authors_chml2_is_also_set_against_weighted_cross_entropy():
 
 
 def test_the_loss_alone_keeps_what_the_mean_divides_by():
-    """HML divides by the number of images; so does every cross-entropy that its loss is set against."""
     cells = audit.cells(BASE, [0])
-    for question, _, without in audit.QUESTIONS:
+    for question, mined, without in audit.QUESTIONS:
         if question.startswith("The loss alone"):
-            assert cells[without][0].mean_over == "images"
+            assert cells[without][0].mean_over == cells[mined][0].mean_over
 
 
 def test_the_audits_grid_costs_at_most_six_tenths_of_its_runs_alone():

@@ -135,6 +135,14 @@ def test_runs_part_where_stage_or_rate_differ():
         assert common(ce, RunConfig(recipe=recipe, epochs=200)) == epochs
     assert common(ce, RunConfig(recipe="ce", epochs=200, early_drop=True)) == 100
     assert common(ce, RunConfig(recipe="hml1", epochs=200, second_stage_rate=0.3)) == 100
+    assert common(ce, RunConfig(recipe="hml1", epochs=200, mean_over="weights")) == 100
+    mined = RunConfig(recipe="hml2", epochs=200)
+    assert common(mined, RunConfig(recipe="hml2", epochs=200, mean_over="weights")) == 100
+    unweighted = [
+        RunConfig(recipe="hml1", epochs=200, weighting="none", mean_over=mean_over)
+        for mean_over in ("images", "weights")
+    ]
+    assert common(*unweighted) == 200  # without class weights there is one mean
     assert common(ce, RunConfig(recipe="ce", epochs=200, seed=1)) == 0
     patient = {"epochs": 200, "switch_patience": 3}
     assert common(RunConfig(recipe="hml1", **patient), RunConfig(recipe="chml2", **patient)) == 0

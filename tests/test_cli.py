@@ -29,6 +29,19 @@ def call(*arguments, code: int = 0) -> str:
     return result.output
 
 
+def test_without_the_installed_command_its_module_says_how_to_install_it(monkeypatch):
+    """``python -m hml_core`` in a checkout; where the command is installed, it is that."""
+    from hml_core import __main__ as module
+
+    monkeypatch.setattr(sys, "argv", ["hml", "--version"])
+    with pytest.raises(SystemExit) as done:
+        module.main()
+    assert done.value.code == 0
+    monkeypatch.setattr(module, "entry_points", lambda **_: ())
+    with pytest.raises(SystemExit, match="hml is not installed: pip install -e"):
+        module.main()
+
+
 def test_train_prints_labelled_selections_and_the_record(tmp_path):
     output = call(*TRAIN, "--epochs", 2, "--runs-root", tmp_path, "--quiet")
     assert "last epoch" in output

@@ -201,6 +201,8 @@ def test_unknown_fields_are_refused():
         RunConfig.from_dict({"learnign_rate": 0.1})
     with pytest.raises(ConfigError, match="no field 'dleta'"):
         grid(recipe="hml1", hard_mining={"dleta": 1.0})
+    with pytest.raises(ConfigError, match="`hard_mining` to be `name: value` pairs, got 'delta'"):
+        grid(recipe="hml1", hard_mining="delta")
 
 
 def test_configs_are_frozen():
@@ -274,6 +276,29 @@ def test_every_stored_record_is_still_the_run_that_its_config_describes(reposito
         # The short table was trained before the meaning of these recipes changed.
         is_former = path.parts[-3] == "cifar10_lt_short" and config.recipe in FORMER_IDS
         assert (config.run_id == path.parent.name) != is_former, path
+
+
+@pytest.mark.parametrize("name", ["hml1", "hml2", "dhml1", "dhml2", "chml2"])
+def test_an_option_that_a_recipe_got_later_leaves_the_ids_of_its_runs(name):
+    plain = RunConfig(recipe=name)
+    assert plain.mean_over == "images"
+    assert RunConfig(recipe=name, mean_over="images").run_id == plain.run_id
+    before = {key: value for key, value in plain.to_dict().items() if key != "mean_over"}
+    assert RunConfig.from_dict({**before, "mean_over": None}) == plain  # as records have it
+    by_weights = RunConfig(recipe=name, mean_over="weights")
+    assert by_weights.run_id != plain.run_id
+    assert RunConfig.from_json(by_weights.to_json()).run_id == by_weights.run_id
+    assert {
+        stage.loss_options["mean_over"] for stage in by_weights.stages if stage.loss_options
+    } == {"weights"}
+    with pytest.raises(ConfigError, match="`mean_over` to be one of weights, images, got 'batch'"):
+        RunConfig(recipe=name, mean_over="batch")
+
+
+def test_the_cross_entropies_keep_theirs():
+    plain = RunConfig(recipe="ce_drw")
+    assert RunConfig(recipe="ce_drw", mean_over="weights").run_id == plain.run_id
+    assert RunConfig(recipe="ce_drw", mean_over="images").run_id != plain.run_id
 
 
 def test_hml2_runs_with_the_delta_of_the_authors_trainer_under_their_protocol():

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 
 from hml_core import datasets, engines
 from hml_core.config import RunConfig, grid
+from hml_core.models import training
+from hml_core.models.cifar import resnet32
 from hml_core.runs import Run
 from hml_core.system import devices
 from hml_core.trainer import Trainer, fit
@@ -52,6 +56,30 @@ def test_a_captured_run_goes_as_an_eager_one(recipe, optimizer, repeatable, monk
     eager = whole(Trainer(given, splits, device))
     losses = [[row["train_loss"] for row in one.history] for one in (captured, eager)]
     np.testing.assert_allclose(*losses, rtol=1e-4)
+
+
+def test_kernels_of_our_own_are_as_near_to_float64_as_the_library():
+    device = torch.device("cuda", 0)
+    torch.manual_seed(0)
+    exact = resnet32(100).double().to(device, memory_format=torch.channels_last).train()
+    ours, theirs = (copy.deepcopy(exact).float() for _ in range(2))
+    features = training.features_of(ours, device, torch.bfloat16)
+    assert features != ours.features, "the kernels were not built"
+    images = torch.randn(95, 3, 32, 32, device=device).contiguous(memory_format=torch.channels_last)
+    direction = torch.randn(95, 64, device=device)
+    with torch.autocast("cuda", torch.bfloat16):
+        given = [features(images), theirs.features(images)]
+    given.append(exact.features(images.double()))
+    for one in given:
+        (one.float() * direction).sum().backward()
+    gradients = [
+        torch.cat([tensor.grad.flatten().double() for name, tensor in model.named_parameters()
+                   if not name.startswith("linear")])
+        for model in (ours, theirs, exact)
+    ]  # fmt: skip
+    for of_ours, of_theirs, of_exact in (given, gradients):
+        errors = [(one.double() - of_exact).norm() for one in (of_ours, of_theirs)]
+        assert errors[0] < 1.2 * errors[1]
 
 
 def test_nothing_in_a_step_waits_for_the_device():

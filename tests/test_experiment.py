@@ -10,7 +10,7 @@ import pytest
 from hml_core.config import grid
 from hml_core.errors import ConfigError, RunError
 from hml_lab import plots
-from hml_lab.experiment import Experiment
+from hml_lab.experiment import Experiment, stored_seeds
 
 TINY = {"dataset": "digits", "epochs": 2, "model": "resnet8", "seed": 0}
 
@@ -109,6 +109,22 @@ def test_what_is_not_stored_is_listed_and_not_drawn(tmp_path):
     for asked in (stored.status, stored.table, lambda: stored.runs, stored.save_runs):
         with pytest.raises(RunError, match="With `train` true it would be trained"):
             asked()
+
+
+def test_of_many_that_are_not_stored_methods_are_listed_with_their_seeds(tmp_path):
+    seeds = [0, 1, 2, 5, *range(7, 20)]
+    configs = grid(recipe=["ce", "hml1"], **{**TINY, "seed": seeds})
+    said = Experiment("none", configs, runs_root=tmp_path, train=False).missing()
+    assert "34 of 34 runs are not there" in said
+    assert "- ce: missing, 17 seeds (0 to 2, 5, 7 to 19); such as" in said
+    assert said.count("\n- ") == 2
+
+
+def test_the_stored_seeds_are_those_of_the_setting(experiment, where):
+    assert len(experiment.frame) == 4
+    assert stored_seeds(where["runs_root"], dataset="digits", imbalance_ratio=10.0) == [0]
+    with pytest.raises(ConfigError, match=r"Expected `seeds`, or finished runs \(epochs 7\) below"):
+        stored_seeds(where["runs_root"], epochs=7)
 
 
 @pytest.mark.parametrize("name", ["", "a/b", ".."])

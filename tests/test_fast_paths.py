@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import types
 import warnings
 
 import numpy as np
@@ -276,6 +277,22 @@ def test_the_fused_operator_is_there_where_it_is_expected():
     assert inference.fused_convolution(torch.float32) is not None
     if devices.cpu_has_bf16():
         assert inference.fused_convolution(torch.bfloat16) is not None
+
+
+def test_without_the_fused_operator_features_are_the_same(monkeypatch):
+    """A build of torch without oneDNN, and a processor that has no bf16."""
+    torch.manual_seed(0)
+    model = models.build("resnet8", 10).to(memory_format=torch.channels_last).eval()
+    images = torch.rand(20, 3, 16, 16)
+    expected = inference.features_of(model, CPU, None)(images)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    plain = inference.features_of(model, CPU, None)
+    torch.testing.assert_close(plain(images), expected)
+    assert plain.fused is None
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    operators = types.SimpleNamespace(_is_mkldnn_bf16_supported=lambda: False)
+    monkeypatch.setattr(torch.ops, "mkldnn", operators)
+    assert inference.fused_convolution(torch.bfloat16) is None
 
 
 def test_evaluation_follows_the_weights(tiny, tmp_path):

@@ -207,3 +207,15 @@ def test_an_error_of_the_system_is_one_message(error, told, monkeypatch):
 def test_an_error_of_ours_in_the_code_keeps_its_place(error, monkeypatch):
     monkeypatch.setattr("hml_lab.doctor.examine", lambda *_: (_ for _ in ()).throw(error))
     assert CliRunner().invoke(main, ["doctor"]).exception is error
+
+
+def test_a_value_that_cannot_be_written_out_is_told_by_its_kind():
+    """Python writes no number of so many digits; a stranger's object may write nothing at all."""
+
+    class Mute:
+        def __repr__(self):
+            return 1 / 0
+
+    assert quantities.told([10**5000]) == "a list"
+    assert quantities.told(Mute()) == "a Mute"
+    assert quantities.told("x" * 200) == f"'{'x' * 79}…"

@@ -252,6 +252,13 @@ def test_an_array_whose_shape_is_another_size_than_it_has_is_refused(header, con
         arrays.read(tmp_path / "a.npz")
 
 
+def test_an_array_of_a_version_that_numpy_has_yet_to_write_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("logits.npy", b"\x93NUMPY\x09\x00" + bytes(120))
+    with pytest.raises(ValueError, match=r"'logits\.npy' is an array of version \(9, 0\)"):
+        arrays.read(tmp_path / "a.npz")
+
+
 def test_a_checkpoint_that_unpacks_to_more_than_it_holds_is_refused(tmp_path):
     torch.save({"weights": torch.zeros(2**18)}, tmp_path / "sound.pt")
     with (

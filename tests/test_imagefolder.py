@@ -103,6 +103,37 @@ def test_a_folder_that_is_not_all_ours_is_never_replaced(content, tree):
         assert (folder / name).read_text() == text
 
 
+def test_a_file_of_the_packs_name_is_left_alone(tree):
+    tree.with_name("tree.packed").write_text("mine")
+    with pytest.raises(DataError, match=r"tree\.packed' is in the way and no folder: move it"):
+        imagefolder.pack(tree)
+    assert tree.with_name("tree.packed").read_text() == "mine"
+
+
+def test_a_split_without_an_image_that_is_read_says_what_there_is(tree):
+    for path in (tree / "test").rglob("*.*"):
+        path.rename(path.with_suffix(".heic"))
+    with pytest.raises(DataError, match=r"no .*images in '.*test'/<class>/, but 12 \.heic \(test/"):
+        imagefolder.pack(tree)
+    shutil.rmtree(tree / "test")
+    (tree / "test").mkdir()
+    with pytest.raises(DataError, match=r"images in '.*test'/<class>/\."):
+        imagefolder.pack(tree)
+    shutil.rmtree(tree / "test")
+    shutil.rmtree(tree / "train")
+    with pytest.raises(DataError, match=r"an image folder is <data_root>/\{train,test\}.*jpg\.$"):
+        imagefolder.pack(tree)
+
+
+def test_images_of_which_none_can_be_used_are_told_by_the_first(tree):
+    for path in tree.rglob("*.*"):
+        path.write_bytes(b"no image")
+    with pytest.raises(
+        DataError, match=r"None of the 48 images .* the first: .*test/ant/00\.PNG does"
+    ):
+        imagefolder.pack(tree)
+
+
 def test_a_pack_into_which_somebody_put_a_file_is_left_alone(tree):
     folder = imagefolder.pack(tree)
     (folder / "notes.txt").write_text("mine")

@@ -121,6 +121,9 @@ def test_weights_are_their_formulas():
         imbalance.class_weights(counts, "inverse")
     with pytest.raises(ValueError, match="0 ≤ `beta` < 1"):
         imbalance.class_weights(counts, "CB", beta=1.0)
+    for bad in ([3, 0], [], [[1, 2]]):
+        with pytest.raises(ValueError, match="`counts` ≥ 1 for every class"):
+            imbalance.class_weights(bad, "CS")
 
 
 def test_shot_groups_have_the_published_bounds():

@@ -547,6 +547,12 @@ def test_tables_say_what_they_are(finished):
         beside.loc["DHML1", "Authors"] == "81.7 ± 1.4"
     )  # their ten runs of L_f, then weighted L_c
     assert beside.loc["CE", "n of theirs"] == "10"
+    differs = "resnet8, 4 epochs, 32 pixels, random initialisation"
+    assert set(beside["Comparable"]) == {f"no: ours SHORTENED ({differs}); another split"}
+    full = frame.assign(
+        model="efficientnet_b3", epochs=100, image_size=300, initialised_from="imagenet"
+    )
+    assert set(tables.beside_author_runs(full)["Comparable"]) == {"no: another split"}
     intervals = tables.bootstrap_intervals(finished, positive_class="melanoma", n_resamples=50)
     mean = 100 * frame[frame["recipe"] == "ce"]["best_validation_macro_auc"].mean()
     assert intervals.loc["CE", "AUC"].startswith(f"{mean:.1f} [")

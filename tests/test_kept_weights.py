@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import numpy as np
@@ -15,6 +16,7 @@ from hml_core.errors import ConfigError, RunError
 from hml_core.models import preprocessing
 from hml_core.runs import Run, exporting, kept_weights
 from hml_core.system import files
+from hml_core.system.images import ImageError
 from hml_core.trainer import Trainer, beginnings, feeds, fit, fitting
 
 SELECTION = kept_weights.SELECTIONS
@@ -493,6 +495,21 @@ def test_an_image_is_the_same_to_the_evaluation_and_to_a_kept_network(crops, tmp
     images = torch.stack([again.image((tmp_path / name).read_bytes()) for name in names])
     assert torch.equal(images, payload)
     assert torch.equal(again.normalised(images), feed.images(payload))
+
+
+def test_images_that_a_kept_network_cannot_take_are_named():
+    def encoded(width: int, height: int) -> bytes:
+        buffer = io.BytesIO()
+        Image.new("RGB", (width, height)).save(buffer, "png")
+        return buffer.getvalue()
+
+    five = preprocessing.Preprocessing((8, 8), 5, "whole", (0.5,) * 5, (0.2,) * 5)
+    with pytest.raises(ImageError, match="no image of 5 channels: the network takes arrays only"):
+        five.image(encoded(8, 8))
+    cut = preprocessing.Preprocessing((224, 224), 3, "middle", (0.5,) * 3, (0.2,) * 3, shorter=256)
+    with pytest.raises(ImageError, match=r"60000 × 2 pixels: too long .* resized to 256"):
+        cut.image(encoded(60_000, 2))
+    assert cut.image(encoded(300, 200)).shape == (3, 224, 224)
 
 
 def test_streamed_images_are_predicted_as_in_the_record(miniature, tmp_path, monkeypatch):

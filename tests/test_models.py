@@ -75,6 +75,10 @@ def test_unknown_names_are_refused():
         models.build("resnet33", 10)
     with pytest.raises(ValueError, match="`head` to be one of linear, cosine"):
         models.build("resnet8", 10, "spherical")
+    with pytest.raises(ValueError, match="`num_classes` to be at least 1, got 0"):
+        models.build("resnet8", 0)
+    with pytest.raises(ValueError, match="resnet50 takes images of 3 channels, got 1"):
+        models.build("resnet50", 10, in_channels=1)
 
 
 def test_class_vectors_of_a_cosine_head_start_at_norm_one():

@@ -63,6 +63,17 @@ def test_the_limit_is_raised_as_far_as_it_is_needed(soft, hard, then, allowed):
     assert given == then
 
 
+def test_a_system_without_such_limits_sets_none(monkeypatch):
+    """Windows; on macOS cores cannot be kept from a process."""
+    monkeypatch.setitem(sys.modules, "resource", None)
+    limits.require_files(10**9, "this")
+    monkeypatch.delattr("os.sched_getaffinity", raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    assert limits.usable_cores() == 6
+    monkeypatch.setattr("os.cpu_count", lambda: None)  # it cannot tell
+    assert limits.usable_cores() == 1
+
+
 def test_too_few_open_files_are_told_before_anything_starts(allowed, tmp_path, repository):
     allowed(64, 64)
     told = r"may open 64 files at a time \(`ulimit -n`\), .* needs 256"

@@ -177,6 +177,17 @@ def test_many_logits_are_not_kept(finished, monkeypatch):
     with np.load(packed) as stored:
         assert not [name for name in stored if name.endswith("logits") or name == "confidence"]
         assert f"best_validation_{OFFICIAL}_predictions" in stored
+        arrays = dict(stored)
+    for name in ("test", OFFICIAL):
+        own = finished[0].evaluated(name)
+        kept = dataclasses.replace(own, arrays=arrays)
+        assert kept.logits() is None, "rather than an error: there are predictions"
+        assert (kept.predictions().classes == own.predictions().classes).all()
+        last = {key: array for key, array in arrays.items() if "best_validation" not in key}
+        of_last = dataclasses.replace(own, arrays=last)
+        for read in (of_last.logits, of_last.predictions):
+            with pytest.raises(ValueError, match=f"no predictions of the set '{name}' of 'best_v"):
+                read("best_validation")
 
 
 def test_an_exported_record_keeps_the_set(runs_root, finished, tmp_path):
@@ -350,6 +361,18 @@ def test_a_claim_is_set_against_its_control(of, finished):
     pairs = [score("chml2", seed) - score("ce_drw", seed) for seed in (0, 1)]
     assert table["Δ Balanced acc."].tolist() == [f"{np.mean(pairs):+.1f}"]
     assert "over lesions [95 %]" in table.columns
+    two = tables.against(finished, "ce_drw", ["chml2", "ce_drw"], **chosen)  # a family of two tests
+    assert "family of 2 tests" in two.attrs["family"]
+    assert "of each difference alone unless simultaneous" in two.attrs["covers"]
+    for found, column, level in (
+        (table, "over seeds [95 %]", 0.95),
+        (table, "over seeds [95 %, simultaneous]", 0.95),  # the only test of its family
+        (two, "over seeds [95 %]", 0.95),
+        (two, "over seeds [95 %, simultaneous]", 0.975),
+    ):
+        low, high = stats.paired_difference(pairs, [0.0, 0.0], level)[2:4]
+        shown = "–" if np.isnan(low) else f"[{low:+.1f}, {high:+.1f}]"
+        assert found.loc["CHML2", column] == shown
     same = tables.against(finished, "ce_drw", ["ce_drw"], **chosen)
     assert same["over lesions [95 %]"].tolist() == ["[+0.0, +0.0]"]
     with pytest.raises(ValueError, match="runs of the control 'focal'"):
@@ -380,7 +403,8 @@ def test_what_the_authors_runs_support_is_computed_from_all_of_them():
     )
     said = tables.captioned(table, ours).attrs
     assert said["caption"].startswith(
-        "The authors' own runs on ISIC 2018, none of this package's: 225 "
+        "The authors' own runs on ISIC 2018, none of this package's: 60 runs of 6 configurations, "
+        "of the 225 of "
     )
     assert "Welch" in said["caption"]
     assert "family of 9 tests" in said["caption"].lower()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -121,6 +123,35 @@ def test_the_lowest_versions_are_the_bounds(tmp_path):
         assert str(constraints[requirement.name].specifier) == f"=={bound.version}"
     assert not any(constraint.extras for constraint in constraints.values()), "pip refuses them"
     assert "-c" in make("-n", "lowest", f"VENV={tmp_path}/v").stdout
+
+
+@pytest.fixture(scope="module")
+def covered():
+    return runpy.run_path(str(ROOT / ".ci" / "covered.py"))["too_little"]
+
+
+def test_a_file_of_the_core_that_tests_reach_too_little_of_is_named(tmp_path, covered):
+    report = tmp_path / "coverage.json"
+    files = {path.relative_to(ROOT).as_posix() for path in (ROOT / "hml_core").rglob("*.py")}
+
+    def told(**other: float) -> list[str]:
+        percents = {**dict.fromkeys(files, 90.0), "hml_lab/cli.py": 10.0, **other}
+        summaries = {
+            name: {"summary": {"percent_covered": percent}}
+            for name, percent in percents.items()
+            if percent is not None
+        }
+        report.write_text(json.dumps({"files": summaries}))
+        return covered(str(report))
+
+    assert told() == [], "of what else there is nothing is asked"
+    name, gone = "hml_core/sampling.py", "hml_core/metrics.py"
+    assert told(**{name: 89.96, gone: None}) == [
+        f"{name}: 89.96 % covered, expected at least 90 %",
+        f"{gone}: not measured",
+    ]
+    plan = make("-n", "coverage", f"VENV={tmp_path}/v").stdout
+    assert plan.index("json:build/coverage.json") < plan.index("covered.py build/coverage.json")
 
 
 @pytest.mark.skipif(not OWN_ENVIRONMENT, reason="only in the environment that the Makefile made")

@@ -30,6 +30,13 @@ wait
 """
 
 
+@pytest.fixture(autouse=True)
+def _guards_are_measured(monkeypatch):
+    """coverage begins in processes that import site, which a guard does not."""
+    if "COVERAGE_PROCESS_CONFIG" in os.environ:
+        monkeypatch.setattr(processes, "_ISOLATED", ())
+
+
 def wait_for(condition, what: str):
     deadline = time.monotonic() + LIMIT_S
     while not (value := condition()):
@@ -240,6 +247,25 @@ def test_a_forked_process_keeps_the_default():
             os._exit(0)
         _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == -signal.SIGTERM
+
+
+def test_a_forked_process_keeps_a_handler_that_was_there_before():
+    """Such as a trainer's own, which says why it stops."""
+
+    def leave(number, frame):
+        os._exit(7)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        with processes.interruptible():
+            child = os.fork()
+            if child == 0:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(LIMIT_S)
+            _, status = os.waitpid(child, 0)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert os.waitstatus_to_exitcode(status) == 7
 
 
 def test_threads_cannot_and_do_not_change_anything():

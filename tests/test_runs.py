@@ -112,6 +112,35 @@ def test_selections_without_validation_say_so(done):
         done.selection("best_validation")
 
 
+def test_what_a_record_does_not_hold_is_said(done, tmp_path):
+    """Features are those of image files; earlier versions kept no confidence; an export may lack all."""
+    with pytest.raises(ValueError, match=f"The run {done.run_id} holds no features"):
+        _ = done.features
+    done._arrays.pop("confidence")
+    with pytest.raises(ValueError, match="too old to hold confidences"):
+        _ = done.confidence
+    (done.path / "predictions.npz").unlink()
+    with pytest.raises(RunError, match="was exported without its predictions"):
+        _ = Run(done.path).verify(published=True).predictions
+
+
+def test_a_record_in_the_folder_of_another_config_is_set_aside(done, tiny, tmp_path, monkeypatch):
+    """Were two configs ever to have one id, neither would be taken for the other."""
+    folder = RunFolder(tmp_path, tiny(recipe="hml2", epochs=2))
+    folder.path = done.path
+    with pytest.warns(UserWarning, match=r"damaged: it has another config\. It was set aside in"):
+        assert folder.finished() is None
+    assert (tmp_path / ".damaged" / f"{done.run_id}.0" / "metrics.json").exists()
+
+
+def test_a_file_in_the_place_of_a_runs_folder_is_named(tiny, tmp_path):
+    config = tiny(epochs=1)
+    (tmp_path / config.run_id).write_text("mine")
+    with pytest.raises(RunError, match=f"Cannot make the folder .*{config.run_id}"):
+        fit(config, runs_root=tmp_path, progress=False)
+    assert (tmp_path / config.run_id).read_text() == "mine"
+
+
 def test_a_folder_that_is_no_run_is_named(tmp_path):
     with pytest.raises(RunError, match="is damaged"):
         Run(tmp_path)

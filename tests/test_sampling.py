@@ -71,3 +71,6 @@ def test_bad_arguments_are_refused():
         sampling.sampling_probabilities(COUNTS, "progressive", 1.5)
     with pytest.raises(ValueError, match="1 ≤ `num_samples` ≤ 1000"):
         sampling.epoch_indices(TARGETS, "instance", generator=generator(), num_samples=1001)
+    for counts in ([0, 0], [3, -1], []):
+        with pytest.raises(ValueError, match="counts ≥ 0 with at least one image"):
+            sampling.sampling_probabilities(counts, "square_root")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
+import scipy.integrate
 import scipy.stats
 
 from hml_lab import stats
@@ -166,27 +169,102 @@ def test_an_interval_over_seeds_and_images_covers_as_often_as_it_says():
     """Three seeds, 300 images of 3 classes: images, seeds and what they do together all vary."""
     random = np.random.default_rng(0)
     targets = np.repeat([0, 1, 2], 100)
-    covered = plain = 0
-    for _ in range(200):
+    covered = plain = outside = 0
+    for _ in range(600):
         image, seed = random.normal(0, 0.6, 300), random.normal(0, 0.04, 3)
         values = 0.1 + image + seed[:, None] + random.normal(0, 0.3, (3, 300))
-        own = stats.balanced_mean(values, targets)
-        drawn = stats.image_draws(values, targets, n_resamples=300)
-        found = stats.over_images(drawn, own)
+        own, image_sd = stats.balanced_mean(values, targets), stats.image_error(values, targets)
+        found = stats.over_images(own, image_sd)
         covered += found.low < 0.1 < found.high
+        outside += stats.over_images(own - 0.1, image_sd).p_value < 0.05
         alone = stats.mean_interval(own)
         plain += alone.low < 0.1 < alone.high
-    assert covered / 200 > 0.93
-    assert plain / 200 < covered / 200  # seeds alone leave the images out
+    assert 0.94 < covered / 600 < 0.99
+    assert outside == 600 - covered  # the test is its interval's
+    assert plain / 600 < 0.9  # seeds alone leave the images out
 
 
-def test_with_the_images_fixed_the_interval_is_students():
+@pytest.mark.parametrize("errors", [(0.03, 0.05), (0.05, 0.03), (0.02, 0.0), (0.0, 0.05)])
+@pytest.mark.parametrize("n", [3, 10])
+def test_equivalence_over_seeds_and_images_is_claimed_in_at_most_one_of_twenty(errors, n):
+    """Where the true difference is the margin; and an interval of 95 % holds what it should."""
+    random = np.random.default_rng(1)
+    seed_sd, image_sd = errors
+    held = covered = 0
+    for _ in range(600):
+        own = 0.2 + random.normal(0, image_sd) + random.normal(0, seed_sd * np.sqrt(n), n)
+        if seed_sd == 0:
+            own = np.full(n, own.mean())
+        held += stats.over_images(own, image_sd, margin=0.2).holds
+        found = stats.over_images(own, image_sd)
+        covered += found.low < 0.2 < found.high
+    assert held / 600 <= 0.05 + 0.02  # two standard errors of 600 trials
+    assert covered / 600 >= 0.95 - 0.02
+
+
+@pytest.mark.parametrize("degrees", [1, 2, 9])
+@pytest.mark.parametrize("scales", [(1.0, 1e-3), (1.0, 0.4), (0.7, 0.7), (0.4, 1.0), (0.05, 1.0)])
+def test_the_sum_of_t_and_normal_is_their_convolution(degrees, scales):
+    t_scale, normal_sd = scales
+    for above in (0.0, 0.3, 1.0, 4.0):
+
+        def seen(z, above=above):
+            tail = scipy.stats.t.sf((above - normal_sd * z) / t_scale, degrees)
+            return scipy.stats.norm.pdf(z) * tail
+
+        middle = min(max(above / normal_sd, -12), 12)
+        places = sorted({-12.0, middle - 0.5, middle, middle + 0.5, 12.0})
+        expected = sum(
+            scipy.integrate.quad(seen, low, high, limit=200)[0]
+            for low, high in itertools.pairwise(places)
+            if -12 <= low < high <= 12
+        )
+        if places[0] < -12 or places[-1] > 12:  # beyond, the normal density is below 1e-31
+            inside = [place for place in places if -12 <= place <= 12]
+            expected = sum(
+                scipy.integrate.quad(seen, low, high, limit=200)[0]
+                for low, high in itertools.pairwise(inside)
+            )
+        found = stats.tail_of_sum(above, t_scale, normal_sd, degrees)
+        assert found == pytest.approx(expected, abs=1e-7)
+        other = stats.tail_of_sum(-above, t_scale, normal_sd, degrees)
+        assert other == pytest.approx(1 - found, abs=1e-9)
+
+
+def test_with_images_or_seeds_fixed_the_interval_is_the_other_ones():
     own = np.array([1.0, 1.4, 1.9])
-    found = stats.over_images(np.tile(own, (20_000, 1)), own)
-    reference = stats.mean_interval(own)
-    assert (found.low, found.high) == pytest.approx((reference.low, reference.high), abs=0.1)
-    assert stats.over_images(np.tile(own / 100, (20_000, 1)), own / 100, margin=1.0).holds
-    assert not stats.over_images(np.tile(own, (20_000, 1)), own, margin=1.0).holds
+    found, reference = stats.over_images(own, 0.0), stats.mean_interval(own)
+    assert (found.low, found.high) == pytest.approx((reference.low, reference.high), abs=1e-6)
+    zero = np.zeros(3)
+    paired = stats.paired_difference(own, zero)
+    assert found.p_value == pytest.approx(paired.p_value, abs=1e-7)
+    same = stats.over_images(own / 10, 0.0, margin=0.5)
+    expected = stats.equivalence(own / 10, zero, 0.5)
+    assert (same.low, same.high, same.p_value) == pytest.approx(
+        (expected.low, expected.high, expected.p_value), abs=1e-6
+    )
+    equal = stats.over_images([1.0, 1.0], 0.5)
+    assert (equal.low, equal.high) == pytest.approx(scipy.stats.norm.interval(0.95, 1.0, 0.5))
+    assert stats.over_images(own / 100, 0.0, margin=1.0).holds
+    assert not stats.over_images(own, 0.0, margin=1.0).holds
+    nothing = stats.over_images([0.0, 0.0], 0.0)
+    assert (nothing.low, nothing.high, nothing.p_value) == (0.0, 0.0, 1.0)
+
+
+def test_the_error_of_the_images_is_that_of_a_bootstrap_of_each_class():
+    random = np.random.default_rng(0)
+    targets = np.repeat([0, 1, 2], [400, 100, 40])
+    values = (random.random((3, 540)) < 0.6).astype(float) - (random.random((3, 540)) < 0.5)
+    draws = []
+    for _ in range(4000):
+        drawn = np.concatenate(
+            [random.choice(np.flatnonzero(targets == c), (targets == c).sum()) for c in range(3)]
+        )
+        draws.append(stats.balanced_mean(values[:, drawn], targets[drawn]).mean())
+    assert stats.image_error(values, targets) == pytest.approx(np.std(draws), rel=0.04)
+    assert stats.image_error(values[:, :3], [0, 0, 1]) == pytest.approx(
+        values[:, :2].mean(axis=0).std(ddof=1) / np.sqrt(2) / 2
+    )
 
 
 @pytest.mark.parametrize(
@@ -198,7 +276,8 @@ def test_with_the_images_fixed_the_interval_is_students():
         (lambda: stats.paired_difference([1.0], [1.0, 2.0]), "Expected pairs, got 1 and 2"),
         (lambda: stats.welch([1.0], [1.0, 2.0]), "`a` to hold at least 2"),
         (lambda: stats.equivalence(A, B, margin=0.0), "`margin` > 0"),
-        (lambda: stats.over_images(np.zeros((5, 2)), A), "`values` to be"),
+        (lambda: stats.over_images(A, -1.0), "`image_sd` ≥ 0 and finite, got -1.0"),
+        (lambda: stats.over_images([1.0], 0.1), "`seed_values` to hold at least 2"),
     ],
 )
 def test_bad_input_is_refused(call, message):

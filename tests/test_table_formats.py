@@ -79,6 +79,41 @@ def test_the_caption_of_one_run_promises_nothing(tmp_path):
     assert "brackets" not in said.lower()
 
 
+DEFERRED = {"weighting": "CB", "mean_over": "weights", "stage_ends": (160,)}
+CONTROL = {"weighting": "CS", "mean_over": "images", "stage_ends": (100,)}
+
+
+def deferred(**fields) -> pd.DataFrame:
+    """Runs of CE and CE-DRW."""
+    runs = frame().replace({"recipe": {"hml1": "ce_drw"}})
+    drw = runs["recipe"] == "ce_drw"
+    for name, value in fields.items():
+        runs[name] = [value if own else None for own in drw]
+    return runs
+
+
+def test_a_label_says_which_class_weights_a_method_has():
+    """CE-DRW is CB-weighted in its paper, and CS-weighted as the control of hard mining."""
+    plain, control = deferred(**DEFERRED), deferred(**CONTROL)
+    shown = tables.captioned(tables.comparison(plain), plain)
+    assert shown.index.tolist() == ["CE", "CE-DRW"]
+    weights = "Class weights: CB from epoch 161 on, mean over weights: CE-DRW."
+    assert weights in shown.attrs["caption"]
+    shown = tables.captioned(tables.comparison(control, reference=None), control)
+    assert shown.index.tolist() == ["CE", "CE-DRW, CS weights over images"]
+    said = shown.attrs["caption"]
+    assert "Class weights: CS from epoch 101 on, mean over images: CE-DRW." in said
+    assert "Family of one test: CE-DRW, CS weights over images against CE;" in said
+    assert shown.attrs["run_ids"][1] == "hml1-0 hml1-1 hml1-2"
+    against = pd.DataFrame(
+        {"Δ": ["+1.0"]}, index=pd.Index(["CE"], name="against CE-DRW, the images")
+    )
+    renamed = tables.captioned(against, control)
+    assert renamed.index.name == "against CE-DRW, CS weights over images, the images"
+    mixed = pd.concat([plain, control.assign(recipe="ce_drw", cell="x")])
+    assert tables.captioned(against, mixed).index.name == against.index.name  # no name fits both
+
+
 def test_another_draw_of_the_subset_is_told(tmp_path):
     runs = frame(tmp_path)
     said = captioned(runs.assign(subset_seed=runs["seed"])).attrs["caption"]

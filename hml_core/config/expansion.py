@@ -13,7 +13,14 @@ from hml_core.errors import ConfigError
 from hml_core.system.quantities import require_size
 
 FOLLOWS_SEED = "seed"  # in place of a subset's seed
-HARD_MINING_OPTIONS = ("delta", "weighting", "weight_placement", "loss_scale", "switch_patience")
+HARD_MINING_OPTIONS = (
+    "delta",
+    "weighting",
+    "weight_placement",
+    "loss_scale",
+    "mean_over",
+    "switch_patience",
+)
 
 
 def grid(

@@ -188,13 +188,15 @@ class RunConfig(Settings):
     def hash(self) -> str:
         """SHA-256 over the canonical JSON of the fields; tricks that are off do not enter it.
 
-        A field for a new trick can therefore be added without orphaning the runs made before it.
+        A field for a new trick can therefore be added without orphaning the runs made before it, and so
+        can an option of a recipe (``added`` of :func:`hml_core.recipes.register`).
         """
-        matters = {
-            name: getattr(self, name)
-            for name, known in SETTINGS.items()
-            if not known.is_off(getattr(self, name))
-        }
+        added = recipes.added_options(self.recipe)
+        matters = {}
+        for name, known in SETTINGS.items():
+            value = getattr(self, name)
+            if not (value == added[name] if name in added else known.is_off(value)):
+                matters[name] = value
         if own := identity.own_part(self):
             matters["own"] = own
         if changed := meanings.changes(self):

@@ -108,8 +108,8 @@ class Settings:
     )
     mean_over: str | None = setting(
         None,
-        "What the mean of a weighted cross-entropy divides by: the sum of the weights (PyTorch's) or the "
-        "number of images, as the hard-mining loss does.",
+        "What the mean of a weighted loss divides by: the sum of the weights, as PyTorch's cross-entropy "
+        "does, or the number of images, as the hard-mining loss does.",
         choices=MEANS,
         is_option=True,
         off="weights",

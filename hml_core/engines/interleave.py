@@ -43,7 +43,8 @@ def interleave(
     """Train ``number`` runs at a time.
 
     One that has to wait, for another process or for a run whose beginning it shares, comes up again when
-    a run has ended, and every few seconds.
+    a run has ended, and every few seconds, before those that come after it in the list: who stops early
+    has the first of the list, not a part of each.
     """
     device = devices.resolve(place.device)
     pending, busy = deque(configs), deque()
@@ -52,7 +53,7 @@ def interleave(
     try:
         while pending or busy or turns:
             if busy and (not turns or time.monotonic() >= next_look):
-                pending.extend(busy)
+                pending.extendleft(reversed(busy))
                 busy.clear()
                 next_look = time.monotonic() + BUSY_WAIT_S
             while len(turns) < number and pending:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 REDUCTIONS = ("mean", "sum", "none")
 WEIGHTINGS = ("outer", "inner")
-MEANS = ("weights", "images")  # what the mean of a weighted cross-entropy divides by
+MEANS = ("weights", "images")  # what the mean of a weighted loss divides by
 
 
 class ClassificationLoss(nn.Module):
@@ -140,6 +140,38 @@ class ClassificationLoss(nn.Module):
         losses = share * self.per_sample(logits, first, *features)
         losses = losses + (1 - share) * self.per_sample(logits, second, *features)
         return losses.mean()
+
+
+class WeightedMeanLoss(ClassificationLoss):
+    """Base of the losses whose mean divides by the sum of weights or by the number of images, as asked."""
+
+    mean_over: str
+
+    def _set_mean_over(self, mean_over: str) -> None:
+        self.mean_over = require_choice("mean_over", mean_over, MEANS)
+
+    def total_weight(
+        self, first: Tensor, second: Tensor | None = None, share: Tensor | None = None
+    ) -> Tensor | None:
+        """See :meth:`ClassificationLoss.total_weight`: Σ w, where the mean divides by it."""
+        if self.weight is None or self.mean_over == "images":
+            return None
+        if second is None:
+            return self.weight[first].sum()
+        return (share * self.weight[first] + (1 - share) * self.weight[second]).sum()
+
+    def mixed(
+        self, logits: Tensor, first: Tensor, second: Tensor, share: Tensor, *features: Tensor
+    ) -> Tensor:
+        """See :meth:`ClassificationLoss.mixed`; divided by what :meth:`forward` divides by."""
+        losses = super().mixed(logits, first, second, share, *features)
+        total = self.total_weight(first, second, share)
+        return losses if total is None else losses * (len(first) / total).to(losses.dtype)
+
+    def _mean(self, losses: Tensor, target: Tensor) -> Tensor:
+        """Of losses that hold the weights of their classes: (N,), (N,) → scalar."""
+        total = self.total_weight(target)
+        return losses.mean() if total is None else losses.sum() / total.to(losses.dtype)
 
 
 def _vector(name: str, values: Sequence[float] | np.ndarray | Tensor) -> Tensor:

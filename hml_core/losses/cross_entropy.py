@@ -9,18 +9,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hml_core.losses.base import (
-    MEANS,
-    ClassificationLoss,
+    WeightedMeanLoss,
     _vector,
     full_precision,
-    require_choice,
     true_class,
 )
 
 NO_CLASS = -(2**62)  # torch's −100 would leave images out in silence
 
 
-class AdjustedCrossEntropy(ClassificationLoss):
+class AdjustedCrossEntropy(WeightedMeanLoss):
     """Base of the losses that are cross-entropy once their logits are adjusted.
 
     Parameters
@@ -40,7 +38,7 @@ class AdjustedCrossEntropy(ClassificationLoss):
     def __init__(self, weight=None, label_smoothing=0.0, mean_over="weights") -> None:
         super().__init__()
         self._set_weight(weight)
-        self.mean_over = require_choice("mean_over", mean_over, MEANS)
+        self._set_mean_over(mean_over)
         scalar = not hasattr(label_smoothing, "__len__") or isinstance(label_smoothing, str)
         values = _vector("label_smoothing", [label_smoothing] if scalar else label_smoothing)
         if not bool(((values >= 0) & (values < 1)).all()):
@@ -78,22 +76,6 @@ class AdjustedCrossEntropy(ClassificationLoss):
             spread = self.smoothing_by_class.to(logits.dtype)[target]
             return -(1 - spread) * true_class(log_p, target) - spread * log_p.mean(dim=1)
 
-    def total_weight(
-        self, first: Tensor, second: Tensor | None = None, share: Tensor | None = None
-    ) -> Tensor | None:
-        """See :meth:`ClassificationLoss.total_weight`: Σ w, where the mean divides by it."""
-        if self.weight is None or self.mean_over == "images":
-            return None
-        if second is None:
-            return self.weight[first].sum()
-        return (share * self.weight[first] + (1 - share) * self.weight[second]).sum()
-
-    def mixed(self, logits: Tensor, first: Tensor, second: Tensor, share: Tensor) -> Tensor:
-        """See :meth:`ClassificationLoss.mixed`; divided by what :meth:`forward` divides by."""
-        losses = super().mixed(logits, first, second, share)
-        total = self.total_weight(first, second, share)
-        return losses if total is None else losses * (len(first) / total).to(losses.dtype)
-
     def _cross_entropy(self, logits: Tensor, target: Tensor, reduction: str) -> Tensor:
         logits = self._check(logits, target)
         with full_precision(logits):
@@ -105,10 +87,6 @@ class AdjustedCrossEntropy(ClassificationLoss):
                 reduction=reduction,
                 ignore_index=NO_CLASS,
             )
-
-    def _mean(self, losses: Tensor, target: Tensor) -> Tensor:
-        total = self.total_weight(target)
-        return losses.mean() if total is None else losses.sum() / total.to(losses.dtype)
 
 
 class CrossEntropyLoss(AdjustedCrossEntropy):

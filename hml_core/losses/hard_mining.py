@@ -12,7 +12,7 @@ from torch import Tensor
 from hml_core.losses.base import (
     REDUCTIONS,
     WEIGHTINGS,
-    ClassificationLoss,
+    WeightedMeanLoss,
     full_precision,
     reduce,
     require_choice,
@@ -134,7 +134,7 @@ def outlier_cut(delta: float, weight: float = 1.0, weighting: str = "outer") -> 
     return float(q ** (1 / weight) if weighting == "inner" else q)
 
 
-class HardMiningLoss(ClassificationLoss):
+class HardMiningLoss(WeightedMeanLoss):
     """L_c = [sinc(p) − exp(−δp)·sinc(δp)]·(−log p): silent for easy samples and for outliers.
 
     p is the softmax probability of the true class and sinc(x) = sin(πx)/(πx). Sources: HMLoss
@@ -154,7 +154,11 @@ class HardMiningLoss(ClassificationLoss):
     scale : float
         Constant factor; the authors' code has 10.
     reduction : {"mean", "sum", "none"}
-        The mean divides by the batch size.
+        The mean divides as ``mean_over`` says.
+    mean_over : {"images", "weights"}
+        The mean over a batch is Σ L / N, the papers' and the authors' code's, or Σ L / Σ w, as PyTorch
+        divides a weighted cross-entropy: a step of another size, see
+        :class:`~hml_core.losses.cross_entropy.AdjustedCrossEntropy`. Without class weights they agree.
 
     Raises
     ------
@@ -177,6 +181,7 @@ class HardMiningLoss(ClassificationLoss):
         weighting: str = "outer",
         scale: float = 1.0,
         reduction: str = "mean",
+        mean_over: str = "images",
     ) -> None:
         super().__init__()
         self.delta = _check_delta(delta)
@@ -190,10 +195,14 @@ class HardMiningLoss(ClassificationLoss):
         self.weighting = require_choice("weighting", weighting, WEIGHTINGS)
         self.scale = require_number("scale", scale, above=0)
         self.reduction = require_choice("reduction", reduction, REDUCTIONS)
+        self._set_mean_over(mean_over)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """(N, C), (N,) → scalar, or (N,) with ``reduction="none"``."""
-        return reduce(self.per_sample(logits, target), self.reduction)
+        losses = self.per_sample(logits, target)
+        if self.reduction == "mean":
+            return self._mean(losses, target)
+        return reduce(losses, self.reduction)
 
     def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
         """(N, C), (N,) → (N,)."""

@@ -301,6 +301,8 @@ def _plain(value: Any, where: str, code: Code | None) -> Any:
         return ["partial", _plain(value.func, where, code), *_plain(parts, where, code)]
     if isinstance(value, types.MethodType):
         return ["method", *_plain([value.__self__, value.__func__], where, code)]
+    if isinstance(value, types.BuiltinFunctionType) and _is_bound(value):
+        return ["method", _plain(value.__self__, where, code), value.__name__]
     if isinstance(value, type | types.FunctionType | types.BuiltinFunctionType):
         if code is None and getattr(value, "__name__", "") == "<lambda>":
             raise _refused(value, where)
@@ -336,6 +338,20 @@ def _attributes(value: Any) -> dict[str, Any]:
         if isinstance(member, types.MemberDescriptorType) and hasattr(value, name)
     }
     return slots | dict(getattr(value, "__dict__", {}))
+
+
+def _is_bound(function: types.BuiltinFunctionType) -> bool:
+    """Whether it is the method of an object, such as ``"-".join``, or of a class of one's own.
+
+    A library's function may be the method of an object that the library keeps (``random.random``).
+    """
+    owner = function.__self__
+    if owner is None or isinstance(owner, types.ModuleType):
+        return False
+    if isinstance(owner, type):
+        return not is_external(owner.__module__)
+    library = sys.modules.get(type(owner).__module__)
+    return getattr(library, function.__name__, None) is not function
 
 
 def _is_named(function: np.ufunc) -> bool:

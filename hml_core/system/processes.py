@@ -26,15 +26,12 @@ from typing import Any, NamedTuple
 LOOK_S = 1.0  # how often a guard looks for its parent, should no signal tell
 ASK_S = 0.05  # and at a command of the system
 INNER = "--inner"
-INNER_GRACE_S = (
-    1.0  # by so much the outer guard is more patient than the inner one, which it waits for
-)
+INNER_GRACE_S = 1.0  # by so much the outer guard is more patient than the inner one
 REAP_S = 0.02  # and for what is left, while it ends everything
+# Neither the environment nor installed packages change what a guard does.
+_ISOLATED = ("-I", "-S")
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _STOPPING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
-
-# Neither the environment nor installed packages change what a guard does.
-_GUARD = (sys.executable, "-I", "-S", os.path.abspath(__file__))
 
 _late: list[list[int]] = []  # the signals that wait, for each block of `delayed`
 _asked: set[subprocess.Popen] = set()  # commands of the system that are still at it
@@ -144,6 +141,11 @@ def first_on_interrupt(action: Callable[[], None]) -> Iterator[None]:
         _first.remove(action)
 
 
+def _guard() -> list[str]:
+    """The command that runs this file; what a guard does is below :func:`_watch`."""
+    return [sys.executable, *_ISOLATED, os.path.abspath(__file__)]
+
+
 def guarded(command: Sequence[str], grace: float) -> list[str]:
     """``command`` below a guard: it and all that it starts end with it, and with this process.
 
@@ -153,7 +155,7 @@ def guarded(command: Sequence[str], grace: float) -> list[str]:
     """
     if sys.platform == "win32":
         return list(command)
-    return [*_GUARD, str(os.getpid()), str(grace), *command]
+    return [*_guard(), str(os.getpid()), str(grace), *command]
 
 
 class Answer(NamedTuple):
@@ -344,15 +346,15 @@ def _prctl(option: int, value: int) -> None:
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
-def _guard(arguments: list[str]) -> int:
+def _watch(arguments: list[str]) -> int:
     """Be a guard: the inner one, or the outer one over it where it can adopt what that one leaves."""
     is_inner = arguments[0] == INNER
     parent, grace, *command = arguments[is_inner:]
     if is_inner or sys.platform != "linux":
         return _Guard(int(parent), float(grace)).run(command)
-    inner = [*_GUARD, INNER, str(os.getpid()), grace, *command]
+    inner = [*_guard(), INNER, str(os.getpid()), grace, *command]
     return _Guard(int(parent), float(grace) + INNER_GRACE_S).run(inner)
 
 
 if __name__ == "__main__":
-    sys.exit(_guard(sys.argv[1:]))
+    sys.exit(_watch(sys.argv[1:]))

@@ -76,7 +76,8 @@ class GraphedStep:
         return outputs
 
 
-def capture_cuda(step: Step, batch: Any) -> tuple[Replay, tuple[Tensor, ...]]:
+# What follows is reached on a GPU alone: tests/test_cuda.py is run there.
+def capture_cuda(step: Step, batch: Any) -> tuple[Replay, tuple[Tensor, ...]]:  # pragma: no cover
     """Record the kernels of one step on the current device. Recording computes nothing.
 
     Raises

@@ -18,6 +18,7 @@ from hml_core import imbalance
 from hml_core.augment import Mix, remix_share
 from hml_core.config import RunConfig
 from hml_core.losses import registry
+from hml_core.models import training
 from hml_core.recipes import Stage
 from hml_core.system.devices import autocast
 from hml_core.trainer.chance import LayerChance
@@ -80,7 +81,8 @@ class Update:
         self.config, self.optimizer, self.criterion, self.feed = config, optimizer, criterion, feed
         self.class_counts, self.device, self.autocast_dtype = class_counts, device, autocast_dtype
         self.world, self.chance = world, chance
-        self.network: nn.Module = _TwoParts(model, trains_all, config.compile)
+        features = training.features_of(model, device, autocast_dtype, compiled=config.compile)
+        self.network: nn.Module = _TwoParts(model, features, trains_all)
         if world.size > 1:
             self.network = _parallel(self.network, device)
         self.norms = [
@@ -189,10 +191,9 @@ def _parallel(network: nn.Module, device: torch.device) -> DistributedDataParall
 class _TwoParts(nn.Module):
     """A network as features and logits, in one call: (N, C, H, W) → (N, d), (N, classes)."""
 
-    def __init__(self, model: nn.Module, trains_all: bool, compiled: bool) -> None:
+    def __init__(self, model: nn.Module, features: training.Features, trains_all: bool) -> None:
         super().__init__()
-        self.model, self.trains_all = model, trains_all
-        self.features = torch.compile(model.features) if compiled else model.features
+        self.model, self.features, self.trains_all = model, features, trains_all
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         with torch.set_grad_enabled(self.trains_all):

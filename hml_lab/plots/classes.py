@@ -13,7 +13,15 @@ from hml_core.metrics import confusion
 from hml_core.runs import Run
 from hml_lab.plots import spreads
 from hml_lab.plots.looks import label, look
-from hml_lab.plots.methods import by_recipe, caveat_of, numbers, said_caveat
+from hml_lab.plots.methods import (
+    ITS_MEDIAN,
+    by_recipe,
+    caveat_of,
+    numbers,
+    one_for,
+    said_caveat,
+    unstable,
+)
 from hml_lab.plots.style import (
     above,
     alt_text,
@@ -107,7 +115,8 @@ def per_class_accuracy(runs: Iterable[Run], *, selection: str = "last") -> Figur
         accuracy = 100 * np.array([run.per_class_accuracy(selection)[order] for run in members])
         offset = (place - (len(groups) - 1) / 2) * room
         for position, column in zip(positions, accuracy.T, strict=True):
-            marks.add(position + offset, spreads.spread(column), look(method), size=5)
+            values = spreads.spread(column, each=unstable(members))
+            marks.add(position + offset, values, look(method), size=5)
     marks.finish()
     for position in positions[:-1]:
         ax.axvline(position + 0.5, color="#e5e5e5", linewidth=0.8, zorder=0)
@@ -137,9 +146,11 @@ def _head_and_tail(groups: Mapping[str, list[Run]], selection: str) -> str:
     part = max(1, len(order) // 3)
     said = []
     for method, members in groups.items():
-        mean = 100 * np.mean([run.per_class_accuracy(selection) for run in members], axis=0)
+        middle = np.median if unstable(members) else np.mean
+        mean = 100 * middle([run.per_class_accuracy(selection) for run in members], axis=0)
         head, tail = np.nanmean(mean[order[:part]]), np.nanmean(mean[order[-part:]])
-        said.append(f"{label(method)} {head:.0f} % and {tail:.0f} %")
+        which = " (medians of its runs)" if unstable(members) else ""
+        said.append(f"{label(method)} {head:.0f} % and {tail:.0f} %{which}")
     which = "class" if part == 1 else f"{part} classes"
     return f"Mean of the most frequent and of the rarest {which}: {'; '.join(said)}.{said_caveat(groups)}"
 
@@ -159,7 +170,7 @@ def _per_class_curves(groups: Mapping[str, list[Run]], selection: str) -> Figure
         total = np.array([np.convolve(np.nan_to_num(row), kernel, "same") for row in accuracy])
         weight = np.array([np.convolve(row.astype(float), kernel, "same") for row in known])
         smooth = np.divide(total, weight, out=np.full_like(total, np.nan), where=weight > 0)
-        spreads.band(ax, positions, smooth.T, look(method))
+        spreads.band(ax, positions, smooth.T, look(method), each=unstable(members))
     ax.set(
         xlabel=f"class, head to tail ({counts.max():,} to {counts.min():,} training images)",
         ylabel=f"test accuracy (%),\nrunning mean of {width} classes",
@@ -181,7 +192,10 @@ def _per_class_curves(groups: Mapping[str, list[Run]], selection: str) -> Figure
 def confusion_matrix(
     runs: Iterable[Run], recipes: Sequence[str], *, selection: str = "last"
 ) -> Figure:
-    """Mean row-normalised test confusion, one panel for each recipe, from head to tail."""
+    """Mean row-normalised test confusion, one panel for each recipe, from head to tail.
+
+    Of a method of which a run collapsed that of the run with the median balanced accuracy.
+    """
     groups = by_recipe(runs)
     missing = [recipe for recipe in recipes if not _of(groups, recipe)]
     if missing:
@@ -191,6 +205,8 @@ def confusion_matrix(
     said = []
     for ax, method in zip(axes, chosen, strict=True):
         members = groups[method]
+        which = f"median of {len(members)} seeds" if unstable(members) else _mean_of(len(members))
+        members = one_for(members, selection)
         order = _head_to_tail(members[0])
         names = [members[0].class_names[label] for label in order]
         shares = []
@@ -215,15 +231,16 @@ def confusion_matrix(
         name_classes(ax, places, names)
         name_classes(ax, places, names, "y")
         ax.set(xlabel="predicted class", ylabel="true class (head at the top)")
-        ax.set_title(f"{label(method)}, {_mean_of(len(members))}")
+        ax.set_title(f"{label(method)}, {which}")
         np.fill_diagonal(off := mean.copy(), -1)
         true, predicted = np.unravel_index(off.argmax(), off.shape)
         said.append(
             f"{label(method)}: {np.trace(mean) / len(mean):.0f} % on the diagonal on average; most often "
             f"confused: {names[true]} taken for {names[predicted]} ({off.max():.0f} %)"
         )
-    above(drawn, caveat_of({method: groups[method] for method in chosen}))
-    alt_text(drawn, f"Confusion matrices. {'. '.join(said)}.{said_caveat(groups)}")
+    shown = {method: groups[method] for method in chosen}
+    above(drawn, caveat_of(shown, ITS_MEDIAN))
+    alt_text(drawn, f"Confusion matrices. {'. '.join(said)}.{said_caveat(shown, ITS_MEDIAN)}")
     return drawn
 
 

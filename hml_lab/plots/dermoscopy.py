@@ -12,7 +12,16 @@ from scipy.special import log_softmax
 
 from hml_core.runs import Run
 from hml_lab.plots.looks import look
-from hml_lab.plots.methods import by_recipe, caveat, said_caveat, seeds
+from hml_lab.plots.methods import (
+    ITS_MEDIAN,
+    by_recipe,
+    caveat,
+    caveat_of,
+    one_for,
+    said_caveat,
+    seeds,
+    unstable,
+)
 from hml_lab.plots.style import (
     alt_text,
     drawing,
@@ -66,6 +75,12 @@ def roc_curves(
             continue
         spread = f" ± {np.std(areas, ddof=1):.1f}" if len(areas) > 1 else ""
         label = f"{how.label}: AUC {np.mean(areas):.1f}{spread} %"
+        if unstable(members):
+            label = f"{how.label}: AUC {', '.join(f'{area:.1f}' for area in areas)} %"
+            for number, curve in enumerate(curves):
+                own = {"color": how.colour, "linestyle": how.line, "linewidth": 0.8}
+                ax.plot(grid, curve, **own, label=None if number else label)
+            continue
         ax.plot(grid, np.mean(curves, axis=0), color=how.colour, linestyle=how.line, label=label)
         ax.fill_between(
             grid, np.min(curves, axis=0), np.max(curves, axis=0), color=how.colour, alpha=0.1
@@ -74,12 +89,13 @@ def roc_curves(
     ax.set(
         xlabel="1 − specificity",
         ylabel="sensitivity",
-        title=f"ROC of {positive_class}, test\n{_bands(groups)}{caveat([first])}",
+        title=f"ROC of {positive_class}, test\n{_bands(groups)}{caveat_of(groups)}",
         aspect="equal",
     )
     legend(drawn, handles(ax))
     areas = "; ".join(item.get_label() for item in handles(ax))
-    alt_text(drawn, f"ROC curves of {positive_class} against the rest. {areas}.{caveat([first])}")
+    said = said_caveat(groups)
+    alt_text(drawn, f"ROC curves of {positive_class} against the rest. {areas}.{said}")
     return drawn
 
 
@@ -106,7 +122,8 @@ def confidence(runs: Iterable[Run]) -> Figure:
     )
     for ax in axes:
         ax.set_visible(False)
-    for place, (recipe, members) in enumerate(groups.items()):
+    drawn_runs = {recipe: one_for(members) for recipe, members in groups.items()}
+    for place, (recipe, members) in enumerate(drawn_runs.items()):
         storey, column = divmod(place, across)
         for row, (part, label) in enumerate(chosen.items()):
             ax = axes[(2 * storey + row) * across + column]
@@ -139,19 +156,19 @@ def confidence(runs: Iterable[Run]) -> Figure:
     bar.set_label("training images of the class (%)")
     drawn.suptitle(
         f"True-class probability by epoch, {seeds(groups)}; dotted: switch of the loss"
-        f"{caveat([first])}",
+        f"{caveat_of(groups, ITS_MEDIAN)}",
         fontsize="medium",
     )
     ends = "; ".join(
         f"{look(recipe).label}: {_sure(members, chosen['head']):.0f} % and "
         f"{_sure(members, chosen['tail']):.0f} %"
-        for recipe, members in groups.items()
+        for recipe, members in drawn_runs.items()
     )
     alt_text(
         drawn,
         f"How sure the networks are of training images, by epoch. Images of the most frequent and of the "
         f"rarest class with a true-class probability above one half in the last epoch: {ends}."
-        f"{said_caveat(groups)}",
+        f"{said_caveat(groups, ITS_MEDIAN)}",
     )
     return drawn
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from hml_core import recipes
 from hml_core.runs import Run
 from hml_lab.plots import spreads
 from hml_lab.plots.looks import label, look
@@ -72,7 +73,9 @@ def forest(
     marks.finish()
     ax.set_yticks(range(len(rows)), texts, fontsize="small")
     ax.set_ylim(-0.7, len(rows) - 0.3)
-    bars = "95 % interval" if rows["low"].notna().any() else "too few runs for intervals"
+    bars = (
+        "95 % interval of each alone" if rows["low"].notna().any() else "too few runs for intervals"
+    )
     leaves = "; arrow: goes on" if any(line.get_gid() for line in ax.lines) else ""
     ax.set(xlabel=f"{xlabel}\n{bars}{leaves}; filled: p < 0.05 after Holm", title=title)
     if by:
@@ -84,7 +87,7 @@ def forest(
 
 @drawing
 def delta_sweep(frame: pd.DataFrame, runs: Iterable[Run] = ()) -> Figure:
-    """Balanced test accuracy of HML1 against δ, outer weights and no early drop, with CE beside it.
+    """Balanced test accuracy of HML1 against δ, all else as in its recipe, no early drop; CE beside.
 
     A δ with a collapsed run has no mean, only its runs. What has to be said of the ``runs`` stands in the
     title.
@@ -98,7 +101,10 @@ def delta_sweep(frame: pd.DataFrame, runs: Iterable[Run] = ()) -> Figure:
         has_mean = len(members) == 1 or not collapsed(members).any()
         return found if has_mean else spreads.Spread(np.nan, np.nan, np.nan, found.values)
 
-    swept = done[(done["recipe"] == "hml1") & (done["weight_placement"] == "outer")]
+    swept = done[done["recipe"] == "hml1"]
+    shared = {**recipes.options("hml1"), "second_stage_rate": 1.0}
+    for name in shared.keys() & set(swept) - {"delta"}:
+        swept = swept[swept[name] == shared[name]]
     if swept.empty:
         raise ValueError("Expected finished runs of HML1 to draw, got none.")
     ordered = sorted(swept["delta"].unique())

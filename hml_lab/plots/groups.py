@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from hml_core.runs import Run
 from hml_lab.plots import spreads
 from hml_lab.plots.looks import look
-from hml_lab.plots.methods import by_recipe, caveat, seeds
+from hml_lab.plots.methods import LEFT_OUT, by_recipe, caveat_of, seeds, unstable
 from hml_lab.plots.style import (
     GRID,
     alt_text,
@@ -34,8 +34,7 @@ def accuracy_by_frequency(runs: Iterable[Run], *, selection: str = "last") -> Fi
     Bars are 95 % intervals over the classes of a bin, which all recipes share: that bars overlap does not
     mean that recipes do not differ, see :mod:`hml_lab.tables.class_groups`.
     """
-    runs = list(runs)
-    groups = by_recipe(runs)
+    every, groups, runs = _stable(runs)
     measured = class_groups.by_frequency(runs, selection=selection)
     drawn, (ax,) = figure(9, 4.0)
     names = list(dict.fromkeys(measured["group"]))
@@ -48,9 +47,8 @@ def accuracy_by_frequency(runs: Iterable[Run], *, selection: str = "last") -> Fi
     ax.set_xlim(-0.5, len(names) - 0.5)
     for edge in np.arange(len(names) - 1) + 0.5:
         ax.axvline(edge, color=GRID, linewidth=0.7)
-    ax.set_title(
-        f"Accuracy along the tail (bars: 95 % interval over classes), {seeds(groups)}{caveat(runs)}"
-    )
+    title = f"Accuracy along the tail (bars: 95 % interval over classes), {seeds(groups)}"
+    ax.set_title(title + caveat_of(every, LEFT_OUT))
     legend(drawn, [spreads.key(look(name)) for name in dict.fromkeys(measured["recipe"])])
     alt_text(drawn, f"Accuracy by training images of a class. {_said(measured)}")
     return drawn
@@ -63,8 +61,7 @@ def accuracy_by_group(runs: Iterable[Run], *, selection: str = "last") -> Figure
     Groups from the one with the most training images down; bars are 95 % intervals over the classes of a
     group, as in :func:`accuracy_by_frequency`.
     """
-    runs = list(runs)
-    groups = by_recipe(runs)
+    every, groups, runs = _stable(runs)
     measured = class_groups.by_group(runs, selection=selection)
     names = list(dict.fromkeys(measured["group"]))
     drawn, (ax,) = figure(8, 1.3 + 0.08 * len(names) * (3 + len(groups)), by_rows=True)
@@ -83,10 +80,19 @@ def accuracy_by_group(runs: Iterable[Run], *, selection: str = "last") -> Figure
     for edge in np.arange(len(names) - 1) + 0.5:
         ax.axhline(edge, color=GRID, linewidth=0.7)
     ax.set(xlabel="mean test accuracy of the classes (%); bars: 95 % interval over classes")
-    ax.set_title(f"Accuracy by supercategory, {seeds(groups)}{caveat(runs)}")
+    ax.set_title(f"Accuracy by supercategory, {seeds(groups)}{caveat_of(every, LEFT_OUT)}")
     legend(drawn, [spreads.key(look(name)) for name in dict.fromkeys(measured["recipe"])])
     alt_text(drawn, f"Accuracy by supercategory. {_said(measured)}")
     return drawn
+
+
+def _stable(
+    runs: Iterable[Run],
+) -> tuple[dict[str, list[Run]], dict[str, list[Run]], list[Run]]:
+    """All methods, those of which no run collapsed (all, where every one had that), and their runs."""
+    every = by_recipe(runs)
+    kept = {m: members for m, members in every.items() if not unstable(members)} or every
+    return every, kept, [run for members in kept.values() for run in members]
 
 
 def _add(marks: spreads.Marks, measured: pd.DataFrame, names: list[str]) -> None:

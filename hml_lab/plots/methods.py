@@ -6,18 +6,23 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from hml_core import datasets
 from hml_core.runs import Run
-from hml_lab.alike import separating, setting
+from hml_lab.alike import qualifier, separating, setting
 from hml_lab.notes import data_note
 from hml_lab.plots.looks import label, variant
 from hml_lab.tables.contrasts import is_lost
 from hml_lab.wording import number
 
+EACH = "each run by itself, no mean"
+ITS_MEDIAN = "its median run is shown"
+LEFT_OUT = "left out"
 
-def by_recipe(runs: Iterable[Run]) -> dict[str, list[Run]]:
+
+def by_recipe(runs: Iterable[Run], *, qualified: bool = True) -> dict[str, list[Run]]:
     """Runs by method, in order of first appearance; at least one, all on one training set.
 
     A method is a recipe. Where runs of a recipe differ in another field than the seed, it is several:
-    "hml1, early drop" and "hml1, no early drop"; means over unlike runs are never drawn.
+    "hml1, early drop" and "hml1, no early drop"; means over unlike runs are never drawn. ``qualified``
+    names say which class weights a method has that are not its recipe's ("ce_drw, CS weights …").
 
     Raises
     ------
@@ -40,6 +45,8 @@ def by_recipe(runs: Iterable[Run]) -> dict[str, list[Run]]:
             names[id(run)] = recipe
             if fields:
                 names[id(run)] = variant(recipe, setting(run.config.to_dict(), fields))
+            elif qualified and (words := qualifier(run.config.to_dict())):
+                names[id(run)] = variant(recipe, words)
     groups: dict[str, list[Run]] = {}
     for run in runs:
         groups.setdefault(names[id(run)], []).append(run)
@@ -59,34 +66,43 @@ def seeds(groups: Mapping[str, Sequence[Run]]) -> str:
     return f"n = {found[0]} to {found[-1]} seeds"
 
 
+def unstable(members: Sequence[Run]) -> bool:
+    """Whether some of a method's several runs collapsed: no mean or band stands for them."""
+    return len(members) > 1 and any(_is_lost(run) for run in members)
+
+
+def _is_lost(run: Run) -> bool:
+    return bool(is_lost(run.selection("last")["balanced_accuracy"], len(run.class_counts)))
+
+
+def one_for(members: Sequence[Run], selection: str = "last") -> list[Run]:
+    """What a mean is drawn over: all runs, or of an unstable method its run of median accuracy."""
+    if not unstable(members):
+        return [*members]
+    ranked = sorted(members, key=lambda run: run.selection(selection)["balanced_accuracy"])
+    return [ranked[(len(ranked) - 1) // 2]]
+
+
 def caveat(runs: Iterable[Run]) -> str:
-    """What a title must not keep to itself: made-up or other images, less training than published, means
-    over runs of which some collapsed."""
-    runs = list(runs)
-    return "".join(f"\n{line}" for line in [*caveats(runs), *collapses(runs)])
+    """:func:`caveats` as the further lines of a title."""
+    return "".join(f"\n{line}" for line in caveats(runs))
 
 
-def collapses(runs: Iterable[Run]) -> list[str]:
-    """Of each recipe with several runs, some of them collapsed, that its mean is nobody's."""
-    scores: dict[str, list[bool]] = {}
-    for run in runs:
-        lost = is_lost(run.selection("last")["balanced_accuracy"], len(run.class_counts))
-        scores.setdefault(run.config.recipe, []).append(lost)
-    return [
-        f"{label(recipe)}: {sum(lost)} of {len(lost)} runs collapsed to chance, its mean is that of none"
-        for recipe, lost in scores.items()
-        if len(lost) > 1 and any(lost)
-    ]
+def caveat_of(groups: Mapping[str, Sequence[Run]], shown: str = EACH) -> str:
+    """What a title must not keep to itself: made-up or other images, less training than published, and
+    of which methods runs collapsed, with how they are ``shown``."""
+    runs = [run for members in groups.values() for run in members]
+    lost = ""
+    for method, members in groups.items():
+        if unstable(members):
+            of = f"{sum(map(_is_lost, members))} of {len(members)} runs"
+            lost += f"\n{label(method)}: {of} collapsed to chance: {shown}"
+    return caveat(runs) + lost
 
 
-def caveat_of(groups: Mapping[str, Sequence[Run]]) -> str:
-    """:func:`caveat` of the runs of all methods."""
-    return caveat(run for members in groups.values() for run in members)
-
-
-def said_caveat(groups: Mapping[str, Sequence[Run]]) -> str:
+def said_caveat(groups: Mapping[str, Sequence[Run]], shown: str = EACH) -> str:
     """:func:`caveat_of` as the end of an alternative text: a sentence after a space, or nothing."""
-    text = caveat_of(groups).strip().replace("\n", ". ")
+    text = caveat_of(groups, shown).strip().replace("\n", ". ")
     return f" {text}." if text else ""
 
 

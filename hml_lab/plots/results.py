@@ -13,7 +13,7 @@ from hml_core.runs import Run
 from hml_lab.plots import spreads
 from hml_lab.plots.looks import label as name_of
 from hml_lab.plots.looks import look
-from hml_lab.plots.methods import by_recipe, caveat_of, numbers, said_caveat
+from hml_lab.plots.methods import by_recipe, caveat_of, numbers, said_caveat, unstable
 from hml_lab.plots.style import (
     above,
     alt_text,
@@ -27,6 +27,7 @@ from hml_lab.plots.style import (
 )
 from hml_lab.wording import number
 
+LOWEST_LOSS = 1e-6  # drawn: those of a collapsed run go down to what float32 cannot hold
 GROUPS = {"many": "many (> 100)", "medium": "medium (20–100)", "few": "few (< 20)"}
 SHARES = ("nll",)  # metrics that are no shares have no upper bound
 
@@ -39,7 +40,10 @@ def balanced_accuracy(
     metric: str = "balanced_accuracy",
     label: str = "Balanced accuracy",
 ) -> Figure:
-    """A test metric by recipe: the mean, and its seeds as dots or from five on its 95 % interval."""
+    """A test metric by recipe: the mean, and its seeds as dots or from five on its 95 % interval.
+
+    A method of which a run collapsed has its runs alone.
+    """
     groups = by_recipe(runs)
     names = list(groups)[::-1]
     texts = wrapped([name_of(name) for name in names], 34 if page_width() > 6 else 22)
@@ -49,7 +53,8 @@ def balanced_accuracy(
     marks = spreads.Marks(ax, "x", (0.0, np.inf) if metric in SHARES else spreads.SHARE)
     means = {}
     for position, method in enumerate(names):
-        values = spreads.spread(100 * run.selection(selection)[metric] for run in groups[method])
+        scores = [100 * run.selection(selection)[metric] for run in groups[method]]
+        values = spreads.spread(scores, each=unstable(groups[method]))
         means[method] = values.mean
         marks.add(position, values, look(method), size=8)
         if np.isfinite(values.mean):
@@ -89,12 +94,15 @@ def shot_group_accuracy(runs: Iterable[Run], *, selection: str = "last") -> Figu
     first = next(iter(groups.values()))[0]
     means = {
         method: {
-            group: spreads.spread(100 * _number(run.selection(selection)[group]) for run in members)
+            group: spreads.spread(
+                (100 * _number(run.selection(selection)[group]) for run in members),
+                each=unstable(members),
+            )
             for group in GROUPS
         }
         for method, members in groups.items()
     }
-    present = [g for g in GROUPS if any(np.isfinite(m[g].mean) for m in means.values())]
+    present = [g for g in GROUPS if any(len(m[g].values) for m in means.values())]
     drawn, (ax,) = figure(8, 3.6)
     room = 0.84 / len(groups)
     marks = spreads.Marks(ax, "y", spreads.SHARE, include=(0,))
@@ -120,6 +128,7 @@ def shot_group_accuracy(runs: Iterable[Run], *, selection: str = "last") -> Figu
     said = "; ".join(
         f"{name_of(method)} " + ", ".join(f"{g} {means[method][g].mean:.1f} %" for g in present)
         for method in groups
+        if not unstable(groups[method])
     )
     alt_text(drawn, f"Bars of the mean accuracy by shot group. {said}.{said_caveat(groups)}")
     return drawn
@@ -136,24 +145,26 @@ def learning_curves(runs: Iterable[Run], *, smooth: int = 1) -> Figure:
     ``smooth`` epochs are averaged. The loss is a geometric mean, as its axis is logarithmic; losses of
     different recipes are different functions: compare their shapes, not their heights. The accuracy is
     that of the validation split where there is one, else of the test set. Up to four seeds the band goes
-    from the lowest to the highest.
+    from the lowest to the highest. A method of which a run collapsed has a thin line for each run.
     """
     groups = by_recipe(runs)
     drawn, (left, right) = figure(11, 4.2, columns=2)
     measured = "validation"
     if next(iter(groups.values()))[0].metrics["selections"]["best_validation"] is None:
         measured = "test"
-    ends = {}
+    ends, is_cut = {}, False
     for method, members in groups.items():
         losses = _stack(members, "train_loss")
-        tiny = np.finfo(float).tiny  # a loss that underflowed has no logarithm
-        _curve(
-            left, method, losses.index, np.log(losses.clip(lower=tiny).to_numpy()), smooth, np.exp
-        )
+        each = unstable(members)
+        is_cut |= bool((losses < LOWEST_LOSS).any(axis=None))
+        logs = np.log(losses.clip(lower=LOWEST_LOSS).to_numpy())
+        _curve(left, method, losses.index, logs, smooth, np.exp, each=each)
         accuracy = 100 * _stack(members, f"{measured}_balanced_accuracy")
-        ends[method] = _curve(right, method, accuracy.index, accuracy.to_numpy(), smooth)
+        end = _curve(right, method, accuracy.index, accuracy.to_numpy(), smooth, each=each)
+        ends[method] = (end, " (median)" if each else "")
     _mark_switches(left, right, groups)
-    left.set(xlabel="epoch", ylabel="training loss of the recipe", yscale="log")
+    floor = f" ({LOWEST_LOSS:.0e} or less at the bottom)" if is_cut else ""
+    left.set(xlabel="epoch", ylabel=f"training loss of the recipe{floor}", yscale="log")
     left.set_title(f"Training loss ({spreads.legend_of(numbers(groups), band=True)})")
     right.set(xlabel="epoch", ylabel=f"balanced {measured} accuracy (%)")
     right.set_title(f"Balanced {measured} accuracy")
@@ -165,7 +176,7 @@ def learning_curves(runs: Iterable[Run], *, smooth: int = 1) -> Figure:
         if max(len(run.history) for members in groups.values() for run in members) == 1:
             ax.set_xticks([1])
     legend(drawn, [spreads.key(look(method), line=True, size=5) for method in groups])
-    said = ", ".join(f"{name_of(method)} {end:.1f} %" for method, end in ends.items())
+    said = ", ".join(f"{name_of(m)} {end:.1f} %{which}" for m, (end, which) in ends.items())
     alt_text(
         drawn,
         f"Two panels by epoch. Left: training loss, falling from the start; right: balanced {measured} "
@@ -215,7 +226,7 @@ def _stack(runs: Sequence[Run], column: str) -> pd.DataFrame:
 
 
 def _curve(
-    ax: Axes, method: str, epochs, values: np.ndarray, smooth: int, back=lambda x: x
+    ax: Axes, method: str, epochs, values: np.ndarray, smooth: int, back=lambda x: x, each=False
 ) -> float:
     """The band of ``values`` (epochs, runs), of which ``smooth`` epochs are averaged; where it ends."""
     epochs = np.asarray(epochs)
@@ -226,4 +237,5 @@ def _curve(
         values = np.array([np.convolve(column, kernel, mode="valid") for column in values.T]).T
         epochs = epochs[smooth - 1 :]
     possible = spreads.SHARE if back is not np.exp else (0.0, np.inf)
-    return float(spreads.band(ax, epochs, values, look(method), possible=possible, back=back)[-1])
+    how = {"possible": possible, "back": back, "each": each}
+    return float(spreads.band(ax, epochs, values, look(method), **how)[-1])

@@ -38,14 +38,16 @@ class Spread:
     @property
     def dots(self) -> np.ndarray:
         """Values that are drawn themselves."""
-        return self.values if 1 < len(self.values) <= FEW_SEEDS else self.values[:0]
+        drawn = 1 < len(self.values) <= FEW_SEEDS or np.isnan(self.mean)
+        return self.values if drawn else self.values[:0]
 
 
-def spread(values: Iterable[float]) -> Spread:
-    """Mean of the values that are numbers, with its 95 % interval from five on."""
+def spread(values: Iterable[float], *, each: bool = False) -> Spread:
+    """Mean of the values that are numbers, with its 95 % interval from five on; with ``each`` neither,
+    but the values: those of runs of which some collapsed."""
     values = np.asarray(list(values), dtype=float)
     values = values[np.isfinite(values)]
-    if not len(values):
+    if not len(values) or each:
         return Spread(np.nan, np.nan, np.nan, values)
     if len(values) <= FEW_SEEDS:
         return Spread(float(values.mean()), np.nan, np.nan, values)
@@ -195,14 +197,21 @@ def band(
     possible: tuple[float, float] = SHARE,
     back: Callable = lambda x: x,
     marks: int = 8,
+    each: bool = False,
 ) -> np.ndarray:
     """Line of the means over the columns of ``values`` (places, runs) with its band, mapped ``back``.
+
+    With ``each`` a thin line for every run in their place: of runs of which some collapsed.
 
     Returns
     -------
     float64 (places,)
-        The means, as they were drawn.
+        The means, as they were drawn; with ``each`` the medians.
     """
+    if each:
+        for run in values.T:
+            ax.plot(places, back(run), color=look.colour, linestyle=look.line, linewidth=0.8)
+        return back(np.median(values, axis=1))
     spreads = [spread(row) for row in values]
     middle = back(np.array([item.mean for item in spreads]))
     every = max(1, len(places) // marks)

@@ -12,8 +12,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from hml_core.runs import Run
 from hml_lab import stats
 from hml_lab.plots import spreads
-from hml_lab.plots.looks import label, look
-from hml_lab.plots.methods import by_recipe, caveat_of, numbers, said_caveat, seeds
+from hml_lab.plots.looks import Look, label, look
+from hml_lab.plots.methods import by_recipe, caveat_of, numbers, said_caveat, seeds, unstable
 from hml_lab.plots.style import alt_text, drawing, figure, legend, shade
 
 MOST_MARKS = 20  # different class counts with a mark each; of more, curves
@@ -31,7 +31,8 @@ def gain_by_frequency(
     the same seed, mean over the seeds that both have. Of many classes, a running mean over neighbouring
     ones, its band the 95 % interval (Student's t) of the mean over these classes with the networks held
     fixed. Where each count belongs to one class, the marks are these classes, with their seeds as dots
-    or, from five on, the interval over seeds.
+    or, from five on, the interval over seeds. A method of which a run collapsed has a thin curve, or dots,
+    for each run.
 
     Raises
     ------
@@ -58,10 +59,12 @@ def gain_by_frequency(
     drawn, (ax,) = figure(9, 4.4)
     ax.set_xscale("log")
     distinct = np.unique(counts)[::-1]
+    lost = {method for method, members in groups.items() if unstable(members)}
+    lost = {*gains} if baseline in lost else lost
     if len(distinct) <= MOST_MARKS:
-        over = _marks(ax, gains, counts, distinct)
+        over = _marks(ax, gains, counts, distinct, lost)
     else:
-        over = _curves(ax, gains, counts)
+        over = _curves(ax, gains, counts, lost)
     ax.axhline(0, color=look(baseline).colour, linewidth=1)
     edge = 10 ** (0.04 * max(0.3, np.log10(counts.max() / max(1, counts.min()))))
     left, right = max(0.5, counts.min() / edge), counts.max() * edge
@@ -82,6 +85,7 @@ def gain_by_frequency(
     said = "; ".join(
         f"{label(m)} {np.nanmean(g[:, :third]):+.1f} and {np.nanmean(g[:, -third:]):+.1f}"
         for m, g in gains.items()
+        if m not in lost
     )
     alt_text(
         drawn,
@@ -104,7 +108,9 @@ def _paired(members: Sequence[Run], others: Sequence[Run], selection: str) -> np
     )
 
 
-def _marks(ax, gains: dict[str, np.ndarray], counts: np.ndarray, distinct: np.ndarray) -> str:
+def _marks(
+    ax, gains: dict[str, np.ndarray], counts: np.ndarray, distinct: np.ndarray, lost: set[str]
+) -> str:
     single = len(distinct) == len(counts)
     marks = spreads.Marks(ax, "y", spreads.DIFFERENCE, include=(0,))
     ratio = (
@@ -117,8 +123,8 @@ def _marks(ax, gains: dict[str, np.ndarray], counts: np.ndarray, distinct: np.nd
         places, means = [], []
         for count in distinct:
             of_classes = gain[:, counts == count]
-            if single:
-                values = spreads.spread(of_classes[:, 0])
+            if single or method in lost:
+                values = spreads.spread(of_classes.mean(axis=1), each=method in lost)
             else:
                 over_classes = of_classes.mean(axis=0)
                 over_classes = over_classes[np.isfinite(over_classes)]
@@ -136,10 +142,13 @@ def _marks(ax, gains: dict[str, np.ndarray], counts: np.ndarray, distinct: np.nd
     return "bars: 95 % interval of the mean over the classes of one count"
 
 
-def _curves(ax, gains: dict[str, np.ndarray], counts: np.ndarray) -> str:
+def _curves(ax, gains: dict[str, np.ndarray], counts: np.ndarray, lost: set[str]) -> str:
     width = max(5, len(counts) // 8)
     ends = []
     for method, gain in gains.items():
+        if method in lost:
+            ends += _each_curve(ax, gain, counts, width, look(method))
+            continue
         mean = gain.mean(axis=0)  # (C,)
         known = np.isfinite(mean)
         values, images = mean[known], counts[known]
@@ -163,6 +172,19 @@ def _curves(ax, gains: dict[str, np.ndarray], counts: np.ndarray) -> str:
     )
 
 
+def _each_curve(ax, gain: np.ndarray, counts: np.ndarray, width: int, how: Look) -> list[float]:
+    """A thin running mean for each run (n, C); what the axis has to hold of them."""
+    ends: list[float] = []
+    for run in gain:
+        known = np.isfinite(run)
+        rows = np.arange(known.sum() - width + 1)[:, None] + np.arange(width)
+        places = np.exp(np.log(counts[known][rows]).mean(axis=1))
+        middle = run[known][rows].mean(axis=1)
+        ax.plot(places, middle, color=how.colour, linestyle=how.line, linewidth=0.8)
+        ends += [middle.min(), middle.max()]
+    return ends
+
+
 @drawing
 def accuracy_by_cost(
     runs: Iterable[Run],
@@ -184,8 +206,9 @@ def accuracy_by_cost(
     for method, members in groups.items():
         minutes = np.array([run.history["seconds"].sum() / 60 for run in members])
         values = 100 * np.array([run.selection(selection)[metric] for run in members])
-        times[method] = (minutes.mean(), values.mean())
-        marks.add(minutes.mean(), spreads.spread(values), look(method), size=8)
+        if not unstable(members):
+            times[method] = (minutes.mean(), values.mean())
+            marks.add(minutes.mean(), spreads.spread(values), look(method), size=8)
         if len(members) > 1:
             ax.plot(minutes, values, ".", color=look(method).colour, alpha=0.5, markersize=5)
     # The dots of few seeds stand at their own times, above.
@@ -232,13 +255,19 @@ def reliability(runs: Iterable[Run], *, selection: str = "last", bins: int = BIN
         right, total = np.array([_bins(run, selection, bins) for run in members]).transpose(1, 0, 2)
         enough = total.sum(axis=0) >= FEWEST_IMAGES
         accuracy = np.divide(100 * right, total, out=np.full_like(right, np.nan), where=total > 0)
-        spreads.band(ax, centres[enough], accuracy[:, enough].T, how, marks=bins)
-        share = 100 * (total / total.sum(axis=1, keepdims=True)).mean(axis=0)
-        below.stairs(share, 100 * edges, color=how.colour, linestyle=how.line, linewidth=1.3)
-        error = 100 * np.mean([run.selection(selection)["ece"] for run in members])
+        each = unstable(members)
+        spreads.band(ax, centres[enough], accuracy[:, enough].T, how, marks=bins, each=each)
+        shares = 100 * total / total.sum(axis=1, keepdims=True)
+        for share in shares if each else [shares.mean(axis=0)]:
+            line = {"linestyle": how.line, "linewidth": 0.8 if each else 1.3}
+            below.stairs(share, 100 * edges, color=how.colour, **line)
+        errors = 100 * np.array([run.selection(selection)["ece"] for run in members])
         entry = spreads.key(how, line=True, size=5)
-        entry.set_label(f"{how.label} (ECE {error:.1f} %)")
+        ece = f"median {np.median(errors):.1f}" if each else f"{errors.mean():.1f}"
+        entry.set_label(f"{how.label} (ECE {ece} %)")
         entries.append(entry)
+        if each:
+            continue
         over = 100 * (right.sum() / total.sum())
         sure = 100 * np.mean([run.test_predictions(selection).confidence.mean() for run in members])
         said.append(f"{label(method)} is {sure:.0f} % sure and {over:.0f} % right on average")

@@ -44,6 +44,23 @@ FACTORIAL: dict[str, dict[str, Any]] = {
     },
     "HML1": {"recipe": "hml1", "early_drop": False},
     "HML1 + early drop": {"recipe": "hml1", "early_drop": True},
+    "HML1, over weights": {"recipe": "hml1", "mean_over": "weights", "early_drop": False},
+    "HML1, over weights + early drop": {
+        "recipe": "hml1",
+        "mean_over": "weights",
+        "early_drop": True,
+    },
+}
+# The cells of loss × divisor × drop, all with HML1's class weights from its switch on.
+CUBE = {
+    ("CE", "weights", "no drop"): "CE re-weighted like HML1",
+    ("CE", "weights", "drop"): "CE re-weighted like HML1 + early drop",
+    ("CE", "images", "no drop"): "CE re-weighted like HML1, over images",
+    ("CE", "images", "drop"): "CE re-weighted like HML1, over images + early drop",
+    ("L_c", "weights", "no drop"): "HML1, over weights",
+    ("L_c", "weights", "drop"): "HML1, over weights + early drop",
+    ("L_c", "images", "no drop"): "HML1",
+    ("L_c", "images", "drop"): "HML1 + early drop",
 }
 SWITCHES: dict[str, dict[str, Any]] = {
     "HML1, inner": {"recipe": "hml1", "early_drop": False, "weight_placement": "inner"},
@@ -164,6 +181,31 @@ QUESTIONS = (
         "Balanced softmax × sinc(p) against balanced softmax",
         "Balanced softmax × sinc(p)",
         "Balanced softmax",
+    ),
+    (
+        "The loss alone: HML1 against CE re-weighted like it, both over weights, without the drop",
+        "HML1, over weights",
+        "CE re-weighted like HML1",
+    ),
+    (
+        "The loss alone: HML1 against CE re-weighted like it, both over weights, with the drop",
+        "HML1, over weights + early drop",
+        "CE re-weighted like HML1 + early drop",
+    ),
+    (
+        "The divisor alone: HML1 over images against over weights, without the drop",
+        "HML1",
+        "HML1, over weights",
+    ),
+    (
+        "The divisor alone: HML1 over images against over weights, with the drop",
+        "HML1 + early drop",
+        "HML1, over weights + early drop",
+    ),
+    (
+        "The early drop alone, for HML1 over weights",
+        "HML1, over weights + early drop",
+        "HML1, over weights",
     ),
     (
         "HML2 with δ = 1e10, as the authors ran it, instead of 1e4, with the drop",
@@ -294,6 +336,8 @@ def lacking(frame: pd.DataFrame) -> list[str]:
 def way(frame: pd.DataFrame) -> pd.DataFrame:
     """The way from CE to HML1, a row for each step of :data:`WAY`, and the whole of it last.
 
+    Over the seeds that all of its cells have, so that the steps add up.
+
     Returns
     -------
     pandas.DataFrame
@@ -304,13 +348,17 @@ def way(frame: pd.DataFrame) -> pd.DataFrame:
     Raises
     ------
     ValueError
-        Where a cell of the way has no finished run, naming it.
+        Where a cell of the way has no finished run, naming it, or its cells no seed in common.
     """
     if absent := lacking(frame):
         raise ValueError(f"Expected finished runs of {', '.join(absent)}, got none.")
     done = frame[frame["status"] == "done"]
-    scores = _scores(done)
     names = [cell for _, cell in WAY]
+    common = _seeds_of_all(done, names)
+    if not common:
+        raise ValueError(f"Expected a seed that {', '.join(names)} have in common, got none.")
+    done = done[done["seed"].isin(common)]
+    scores = _scores(done)
     pairs = [*zip(names[1:], names[:-1], strict=True), (names[-1], names[0])]
     found = tables.contrasts(done, pairs, by="cell")
     labels = [*(label for label, _ in WAY), "all of it: HML1 with its drop, against CE"]
@@ -327,10 +375,96 @@ def way(frame: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
+def _seeds_of_all(done: pd.DataFrame, names: Sequence[str]) -> list[int]:
+    """The seeds that all of these cells have."""
+    seeds = [set(done.loc[done["cell"] == name, "seed"]) for name in names]
+    return sorted(set.intersection(*seeds))
+
+
+AXES = {
+    "loss": ("L_c instead of CE", "CE", "L_c"),
+    "divisor": ("mean over images instead of weights", "weights", "images"),
+    "drop": ("early drop instead of none", "no drop", "drop"),
+}
+
+
+def cube(frame: pd.DataFrame) -> pd.DataFrame:
+    """What each of loss, divisor and drop changes, in the 2 × 2 × 2 of :data:`CUBE`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        For each of the three, a row for each setting of the other two and one for the average over all
+        four, the main effect (``setting`` "on average"): ``change``, ``setting``, ``cell``,
+        ``reference``, ``n``, ``difference``, ``low``, ``high`` (points, of this one alone, paired by
+        seed), ``each`` (of every seed) and ``collapsed`` (of its runs). A row whose cells lack a run in
+        common has n = 0. Where a run collapsed there is no mean: ``each`` tells it. No p-values: what is
+        tested is the family of :func:`effects`.
+    """
+    done = frame[frame["status"] == "done"]
+    scores = _scores(done)
+    lost = done[tables.collapsed(done)].groupby("cell").size() if len(done) else {}
+    rows = []
+    for axis, (change, off, on) in enumerate(AXES.values()):
+        others = list(
+            dict.fromkeys(key[:axis] + key[axis + 1 :] for key in CUBE if key[axis] == on)
+        )
+        every = []
+        for other in others:
+            a, b = (CUBE[(*other[:axis], level, *other[axis:])] for level in (on, off))
+            each = pd.Series(dtype=float)
+            if a in scores and b in scores:
+                each = scores[a].sub(scores[b]).dropna()
+            collapses = int(lost.get(a, 0) + lost.get(b, 0))
+            every.append((each, collapses))
+            own = {"change": change, "setting": ", ".join(other), "cell": a, "reference": b}
+            rows.append(own | _paired(each, collapses))
+        # Of a seed the main effect is the mean of its four differences, so that seeds stay the units.
+        mean = pd.concat([each for each, _ in every], axis=1).dropna().mean(axis=1)
+        own = {"change": change, "setting": "on average", "cell": "", "reference": ""}
+        rows.append(own | _paired(mean, sum(number for _, number in every)))
+    return pd.DataFrame(rows)
+
+
+def _paired(each: pd.Series, collapses: int) -> dict[str, Any]:
+    row = {"n": len(each), "difference": math.nan, "low": math.nan, "high": math.nan}
+    if len(each) and not collapses:
+        found = stats.mean_interval(each.to_numpy())
+        row |= {"difference": found.mean, "low": found.low, "high": found.high}
+    return row | {"each": each_difference(each.to_numpy()), "collapsed": collapses}
+
+
+def cube_in_words(table: pd.DataFrame) -> pd.DataFrame:
+    """:func:`cube` in text: "+0.50 [+0.10, +0.90]", each seed where a run collapsed, – without runs."""
+
+    def said(row: Any) -> str:
+        if not row.n:
+            return "–"
+        if row.collapsed:
+            return row.each
+        interval = "" if math.isnan(row.low) else f" [{row.low:+.2f}, {row.high:+.2f}]"
+        return f"{row.difference:+.2f}{interval}"
+
+    shown = pd.DataFrame(
+        {
+            "change": table["change"],
+            "with": table["setting"],
+            "difference [95 %]": [said(row) for row in table.itertuples()],
+            "n": table["n"].astype(str),
+        }
+    ).set_index("change")
+    shown.attrs["covers"] = (
+        "brackets: 95 % intervals of each difference alone, Student's t over seeds"
+    )
+    return shown
+
+
 def beside(frame: pd.DataFrame) -> pd.DataFrame:
-    """Label, mean and every seed (percent) of the methods that the way is shown beside."""
-    scores = _scores(frame[frame["status"] == "done"])
-    there = [cell for cell in BESIDE if cell in scores]
+    """Label, mean and every seed (percent) of the methods that the way is shown beside, with its seeds."""
+    done = frame[frame["status"] == "done"]
+    common = _seeds_of_all(done, [cell for _, cell in WAY])
+    scores = _scores(done[done["seed"].isin(common)])
+    there = [cell for cell in BESIDE if cell in scores and len(scores[cell]) == len(common)]
     return pd.DataFrame(
         [{"label": c, "mean": scores[c].mean(), "values": tuple(scores[c])} for c in there]
     )
@@ -339,7 +473,7 @@ def beside(frame: pd.DataFrame) -> pd.DataFrame:
 def scores_by_cell(
     frame: pd.DataFrame, order: Iterable[str], metrics: Sequence[str]
 ) -> pd.DataFrame:
-    """ "mean ± sd" of every cell; the median and each run where one collapsed; "–" without a run."""
+    """n and "mean ± sd" of every cell; the median and each run where one collapsed; "–" without a run."""
     done = frame[frame["status"] == "done"]
     long = tables.summary(done, by="cell", metrics=metrics)
     texts = []
@@ -350,7 +484,10 @@ def scores_by_cell(
         else:
             texts.append(plus_minus(row.mean, row.sd, False))
     shown = long.assign(text=texts).pivot(index="cell", columns="metric", values="text")
-    return shown.reindex(index=list(order), columns=list(metrics)).fillna("–")
+    shown = shown.reindex(index=list(order), columns=list(metrics)).fillna("–")
+    sizes = done.groupby("cell").size()
+    shown.insert(0, "n", [str(sizes.get(cell, "–")) for cell in shown.index])
+    return shown
 
 
 def by_cell(frame: pd.DataFrame, runs: Sequence[Run]) -> dict[str, list[Run]]:
@@ -413,9 +550,15 @@ def answer(frame: pd.DataFrame) -> str:
         f"class weights from the same epoch on, divided by the number of images as in HML1, "
         f"gains {said['weights']} over CE, and with HML1's early drop as well {said['control']}. What the "
         f"loss itself adds to that is {said['loss with drop']} (with the drop) or {said['loss']} "
-        f"(without it). Brackets are 95 % intervals paired by seed, n = {found['total'].n}, of each "
+        f"(without it). Brackets are 95 % intervals paired by seed, n = {_range(found)}, of each "
         f"difference alone: the table below corrects for the number of its questions."
     )
+
+
+def _range(found: Mapping[str, stats.Difference]) -> str:
+    """ "10", or "3 to 10" where the differences have unlike numbers of seeds."""
+    sizes = sorted({difference.n for difference in found.values()})
+    return str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
 
 
 def _said(frame: pd.DataFrame, with_switch: str, without: str) -> str:
@@ -440,21 +583,27 @@ def author_contrasts(
     Returns
     -------
     pandas.DataFrame
-        label, n (of both), difference, low, high (points), p_value, p_holm (over these rows).
+        label, n (of both), difference, low, high (points; of this one alone), low_simultaneous,
+        high_simultaneous (Bonferroni), p_value, p_holm (over these rows).
     """
     runs = published.author_runs()
     scores = {
         label: group["balanced_accuracy"].to_numpy() for label, group in runs.groupby("label")
     }
-    rows = [
-        {"label": f"{method} − ({other})", **stats.welch(scores[method], scores[other])._asdict()}
-        for other in against
-    ]
+    level = 1 - 0.05 / len(against)
+    rows = []
+    for other in against:
+        wide = stats.welch(scores[method], scores[other], level)
+        own = stats.welch(scores[method], scores[other])._asdict()
+        at_once = {"low_simultaneous": wide.low, "high_simultaneous": wide.high}
+        rows.append({"label": f"{method} − ({other})", **own, **at_once})
     table = pd.DataFrame(rows)
     table["p_holm"] = stats.holm(table["p_value"].to_numpy(dtype=float))
     table.attrs["caption"] = (
-        f"{published.AUTHOR_CAPTION} Differences of means in points with Welch's 95 % interval, each by "
-        f"itself; p_holm is corrected over the {len(table)} rows."
+        f"{published.AUTHOR_CAPTION} Here {sum(len(scores[name]) for name in (method, *against))} of "
+        f"these {len(runs)} runs, n of both sides. Differences of means in points with Welch's 95 % "
+        "interval, low and high of each by itself, low_simultaneous and high_simultaneous of all at once "
+        f"(Bonferroni); p_holm is corrected over the {len(table)} rows."
     )
     return table
 
@@ -490,10 +639,13 @@ def author_statistics(baseline: str = "CE, None") -> pd.DataFrame:
         }
         if label != baseline:
             compared = stats.welch(values, groups[baseline])
+            wide = stats.welch(values, groups[baseline], 1 - 0.05 / (len(groups) - 1))
             row |= {
                 "difference": compared.difference,
                 "low": compared.low,
                 "high": compared.high,
+                "low_simultaneous": wide.low,
+                "high_simultaneous": wide.high,
                 "p_value": compared.p_value,
             }
         rows.append(row)
@@ -503,8 +655,9 @@ def author_statistics(baseline: str = "CE, None") -> pd.DataFrame:
     table["what was run"] = table["label"].map(meaning)
     table = table.sort_values("mean", ascending=False, ignore_index=True)
     table.attrs["caption"] = (
-        f"{published.AUTHOR_CAPTION} first_five: mean of runs 0 to 4. Differences to {baseline} in points "
-        f"with Welch's 95 % interval, each by itself; p_holm is corrected over the {len(groups) - 1} "
-        "differences."
+        f"{published.AUTHOR_CAPTION} Here all {len(runs)} runs of {len(groups)} configurations, n of "
+        f"each. first_five: mean of runs 0 to 4. Differences to {baseline} in points with Welch's 95 % "
+        "interval, low and high of each by itself, low_simultaneous and high_simultaneous of all at once "
+        f"(Bonferroni); p_holm is corrected over the {len(groups) - 1} differences."
     )
     return table

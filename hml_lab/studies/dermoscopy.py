@@ -20,6 +20,7 @@ from hml_core.runs import Run
 from hml_lab import plots, published, stats, tables
 from hml_lab.experiment import Experiment
 from hml_lab.tables.cells import ABSENT, p_value
+from hml_lab.wording import number
 
 OFFICIAL = "official_test"
 CONTROL = "ce_drw"
@@ -79,12 +80,15 @@ def caption(experiment: Experiment, images: str = "") -> str:
     first = experiment.runs[0]
     fields = {**first.config.to_dict(), "initialised_from": first.initialised_from}
     dataset = first.config.dataset
+    recipes = len({run.config.recipe for run in experiment.runs})
+    seeds = len({run.config.seed for run in experiment.runs})
     departures = datasets.departures(dataset, fields)
     parts = [
         first.images_note,
         images,
         f"SHORTENED ({departures})" if departures else "",
-        f"{len(experiment.runs)} runs",
+        f"{len(experiment.runs)} runs of this package in all: {number(recipes, 'method')}, "
+        f"{number(seeds, 'seed')}",
     ]
     text = "; ".join(part for part in parts if part)
     source = (
@@ -142,7 +146,7 @@ def answer(runs: Sequence[Run], *, selection: str = "last", level: float = 0.05)
     methods stays under ``level`` and the interval over lesions leaves out 0, with one sign. Methods that
     predict the same class for every image with every seed are named.
     """
-    by = plots.by_recipe(runs)
+    by = plots.by_recipe(runs, qualified=False)
     mining = [recipe for recipe in by if methods.is_hard_mining(recipe)]
     names = {"test": "on the split by lesion", OFFICIAL: "on the official test set"}
     sets = [of for of in names if all(of in ("test", *run.further_tests) for run in runs)]
@@ -236,32 +240,38 @@ def _classes(runs: Sequence[Run], of: str, selection: str) -> dict[int, bytes]:
 def author_claim(folder: str | Path = published.FOLDER) -> pd.DataFrame:
     """What the authors' own runs support: P3's methods against what they trained beside them.
 
-    Differences of means over all of their runs in points of balanced accuracy, with Welch's 95 % interval,
-    p corrected by Holm's method over the rows. None of their configurations defers the weights of
-    cross-entropy, so that no row tells the loss from the deferral.
+    Differences of means over all of their runs in points of balanced accuracy, with Welch's 95 % interval
+    of each alone and of all at once (Bonferroni), p corrected by Holm's method over the rows. None of
+    their configurations defers the weights of cross-entropy, so that no row tells the loss from the
+    deferral.
     """
     scores = published.author_runs(folder).groupby("config")["balanced_accuracy"]
     names = published.AUTHOR_EQUIVALENTS
     rows, p_values = {}, []
-    for method in ("chml2", "dhml1", "dhml2"):
-        for baseline in ("ce", "cs_ce", "cb_ce"):
-            own, other = (scores.get_group(names[name]).to_numpy() for name in (method, baseline))
-            found = stats.welch(own, other)
-            p_values.append(found.p_value)
-            rows[f"{methods.title(method)} − {methods.title(baseline)}"] = {
-                "Δ Balanced acc. [95 %]": f"{found.difference:+.1f} [{found.low:+.1f}, {found.high:+.1f}]",
-                "n": f"{len(own)} + {len(other)}",
-            }
+    mining, plain = ("chml2", "dhml1", "dhml2"), ("ce", "cs_ce", "cb_ce")
+    pairs = list(itertools.product(mining, plain))
+    for method, baseline in pairs:
+        own, other = (scores.get_group(names[name]).to_numpy() for name in (method, baseline))
+        found, wide = stats.welch(own, other), stats.welch(own, other, 1 - 0.05 / len(pairs))
+        p_values.append(found.p_value)
+        rows[f"{methods.title(method)} − {methods.title(baseline)}"] = {
+            "Δ Balanced acc. [95 %]": f"{found.difference:+.1f} [{found.low:+.1f}, {found.high:+.1f}]",
+            "[95 %, simultaneous]": f"[{wide.low:+.1f}, {wide.high:+.1f}]",
+            "n": f"{len(own)} + {len(other)}",
+        }
     table = pd.DataFrame.from_dict(rows, orient="index")
     table["p (Holm)"] = [p_value(p) for p in stats.holm(p_values)]
     table.index.name = "The authors' runs"
-    runs = published.author_runs(folder)
+    compared = sum(len(scores.get_group(names[name])) for name in (*mining, *plain))
     table.attrs = {
         "caption": (
-            f"The authors' own runs on ISIC 2018, none of this package's: {len(runs)} published test "
-            "results of their code, images and protocol, each at an epoch chosen by their script. Points "
-            "of balanced accuracy. Brackets: 95 % intervals of each difference alone, Welch's, as a run "
-            f"number is no common seed. Family of {len(rows)} tests: all rows; Welch's, p-values by Holm."
+            f"The authors' own runs on ISIC 2018, none of this package's: {compared} runs of "
+            f"{len(mining) + len(plain)} configurations, of the {scores.size().sum()} of "
+            f"{scores.ngroups} that they published; test results of their code, images and protocol, "
+            "each at an epoch chosen by their script. Points of balanced accuracy. Brackets: Welch's 95 % "
+            "intervals, as a run number is no common seed, of each difference alone and simultaneous. "
+            f"Family of {len(rows)} tests: all rows; Welch's, p-values by Holm, simultaneous intervals by "
+            "Bonferroni."
             " DHML1 and DHML2 of the paper are CHML3 and CHML4 in the authors' files, which have other "
             "configurations named DHML1 and DHML2."
         ),

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy
 from IPython.display import Markdown, display
 
 from data_prep.folder import example, images, report
@@ -33,7 +34,6 @@ from hml_lab.places import place
 from hml_lab.studies import dermoscopy
 
 FRACTIONS_OF_DRAWN = (0.35, 0.15, 0.5)  # that of drawn images: methods are told apart, not luck
-DRAWS = 4000  # of the bootstrap
 MARGIN = 1.0  # points of balanced accuracy: a smaller difference is none
 CONTROL = dermoscopy.CONTROL  # what HML is compared with, see `configs`
 PAIRS = 4  # confusions that are shown
@@ -189,7 +189,7 @@ def _pictures(experiment: Experiment, names: pd.Series) -> list[np.ndarray]:
 
 def verdict(experiment: Experiment) -> Markdown:
     """Which recipe is best on validation, its test result once, and whether HML helps here."""
-    groups = plots.by_recipe(experiment.runs)
+    groups = plots.by_recipe(experiment.runs, qualified=False)
     scores = _scores(groups)
     ranked = [*scores]
     best, runs = ranked[0], groups[ranked[0]]
@@ -312,11 +312,11 @@ def _interval(values: np.ndarray, targets: np.ndarray) -> tuple[float, float, fl
     Over seeds and test images (:func:`hml_lab.stats.over_images`); of one seed over the images alone.
     """
     own = 100 * stats.balanced_mean(values, targets)
-    drawn = 100 * stats.image_draws(values, targets, n_resamples=DRAWS)
+    image_sd = 100 * stats.image_error(values, targets)
     if len(own) == 1:
-        low, high = np.quantile(drawn[:, 0], [0.025, 0.975])
-        return float(own[0]), float(low), float(high)
-    found = stats.over_images(drawn, own)
+        half = float(scipy.stats.norm.ppf(0.975) * image_sd)
+        return float(own[0]), float(own[0]) - half, float(own[0]) + half
+    found = stats.over_images(own, image_sd)
     return found.difference, found.low, found.high
 
 
@@ -343,7 +343,7 @@ def _calibration(runs: list[Run]) -> str:
 
 def save_confusions(experiment: Experiment) -> None:
     """What the recipe that is best on validation confuses: the matrix, and images of the largest pairs."""
-    groups = plots.by_recipe(experiment.runs)
+    groups = plots.by_recipe(experiment.runs, qualified=False)
     best = max(groups, key=lambda recipe: np.mean([_on_validation(run) for run in groups[recipe]]))
     matrix = plots.confusion_matrix(experiment.runs, [best], selection="best_validation")
     experiment.save_figure(matrix, "confusion")
@@ -386,7 +386,7 @@ def confusions(runs: list[Run], number: int = PAIRS) -> dict[tuple[int, int], li
 
 def predictions(experiment: Experiment, number: int = SHOWN) -> Markdown | None:
     """Show what the best recipe's first network says of the first test image of a few classes."""
-    groups = plots.by_recipe(experiment.runs)
+    groups = plots.by_recipe(experiment.runs, qualified=False)
     run = groups[next(iter(_scores(groups)))][0]
     try:
         model = run.model()

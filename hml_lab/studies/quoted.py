@@ -14,7 +14,7 @@ from pathlib import Path
 
 from hml_core.runs import Run
 from hml_lab.places import checkout
-from hml_lab.studies import dermoscopy
+from hml_lab.studies import dermoscopy, verdict
 
 WIDTH = 115
 
@@ -40,12 +40,13 @@ PARAGRAPHS: dict[str, dict[str, Callable[[], str]]] = {
     "docs/results.md": {
         "isic2018_small": isic2018_small,
         "isic2019_ham_small": isic2019_ham_small,
-    }
+    },
+    "docs/verdict.md": verdict.PARAGRAPHS,
 }
 
 
 def written(text: str, name: str, paragraph: str) -> str:
-    """The page ``text`` with this paragraph in its place.
+    """The page ``text`` with this paragraph in its place, filled; of several lines as it is.
 
     Raises
     ------
@@ -55,7 +56,9 @@ def written(text: str, name: str, paragraph: str) -> str:
     pattern = re.compile(rf"(<!-- {name}:[^>]*-->\n).*?(<!-- end of {name} -->)", re.DOTALL)
     if len(pattern.findall(text)) != 1:
         raise ValueError(f"Expected one place for the paragraph {name!r}, got another number.")
-    filled = textwrap.fill(paragraph, WIDTH, break_long_words=False, break_on_hyphens=False)
+    filled = paragraph
+    if "\n" not in paragraph:
+        filled = textwrap.fill(paragraph, WIDTH, break_long_words=False, break_on_hyphens=False)
     return pattern.sub(lambda found: f"{found[1]}{filled}\n{found[2]}", text)
 
 

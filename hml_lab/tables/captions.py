@@ -9,13 +9,16 @@ made up, a protocol that was shortened, and what is noted of the images beside t
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from hml_core import datasets, recipes
+from hml_lab import alike
 from hml_lab.notes import data_note
 from hml_lab.tables.cells import ABSENT, BEST, SELECTION_LABELS, finished, text_cell
 from hml_lab.wording import number
@@ -42,12 +45,29 @@ def captioned(
     """
     described = table.copy()
     ids = table.attrs.get("run_ids")
+    said = table.attrs.get("caption")
+    names = {} if said else alike.titles(finished(frame, selection))
     described.attrs = {
         **table.attrs,
-        "caption": table.attrs.get("caption") or caption(table, frame, selection, title, runs_root),
+        "caption": said or caption(table, frame, selection, title, runs_root),
         "run_ids": run_ids(table, frame, by) if ids is None else ids,
     }
+    if names:
+        described.index = [_renamed(label, names) for label in table.index]
+        described.index.name = _renamed(table.index.name, names)
+        described.columns = [_renamed(label, names) for label in table.columns]
+        if "Recipe" in described:
+            described["Recipe"] = [_renamed(label, names) for label in described["Recipe"]]
     return described
+
+
+def _renamed(text: Any, names: Mapping[str, str]) -> Any:
+    """A label or sentence in which methods are called what they are beside these runs."""
+    if not isinstance(text, str):
+        return text
+    for title, said in names.items():
+        text = re.sub(rf"(?<![\w-]){re.escape(title)}(?![\w-]|, \w+ weights)", said, text)
+    return text
 
 
 def caption(
@@ -62,12 +82,15 @@ def caption(
     if "path" in done:
         done = done.assign(path=[Path(runs_root) / str(path) for path in done["path"]])
     cells = [str(cell) for row in table.to_numpy() for cell in row]
+    names = alike.titles(done)
     parts = [f"{title.rstrip('.')}." if title else "", *warnings(done), data(done), protocol(done)]
+    if weights := alike.deferred(done):
+        parts.append(f"Class weights: {weights}.")
     parts.append(table.attrs.get("reported", f"Reported: {SELECTION_LABELS[selection]}."))
     parts.append(_spread(done, cells))
     if any("[" in cell for cell in cells):
         covers = table.attrs.get("covers") or _covers(done)
-        parts.append(_sentence(covers))
+        parts.append(_renamed(_sentence(covers), names))
     if "p (Holm)" in table:
         tests = int((table["p (Holm)"] != ABSENT).sum())
         if not tests:  # whatever was meant to be tested
@@ -77,7 +100,7 @@ def caption(
                 "p: paired t-tests, corrected by Holm's method over the "
                 f"{number(tests, 'difference')} of this table"
             )
-        parts.append(_sentence(family))
+        parts.append(_renamed(_sentence(family), names))
     if any(cell.endswith(BEST) for cell in cells):
         parts.append("* best of its column.")
     if any(text_cell(cell) == ABSENT for row in table.to_numpy() for cell in row):

@@ -31,6 +31,7 @@ LABELS = {
     "specificity": "Specificity",
 }
 LOWER_IS_BETTER = ("ece", "nll")
+LISTED = 5  # runs that are told one by one
 ABSENT = "–"  # what is not there
 BEST = " *"  # ends the best cell of a column
 SELECTION_LABELS = {
@@ -87,13 +88,23 @@ def each_value(values: np.ndarray) -> str:
 
 
 def each_difference(values: np.ndarray) -> str:
-    """Every seed's difference, where no mean stands for them."""
+    """Every seed's difference, where no mean stands for them; of many the median and the two ends."""
+    if len(values) > LISTED:
+        return f"median {np.median(values):+.1f}, {values.min():+.1f} to {values.max():+.1f}"
     return " / ".join(f"{value:+.1f}" for value in values)
 
 
 def median_of(values: np.ndarray) -> str:
-    """The median and every run's value: what is said of a group of which a run collapsed."""
-    return f"median {np.median(values):.1f} of {each_value(values)}"
+    """The median and every run's value: what is said of a group of which a run collapsed. Of many runs
+    the two ends.
+
+    >>> median_of(np.array([41.2, 1.0, 1.1])), median_of(np.arange(10.0))
+    ('median 1.1 of 41.2 / 1.0 / 1.1', 'median 4.5 of 10 runs, 0.0 to 9.0')
+    """
+    middle = f"median {np.median(values):.1f} of"
+    if len(values) > LISTED:
+        return f"{middle} {len(values)} runs, {values.min():.1f} to {values.max():.1f}"
+    return f"{middle} {each_value(values)}"
 
 
 def p_value(p: float) -> str:

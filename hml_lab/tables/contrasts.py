@@ -187,21 +187,26 @@ def all_pairs(
     """Every pair of groups, none named beforehand: max-t with the seeds as blocks.
 
     Over the seeds that all groups have (:func:`hml_lab.stats.all_pairs`). Left out are groups with a
-    collapsed run, whose scatter would widen every interval, and groups with the very results of an
-    earlier one (the same runs under two names): they would count its scatter twice.
+    collapsed run, whose scatter would widen every interval; groups with fewer than half of the seeds that
+    others have, which would take these from every pair; and groups with the very results of an earlier
+    one (the same runs under two names): they would count its scatter twice.
 
     Returns
     -------
     pandas.DataFrame
         ``by``, ``reference``, difference, low_simultaneous, high_simultaneous (points), p_max_t, n; the
         higher group first. Empty where less than two seeds or two groups are left. ``attrs["left_out"]``
-        lists the collapsed groups, ``attrs["same"]`` those that repeat another with that one's name.
+        lists the collapsed groups, ``attrs["few_seeds"]`` those of few seeds, ``attrs["same"]`` those that
+        repeat another with that one's name.
     """
     done = finished(frame, selection)
     if by == "recipe":
         alike.require_rows(done)
     lost = done.loc[collapsed(done, selection), by].unique()
     kept = done[~done[by].isin(lost)]
+    sizes = kept.groupby(by)["seed"].nunique()
+    few = [group for group in kept[by].unique() if 2 * sizes[group] < sizes.max()]
+    kept = kept[~kept[by].isin(few)]
     scores = 100 * kept.pivot(index=by, columns="seed", values=f"{selection}_{metric}")
     scores = scores.astype(float).dropna(axis=1).loc[kept[by].unique()]
     repeats = scores.duplicated()
@@ -240,6 +245,7 @@ def all_pairs(
     table.attrs["family"] = f"family: all {len(rows)} pairs, corrected by the largest t"
     table.attrs["covers"] = covers(kept)
     table.attrs["left_out"] = [group_name(by, group) for group in lost]
+    table.attrs["few_seeds"] = [group_name(by, group) for group in few]
     table.attrs["same"] = same
     return table
 
@@ -251,12 +257,10 @@ def over_images(
     margin: float | None = None,
     selection: str = "last",
     confidence: float = 0.95,
-    n_resamples: int = 4000,
 ) -> pd.DataFrame:
     """Differences in balanced accuracy whose intervals cover other seeds *and* other test images.
 
-    From stored predictions, which compact records hold (:func:`hml_lab.stats.over_images`). All runs see
-    the same resamples.
+    From stored predictions, which compact records hold (:func:`hml_lab.stats.over_images`).
 
     Parameters
     ----------
@@ -279,7 +283,6 @@ def over_images(
     if any(not np.array_equal(run.test_targets, targets) for run in every.values()):
         raise ValueError("Expected runs that were tested on the same images.")
     correct = np.array([run.test_classes(selection) == targets for run in every.values()])
-    drawn = 100 * stats.image_draws(correct, targets, n_resamples=n_resamples)
     full = 100 * stats.balanced_mean(correct, targets)
     column = {run_id: index for index, run_id in enumerate(every)}
     rows = []
@@ -289,12 +292,13 @@ def over_images(
         if len(common) < 2:
             continue
         a, b = ([own[seed] for seed in common] for own in by_seed)
-        draws, own = drawn[:, a] - drawn[:, b], full[a] - full[b]
-        found = stats.over_images(draws, own, confidence=confidence)
+        own = full[a] - full[b]
+        image_sd = 100 * stats.image_error(correct[a].astype(float) - correct[b], targets)
+        found = stats.over_images(own, image_sd, confidence=confidence)
         row = dict(zip(("group", "reference"), pair, strict=True)) | found._asdict()
-        row["image_sd"] = float(draws.mean(axis=1).std(ddof=1))
+        row["image_sd"] = image_sd
         if margin is not None:
-            within = stats.over_images(draws, own, margin=margin, confidence=confidence)
+            within = stats.over_images(own, image_sd, margin=margin, confidence=confidence)
             row |= {
                 "equivalence_low": within.low,
                 "equivalence_high": within.high,
@@ -342,7 +346,7 @@ def primary(
     each = ", ".join(f"{value:+.2f}" for value in a - b)
     text = (
         f"{what}: {found.difference:+.2f} [{found.low:+.2f}, {found.high:+.2f}] points "
-        f"(seeds {', '.join(map(str, common))}: {each}; paired t, p = {found.p_value:.4f}, "
+        f"(seeds {', '.join(map(str, common))}: {each}; paired t, {_p(found.p_value)}, "
         f"n = {found.n}). {_within(same)}"
     )
     low, high = stats.sd_interval(found.sd, found.n)
@@ -359,9 +363,13 @@ def primary(
         )  # fmt: skip
         text += (
             f" Over other seeds and other test images: {row['difference']:+.2f} [{row['low']:+.2f}, "
-            f"{row['high']:+.2f}], p = {row['p_value']:.4f}. {_within(within)}"
+            f"{row['high']:+.2f}], {_p(row['p_value'])}. {_within(within)}"
         )
     return text
+
+
+def _p(value: float) -> str:
+    return "p < 0.0001" if value < 1e-4 else f"p = {value:.4f}"
 
 
 def _within(same: stats.Equivalence) -> str:
@@ -369,7 +377,7 @@ def _within(same: stats.Equivalence) -> str:
         return f"Equivalence within ±{same.margin:g} cannot be tested: no spread to measure by."
     interval = f"[{same.low:+.2f}, {same.high:+.2f}]"
     tests = f"two one-sided tests, {100 * (1 - 2 * same.level):.0f} % interval {interval}"
-    p = f"p = {same.p_value:.4f}"
+    p = _p(same.p_value)
     if same.holds:
         return f"Equivalent within ±{same.margin:g} point ({tests}, {p})."
     return f"Equivalence within ±{same.margin:g} point is not shown ({tests}, {p})."

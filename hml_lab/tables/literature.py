@@ -8,7 +8,7 @@ import pandas as pd
 from hml_core import datasets, recipes
 from hml_core.config import RunConfig
 from hml_lab import alike, published
-from hml_lab.tables.cells import finished, median_of, plus_minus
+from hml_lab.tables.cells import SELECTION_LABELS, finished, median_of, plus_minus
 from hml_lab.tables.contrasts import collapsed
 
 # Fields that make no two runs of a method unlike: they name its setting, the run, or how it is computed.
@@ -145,7 +145,7 @@ def beside_author_runs(frame: pd.DataFrame, *, selection: str = "best_validation
     """Ours on ISIC 2018 by recipe beside the authors' runs of the same method: all of their runs.
 
     Balanced accuracy in percent. Theirs are of another split, and tested on augmented images, so that
-    no test compares the two.
+    no test compares the two, and every row says what is not alike ("Comparable").
     """
     done = finished(frame, selection)
     theirs = published.author_runs().groupby("config")
@@ -154,12 +154,16 @@ def beside_author_runs(frame: pd.DataFrame, *, selection: str = "best_validation
     for recipe, runs in done.groupby("recipe", sort=False):
         own = 100 * runs[f"{selection}_balanced_accuracy"].to_numpy(dtype=float)
         sd = np.std(own, ddof=1) if len(own) > 1 else np.nan
+        told = dict.fromkeys(
+            datasets.departures(run["dataset"], run) for run in runs.to_dict("records")
+        )
         row = {
             "Recipe": recipes.title(recipe),
             "Ours": plus_minus(own.mean(), sd, False),
             "n": str(len(own)),
             "Authors": "–",
             "n of theirs": "–",
+            "Comparable": "–",
             "What they ran": "–",
         }
         if (name := published.AUTHOR_EQUIVALENTS.get(recipe)) is not None:
@@ -167,5 +171,12 @@ def beside_author_runs(frame: pd.DataFrame, *, selection: str = "best_validation
             values = group["balanced_accuracy"]
             row["Authors"] = plus_minus(values.mean(), values.std(ddof=1), False)
             row["n of theirs"], row["What they ran"] = str(len(group)), group["meaning"].iloc[0]
+            shortened = [f"ours SHORTENED ({departures})" for departures in told if departures]
+            row["Comparable"] = f"no: {'; '.join([*shortened, 'another split'])}"
         rows.append(row)
-    return pd.DataFrame(rows).set_index("Recipe")
+    table = pd.DataFrame(rows).set_index("Recipe")
+    table.attrs["reported"] = (
+        f"Reported: {SELECTION_LABELS[selection]} of ours, an epoch chosen by their script of theirs; n "
+        "counts ours, n of theirs all that the authors published of that configuration."
+    )
+    return table

@@ -13,6 +13,8 @@ from hml_lab.tables.contrasts import REFERENCE, contrasts, detectable, family
 from hml_lab.tables.methods import summary
 from hml_lab.wording import number
 
+LISTED_RUNS = 20  # that are not there, one by one; more of them by method
+
 
 def protocol(frame: pd.DataFrame) -> str:
     """One sentence on how these runs were made, with a warning where they are shorter than published."""
@@ -45,14 +47,33 @@ def missing(frame: pd.DataFrame) -> str:
     lacking = frame[frame["status"] != "done"]
     if lacking.empty:
         return f"All {len(frame)} runs are there." if len(frame) != 1 else "The run is there."
-    listed = "\n".join(
-        f"- `{row.run_id}`: {row.status} ({row.error})" for row in lacking.itertuples()
-    )
+    if len(lacking) > LISTED_RUNS and "seed" in lacking:
+        by = next(name for name in ("cell", "recipe") if name in lacking)
+        listed = "\n".join(
+            f"- {group}: {status}, {number(len(runs), 'seed')} ({_ranges(runs['seed'])}); such as "
+            f"`{runs['run_id'].iloc[0]}` ({runs['error'].iloc[0]})"
+            for (group, status), runs in lacking.groupby([by, "status"], sort=False)
+        )
+    else:
+        listed = "\n".join(
+            f"- `{row.run_id}`: {row.status} ({row.error})" for row in lacking.itertuples()
+        )
     are = "is" if len(lacking) == 1 else "are"
     which = (
         f"{len(lacking)} of {number(len(frame), 'run')} {are}" if len(frame) > 1 else "The run is"
     )
     return f"**{which} not there:**\n\n{listed}"
+
+
+def _ranges(seeds: Sequence[int]) -> str:
+    """ "0 to 2, 5" of 0, 1, 2, 5."""
+    parts: list[list[int]] = []
+    for seed in sorted(set(seeds)):
+        if parts and seed == parts[-1][1] + 1:
+            parts[-1][1] = seed
+        else:
+            parts.append([seed, seed])
+    return ", ".join(str(a) if a == b else f"{a} to {b}" for a, b in parts)
 
 
 def conclusion(

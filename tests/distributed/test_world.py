@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import datetime
+import io
+import os
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +16,11 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from hml_core.config import RunConfig
 from hml_core.errors import DataError, DeviceError, HmlError, RunError
+from hml_core.trainer import world
+from hml_core.trainer.chance import LayerChance
+from hml_core.trainer.epochs import Shares
 from hml_core.trainer.world import ALONE, ProcessError, World, _own_device, group, meet
 
 
@@ -46,6 +55,13 @@ def test_a_process_says_why_another_one_stopped():
     assert str(cause) == "Process 1: the image is gone"
     own = DataError("my own")
     assert World(0, 2, store).cause(own) is own
+
+
+def test_without_a_word_the_error_of_the_lost_connection_stays(monkeypatch):
+    """The other process was killed, and could leave none."""
+    monkeypatch.setattr(world, "WORD", datetime.timedelta(milliseconds=1))
+    lost = RuntimeError("Connection closed by peer")
+    assert World(0, 2, dist.HashStore()).cause(lost) is lost
 
 
 def of_all(size: int, call: Callable[[int], Any]) -> list[Any]:
@@ -96,9 +112,74 @@ def test_a_process_without_a_device_stops_all_before_they_connect(monkeypatch):
     assert both == [torch.device("cpu")] * 2
 
 
+def test_processes_on_different_kinds_of_devices_are_refused(monkeypatch):
+    """A host without a GPU among hosts with one; nothing is computed on the GPU that is pretended."""
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    store = dist.HashStore()
+    wanted = ["cpu", "cuda"]
+    both = of_all(2, lambda rank: _own_device(wanted[rank], store, rank, 2))
+    assert [type(error) for error in both] == [RunError, RunError]
+    assert str(both[0]) == str(both[1])
+    assert "same kind of device for every process, got process 0 cpu, process 1 cuda" in str(
+        both[0]
+    )
+
+
+def test_each_process_of_a_host_has_the_gpu_of_its_local_rank(monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert _own_device("auto", dist.HashStore(), 0, 1) == torch.device("cuda", 1)
+
+
+def test_who_meets_nobody_says_so(monkeypatch):
+    """The first process proposes a group and never confirms it."""
+    monkeypatch.setattr(world, "TIMEOUT", datetime.timedelta(seconds=0.2))
+    store = dist.HashStore()
+    store.set("hml/proposal", "nobody")
+    with pytest.raises(RunError, match=r"Process 1 met no group within 0:00:00\.2"):
+        meet(store, 1, 2)
+
+
+def test_a_process_leaves_with_its_status_once_all_is_said(monkeypatch):
+    """Even where nobody reads what it says any more; no destructor runs after that."""
+    order = []
+
+    class Unheard(io.StringIO):
+        def flush(self):
+            order.append("flush")
+            raise BrokenPipeError
+
+    monkeypatch.setattr(atexit, "_run_exitfuncs", lambda: order.append("exit functions"))
+    monkeypatch.setattr(os, "_exit", order.append)
+    monkeypatch.setattr(sys, "stdout", Unheard())
+    monkeypatch.setattr(sys, "stderr", Unheard())
+    world.leave(3)
+    assert order == ["exit functions", "flush", "flush", 3]
+
+
 @pytest.mark.parametrize("name", ["RANK", "WORLD_SIZE"])
 def test_an_environment_of_something_else_is_named(name, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv(name, "x")
     with pytest.raises(RunError, match="as torchrun sets them"), group("cpu"):
         pass
+
+
+def test_layers_draw_the_same_for_a_micro_batch_whichever_process_works_on_it():
+    config = RunConfig(batch_size=64, micro_batch_size=16)
+
+    def drawn(rank: int, size: int, step: int) -> list[float]:
+        found = []
+        shares = Shares(config, World(rank, size), images=640)
+        chance = LayerChance(config, shares, torch.device("cpu"), is_needed=True)
+        with chance.of_step(0, step):
+            for part in range(shares.per_step):
+                with chance.of_part(part):
+                    found.append(torch.rand(()).item())
+        return found
+
+    alone = drawn(0, 1, step=3)
+    assert drawn(0, 2, step=3) + drawn(1, 2, step=3) == alone
+    assert len({*alone, *drawn(0, 1, step=4)}) == 8, "and no two of a run draw the same"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import threading
@@ -21,6 +22,7 @@ from hml_core import engines, recipes, trainer
 from hml_core.config import RunConfig, grid
 from hml_core.engines import dask
 from hml_core.engines.jobs import Place
+from hml_core.engines.travel import Bundle
 from hml_core.errors import ConfigError, DeviceError, RunError
 from hml_core.runs import CLOCK, Run
 from hml_core.system import limits
@@ -239,6 +241,92 @@ def test_clusters_that_cannot_do_the_work_are_refused_before_it_begins(
         engines.sweep(configs(), engine=f"dask:{empty.scheduler_address}", runs_root=tmp_path)
     assert not list(tmp_path.glob("digits*"))
     assert not list(tmp_path.glob(".seen*"))
+
+
+class Strangers:
+    """A cluster whose workers answer so."""
+
+    def __init__(self, *answers, gpus: int = 0) -> None:
+        self.answers = {f"tcp://10.0.0.{number}:1": answer for number, answer in enumerate(answers)}
+        self.gpus = gpus
+
+    def scheduler_info(self, n_workers: int) -> dict:
+        return {"workers": {name: {"resources": {"GPU": self.gpus}} for name in self.answers}}
+
+    def run(self, function, token, on_error: str) -> dict:
+        assert token.exists()
+        return self.answers
+
+
+def test_workers_with_another_installation_are_named(tmp_path):
+    good = dask.introduce(tmp_path)
+    other = {**good, "versions": {**good["versions"], "hml-core": "0.0.1"}}
+    ours = good["versions"]["hml-core"]
+    for answer, said in (
+        (
+            ModuleNotFoundError("No module named 'hml_core'"),
+            "cannot run this package: Module.*hml_core",
+        ),
+        (other, f"has hml-core 0.0.1, this process {ours}: expected the same"),
+    ):
+        with pytest.raises(RunError, match=f"The worker tcp://10.0.0.1:1 {said}"):
+            dask._examine(Strangers(good, answer), Place(tmp_path))
+    assert dask._examine(Strangers(good), Place(tmp_path)) is None
+    assert dask._examine(Strangers(good, gpus=1), Place(tmp_path)) == dask.GPU
+    assert dask._examine(Strangers(good, gpus=1), Place(tmp_path, device="cpu")) is None
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("asked", "workers"), [("cuda", 3), ("cuda:1", 1), ("auto", 3)])
+def test_a_machine_with_gpus_gets_a_worker_for_each(asked, workers, tmp_path, monkeypatch):
+    """Or one, where a GPU is named; the cluster is a stand-in, nothing is computed."""
+    begun = {}
+
+    class Cluster(contextlib.nullcontext):
+        def __init__(self, **options):
+            super().__init__()
+            begun.update(options)
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    monkeypatch.setattr("distributed.LocalCluster", Cluster)
+    monkeypatch.setattr("distributed.Client", lambda *_, **__: contextlib.nullcontext())
+    monkeypatch.setattr(dask, "submit", lambda client, configs, place, resources: [resources])
+    assert list(dask.local(configs(), Place(tmp_path, device=asked))) == [dask.GPU]
+    assert begun["n_workers"] == workers
+    assert begun["resources"] == dask.GPU
+
+
+def test_a_scheduler_that_is_gone_is_told_with_what_to_do(tmp_path):
+    with (
+        LocalCluster(
+            n_workers=0, dashboard_address="127.0.0.1:0", silence_logs="CRITICAL"
+        ) as cluster,
+        cluster.get_client() as client,
+    ):
+        place = Place(tmp_path, device="cpu")
+        ended = dask.submit(client, configs(), place, None, hopeless=lambda: client.close())
+        with pytest.raises(
+            RunError, match=r"scheduler is gone .* the same call goes on from there"
+        ):
+            next(ended)
+
+
+def test_a_run_that_a_worker_cannot_take_fails_and_the_worker_goes_on(tmp_path):
+    """Whatever a worker raises outside of the run, and a run that is another one there."""
+
+    class Future:
+        def result(self):
+            raise ModuleNotFoundError("No module named 'mine'")
+
+    outcome = dask._outcome_of(Future())
+    assert outcome.status == "failed"
+    assert outcome.error.startswith("The worker could not take the run: ModuleNotFoundError")
+    config = configs()[0]
+    outcome = dask.work(config, Place(tmp_path, device="cpu"), Bundle("digits-of-another"), 0.0)
+    assert outcome.status == "failed"
+    assert "expected the same code of own methods" in outcome.error
+    assert "RunError" in outcome.traceback
 
 
 def _blind(token):

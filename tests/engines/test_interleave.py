@@ -47,6 +47,25 @@ def test_they_really_take_turns(tmp_path, monkeypatch):
     assert order[:6] == [0, 1, 0, 1, 0, 1]
 
 
+def test_who_waited_for_a_beginning_comes_before_the_rest_of_the_list(tmp_path, monkeypatch):
+    begun = []
+    plain = update.Update.__call__
+
+    def logged(self, batch):
+        if self.config.run_id not in begun:
+            begun.append(self.config.run_id)
+        return plain(self, batch)
+
+    monkeypatch.setattr(update.Update, "__call__", logged)
+    shared = {"dataset": "digits", "epochs": 4, "batch_size": 64}
+    runs = grid(recipe=["ce", "hml1"], seed=0, **shared)  # HML1 begins as cross-entropy
+    runs += grid(recipe="ce", seed=[1, 2, 3, 4], **shared)
+    frame = engines.sweep(runs, engine="interleave:2", runs_root=tmp_path, progress=False)
+    assert (frame["status"] == "done").all(), frame["error"].tolist()
+    order = [run.run_id for run in runs]
+    assert begun.index(order[1]) < begun.index(order[-1])
+
+
 def test_one_that_fails_does_not_stop_the_others(tmp_path):
     bad = grid(recipe="ce", seed=[5], epochs=2, learning_rate=1e30, warmup_epochs=0)
     frame = engines.sweep(

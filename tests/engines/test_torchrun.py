@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import itertools
 import os
 import sys
 import threading
@@ -15,6 +16,8 @@ import pytest
 
 from hml_core import engines, losses
 from hml_core.config import grid
+from hml_core.engines import travel
+from hml_core.engines.jobs import Place
 from hml_core.errors import ConfigError
 from hml_core.runs import Run
 from hml_core.system import processes
@@ -88,6 +91,50 @@ def test_what_the_processes_cannot_share_is_refused_before_they_start(tmp_path):
         with pytest.raises(ConfigError, match="`engine` to be one of serial"):
             engines.sweep(configs(), engine=name, runs_root=tmp_path)
     assert not list(tmp_path.glob("digits*"))
+
+
+def test_a_run_that_cannot_travel_fails_alone(tmp_path, monkeypatch):
+    torchrun = importlib.import_module("hml_core.engines.torchrun")  # the function has its name
+    bad, good = configs(seed=[0, 1])
+
+    def pack(config, parting=()):
+        if config == bad:
+            raise ConfigError("The loss 'mine' cannot be sent to another process")
+        return travel.pack(config, parting)
+
+    monkeypatch.setattr(torchrun, "pack", pack)
+    monkeypatch.setattr(torchrun, "_run", lambda *_: ["Error in process 0 of 2: it was begun\n"])
+    place = Place(tmp_path, data_root=tmp_path / "images", device="cpu")
+    ended = dict(torchrun.torchrun(2, [bad, good], place))
+    assert ended[bad].error == "The loss 'mine' cannot be sent to another process"
+    assert "ConfigError" in ended[bad].traceback
+    assert ended[good].error == "it was begun"
+
+
+def test_the_processes_look_for_images_where_the_sweep_does(tmp_path):
+    torchrun = importlib.import_module("hml_core.engines.torchrun")
+    place = Place(tmp_path / "runs", tmp_path / "images", "cpu", keep_weights="last")
+    told = torchrun.command(2, tmp_path / "config.json", place, tmp_path)
+    given = dict(itertools.pairwise(told))
+    assert given["--data-root"] == str(tmp_path / "images")
+    assert given["--runs-root"] == str(tmp_path / "runs")
+    assert given["--keep-weights"] == "last"
+    assert "--data-root" not in torchrun.command(2, tmp_path, Place(tmp_path), tmp_path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no guards")
+def test_the_group_ends_with_a_sweep_that_is_interrupted(tmp_path, monkeypatch):
+    torchrun = importlib.import_module("hml_core.engines.torchrun")
+
+    def interrupted(line, **_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("builtins.print", interrupted)
+    command = ["sh", "-c", f"echo $$ > {tmp_path}/group; echo begun; exec sleep 3600"]
+    with pytest.raises(KeyboardInterrupt):
+        torchrun._run(command, Place(tmp_path), tmp_path)
+    with pytest.raises(ProcessLookupError):  # its guard, which has ended, took note of that
+        os.kill(int((tmp_path / "group").read_text()), 0)
 
 
 def test_a_busy_run_comes_again_and_an_old_failure_is_not_this_one(tmp_path, monkeypatch):

@@ -18,7 +18,8 @@ WEIGHT = [0.1, 0.5, 1.0, 2.0, 4.0]
 SIGNATURES = {
     "cross_entropy": "(weight=None, label_smoothing=0.0, mean_over='weights')",
     "focal": "(gamma=1.0, weight=None, weighting='outer', reduction='mean')",
-    "hard_mining": "(delta=10000.0, weight=None, weighting='outer', scale=1.0, reduction='mean')",
+    "hard_mining": "(delta=10000.0, weight=None, weighting='outer', scale=1.0, reduction='mean', "
+    "mean_over='images')",
     "ldam": "(class_counts, max_margin=0.5, scale=30.0, weight=None, label_smoothing=0.0, "
     "mean_over='weights')",
     "balanced_softmax": "(class_counts, label_smoothing=0.0)",
@@ -38,6 +39,7 @@ VARIANTS = [
     *(("influence_balanced", {"gamma": gamma}) for gamma in (0.0, 0.01, 2.0)),
     ("cross_entropy", {"label_smoothing": 0.1}),
     ("cross_entropy", {"mean_over": "images"}),
+    ("hard_mining", {"mean_over": "weights"}),
     ("ldam", {"mean_over": "images", "label_smoothing": 0.1}),
 ]
 
@@ -189,6 +191,7 @@ def call_compiled(compiled, loss, data):
         ("logit_adjusted", {"tau": math.inf}, "`tau` ≥ 0 to be finite"),
         ("influence_balanced", {"gamma": -1.0}, "`gamma` ≥ 0"),
         ("ldam", {"mean_over": "batch"}, "`mean_over` to be one of weights, images, got 'batch'"),
+        ("hard_mining", {"mean_over": None}, "`mean_over` to be one of weights, images, got None"),
         ("cross_entropy", {"label_smoothing": math.nan}, "`label_smoothing` ≥ 0 .* got nan"),
     ],
 )

@@ -69,6 +69,43 @@ def test_hard_mining_is_its_formula(size, delta, weighting, weighted):
 
 
 @pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("delta", [1e1, 1e4, math.inf])
+@pytest.mark.parametrize("weighting", ["outer", "inner"])
+@pytest.mark.parametrize("weighted", WEIGHTS)
+def test_the_mean_of_hard_mining_divides_by_images_or_by_weights(size, delta, weighting, weighted):
+    """In float64; and of mixed images, each of whose labels counts by its share."""
+    logits, target, weight, _ = batch(*size, spread=6)
+    weight = weight if weighted else None
+    w = weight[target] if weighted else np.ones(len(target))
+    each = numpy_hard_mining(logits, target, delta, weight, weighting, 10.0)
+    other = target[::-1].copy()
+    shares = np.random.default_rng(2).uniform(0, 1, len(target))
+    mixed = shares * each + (1 - shares) * numpy_hard_mining(
+        logits, other, delta, weight, weighting, 10.0
+    )
+    w_mixed = shares * w + (1 - shares) * w[::-1]
+    for mean_over, divisor, mixed_divisor in (
+        ("images", len(target), len(target)),
+        ("weights", w.sum(), w_mixed.sum()),
+    ):
+        loss = HardMiningLoss(delta, weight, weighting, 10.0, mean_over=mean_over)
+        expected = each.sum() / divisor
+        np.testing.assert_allclose(evaluate(loss, logits, target), expected, rtol=1e-10, atol=1e-10)
+        found = loss.mixed(
+            *(torch.tensor(values) for values in (logits, target, other)), torch.tensor(shares)
+        )
+        expected = mixed.sum() / mixed_divisor
+        np.testing.assert_allclose(found.numpy(), expected, rtol=1e-10, atol=1e-10)
+        total = loss.total_weight(torch.tensor(target))
+        if weighted and mean_over == "weights":
+            assert total.item() == pytest.approx(w.sum(), rel=1e-12)
+        else:
+            assert total is None  # the number of images
+    summed = HardMiningLoss(delta, weight, weighting, 10.0, "sum", mean_over="weights")
+    np.testing.assert_allclose(evaluate(summed, logits, target), each.sum(), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
 @pytest.mark.parametrize("weighting", ["outer", "inner"])
 @pytest.mark.parametrize("weighted", WEIGHTS)

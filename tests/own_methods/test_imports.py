@@ -25,6 +25,11 @@ def test_a_record_whose_method_is_not_registered_here_is_read_and_named(module, 
         frame = runs.load(tmp_path)
     assert frame["recipe"].tolist() == ["mine"]
     assert frame["last_top1"][0] == run.selection("last")["top1"]
+    stored = runs.Run(run.path).config
+    assert stored.to_json() == (run.path / "config.json").read_text().strip()
+    assert stored.recipe == "mine"
+    with pytest.raises(AttributeError, match="has no field 'no_such_field'"):
+        _ = stored.no_such_field
     module(LOSS.replace("sign = 1.0", "sign = -1.0"))  # registered, with other code
     with pytest.warns(UserWarning, match="other code"):
         assert runs.load(tmp_path)["run_id"].tolist() == [run.run_id]

@@ -92,6 +92,20 @@ def test_a_loss_that_does_not_work_is_refused_when_it_is_registered(kind):
     assert kind.__name__ not in LOSSES
 
 
+def test_a_loss_has_a_word_of_its_own_for_a_name():
+    losses.register(name="odd-loss")(Odd)
+    assert LOSSES["odd-loss"] is Odd
+    for name in ("odd loss", "", 3):
+        with pytest.raises(ConfigError, match="a loss's `name` to be a word, got"):
+            losses.register(Odd, name=name)
+    other = type("Late", (Odd,), {"__module__": "elsewhere"})
+    assert Stage(other).loss == "Late"
+    with pytest.raises(
+        ConfigError, match=r"another loss called 'Late': .*losses\.register\(name=…\)"
+    ):
+        Stage(Late)
+
+
 def test_ones_own_backbone_is_registered_like_a_loss(tmp_path):
     models.register(Small)
     config = RunConfig(model="Small", epochs=1, recipe="ldam")
@@ -105,18 +119,68 @@ def test_ones_own_backbone_is_registered_like_a_loss(tmp_path):
         RunConfig(model="Smal")
 
 
+class Wide(Small):
+    """Says that it makes more features than it does."""
+
+    out_features = 9
+
+
+class Frozen(Small):
+    """Makes features from which nothing can be learned."""
+
+    def forward(self, images):
+        return super().forward(images).detach()
+
+
+class Flat(nn.Module):
+    """Takes every pixel for a feature."""
+
+    def __init__(self, in_channels):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+        self.out_features = 192
+
+    def forward(self, images):
+        return (self.scale * images).flatten(1)
+
+
 @pytest.mark.parametrize(
     ("backbone", "said"),
     [
         (lambda in_channels: nn.Conv2d(in_channels, 4, 3), "`out_features`"),
         (lambda in_channels: nn.Linear(7, 4), "does not work"),
         (lambda: None, "to take `in_channels`"),
+        (Wide, r"'odd' to make trainable features of shape \(2, 9\) .* got \(2, 8\)"),
+        (Frozen, r"'odd' to make trainable features"),
     ],
 )
 def test_a_backbone_that_does_not_work_is_refused(backbone, said):
     with pytest.raises(ConfigError, match=said):
         models.register(backbone, name="odd")
     assert "odd" not in models.MODELS
+
+
+def test_a_backbone_has_a_word_for_a_name():
+    models.register(name="small-net")(Small)
+    assert RunConfig(model="small-net").model == "small-net"
+    for backbone, name in ((Small, "small net"), (functools.partial(Small), None), (Small, 3)):
+        with pytest.raises(ConfigError, match="a model's `name` to be a word, got"):
+            models.register(backbone, name=name)
+
+
+def test_a_backbone_whose_width_depends_on_the_image_is_refused_before_training(tmp_path):
+    """It worked on what it was tried on when it was registered: three channels."""
+    models.register(Flat, image_size=8)
+    with pytest.raises(ConfigError, match=r"shape \(2, 192\) .* 1 × 8 × 8, got \(2, 64\)"):
+        fit(RunConfig(model="Flat", epochs=1), runs_root=tmp_path, progress=False)
+    assert not list(tmp_path.glob("*/config.json"))
+
+
+def sqrt(counts, progress):
+    return np.sqrt(counts) / np.sqrt(counts).sum()
+
+
+sqrt.__name__ = "square_root"  # of this package
 
 
 def test_ones_own_sampler_is_drawn_from_and_is_part_of_the_run():
@@ -130,8 +194,20 @@ def test_ones_own_sampler_is_drawn_from_and_is_part_of_the_run():
     def odd(counts, progress):
         return counts
 
+    def failing(counts, progress):
+        raise KeyError("no such class")
+
     with pytest.raises(ConfigError, match="one probability for each class"):
         sampling.register(odd)
+    with pytest.raises(ConfigError, match="'failing' does not work: 'no such class'"):
+        sampling.register(failing)
+    for function, name in (
+        (lambda counts, progress: counts / counts.sum(), "<lambda>"),
+        (sqrt, "square_root"),
+    ):
+        with pytest.raises(ConfigError, match=f"a function with a name of its own, got '{name}'"):
+            sampling.register(function)
+    assert not {"odd", "failing", "<lambda>"} & {*sampling.SAMPLERS}
 
 
 def test_an_option_does_not_shadow_a_setting():

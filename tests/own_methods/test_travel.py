@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from hml_core.errors import ConfigError, RunError
 from hml_core.losses import LOSSES
 from hml_core.recipes import Stage
 from hml_core.trainer import fit
+from hml_core.trainer.branches import Point
 from tests.own_methods.helpers import LOSS, Gentle, Small, forget, halves, load_reversed, recipe
 
 
@@ -54,6 +56,27 @@ def test_a_process_with_other_code_is_told_apart(module):
     module(LOSS.replace("sign = 1.0", "sign = -1.0"))
     with pytest.raises(RunError, match="expected the same code"):
         travel.require_same(bundle, config)
+
+
+def test_what_cannot_be_unpacked_is_an_error_of_the_run_that_needs_it_alone(module):
+    """Other runs that part from it on the way are evaluated elsewhere, or not at all."""
+    module(LOSS)
+    own, plain = RunConfig(recipe="mine"), RunConfig()
+    bundle = travel.pack(own)
+    broken = [replace(entry, content=b"no pickle") for entry in bundle.entries]
+    forget()
+    with (
+        pytest.raises(RunError, match=r"mine' cannot be unpacked by this process: .*Unpickling"),
+        travel.installed(replace(bundle, entries=tuple(broken))),
+    ):
+        pass
+    unneeded = tuple(replace(entry, is_needed=False) for entry in broken)
+    points = [Point(1, "key", (own, plain))]
+    with travel.installed(replace(bundle, entries=unneeded)):
+        (point,) = travel.known_here(points)
+    assert point.views == (plain,)
+    with travel.installed(bundle):
+        assert travel.known_here(points) == tuple(points)
 
 
 def test_dask_trains_what_is_ones_own_to_the_bits_of_this_process(module, tmp_path, forked_workers):

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import enum
+import functools
+import logging
 import math
+import random
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from hml_core import engines, recipes
 from hml_core.config import RunConfig
 from hml_core.errors import ConfigError
 from hml_core.recipes import Stage
 from hml_core.system import fingerprints
-from tests.own_methods.helpers import Gentle, Odd, recipe
+from tests.own_methods.helpers import Gentle, Odd, halves, recipe
+
+
+def constant(value: float) -> nn.Module:
+    """A layer with a weight."""
+    layer = nn.Linear(1, 1)
+    nn.init.constant_(layer.weight, value)
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 def test_values_are_told_apart_by_what_they_hold():
@@ -25,14 +37,24 @@ def test_values_are_told_apart_by_what_they_hold():
     values = [
         None, True, 1, 1.0, "1", math.inf, (1, 2), {"a": 1}, {"a": [1]}, long, other, long[:-1],
         torch.zeros(3), torch.zeros(3, dtype=torch.float64), torch.zeros(3, 1), np.float32(1),
-        Gentle, torch.bfloat16,
+        Gentle, torch.bfloat16, {1, 2}, {1, 3}, {1: 2}, {1: 3}, b"1", 1j, range(1), range(2),
+        slice(1), ..., {"a": 1}.get, {"a": 2}.get, {"a": 2}.pop, Number.from_bytes, int.from_bytes,
+        random.random, random.getrandbits, torch.ones(2).sum, torch.zeros(2).sum,
+        logging.getLogger("a"), logging.getLogger("b"), math, np.exp, np.log, torch.device("cpu"),
+        functools.partial(halves, progress=1), functools.partial(halves, progress=2),
+        Pair(1)._replace, nn.Softplus(1.0), nn.Softplus(2.0), constant(1.0), constant(2.0),
     ]  # fmt: skip
     assert len({fingerprints.of_value(value) for value in values}) == len(values)
     assert fingerprints.of_value((1, 2)) == fingerprints.of_value([1, 2]), "as JSON has them"
     assert fingerprints.of_value({"a": 1, "b": 2}) == fingerprints.of_value({"b": 2, "a": 1})
+    assert fingerprints.of_value({"b", "a", "c"}) == fingerprints.of_value({"c", "b", "a"})
+    assert fingerprints.of_value(constant(1.0)) == fingerprints.of_value(constant(1.0))
 
 
-@pytest.mark.parametrize("value", [lambda x: x, open(__file__), object(), iter(())])  # noqa: SIM115
+@pytest.mark.parametrize(
+    "value",
+    [lambda x: x, open(__file__), object(), iter(()), np.array([None]), [object()].append],  # noqa: SIM115
+)
 def test_a_value_without_identity_is_refused_when_it_is_registered(value):
     said = r"option `by` of stage 1 of the recipe 'mine' is a .* no identity"
     with pytest.raises(ConfigError, match=said):
@@ -102,6 +124,80 @@ def test_code_may_use_what_modules_usually_hold(module):
     assert digest() == first
     edits = {'"a+"': '"b+"', 'Path("x")': 'Path("y")', "x * 2": "x * 3", "r.sigmoid": "r.tanh"}
     assert len({first, *(digest(*edit) for edit in edits.items())}) == 1 + len(edits)
+
+
+KINDS = """
+import collections, functools, logging, math
+
+LOG, STEPS, LIBRARIES = logging.getLogger("mine"), {1, 2}, [math]
+HALF = functools.partial(max, 0.5)
+JOIN = "-".join
+
+class Helper:
+    @property
+    def width(self):
+        return 3
+    @functools.cached_property
+    def height(self):
+        return 4
+    @staticmethod
+    def depth():
+        return 5
+    @classmethod
+    def name(cls):
+        return "six"
+
+@functools.singledispatch
+def sized(x):
+    return 7
+
+def later():
+    def inner(x):
+        return missing if x else 8
+    if not STEPS:
+        missing = 1
+    return inner
+
+inner = later()
+
+def value(x):
+    return LOG, STEPS, LIBRARIES, HALF, JOIN, Helper, sized(x), inner(x)
+"""
+
+
+def test_edits_of_all_that_classes_and_decorators_hold_are_seen(module):
+    def digest(old: str = "", new: str = "") -> str:
+        assert old in KINDS
+        return fingerprints.of_code(module(KINDS.replace(old, new)).value).digest
+
+    first = digest()
+    assert digest() == first
+    edits = [
+        ('"mine"', '"yours"'), ("{1, 2}", "{1, 3}"), ("[math]", "[logging]"), ("0.5", "0.6"),
+        ('"-"', '"+"'), *((f"return {n}", f"return {n}0") for n in (3, 4, 5, 7)), ('"six"', '"ten"'),
+        ("else 8", "else 9"),
+    ]  # fmt: skip
+    assert len({first, *(digest(*edit) for edit in edits)}) == 1 + len(edits)
+
+
+def test_a_closure_of_ones_own_that_holds_something_without_identity_is_refused(module):
+    text = "def around(held):\n    def value(x):\n        return held\n    return value\n"
+    around = module(text).around
+    assert fingerprints.of_code(around(1)).digest != fingerprints.of_code(around(2)).digest
+    with pytest.raises(ConfigError, match=r"`held`, which is a .* no identity"):
+        fingerprints.of_code(around(iter(())))
+
+
+def test_code_whose_file_is_no_python_any_more_is_known_by_what_runs(module, tmp_path):
+    """It was being edited while the notebook went on."""
+    text = "def value(x):\n    return x * {}\n"
+
+    def edited(factor: int) -> str:
+        mine = module(text.format(factor))
+        (tmp_path / "mine_for_tests.py").write_text("def value(x:\n")
+        return fingerprints.of_code(mine.value).digest
+
+    assert edited(2) == edited(2) != edited(3)
 
 
 def test_a_value_that_holds_itself_is_refused():
