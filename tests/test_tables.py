@@ -275,7 +275,7 @@ def test_what_an_interval_covers_is_said():
 def test_the_primary_contrast_says_difference_and_equivalence():
     low = [value - 0.005 + step for value, step in zip(CE, (0, 1e-3, 0, -1e-3, 0), strict=True)]
     found = tables.primary(frame(ce=CE, hml1=low), ("hml1", "ce"))
-    assert "**Named in advance: HML1 − CE**" in found
+    assert "**Primary contrast: HML1 − CE**" in found
     assert "-0.50 [-0.59, -0.41] points" in found
     assert "Equivalent within ±1 point" in found
     assert "not shown" in tables.primary(frame(ce=CE, hml1=LDAM), ("hml1", "ce"))

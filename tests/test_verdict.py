@@ -248,14 +248,18 @@ def test_the_readme_says_what_the_records_say(full):
         f"{primary.difference:.2f} {in_brackets(primary, '.2f')} over {counts[primary.n]} seeds"
         in text
     )
-    gain, control = (paired(full[name], full["ce"]) for name in ("hml1", "control"))
+    three = pd.concat([full[name] for name in ("hml1", "control", "ce")], axis=1).dropna()
+    gain, control = (paired(three.iloc[:, i], three.iloc[:, 2]) for i in (0, 1))
+    code = paired(full["authors"], full["control"])
+    assert f"by {code.difference:+.1f} {in_brackets(code)}" in text
+    assert f"over the {counts[gain.n]} seeds that all three have" in text
     assert f"+{gain.difference:.1f} {in_brackets(gain)}" in text
     assert f"cross-entropy itself, +{control.difference:.1f} {in_brackets(control)}" in text
     effects = pd.read_csv(ROOT / "results" / "tables" / "audit_cifar100_full_effects.csv")
     after = effects.set_index(["cell", "reference"]).loc[("HML1 + early drop", "CE"), "p_holm"]
     holm = "significant" if after < 0.05 else "not significant"
     assert (
-        f"({holm} after Holm over the audit's {len(effects)} questions, p {p_in_words(after)})"
+        f"({holm} after Holm over the audit's {len(effects)} questions: p {p_in_words(after)})"
         in text
     )
     lost, n = int((full["unstable"] < 10).sum()), len(full["unstable"])
@@ -296,7 +300,7 @@ def test_the_verdict_says_what_a_pair_is_worth_when_it_is_run_again(page, full):
     )
     moved = abs(pair[0] - (full["hml1"] - full["control"])[0])
     assert (
-        f"{moved:.2f} from its twin: rounding alone moves a pair by an sd of about {moved / 2**0.5:.2f}"
+        f"{moved:.2f} from its twin: from this one difference, rounding alone moves a pair by an sd of about {moved / 2**0.5:.2f}"
         in text
     )
     each = (full["hml1"] - full["control"]).dropna()

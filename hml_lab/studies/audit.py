@@ -92,7 +92,7 @@ SECOND_STAGE: dict[str, dict[str, Any]] = {
 # Plain cross-entropy with the class weights and the switch of HML1. Over images, as HML1 divides: what
 # differs is the loss alone. Over the sum of weights, as PyTorch does: the step is five times as large.
 LIKE_HML1 = tuple(cell for cell in FACTORIAL if cell.startswith("CE re-weighted like HML1"))
-# Named in advance: same switch, same schedule, same divisor. Only the loss of the second stage differs.
+# The primary contrast: same switch, schedule and divisor. Only the loss of the second stage differs.
 PRIMARY = ("HML1 + early drop", "CE re-weighted like HML1, over images + early drop")
 MARGIN = 1.0  # points within which two methods are called equivalent
 # From CE to HML1, one change at a time; each is compared with the cell before it.
@@ -514,7 +514,7 @@ def over_images(frame: pd.DataFrame, runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def verdict(frame: pd.DataFrame, runs: Sequence[Run] | None = None) -> str:
-    """The contrast named in advance, :data:`PRIMARY`, in sentences."""
+    """The primary contrast, :data:`PRIMARY`, in sentences."""
     members = None
     if runs is not None and (found := by_cell(frame, runs)) and set(PRIMARY) <= set(found):
         members = found

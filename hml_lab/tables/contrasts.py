@@ -323,7 +323,7 @@ def primary(
     level: float = 0.05,
     runs: Mapping[str, Sequence[Run]] | None = None,
 ) -> str:
-    """The contrast named in advance, in sentences: the difference, and whether it is below the margin.
+    """The primary contrast in sentences: the difference, and whether it is below the margin.
 
     Both tests are of this contrast alone. They answer different questions, so that a difference may be
     there *and* be smaller than the margin. With ``runs`` the same is said again with intervals that cover
@@ -338,7 +338,7 @@ def primary(
         if set(pair) <= set(there)
         else pd.Index([])
     )
-    what = f"**Named in advance: {names[0]} − {names[1]}**, in {LABELS[metric].lower()}"
+    what = f"**Primary contrast: {names[0]} − {names[1]}**, in {LABELS[metric].lower()}"
     if len(common) < 2:
         return f"{what}: {len(common)} seed(s) that both have, nothing to say."
     a, b = (scores[group][common].to_numpy() for group in pair)

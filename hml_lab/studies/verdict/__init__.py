@@ -16,6 +16,8 @@ PARAGRAPHS = {
         answer.lead,
         answer.setting,
         answer.primary,
+        answer.later,
+        answer.variants,
         answer.margin,
         answer.bears,
         steps.way,

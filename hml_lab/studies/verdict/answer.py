@@ -1,4 +1,4 @@
-"""The answer: the contrast that was named in advance, and what so many seeds can bear."""
+"""The answer: the primary contrast, what later seeds say by themselves, and what so many can bear."""
 
 from __future__ import annotations
 
@@ -28,18 +28,19 @@ def lead() -> str:
     where = (
         f"{abs(found.difference):.2f} points {side} it" if apart else "not distinguishable from it"
     )
-    gain, control = stored.difference(stored.HML, "CE"), stored.difference(stored.CONTROL, "CE")
+    gain, control = stored.differences_over_common([stored.HML, stored.CONTROL], "CE")
     than = "less" if gain.difference < control.difference else "more"
     free = stored.frame()[stored.frame()["cell"] == "HML1"]
     lost = int(tables.collapsed(free).sum())
     return (
-        f"**With its own schedule, the hard-mining loss HML1 {verb} plain cross-entropy that gets the "
-        f"same class weights from the same epoch on, and {where}**: "
+        f"**With its own schedule, the hard-mining loss HML1 (outer weights) {verb} plain "
+        f"cross-entropy that gets the same class weights from the same epoch on, and {where}**: "
         f"{words.signed(found.difference)} points of balanced accuracy {words.interval(found)} "
         f"over seeds, {words.interval(images)} over seeds and test images (CIFAR-100-LT, ratio "
         f"100, n = {found.n}). What it gains over cross-entropy, {words.said(gain)}, is {than} "
         "than what the same weights and schedule give cross-entropy itself, "
-        f"{words.said(control)}. Without the schedule that only it gets in its authors' code, "
+        f"{words.said(control)} (n = {gain.n}, the seeds that all three have). Without the schedule "
+        "that only it gets in its authors' code, "
         f"{lost} of {len(free)} runs collapsed to chance."
     )
 
@@ -59,7 +60,7 @@ def setting() -> str:
 
 
 def primary() -> str:
-    """The contrast that was named in advance."""
+    """The primary contrast."""
     each = stored.pairs_of(*audit.PRIMARY)
     found, images = stored.difference(*audit.PRIMARY), stored.images().loc[audit.PRIMARY]
     same = stats.equivalence(each.to_numpy(), np.zeros(len(each)), audit.MARGIN)
@@ -84,6 +85,45 @@ def primary() -> str:
              f"{words.p_text(images['equivalence_p'])}"],
         ],
     )  # fmt: skip
+
+
+def later() -> str:
+    """The seeds that were trained after the first had been looked at, by themselves."""
+    each = stored.pairs_of(*audit.PRIMARY)
+    parts = []
+    for own in (each[each.index < stored.FIRST_SEEDS], each[each.index >= stored.FIRST_SEEDS]):
+        if len(own) < 2:
+            parts.append("too few to be tested")
+            continue
+        zeros = np.zeros(len(own))
+        found = stats.paired_difference(own.to_numpy(), zeros)
+        same = stats.equivalence(own.to_numpy(), zeros, audit.MARGIN)
+        parts.append(
+            f"{words.said(found, '.2f')}, 90 % {words.interval(same)}, two one-sided tests p "
+            f"{words.p_text(same.p_value)}, n = {found.n}"
+        )
+    first = words.seeds_text(range(stored.FIRST_SEEDS))
+    return f"{first.capitalize()}: {parts[0]}. Later seeds: {parts[1]}."
+
+
+def variants() -> str:
+    """The other forms of HML1 and of its control."""
+    over_weights = "CE re-weighted like HML1 + early drop"
+    found, level = (
+        stored.difference(stored.AUTHORS, cell) for cell in (stored.CONTROL, over_weights)
+    )
+    own = stored.difference(stored.HML, over_weights)
+    pairs = stored.pairs_of(stored.HML, over_weights)
+    same = stats.equivalence(pairs.to_numpy(), np.zeros(len(pairs)), audit.MARGIN)
+    return (
+        "This is HML1 with the weights outside of the loss. **As in its authors' code** (inner weights, "
+        "×10), "
+        f"HML1 differs from the same control by {words.said(found)} (n = {found.n}), from "
+        f"the cross-entropy whose mean is over the weights by {words.said(level)} (n = {level.n}): not the loss "
+        "alone, as no cross-entropy with such weights was run. HML1 with outer weights differs "
+        f"from the latter by {words.said(own)}, 90 % {words.interval(same)}, p of the two one-sided tests "
+        f"{words.p_text(same.p_value)} (n = {own.n}). None of these is a question of the audit."
+    )
 
 
 def margin() -> str:
@@ -136,11 +176,12 @@ def bears() -> str:
     again = 100 * (values[0] - values[1])
     moved = abs(again - each[0])
     sd = moved / np.sqrt(2)
-    same_sign = int((np.sign([*each, again]) == np.sign(mean)).sum())
+    same_sign = int((np.sign(each) == np.sign(mean)).sum())
     return (
         f"{text} One pair was trained again, on a CPU: {words.link(pair[0], stored.AGAIN)} − "
         f"{words.link(pair[1], stored.AGAIN)} = {words.signed(again)}, {moved:.2f} from its "
-        f"twin: rounding alone moves a pair by an sd of about {sd:.2f}. With that alone the "
-        f"intervals would be {around(t95 * sd)} and {around(t90 * sd)}; {same_sign} of all "
-        f"{n + 1} pairs have the sign of the mean."
+        f"twin: from this one difference, rounding alone moves a pair by an sd of about {sd:.2f}. With that "
+        f"alone the intervals would be {around(t95 * sd)} and {around(t90 * sd)}; {same_sign} of "
+        f"the {n} pairs have the sign of the mean, and {'so has' if again * mean > 0 else 'not'} the one "
+        "that was trained again."
     )

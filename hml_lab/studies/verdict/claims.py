@@ -78,7 +78,8 @@ def all_pairs() -> str:
         f"{number(int(pairs['n'].iloc[0]), 'seed')} as blocks "
         f"([table](../results/tables/audit_cifar100_full_all_pairs.csv)): {gained} ({hml}CE "
         f"re-weighted over images with the drop {pair(stored.CONTROL, 'CE')}). Above HML1 with the "
-        f"drop: {'; '.join(told)}. {len(sure)} of the pairs differ in all. Not distinguishable "
+        f"drop: {'; '.join(told)}. {len(sure)} of the pairs differ in all; the primary pair, by the "
+        f"pooled scatter of this family, has {pair(stored.HML, stored.CONTROL)}. Not distinguishable "
         "is not the same."
     )
 
@@ -94,6 +95,6 @@ def machines() -> str:
         f"**Two machines.** {len(apart)} runs of seed 0 were trained again on a CPU. One run "
         f"lies up to {np.abs(apart).max():.2f} points from its twin, with an sd of "
         f"{np.sqrt((apart**2).mean() / 2):.2f} points for one run: rounding alone is another "
-        "run. Intervals over seeds contain that; a comparison of one run here with one run "
+        "run. (They are no independent draws: runs of one machine share trunks.) Intervals over seeds contain that; a comparison of one run here with one run "
         f"there does not. Seeds of one cell differ by up to {widest:.1f} points, subsets included."
     )

@@ -43,8 +43,8 @@ def order() -> str:
     return (
         "The order matters to the shares of divisor and drop: with the drop, the divisor changes "
         f"{words.said(stored.difference(*divisor))}, and there over images and over weights {is_same} "
-        f"within 1 point ({words.interval(same)}, p {words.p_text(same.p_value)}; not named in "
-        f"advance). Weights from epoch 101 on, with the drop, gain {words.said(weights)} over CE "
+        f"within 1 point ({words.interval(same)}, p {words.p_text(same.p_value)}; not a "
+        f"question of the audit). Weights from epoch 101 on, with the drop, gain {words.said(weights)} over CE "
         f"with the drop; the drop alone gives plain CE {words.said(drop)}."
     )
 
@@ -73,7 +73,7 @@ def _absent_cells() -> list[str]:
 
 def cells() -> str:
     """Every cell with its runs."""
-    own = stored.frame()
+    own, common = stored.frame(), stored.common_seeds()
     rows, seen = [], set()
     for cell in dict.fromkeys([*audit.FACTORIAL, *audit.SWITCHES, *own["cell"]]):
         runs = own[own["cell"] == cell]
@@ -83,14 +83,26 @@ def cells() -> str:
         seen.add(ids)
         values = 100 * runs["last_balanced_accuracy"].to_numpy(dtype=float)
         groups = [f"{100 * runs[f'last_{name}'].mean():.1f}" for name in ("many", "medium", "few")]
+        shared = runs[runs["seed"].isin(common)]["last_balanced_accuracy"].astype(float)
+        alike = f"{100 * shared.mean():.2f}" if len(shared) == len(common) else "–"
         middle = f"{values.mean():.2f}"
         middle += f" ± {values.std(ddof=1):.2f}" if len(values) > 1 else ""
         if tables.collapsed(runs).any():
-            middle, groups = f"median {np.median(values):.2f}", ["–"] * 3
+            middle, groups, alike = f"median {np.median(values):.2f}", ["–"] * 3, "–"
         linked = " ".join(words.link(run_id) for run_id in ids)
-        rows.append([cell, str(len(values)), middle, *groups, linked])
+        rows.append([cell, str(len(values)), middle, alike, *groups, linked])
     return words.table(
-        ["cell", "n", "mean ± sd", "many", "medium", "few", "each seed, in order"], rows
+        [
+            "cell",
+            "n",
+            "mean ± sd",
+            f"mean of {words.seeds_text(common)}",
+            "many",
+            "medium",
+            "few",
+            "each seed, in order",
+        ],
+        rows,
     )
 
 

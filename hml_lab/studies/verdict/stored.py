@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -22,6 +23,8 @@ SETTINGS = {
 DELTAS = {FULL: (), SHORT: (1e2, 1e4, 1e6)}
 RATES = {FULL: (0.3, 0.1), SHORT: ()}
 HML, CONTROL = audit.PRIMARY
+AUTHORS = "HML1 as in the authors' code (official, inner, ×10)"
+FIRST_SEEDS = 3  # looked at, and published, before the others were trained
 
 
 def folder(name: str) -> Path:
@@ -64,6 +67,20 @@ def pairs_of(a: str, b: str, name: str = FULL) -> pd.Series:
 def difference(a: str, b: str, name: str = FULL) -> stats.Difference:
     """The paired difference of two cells in points."""
     return audit.effect(frame(name), a, b)
+
+
+def differences_over_common(cells: Sequence[str], reference: str) -> list[stats.Difference]:
+    """Each cell minus the reference, over the seeds that all of them have."""
+    own = pd.concat([scores(cell) for cell in [*cells, reference]], axis=1).dropna().to_numpy()
+    return [stats.paired_difference(column, own[:, -1]) for column in own[:, :-1].T]
+
+
+def common_seeds() -> list[int]:
+    """The seeds that every cell of the way and beside it has, of those in which no run collapsed."""
+    cells = [cell for cell in frame()["cell"].unique() if is_stable(cell)]
+    sizes = {cell: len(scores(cell)) for cell in cells}
+    kept = [cell for cell in cells if 2 * sizes[cell] >= max(sizes.values())]  # as in all pairs
+    return sorted(set.intersection(*({*scores(cell).index} for cell in kept)))
 
 
 def is_stable(cell: str, name: str = FULL) -> bool:
