@@ -29,6 +29,12 @@ class File(click.Path):
             blank = not os.fspath(value).strip()
             said = f"expected a {self.KIND}, got {value!r}." if blank else str(error)
             self.fail(said, parameter, context)
+        text = os.fsdecode(value)
+        if text == "-":
+            said = f"expected a {self.KIND}, got '-': nothing is read from standard input or written to"
+            self.fail(f"{said} standard output here ('./-' is a name).", parameter, context)
+        if self.KIND == "file" and text.endswith(os.sep):
+            self.fail(f"expected a file, got {text!r}, which names a folder.", parameter, context)
         return super().convert(value, parameter, context)
 
 

@@ -138,6 +138,7 @@ def in_parallel(
         Where a worker process dies; that of ``work``, after all that it gave before.
     """
     limits.require_files(limits.SEVERAL_PROCESSES, "preparing images in several processes")
+    limits.require_semaphores("preparing images in several processes")
     context = multiprocessing.get_context("spawn")  # nothing of this process goes along
     running: dict[Future, Any] = {}
     workers = max(workers, 1)

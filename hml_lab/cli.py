@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import fnmatch
+import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -15,16 +17,28 @@ import click
 
 from data_prep.cli import File, Folder, prepare
 from hml_core import __version__
-from hml_core.errors import HmlError
-from hml_core.system import files, processes, yaml_files
+from hml_core.errors import HmlError, RunError
+from hml_core.system import files, processes, streams, yaml_files
 from hml_lab import options
 from hml_lab.predict import predict
 from hml_lab.run_records import runs
 from hml_lab.train import train
 
+# What the system has too little of, or does not give: told without a place in the code.
+SHORT = (
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM,
+    errno.EAGAIN, errno.EROFS,
+)  # fmt: skip
+UNLOADABLE = re.compile("failed to map|cannot allocate memory|cannot apply additional memory", re.I)
+_TOO_LITTLE = "There is too little memory for this command, or a limit on it (`ulimit -v`)."
+
 
 class _Group(click.Group):
     """Shows an error of ours as one message instead of a traceback; a signal's exit status is 128 + it."""
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        streams.open_closed()
+        return super().main(*arguments, **options)
 
     def invoke(self, context: click.Context) -> Any:
         for stream in (sys.stdout, sys.stderr):  # of a terminal that has no letters for what we say
@@ -32,23 +46,42 @@ class _Group(click.Group):
                 stream.reconfigure(errors="backslashreplace")
         try:
             with processes.interruptible(), _notes():
+                _require_folder()
                 return super().invoke(context)
         except KeyboardInterrupt as error:
             with contextlib.suppress(OSError):  # after SIGHUP the terminal is gone
                 click.echo(f"Interrupted: {error or 'stopped by SIGINT'}.", err=True)
             raise SystemExit(processes.exit_status(error)) from error
         except HmlError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(streams.printable(str(error))) from error
         except OSError as error:  # of a file or folder that nobody has looked at before
-            if error.filename is None or error.errno == errno.EPIPE:
+            if error.errno == errno.EPIPE or (error.filename is None and error.errno not in SHORT):
                 raise
-            raise click.ClickException(f"{error.filename!r}: {files.reason(error)}.") from error
+            streams.drop_unwritable()
+            what = "The system" if error.filename is None else repr(error.filename)
+            raise click.ClickException(f"{what}: {files.reason(error)}.") from error
+        except MemoryError as error:
+            raise click.ClickException(_TOO_LITTLE) from error
         except ModuleNotFoundError as error:
             if error.name is None or error.name.startswith(("hml_core", "hml_lab", "data_prep")):
                 raise
             raise click.ClickException(
                 f"This command needs {error.name!r}, which is not installed: pip install 'hml-core[lab]'."
             ) from error
+        except ImportError as error:
+            if not UNLOADABLE.search(str(error)):
+                raise
+            raise click.ClickException(f"{_TOO_LITTLE} ({error})") from error
+
+
+def _require_folder() -> None:
+    """Refuse a current folder that somebody has removed: relative paths mean nothing, and torch fails."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise RunError(
+            f"The current folder cannot be told ({files.reason(error)}): change to one that is there."
+        ) from error
 
 
 @contextlib.contextmanager

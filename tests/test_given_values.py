@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 
@@ -11,7 +12,7 @@ from click.testing import CliRunner
 
 from hml_core import engines, runs
 from hml_core.config import RunConfig, grid
-from hml_core.errors import ConfigError
+from hml_core.errors import ConfigError, DataError
 from hml_core.runs import Run
 from hml_core.system import paths, quantities
 from hml_core.trainer import fit
@@ -68,7 +69,7 @@ def test_a_name_in_other_letters_is_a_path(tmp_path):
         assert paths.named(tmp_path / name, "it") == tmp_path / name
 
 
-@pytest.mark.parametrize("path", ["", " ", "\n", "x" * 300])
+@pytest.mark.parametrize("path", ["", " ", "\n", "x" * 300, "-"])
 @pytest.mark.parametrize(
     "command",
     [
@@ -85,11 +86,18 @@ def test_a_name_in_other_letters_is_a_path(tmp_path):
         ["report", "--output"],
     ],
 )
-def test_a_blank_path_is_an_option_s_error(command, path, tmp_path, monkeypatch):
+def test_a_path_that_is_none_is_an_option_s_error(command, path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(main, [*command, path])
     assert result.exit_code == 2, result.output
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_s_name_is_no_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, ["run", "n.ipynb", "-o", "out/"])
+    assert result.exit_code == 2
+    assert "expected a file, got 'out/'" in result.output
 
 
 NO_COUNTS = [
@@ -164,14 +172,41 @@ def test_a_grid_that_nobody_goes_through_is_refused_before_it_is_made():
         grid(recipe="ce", seed=many, epochs=many, batch_size=many)
 
 
-def test_an_error_of_the_system_is_one_message(monkeypatch):
+MEMORY = "Error: There is too little memory for this command, or a limit on it (`ulimit -v`)."
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (PermissionError(13, "Permission denied", "data"), "Error: 'data': Permission denied."),
+        (OSError(errno.ENOSPC, "No space left"), "Error: The system: No space left."),
+        (OSError(errno.EMFILE, "Too many open files"), "Error: The system: Too many open files."),
+        (MemoryError(), MEMORY),
+        (
+            ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+            f"{MEMORY} (libtorch_cpu.so: failed to map segment from shared object)",
+        ),
+        (
+            DataError("The image 'a\x1b]0;mine\x07.png'\nis none."),
+            "Error: The image 'a\\x1b]0;mine\\x07.png'\nis none.",
+        ),
+    ],
+    ids=["a file", "a full disk", "open files", "memory", "a library", "what a terminal obeys"],
+)  # fmt: skip
+def test_an_error_of_the_system_is_one_message(error, told, monkeypatch):
     def examine(*_):
-        raise PermissionError(13, "Permission denied", "data/images")
+        raise error
 
     monkeypatch.setattr("hml_lab.doctor.examine", examine)
     result = CliRunner().invoke(main, ["doctor"])
     assert result.exit_code == 1
-    assert result.output == "Error: 'data/images': Permission denied.\n"
+    assert result.output == f"{told}\n"
+
+
+@pytest.mark.parametrize("error", [OSError("of a library"), ImportError("cannot import name 'x'")])
+def test_an_error_of_ours_in_the_code_keeps_its_place(error, monkeypatch):
+    monkeypatch.setattr("hml_lab.doctor.examine", lambda *_: (_ for _ in ()).throw(error))
+    assert CliRunner().invoke(main, ["doctor"]).exception is error
 
 
 def test_a_value_that_cannot_be_written_out_is_told_by_its_kind():

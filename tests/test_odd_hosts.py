@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import importlib
+import multiprocessing.synchronize
 import os
+import socket
 import stat
 import sys
 
@@ -13,6 +17,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from data_prep import parallel
 from hml_core import engines
 from hml_core.config import RunConfig
 from hml_core.datasets import LabelledFiles
@@ -20,7 +25,7 @@ from hml_core.errors import ConfigError, RunError
 from hml_core.losses import LOSSES, HardMiningLoss
 from hml_core.recipes import Stage
 from hml_core.runs import Run
-from hml_core.system import limits, locks
+from hml_core.system import limits, locks, progress, streams
 from hml_core.trainer import feeds, fit, phase
 from hml_lab import notebooks
 from hml_lab.cli import main
@@ -79,6 +84,92 @@ def test_too_few_open_files_are_told_before_anything_starts(allowed, tmp_path, r
     assert not (tmp_path / "out.ipynb").exists()
     with pytest.raises(RunError, match=told):
         engines.sweep([RunConfig(epochs=1)], engine="dask", runs_root=tmp_path, progress=False)
+
+
+# Streams and folders ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)], ids=str)
+def test_closed_streams_are_opened_on_nothing(closed):
+    """Of a daemon: otherwise the next file has the number of one, and what a child prints goes there."""
+    told, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            for number in closed:
+                os.close(number)
+                setattr(sys, ("stdin", "stdout", "stderr")[number], None)
+            streams.open_closed()
+            print("nothing", file=sys.stdout, flush=True)
+            print("nothing", file=sys.stderr, flush=True)
+            same = [os.path.sameopenfile(number, os.open(os.devnull, 0)) for number in closed]
+            handed_on = [os.get_inheritable(number) for number in closed]
+            os.write(tell, b"y" if all(same + handed_on) and progress.is_headless() else b"n")
+        os._exit(0)
+    os.close(tell)
+    os.waitpid(child, 0)
+    with os.fdopen(told, "rb") as stream:
+        assert stream.read() == b"y"
+
+
+def test_progress_is_told_without_a_stream(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+    assert progress.is_headless()
+
+
+@pytest.mark.parametrize("command", [["doctor"], ["sweep", "grid.yaml"], ["run", "n.ipynb"]])
+def test_a_current_folder_that_is_gone_is_told_first(command, monkeypatch):
+    def fail():
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+    monkeypatch.setattr(os, "getcwd", fail)
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 1
+    assert "Error: The current folder cannot be told (No such file" in result.output
+
+
+# Between processes --------------------------------------------------------------------------------
+
+
+def test_pools_and_clusters_need_semaphores(tmp_path, monkeypatch):
+    """/dev/shm of 4 kB, or one that is read-only."""
+
+    def fail(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    limits.require_semaphores("it")
+    monkeypatch.setattr(multiprocessing.synchronize.SemLock, "__init__", fail)
+    told = r"no room for semaphores in /dev/shm \(No space left on device\)"
+    with pytest.raises(RunError, match=told):
+        engines.sweep([RunConfig(epochs=1)], engine="dask", runs_root=tmp_path, progress=False)
+    with pytest.raises(RunError, match=told):
+        next(parallel.in_parallel(print, iter(()), tmp_path, None, 1))
+
+
+@pytest.mark.parametrize("engine", ["dask", "torchrun:2"])
+def test_engines_of_several_processes_need_the_loopback_interface(engine, tmp_path, monkeypatch):
+    """Without it both wait for ever."""
+
+    def fail(*_, **__):
+        raise OSError(errno.ENETUNREACH, "Network is unreachable")
+
+    limits.require_loopback("it")
+    monkeypatch.setattr(socket, "create_connection", fail)
+    config = RunConfig(epochs=1, batch_size=32, micro_batch_size=16)
+    with pytest.raises(RunError, match=r"cannot connect to itself at 127.0.0.1 \(Network is unr"):
+        engines.sweep([config], engine=engine, runs_root=tmp_path, progress=False)
+
+
+def test_a_cluster_that_does_not_start_is_told_with_the_first_reason():
+    def start():
+        try:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        except OSError as error:
+            raise RuntimeError("Nanny failed to start.") from error
+
+    with pytest.raises(RunError, match=r"engine 'dask' do not start: .*Permission denied"):
+        importlib.import_module("hml_core.engines.dask")._started(start)
 
 
 # Letters ------------------------------------------------------------------------------------------

@@ -198,6 +198,34 @@ def test_a_signal_is_an_interruption_with_its_own_status(sent):
     assert signal.getsignal(sent) is before
 
 
+@pytest.mark.parametrize(
+    ("sent", "done", "told"),
+    [
+        ([], ["to its end", "and further"], None),
+        ([signal.SIGTERM], ["to its end"], signal.SIGTERM),
+        ([signal.SIGTERM, signal.SIGINT], [], signal.SIGINT),  # who asks twice does not wait
+    ],
+)
+def test_what_must_not_be_left_half_done_is_interrupted_in_the_end(sent, done, told):
+    said = []
+
+    def work() -> None:
+        with processes.interruptible():
+            with processes.delayed():
+                for number in sent:
+                    signal.raise_signal(number)
+                said.append("to its end")
+            said.append("and further")
+
+    if told is None:
+        work()
+    else:
+        with pytest.raises(processes.Interrupted) as raised:
+            work()
+        assert raised.value.signal == told
+    assert said == done
+
+
 def test_what_is_ignored_stays_ignored():
     """nohup, and a background job of a plain shell."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)

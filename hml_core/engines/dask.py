@@ -27,7 +27,7 @@ from hml_core.config import RunConfig
 from hml_core.engines.jobs import BUSY_WAIT_S, Outcome, Place, attempt
 from hml_core.engines.travel import Bundle, installed, known_here, pack, require_same
 from hml_core.errors import ConfigError, DeviceError, RunError
-from hml_core.system import devices, limits, provenance
+from hml_core.system import devices, limits, processes, provenance
 
 CONNECT_TIMEOUT_S = 10
 GPU = {"GPU": 1}
@@ -54,23 +54,48 @@ def local(configs: Sequence[RunConfig], place: Place) -> Iterator[tuple[RunConfi
 
     with_gpu = devices.resolve(place.device).type == "cuda"
     limits.require_files(limits.SEVERAL_PROCESSES, "the engine 'dask'")
+    limits.require_semaphores("the engine 'dask'")
+    limits.require_loopback("the engine 'dask'")
     workers = room(place.threads)
     if with_gpu:
         workers = 1 if _is_pinned(place.device) else torch.cuda.device_count()
-    with (
-        dask.config.set(SETTINGS),
-        LocalCluster(
-            n_workers=min(workers, len(configs)),
-            threads_per_worker=1,
-            memory_limit=0,  # a run is never killed for its memory; the system would
-            resources=GPU if with_gpu else None,
-            security=Security.temporary(),  # of processes on both ends, in memory only
-            scheduler_kwargs=NO_DASHBOARD,
-            silence_logs="CRITICAL",
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        yield from submit(client, configs, place, GPU if with_gpu else None)
+    with contextlib.ExitStack() as stack:
+
+        def start() -> Client:
+            stack.enter_context(dask.config.set(SETTINGS))
+            cluster = LocalCluster(
+                n_workers=min(workers, len(configs)),
+                threads_per_worker=1,
+                memory_limit=0,  # a run is never killed for its memory; the system would
+                resources=GPU if with_gpu else None,
+                security=Security.temporary(),  # of processes on both ends, in memory only
+                scheduler_kwargs=NO_DASHBOARD,
+                silence_logs="CRITICAL",
+            )
+            stack.enter_context(cluster)
+            return stack.enter_context(Client(cluster, set_as_default=False))
+
+        try:
+            # One that is left half started, or half closed, shows tracebacks, and its workers abort.
+            with processes.delayed():
+                client = _started(start)
+            yield from submit(client, configs, place, GPU if with_gpu else None)
+        finally:
+            with processes.delayed():
+                stack.close()
+
+
+def _started(start: Callable[[], Any]) -> Any:
+    """What ``start`` gives; RunError with the reason where processes do not come up."""
+    try:
+        return start()
+    except (RuntimeError, OSError) as error:
+        reason: BaseException = error
+        while reason.__cause__ is not None:  # Dask's own tell but that something failed
+            reason = reason.__cause__
+        raise RunError(
+            f"The processes of the engine 'dask' do not start: {reason or type(reason).__name__}"
+        ) from error
 
 
 def room(threads: int | None) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import threading
 import time
 import warnings
@@ -149,10 +148,8 @@ class Submissions:
         """The last lines of a job's log."""
         with contextlib.suppress(OSError, StopIteration):
             log = next(path for path in self._logs.glob(f"*{job}.out") if path.is_file())
-            with files.opened(log) as stream:  # the end of it: a job may have said gigabytes
-                stream.seek(max(stream.seek(0, os.SEEK_END) - LOG_BYTES, 0))
-                text = stream.read(LOG_BYTES).decode(errors="replace").replace("\0", "")
-            lines = text.strip().splitlines()[-LOG_LINES:]
+            # Its end: a job may have said gigabytes.
+            lines = files.read_end(log, LOG_BYTES).strip().splitlines()[-LOG_LINES:]
             if lines:
                 return f" {str(log)!r} ends: {' / '.join(line.strip() for line in lines)}."
         return f" What it said should be in {str(self._logs / f'slurm-{job}.out')!r}."

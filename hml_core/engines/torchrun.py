@@ -24,14 +24,13 @@ from hml_core.config import RunConfig
 from hml_core.engines.jobs import Outcome, Place, in_turn, is_finished
 from hml_core.engines.travel import known_here, pack
 from hml_core.errors import ConfigError, RunError
-from hml_core.system import files, processes
+from hml_core.system import files, limits, processes
 from hml_core.trainer.epochs import micro_batches
 from hml_core.trainer.world import MEETING, World
 
 MAX_RESTARTS = 3  # after a process died
 GRACE_S = 30.0  # torchrun may take so long to end its processes by itself
 KEPT_LINES = 40  # of what a failed group said
-LOOPBACK = "127.0.0.1"
 BUSY = "Busy: "  # how a group says that another process works on the run
 
 
@@ -44,9 +43,12 @@ def torchrun(
     ------
     ConfigError
         Before anything is trained: a batch that the processes cannot share.
+    RunError
+        Likewise: a machine that cannot connect to itself.
     """
     for config in configs:
         micro_batches(config, World(0, processes))
+    limits.require_loopback("the engine 'torchrun'")
     yield from in_turn(configs, lambda config, wait: _train(processes, config, place))
 
 
@@ -96,7 +98,7 @@ def command(processes: int, config: Path, place: Place, meeting: Path) -> list[s
     return [
         *(sys.executable, "-m", "torch.distributed.run", "--rdzv-id", meeting.parent.name),
         *("--rdzv-backend", "c10d", "--rdzv-conf", "store_type=file"),
-        *("--rdzv-endpoint", str(meeting / "torchrun"), "--local-addr", LOOPBACK),
+        *("--rdzv-endpoint", str(meeting / "torchrun"), "--local-addr", limits.LOOPBACK),
         *("--nproc-per-node", str(processes), "--max-restarts", str(MAX_RESTARTS)),
         *("-m", "hml_core", "train", "--final-errors", "--config", str(config)),
         *(text for name, value in options.items() for text in (f"--{name}", str(value))),

@@ -76,6 +76,13 @@ def read_text(path: str | Path, limit: int = LARGEST_TEXT, encoding: str = "utf-
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
+def read_end(path: str | Path, size: int) -> str:
+    """The last bytes of a regular file of any length, as text; OSError otherwise, see :func:`opened`."""
+    with opened(path) as stream:
+        stream.seek(max(stream.seek(0, os.SEEK_END) - size, 0))
+        return stream.read(size).decode(errors="replace").replace("\0", "")
+
+
 def read_xz(path: str | Path, limit: int = LARGEST_TABLE) -> bytes:
     """What an .xz holds, unpacked up to ``limit`` bytes; OSError, EOFError or LZMAError otherwise."""
     unpacker = lzma.LZMADecompressor()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import socket
 from pathlib import Path
 
 from hml_core.errors import RunError
 
 SEVERAL_PROCESSES = 256  # open files of who starts others and talks to them
+SEMAPHORES = 16  # of a pool of processes or a cluster's
+LOOPBACK, CONNECT_S = "127.0.0.1", 5.0
 SHARED_MEMORY = "/dev/shm"
 MEMORY = "/proc/meminfo"
 # Of a container: limit, what is used of it, and what of that are files the system lets go of.
@@ -49,6 +53,45 @@ def require_files(number: int, what: str) -> None:
             "that limit, or ask who runs the machine."
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, (number, hard))
+
+
+def require_semaphores(what: str) -> None:
+    """Prove that processes can be made to wait for each other, which takes some pages of shared memory.
+
+    Raises
+    ------
+    RunError
+        Where they cannot.
+    """
+    if not hasattr(os, "fork"):
+        return
+    context = multiprocessing.get_context("fork")  # of which nothing stays behind
+    try:
+        _ = [context.Lock() for _ in range(SEMAPHORES)]
+    except OSError as error:
+        raise RunError(
+            f"There is no room for semaphores in {SHARED_MEMORY} ({error.strerror}), {what} needs some: "
+            "mount it writable, with a megabyte or more (of a container: --shm-size)."
+        ) from error
+
+
+def require_loopback(what: str) -> None:
+    """Prove that processes of this machine can connect to each other.
+
+    Raises
+    ------
+    RunError
+        Where they cannot, as in a container without its loopback interface.
+    """
+    try:
+        with socket.create_server((LOOPBACK, 0)) as server:
+            server.settimeout(CONNECT_S)
+            socket.create_connection(server.getsockname(), CONNECT_S).close()
+    except OSError as error:
+        raise RunError(
+            f"This machine cannot connect to itself at {LOOPBACK} ({error.strerror or error}), {what} "
+            "needs that: bring its loopback interface up."
+        ) from error
 
 
 def has_shared_memory(size: int) -> bool:

@@ -33,6 +33,7 @@ _ISOLATED = ("-I", "-S")
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _STOPPING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
+_late: list[list[int]] = []  # the signals that wait, for each block of `delayed`
 _asked: set[subprocess.Popen] = set()  # commands of the system that are still at it
 _first: list[Callable[[], None]] = []  # what an interruption does before it is raised
 
@@ -88,6 +89,9 @@ def interruptible() -> Iterator[None]:
 
     def interrupt(number: int, frame: Any) -> None:
         if os.getpid() == owner:
+            if _late and not _late[-1]:
+                _late[-1].append(number)
+                return
             for action in _first:
                 action()
             raise Interrupted(number)
@@ -110,6 +114,24 @@ def interruptible() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def delayed() -> Iterator[None]:
+    """Inside the block (in :func:`interruptible`) the first signal waits for its end, a second does not.
+
+    For what must not be left half started or half closed.
+    """
+    late: list[int] = []
+    _late.append(late)
+    try:
+        yield
+    finally:
+        _late.remove(late)
+    if late:
+        for action in _first:
+            action()
+        raise Interrupted(late[0])
+
+
+@contextlib.contextmanager
 def first_on_interrupt(action: Callable[[], None]) -> Iterator[None]:
     """Inside the block, call ``action`` before a signal raises :class:`Interrupted`."""
     _first.append(action)
@@ -119,7 +141,8 @@ def first_on_interrupt(action: Callable[[], None]) -> Iterator[None]:
         _first.remove(action)
 
 
-def _guard_command() -> list[str]:
+def _guard() -> list[str]:
+    """The command that runs this file; what a guard does is below :func:`_watch`."""
     return [sys.executable, *_ISOLATED, os.path.abspath(__file__)]
 
 
@@ -132,7 +155,7 @@ def guarded(command: Sequence[str], grace: float) -> list[str]:
     """
     if sys.platform == "win32":
         return list(command)
-    return [*_guard_command(), str(os.getpid()), str(grace), *command]
+    return [*_guard(), str(os.getpid()), str(grace), *command]
 
 
 class Answer(NamedTuple):
@@ -323,15 +346,15 @@ def _prctl(option: int, value: int) -> None:
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
-def _guard(arguments: list[str]) -> int:
+def _watch(arguments: list[str]) -> int:
     """Be a guard: the inner one, or the outer one over it where it can adopt what that one leaves."""
     is_inner = arguments[0] == INNER
     parent, grace, *command = arguments[is_inner:]
     if is_inner or sys.platform != "linux":
         return _Guard(int(parent), float(grace)).run(command)
-    inner = [*_guard_command(), INNER, str(os.getpid()), grace, *command]
+    inner = [*_guard(), INNER, str(os.getpid()), grace, *command]
     return _Guard(int(parent), float(grace) + INNER_GRACE_S).run(inner)
 
 
 if __name__ == "__main__":
-    sys.exit(_guard(sys.argv[1:]))
+    sys.exit(_watch(sys.argv[1:]))

@@ -30,7 +30,7 @@ def is_headless() -> bool:
     if os.environ.get("HML_HEADLESS"):
         return True
     in_kernel = "ipykernel" in sys.modules
-    return not in_kernel and not sys.stderr.isatty()
+    return not in_kernel and not (sys.stderr is not None and sys.stderr.isatty())
 
 
 class Progress:

@@ -38,8 +38,8 @@ from typing import Any
 
 import pandas as pd
 
-from hml_core.errors import ConfigError
-from hml_core.system import limits, paths, processes, quantities, yaml_files
+from hml_core.errors import ConfigError, RunError
+from hml_core.system import files, limits, paths, processes, quantities, yaml_files
 from hml_core.system.progress import Progress
 from hml_lab.notebooks import outputs
 from hml_lab.notebooks.execution import is_done, record_of
@@ -50,6 +50,7 @@ GOOD = ("done", "done before")
 JOB_KEYS = {"notebook", "parameters", "grid", "output", "timeout"}
 # After its time limit, or SIGTERM, a notebook's process may take this long to write down what it has.
 GRACE_S = 30.0
+LOG_BYTES = 2**16  # of a log's end, where the error stands: what a kernel prints may be gigabytes
 
 
 @dataclass(frozen=True)
@@ -250,10 +251,22 @@ def _one(
     row = {"output": str(job.output), "status": "done before", "seconds": 0.0, "message": ""}
     if resume and is_done(job.notebook, job.parameters, job.output):
         return row
+    busy = f"Another batch executes a notebook into {str(job.output)!r}; its log is left alone."
+    try:
+        with outputs.held(job.log, busy) as log:
+            return row | _executed(number, job, cores, working, log)
+    except RunError as error:
+        return row | {"status": "failed", "message": str(error)}
+
+
+def _executed(
+    number: int, job: Job, cores: int, working: dict[int, subprocess.Popen], log: int
+) -> dict[str, Any]:
+    """How the job's process ended, which writes what it says to ``log``."""
     began, before = time.perf_counter(), _version(job.output)
     environment = {**os.environ, "HML_HEADLESS": "1"}
     environment.setdefault("OMP_NUM_THREADS", str(cores))
-    with tempfile.TemporaryDirectory() as folder, job.log.open("wb") as log:
+    with tempfile.TemporaryDirectory() as folder:
         given = Path(folder) / "parameters.yaml"
         given.write_text(yaml_files.text(job.parameters), encoding="utf-8")
         options = ["-f", given, "-o", job.output]
@@ -275,11 +288,12 @@ def _one(
             process.wait()
         finally:
             working.pop(number)
-    row["seconds"] = round(time.perf_counter() - began, 1)
-    row["status"] = _status(job, process.returncode, before)
-    if row["status"] != "done":
-        row["message"] = _message(job.log, process.returncode)
-    return row
+    status = _status(job, process.returncode, before)
+    return {
+        "status": status,
+        "seconds": round(time.perf_counter() - began, 1),
+        "message": "" if status == "done" else _message(job.log, process.returncode),
+    }
 
 
 def _version(path: Path) -> tuple[int, int] | None:
@@ -303,7 +317,7 @@ def _status(job: Job, code: int, before: tuple[int, int] | None) -> str:
 
 def _message(log: Path, code: int) -> str:
     """The first line of the error that the job's process ended with; the log has the rest."""
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    lines = files.read_end(log, LOG_BYTES).strip().splitlines()
     last = next(
         (n for n, line in reversed(list(enumerate(lines))) if line.startswith("Error: ")), None
     )

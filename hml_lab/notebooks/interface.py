@@ -70,6 +70,8 @@ def _tagged(notebook: Path, tag: str) -> list[str]:
         raise ParameterError(f"There is no notebook {str(notebook)!r}.")
     try:
         content = outputs.parsed(notebook)
+    except (MemoryError, ImportError):  # of the machine, not of the notebook
+        raise
     except Exception as error:  # nbformat raises its validators' and decoders' own errors
         raise ParameterError(f"{str(notebook)!r} is not a Jupyter notebook: {error}") from error
     return [cell.source for cell in content.cells if tag in cell.metadata.get("tags", [])]

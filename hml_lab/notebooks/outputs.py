@@ -86,17 +86,30 @@ def claimed(output: Path) -> Iterator[Path]:
     """
     partial = output.with_name(f".{output.name}.running")
     require_plain(partial, "the file of a notebook that is executed")
+    with held(partial, f"Another process is executing a notebook into {str(output)!r}."):
+        yield partial
+
+
+@contextlib.contextmanager
+def held(path: Path, busy: str) -> Iterator[int]:
+    """A file of ours, empty and open for writing, which no other process holds so; the handle.
+
+    It is held as long as this process, or one that was given the handle, has it open.
+
+    Raises
+    ------
+    RunBusyError
+        With the message ``busy``, where another one holds it; then it is not touched.
+    """
     try:
-        handle = _locked(partial)
+        handle = _locked(path)
     except BlockingIOError as error:
-        raise RunBusyError(
-            f"Another process is executing a notebook into {str(output)!r}."
-        ) from error
+        raise RunBusyError(busy) from error
     except OSError as error:
-        raise RunError(f"Cannot write {str(partial)!r}: {error.strerror or error}.") from error
+        raise RunError(f"Cannot write {str(path)!r}: {error.strerror or error}.") from error
     try:
         os.truncate(handle, 0)
-        yield partial
+        yield handle
     finally:
         os.close(handle)
 

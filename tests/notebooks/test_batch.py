@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from hml_core.errors import ConfigError, RunError
 from hml_core.system import files
 from hml_lab.cli import main
-from hml_lab.notebooks import batch, execution
+from hml_lab.notebooks import batch, execution, outputs
 from tests.notebooks.helpers import make
 from tests.test_processes import LIMIT_S, is_gone, wait_for
 
@@ -192,6 +192,29 @@ def test_a_job_s_status_is_what_its_process_and_its_record_agree_on(code, status
     older = batch._version(task.output)
     if code:
         assert batch._status(task, code, older) == "failed", "what lay there before tells nothing"
+
+
+def test_a_second_batch_leaves_the_log_of_the_first_alone(folder):
+    """It would be emptied while the first one's processes write to it, or while they are still ending."""
+    job = batch.Job(Path("made.ipynb"), Path("out.ipynb"))
+    with outputs.held(job.log, "") as log:
+        os.write(log, b"said by the first")
+        (row,) = batch.run([job], progress=False).to_dict("records")
+        assert row["status"] == "failed"
+        assert row["message"] == (
+            "Another batch executes a notebook into 'out.ipynb'; its log is left alone."
+        )
+        assert job.log.read_bytes() == b"said by the first"
+    assert not job.output.exists()
+
+
+def test_of_a_log_without_end_the_error_is_told(folder):
+    log = folder / "out.log"
+    with log.open("wb") as stream:
+        stream.truncate(2**40)
+        stream.seek(2**40)
+        stream.write(b"\nError: it failed\nLater.\n")
+    assert batch._message(log, 1) == "it failed"
 
 
 def test_a_job_that_was_killed_says_so(folder):

@@ -1,0 +1,46 @@
+"""The streams that a process was given: closed, with a full disk or a terminal behind them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+
+
+def open_closed() -> None:
+    """Open what is closed of standard input, output and error, on nothing.
+
+    Otherwise the next file or socket gets the number of one of them, what a started process prints goes
+    there, and what asks :data:`sys.stderr` whether it is a terminal fails.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            os.set_inheritable(number, True)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+
+
+def drop_unwritable() -> None:
+    """Let go of what standard output could not take: it is told once, and not again in the end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with contextlib.suppress(OSError, ValueError):
+            nothing = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nothing, sys.stdout.fileno())
+            os.close(nothing)
+
+
+def printable(text: str) -> str:
+    r"""Text of several lines that does nothing to a terminal: other control characters are escaped.
+
+    >>> printable("two\nlines, \x1b[2Jno more")
+    'two\nlines, \\x1b[2Jno more'
+    """
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text
+    )
