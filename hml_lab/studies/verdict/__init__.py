@@ -45,7 +45,8 @@ NUMBER = re.compile(r"(?<![\w.])[−+-]?\d+\.\d+|p [=<] |± \d|\bn = \d")
 
 
 def typed_numbers(page: str) -> list[str]:
-    """Lines of a page that hold results outside of its made paragraphs and commands: decimals, p, ±, n."""
+    """Lines of a page that hold results outside of its made paragraphs and commands: decimals, "
+    "p, ±, n."""
     made = r"<!-- (\w+):[^>]*-->.*?<!-- end of \1 -->"
     outside = re.sub(rf"{made}|```.*?```|`[^`]*`", "", page, flags=re.DOTALL)
     return [line for line in outside.splitlines() if NUMBER.search(line)]

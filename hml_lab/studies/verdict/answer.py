@@ -116,12 +116,13 @@ def variants() -> str:
     pairs = stored.pairs_of(stored.HML, over_weights)
     same = stats.equivalence(pairs.to_numpy(), np.zeros(len(pairs)), audit.MARGIN)
     return (
-        "This is HML1 with the weights outside of the loss. **As in its authors' code** (inner weights, "
-        "×10), "
-        f"HML1 differs from the same control by {words.said(found)} (n = {found.n}), from "
-        f"the cross-entropy whose mean is over the weights by {words.said(level)} (n = {level.n}): not the loss "
-        "alone, as no cross-entropy with such weights was run. HML1 with outer weights differs "
-        f"from the latter by {words.said(own)}, 90 % {words.interval(same)}, p of the two one-sided tests "
+        "This is HML1 with the weights outside of the loss. **As in its authors' code** (inner "
+        f"weights, ×10), HML1 differs from the same control by {words.said(found)} (n = "
+        f"{found.n}), from the "
+        f"cross-entropy whose mean is over the weights by {words.said(level)} (n = {level.n}): not the "
+        "loss alone, as no cross-entropy with such weights was run. HML1 with outer weights "
+        "differs from "
+        f"the latter by {words.said(own)}, 90 % {words.interval(same)}, p of the two one-sided tests "
         f"{words.p_text(same.p_value)} (n = {own.n}). None of these is a question of the audit."
     )
 
@@ -180,8 +181,10 @@ def bears() -> str:
     return (
         f"{text} One pair was trained again, on a CPU: {words.link(pair[0], stored.AGAIN)} − "
         f"{words.link(pair[1], stored.AGAIN)} = {words.signed(again)}, {moved:.2f} from its "
-        f"twin: from this one difference, rounding alone moves a pair by an sd of about {sd:.2f}. With that "
+        f"twin: from this one difference, rounding alone moves a pair by an sd of about {sd:.2f}. "
+        f"With that "
         f"alone the intervals would be {around(t95 * sd)} and {around(t90 * sd)}; {same_sign} of "
-        f"the {n} pairs have the sign of the mean, and {'so has' if again * mean > 0 else 'not'} the one "
+        f"the {n} pairs have the sign of the mean, and {'so has' if again * mean > 0 else 'not'} "
+        f"the one "
         "that was trained again."
     )

@@ -95,6 +95,7 @@ def machines() -> str:
         f"**Two machines.** {len(apart)} runs of seed 0 were trained again on a CPU. One run "
         f"lies up to {np.abs(apart).max():.2f} points from its twin, with an sd of "
         f"{np.sqrt((apart**2).mean() / 2):.2f} points for one run: rounding alone is another "
-        "run. (They are no independent draws: runs of one machine share trunks.) Intervals over seeds contain that; a comparison of one run here with one run "
+        "run. (They are no independent draws: runs of one machine share trunks.) Intervals over "
+        "seeds contain that; a comparison of one run here with one run "
         f"there does not. Seeds of one cell differ by up to {widest:.1f} points, subsets included."
     )

@@ -1,4 +1,5 @@
-"""What README says of the verdict: its figure's words, the answer in a paragraph, and one small table."""
+"""What README says of the verdict: its figure's words, the answer in a paragraph, and one small "
+"table."""
 
 from __future__ import annotations
 
@@ -72,15 +73,22 @@ def readme_answer() -> str:
     isic = audit.author_contrasts().set_index("label").loc["CHML2, CS − (CE, CS)"]
     return (
         "On CIFAR-100-LT (ratio 100, ResNet-32, 200 epochs, last epoch, another subset for each seed; "
-        "lossless images, not the official members) HML1, with outer weights and on its authors' schedule, is "
-        f"**{verb}equivalent within one point to cross-entropy with the same class weights from the same "
-        f"epoch on{apart}**: {words.said(found, '.2f')} over {_counted(found.n)} seeds; as in its authors' code "
-        f"(inner weights, ×10) it is apart from that control by {words.said(code, '+.1f')}. Its gain over "
-        f"cross-entropy, {words.said(gain, '+.1f')} over the {_counted(gain.n)} seeds that all three have "
-        f"({holm} after Holm over the audit's {len(effects)} questions: p {words.p_text(p)}), is {than} than what deferred weights and schedule give "
+        "lossless images, not the official members) HML1, with outer weights and on its authors' "
+        "schedule, is "
+        f"**{verb}equivalent within one point to cross-entropy with the same class weights from "
+        f"the same "
+        f"epoch on{apart}**: {words.said(found, '.2f')} over {_counted(found.n)} seeds; as in its "
+        f"authors' code "
+        f"(inner weights, ×10) it is apart from that control by {words.said(code, '+.1f')}. Its "
+        f"gain over "
+        f"cross-entropy, {words.said(gain, '+.1f')} over the {_counted(gain.n)} seeds that all "
+        f"three have "
+        f"({holm} after Holm over the audit's {len(effects)} questions: p {words.p_text(p)}), is "
+        f"{than} than what deferred weights and schedule give "
         f"cross-entropy itself, {words.said(control, '+.1f')}. Without the early drop of the learning "
         f"rate that only HML gets, {_counted(lost)} of {_counted(len(free))} HML1 runs ended at chance. "
-        f"Balanced Softmax and LDAM-DRW differ from HML1 by {others[0]} and {others[1]} points (corrected "
+        f"Balanced Softmax and LDAM-DRW differ from HML1 by {others[0]} and {others[1]} points "
+        f"(corrected "
         f"over all pairs: {ps[0]} and {ps[1]}), from HML1 as in its authors' code by {by_code[0]} "
         f"and {by_code[1]}. The "
         "authors' ISIC 2018 runs support more than weights from the first epoch on "

@@ -44,7 +44,8 @@ def order() -> str:
         "The order matters to the shares of divisor and drop: with the drop, the divisor changes "
         f"{words.said(stored.difference(*divisor))}, and there over images and over weights {is_same} "
         f"within 1 point ({words.interval(same)}, p {words.p_text(same.p_value)}; not a "
-        f"question of the audit). Weights from epoch 101 on, with the drop, gain {words.said(weights)} over CE "
+        f"question of the audit). Weights from epoch 101 on, with the drop, gain "
+        f"{words.said(weights)} over CE "
         f"with the drop; the drop alone gives plain CE {words.said(drop)}."
     )
 
