@@ -13,7 +13,8 @@ import scipy.stats
 
 from hml_core.config import RunConfig
 from hml_lab import published, stats
-from hml_lab.studies import dermoscopy, quoted, verdict
+from hml_lab.studies import audit, dermoscopy, quoted, verdict
+from hml_lab.studies.verdict import stored
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "verdict.md"
@@ -33,7 +34,7 @@ def test_every_link_leads_somewhere(page):
 def test_every_number_that_links_to_a_run_is_that_runs(page):
     linked = re.findall(r"\[(\d+\.\d\d)\]\(([^)]+metrics\.json)\)", page)
     shown = {Path(path).parent.name for _, path in linked if "_cpu/" not in path}
-    assert shown == {*verdict.frame()["run_id"]}
+    assert shown == {*stored.frame()["run_id"]}
     assert len(linked) == len(shown) + 2
     for text, path in linked:
         metrics = json.loads((PAGE.parent / path).read_text())["selections"]["last"]
@@ -51,15 +52,15 @@ def test_no_result_on_the_page_is_typed():
 
 def test_a_stale_page_is_noticed():
     text = PAGE.read_text(encoding="utf-8")
-    made = verdict.primary()
-    stale = re.sub(r"(\| over seeds and training subsets \| )−0\.\d\d", r"\1−0.99", text)
+    made = verdict.PARAGRAPHS["primary"]()
+    stale = text.replace(made, made.replace("0.", "1.", 1))
     assert stale != text
     assert quoted.written(stale, "primary", made) == text
 
 
 def test_the_primary_contrast_is_that_of_its_runs(page, full):
     """By scipy from the records' own JSON."""
-    each = np.subtract(*pairs(full["hml1"], full["control"]))
+    each = (full["hml1"] - full["control"]).dropna()
     text = re.sub(r"\s+", " ", page)
     n = len(each)
     for confidence, words in ((0.95, "95 %: [{:.2f}, {:.2f}]"), (0.9, "90 %: [{:.2f}, {:.2f}]")):
@@ -68,7 +69,7 @@ def test_the_primary_contrast_is_that_of_its_runs(page, full):
     assert f"{each.mean():.2f} points of balanced accuracy" in text
     assert f"ratio 100, n = {n})" in text
     p = scipy.stats.ttest_1samp(each, 0).pvalue
-    assert f"paired t, p {'< 0.001' if p < 0.001 else f'= {p:.2g}'};" in text
+    assert f"paired t, p {p_in_words(p)};" in text
     ends = np.sqrt((n - 1) / scipy.stats.chi2.ppf([0.975, 0.025], n - 1)) * each.std(ddof=1)
     assert "between {:.2f} and {:.2f} (95 %)".format(*ends) in text
     assert ", ".join(f"{value:.2f}" for value in each) in text
@@ -76,53 +77,55 @@ def test_the_primary_contrast_is_that_of_its_runs(page, full):
 
 def test_the_page_is_made_of_more_seeds_as_of_few(monkeypatch):
     """As many as are stored: every paragraph of six seeds, made up by moving those of three."""
-    own = verdict.frame()
+    own = stored.frame()
     first = own[own["seed"].isin([0, 1, 2])]
     random = np.random.default_rng(0)
     moved = first.assign(seed=first["seed"] + 3)
     moved["last_balanced_accuracy"] += random.normal(0, 0.002, len(moved))
     later = pd.concat([first, moved], ignore_index=True)
-    short = verdict.frame(verdict.SHORT)
-    images = verdict._images()
+    short = stored.frame(stored.SHORT)
+    images = stored.images()
     monkeypatch.setattr(
-        verdict, "frame", lambda name=verdict.FULL: later if name == verdict.FULL else short
+        stored, "frame", lambda name=stored.FULL: later if name == stored.FULL else short
     )
-    monkeypatch.setattr(verdict, "_images", lambda: images)
+    monkeypatch.setattr(stored, "images", lambda: images)
     for name, make in verdict.PARAGRAPHS.items():
         assert "nan" not in make(), name
-    assert "n = 6" in verdict.lead()
-    assert "seeds 0 to 5" in verdict.setting()
-    assert "What 6 seeds can bear" in verdict.bears()
-    assert "(n = 6)" in verdict.way()
-    assert "with 6 seeds as blocks" in verdict.all_pairs()
-    assert "4 of its 6 runs collapsed" in verdict.collapse()
+    assert "n = 6" in verdict.PARAGRAPHS["lead"]()
+    assert "seeds 0 to 5" in verdict.PARAGRAPHS["setting"]()
+    assert "What 6 seeds can bear" in verdict.PARAGRAPHS["bears"]()
+    assert "(n = 6)" in verdict.PARAGRAPHS["way"]()
+    assert "with 6 seeds as blocks" in verdict.PARAGRAPHS["all_pairs"]()
+    assert "4 of its 6 runs collapsed" in verdict.PARAGRAPHS["collapse"]()
     one_more = first[first["cell"] != "HML1"]
     calm = pd.concat([one_more, first[first["cell"] == "CE"].assign(cell="HML1")])
-    monkeypatch.setattr(verdict, "frame", lambda name=verdict.FULL: calm)
-    assert "No run of *HML1* without the drop collapsed (3 runs)" in verdict.collapse()
+    monkeypatch.setattr(stored, "frame", lambda name=stored.FULL: calm)
+    assert (
+        "No run of *HML1* without the drop collapsed (3 runs)" in verdict.PARAGRAPHS["collapse"]()
+    )
 
 
 def test_what_the_answer_says_turns_with_the_records(monkeypatch):
-    own, images = verdict.frame(), verdict._images()
+    own, images = stored.frame(), stored.images()
 
     def said(shift: float, spread: float) -> str:
         changed = own.copy()
-        hml = changed["cell"] == verdict.HML
-        move = shift + spread * np.array([-1, 1])[changed.loc[hml, "seed"] % 2]
+        hml = changed["cell"] == stored.HML
+        move = shift + spread * (-1.0) ** changed.loc[hml, "seed"]
         changed.loc[hml, "last_balanced_accuracy"] += move / 100
-        row = images.loc[[verdict.audit.PRIMARY]].copy()
+        row = images.loc[[audit.PRIMARY]].copy()
         each = (
             changed[hml]
             .set_index("seed")["last_balanced_accuracy"]
-            .sub(own[own["cell"] == verdict.CONTROL].set_index("seed")["last_balanced_accuracy"])
-            .dropna()
+            .sub(own[own["cell"] == stored.CONTROL].set_index("seed")["last_balanced_accuracy"])
         )
-        same = stats.over_images(100 * each, row["image_sd"].item(), margin=1.0)
+        each = 100 * each.dropna()
+        same = stats.over_images(each, row["image_sd"].item(), margin=1.0)
         row["equivalence_p"] = same.p_value
-        row["p_value"] = stats.over_images(100 * each, row["image_sd"].item()).p_value
-        monkeypatch.setattr(verdict, "frame", lambda name=verdict.FULL: changed)
-        monkeypatch.setattr(verdict, "_images", lambda: row)
-        return verdict.lead()
+        row["p_value"] = stats.over_images(each, row["image_sd"].item()).p_value
+        monkeypatch.setattr(stored, "frame", lambda name=stored.FULL: changed)
+        monkeypatch.setattr(stored, "images", lambda: row)
+        return verdict.PARAGRAPHS["lead"]()
 
     assert "is equivalent within 1 point to" in said(0.0, 0.0)
     assert "points below it**" in said(0.0, 0.0)
@@ -165,13 +168,17 @@ def chosen(runs: pd.DataFrame, recipe: str, **fields) -> pd.Series:
     for name, value in fields.items():
         own = own[own[name] == value]
     assert not own["seed"].duplicated().any()
-    return own.set_index("seed")["score"].sort_index()
+    return own.sort_values("seed").set_index("seed")["score"]
 
 
-def pairs(one: pd.Series, other: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-    """Of the seeds that both have."""
-    both = one.index.intersection(other.index)
-    return one[both].to_numpy(), other[both].to_numpy()
+def paired(a: pd.Series, b: pd.Series) -> stats.Difference:
+    """Over the seeds that both have: not every method has been trained with all of them."""
+    each = (a - b).dropna()
+    return stats.paired_difference(each.to_numpy(), np.zeros(len(each)))
+
+
+def p_in_words(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"= {p:.2g}"
 
 
 def in_brackets(found, form: str = ".1f") -> str:
@@ -233,33 +240,39 @@ def test_a_claim_on_lesions_needs_every_set_and_both_intervals():
 
 
 def test_the_readme_says_what_the_records_say(full):
+    """Its paragraphs are made of the records; here their numbers from the records' own JSON."""
     text = text_of("README.md")
-    primary = stats.paired_difference(*pairs(full["hml1"], full["control"]))
-    assert f"{primary.difference:.2f} {in_brackets(primary, '.2f')}" in text
-    gain, control = (
-        stats.paired_difference(*pairs(full[name], full["ce"])) for name in ("hml1", "control")
+    primary = paired(full["hml1"], full["control"])
+    counts = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+    assert (
+        f"{primary.difference:.2f} {in_brackets(primary, '.2f')} over {counts[primary.n]} seeds"
+        in text
     )
+    gain, control = (paired(full[name], full["ce"]) for name in ("hml1", "control"))
     assert f"+{gain.difference:.1f} {in_brackets(gain)}" in text
+    assert f"cross-entropy itself, +{control.difference:.1f} {in_brackets(control)}" in text
     effects = pd.read_csv(ROOT / "results" / "tables" / "audit_cifar100_full_effects.csv")
     after = effects.set_index(["cell", "reference"]).loc[("HML1 + early drop", "CE"), "p_holm"]
-    assert after < 0.001
-    assert f"(p < 0.001 after Holm over the audit's {len(effects)} questions)" in text
-    lost, n = int((full["unstable"] < 10).sum()), len(full["unstable"])
-    counts = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
-    assert f"over {counts[primary.n]} seeds" in text
-    assert f"{counts[lost]} of {counts[n]} HML1 runs ended at chance" in text
-    assert f"cross-entropy itself +{control.difference:.1f} {in_brackets(control)}" in text
-    bsm, ldam = (
-        stats.paired_difference(*pairs(full[name], full["hml1"]))
-        for name in ("balanced_softmax", "ldam_drw")
+    holm = "significant" if after < 0.05 else "not significant"
+    assert (
+        f"({holm} after Holm over the audit's {len(effects)} questions, p {p_in_words(after)})"
+        in text
     )
-    assert f"by {bsm.difference:.1f} {in_brackets(bsm)}" in text
-    assert f"{ldam.difference:.1f} {in_brackets(ldam)} points" in text
+    lost, n = int((full["unstable"] < 10).sum()), len(full["unstable"])
+    assert f"{counts[lost]} of {counts[n]} HML1 runs ended at chance" in text
+    bsm, ldam = (paired(full[name], full["hml1"]) for name in ("balanced_softmax", "ldam_drw"))
+    assert f"by {bsm.difference:+.1f} {in_brackets(bsm)} and" in text
+    assert f"and {ldam.difference:+.1f} {in_brackets(ldam)} points" in text
     order = ("ce", "control", "hml1", "unstable", "authors", "balanced_softmax", "ldam_drw")
     cells = [f"{v.mean():.1f} ± {v.std(ddof=1):.1f}" for v in map(full.get, order)]
-    low, middle, high = full["unstable"].quantile([0, 0.5, 1])  # no mean of a collapse
-    cells[3] = f"median {middle:.1f}, {low:.1f} to {high:.1f}"
-    assert f"| {' | '.join(cells)} |" in text
+    row = next(
+        line for line in (ROOT / "README.md").read_text().splitlines() if "_cells.csv" in line
+    )
+    found = [cell.strip() for cell in row.split("|")[2:-1]]
+    if lost:  # no mean of a collapse
+        assert found[3].startswith(f"median {full['unstable'].median():.1f} of ")
+        cells[3] = found[3]
+    assert found == cells
     assert f"| seeds | {' | '.join(str(len(full[name])) for name in order)} |" in text
     steps = pd.read_csv(ROOT / "results" / "tables" / "audit_cifar100_full_way.csv")
     said = [f"{step:+.1f}" for step in steps["difference"].iloc[1:5]]
@@ -281,18 +294,19 @@ def test_the_verdict_says_what_a_pair_is_worth_when_it_is_run_again(page, full):
     pair = chosen(again, "hml1", early_drop=True) - chosen(
         again, "ce_drw", early_drop=True, mean_over="images"
     )
-    each = (full["hml1"] - full["control"]).dropna()
-    moved = abs(pair[0] - each[0])
+    moved = abs(pair[0] - (full["hml1"] - full["control"])[0])
     assert (
         f"{moved:.2f} from its twin: rounding alone moves a pair by an sd of about {moved / 2**0.5:.2f}"
         in text
     )
+    each = (full["hml1"] - full["control"]).dropna()
     mean, n = each.mean(), len(each)
     for confidence in (0.975, 0.95):
         half = scipy.stats.t.ppf(confidence, n - 1) * moved / np.sqrt(2 * n)
         assert f"[{mean - half:.2f}, {mean + half:.2f}]" in text
-    gain = stats.paired_difference(*pairs(full["control"], full["ce"]))
+    gain = paired(full["control"], full["ce"])
     assert f"entropy itself, +{gain.difference:.2f} {in_brackets(gain, '.2f')}" in text
+    n = len(each)
     detectable = [stats.minimum_detectable(s, n) for s in (0.4, *stats.sd_interval(0.4, n))]
     assert (
         "from {:.1f} points on; over the interval of that sd, from {:.1f} to {:.1f}.".format(
@@ -306,15 +320,15 @@ def test_what_all_pairs_say_is_computed_from_the_records(page):
     runs = scores_of("cifar100_lt_full")
     method = ["recipe", "early_drop", "weighting", "mean_over", "protocol"]
     runs = runs[runs["second_stage_rate"].eq(1) & ~runs["delta"].eq(np.inf)]
+    most = runs.groupby(method, dropna=False).size().max()
     found = {
-        " ".join(map(str, key)): own.set_index("seed")["score"]
+        key: own.set_index("seed")["score"]
         for key, own in runs.groupby(method, dropna=False)
-        if own["score"].min() > 10
+        if 2 * len(own) >= most and own["score"].min() > 10
     }
-    most = max(map(len, found.values()))
-    scores = pd.DataFrame({key: own for key, own in found.items() if 2 * len(own) >= most}).dropna()
-    names = list(scores)
-    difference, half, p_value = stats.all_pairs(list(scores.T.to_numpy()))
+    by_seed = pd.DataFrame({" ".join(map(str, key)): own for key, own in found.items()}).dropna()
+    names = [" ".join(map(str, key)) for key in found]
+    difference, half, p_value = stats.all_pairs(by_seed.T.to_numpy())
 
     def place(*parts: str) -> int:
         (index,) = [
@@ -364,9 +378,8 @@ def test_the_yardsticks_are_set_beside_the_records(page, full):
     text = re.sub(r"\s+", " ", page)
     softmax, plain = full["balanced_softmax"], full["ce"]
     assert f"it reaches {softmax.min():.1f} to {softmax.max():.1f}, CE {plain.min():.1f} to" in text
-    both = pairs(softmax, plain)
-    assert f"with a correlation of {np.corrcoef(*both)[0, 1]:.2f}" in text
-    gain = stats.paired_difference(*both)
+    assert f"with a correlation of {softmax.corr(plain):.2f}" in text
+    gain = paired(full["balanced_softmax"], full["ce"])
     own = full["balanced_softmax"][0] - full["ce"][0]
     assert (
         f"it gains {gain.difference:.1f} {in_brackets(gain)} here ({own:.1f} with seed 0)" in text

@@ -42,6 +42,7 @@ PARAGRAPHS: dict[str, dict[str, Callable[[], str]]] = {
         "isic2019_ham_small": isic2019_ham_small,
     },
     "docs/verdict.md": verdict.PARAGRAPHS,
+    "README.md": verdict.OF_README,
 }
 
 

@@ -1,0 +1,146 @@
+"""The answer: the contrast that was named in advance, and what so many seeds can bear."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy
+
+from hml_core.runs import Run
+from hml_lab import stats, tables
+from hml_lab.studies import audit
+from hml_lab.studies.verdict import stored, words
+from hml_lab.wording import number
+
+
+def lead() -> str:
+    """The answer."""
+    each = stored.pairs_of(*audit.PRIMARY)
+    found, images = stored.difference(*audit.PRIMARY), stored.images().loc[audit.PRIMARY]
+    same = stats.equivalence(each.to_numpy(), np.zeros(len(each)), audit.MARGIN)
+    is_same = same.holds and images["equivalence_p"] < same.level
+    verb = (
+        "is equivalent within 1 point to"
+        if is_same
+        else "is not shown to be equivalent within 1 point to"
+    )
+    side = "below" if found.difference < 0 else "above"
+    apart = found.p_value < 0.05 and images["p_value"] < 0.05
+    where = (
+        f"{abs(found.difference):.2f} points {side} it" if apart else "not distinguishable from it"
+    )
+    gain, control = stored.difference(stored.HML, "CE"), stored.difference(stored.CONTROL, "CE")
+    than = "less" if gain.difference < control.difference else "more"
+    free = stored.frame()[stored.frame()["cell"] == "HML1"]
+    lost = int(tables.collapsed(free).sum())
+    return (
+        f"**With its own schedule, the hard-mining loss HML1 {verb} plain cross-entropy that gets the "
+        f"same class weights from the same epoch on, and {where}**: "
+        f"{words.signed(found.difference)} points of balanced accuracy {words.interval(found)} "
+        f"over seeds, {words.interval(images)} over seeds and test images (CIFAR-100-LT, ratio "
+        f"100, n = {found.n}). What it gains over cross-entropy, {words.said(gain)}, is {than} "
+        "than what the same weights and schedule give cross-entropy itself, "
+        f"{words.said(control)}. Without the schedule that only it gets in its authors' code, "
+        f"{lost} of {len(free)} runs collapsed to chance."
+    )
+
+
+def setting() -> str:
+    """Which runs."""
+    own = stored.frame()
+    devices = ", ".join(sorted(own["device"].unique()))
+    return (
+        "Data: CIFAR-100-LT, exponential, ratio 100, ResNet-32, 200 epochs, last epoch, controlled "
+        f"protocol, {words.seeds_text(own['seed'])} (cells of fewer say so) on {devices}, "
+        "another training subset for each seed. **Lossless images, but not the official "
+        "files**: official counts, other members. Everything below is made by "
+        "[`07_audit`](../results/notebooks/07_audit_cifar100_full.ipynb) from the "
+        f"[records](../results/records/README.md), {number(own['run_id'].nunique(), 'run')}:"
+    )
+
+
+def primary() -> str:
+    """The contrast that was named in advance."""
+    each = stored.pairs_of(*audit.PRIMARY)
+    found, images = stored.difference(*audit.PRIMARY), stored.images().loc[audit.PRIMARY]
+    same = stats.equivalence(each.to_numpy(), np.zeros(len(each)), audit.MARGIN)
+    effects = audit.effects(stored.frame()).set_index(["cell", "reference"])
+    row = effects.loc[audit.PRIMARY]
+    mean = words.signed(found.difference)
+    within = (
+        f"[{words.signed(images['equivalence_low'])}, {words.signed(images['equivalence_high'])}]"
+    )
+    return words.table(
+        ["", "difference", "interval", "test"],
+        [
+            ["each seed", ", ".join(words.signed(value) for value in each), "", ""],
+            ["over seeds and training subsets", mean, f"95 %: {words.interval(found)}",
+             f"paired t, p {words.p_text(found.p_value)}; after Holm over the {len(effects)} "
+             f"tests of the audit p {words.p_text(row['p_holm'])}"],
+            ["over test images as well", mean, f"95 %: {words.interval(images)}",
+             "Student's t convolved with the images' normal error, p "
+             f"{words.p_text(images['p_value'])}"],
+            ["equivalence within ±1", mean, f"90 %: {words.interval(same)}; with images {within}",
+             f"two one-sided tests, p {words.p_text(same.p_value)}; with images p "
+             f"{words.p_text(images['equivalence_p'])}"],
+        ],
+    )  # fmt: skip
+
+
+def margin() -> str:
+    """What other margins would say."""
+    each = stored.pairs_of(*audit.PRIMARY)
+    images = stored.images().loc[audit.PRIMARY]
+    same = stats.equivalence(each.to_numpy(), np.zeros(len(each)), audit.MARGIN)
+    ends = max(abs(same.low), abs(same.high))
+    wide = max(abs(images["equivalence_low"]), abs(images["equivalence_high"]))
+    return (
+        "Any other margin can be read off the intervals: equivalence holds for every one above "
+        f"{ends:.2f} points, above {wide:.2f} with the test images."
+    )
+
+
+def bears() -> str:
+    """What so many seeds can bear, and what a pair is worth that is run again."""
+    each = stored.pairs_of(*audit.PRIMARY)
+    found, n = stored.difference(*audit.PRIMARY), len(each)
+    low, high = stats.sd_interval(found.sd, n)
+    t95, t90 = (scipy.stats.t.ppf(level, n - 1) / np.sqrt(n) for level in (0.975, 0.95))
+    mean = found.difference
+
+    def around(half: float) -> str:
+        return f"[{words.signed(mean - half)}, {words.signed(mean + half)}]"
+
+    stands = abs(mean) + t90 * high < audit.MARGIN
+    apart = abs(mean) - t95 * high > 0
+    if stands and apart:
+        so = "Both the equivalence and the sign stand even then."
+    elif stands:
+        side = "below" if mean < 0 else "above"
+        so = f"So **equivalence within 1 point stands even then; that HML1 is {side} needs a smaller sd**."
+    else:
+        so = "At that sd neither would be shown."
+    text = (
+        f"What {number(n, 'seed')} can bear: the sd of the {n} differences is {found.sd:.2f} "
+        f"points, and {n} values say of the true one only that it lies between {low:.2f} and "
+        f"{high:.2f} (95 %). At {high:.2f} the 95 % interval would be {around(t95 * high)} and "
+        f"the 90 % interval of the equivalence {around(t90 * high)}. {so} It is small because "
+        "the pairs share their first 100 epochs and go on at a hundredth of the rate."
+    )
+    pair = [stored.run_id_of(cell, 0) for cell in audit.PRIMARY]
+    if not all((stored.folder(stored.AGAIN) / run_id).is_dir() for run_id in pair):
+        return text
+    values = [
+        Run(stored.folder(stored.AGAIN) / run_id).selection("last")["balanced_accuracy"]
+        for run_id in pair
+    ]
+    again = 100 * (values[0] - values[1])
+    moved = abs(again - each[0])
+    sd = moved / np.sqrt(2)
+    same_sign = int((np.sign([*each, again]) == np.sign(mean)).sum())
+    return (
+        f"{text} One pair was trained again, on a CPU: {words.link(pair[0], stored.AGAIN)} − "
+        f"{words.link(pair[1], stored.AGAIN)} = {words.signed(again)}, {moved:.2f} from its "
+        f"twin: rounding alone moves a pair by an sd of about {sd:.2f}. With that alone the "
+        f"intervals would be {around(t95 * sd)} and {around(t90 * sd)}; {same_sign} of all "
+        f"{n + 1} pairs have the sign of the mean."
+    )

@@ -1,0 +1,148 @@
+"""The way from CE to HML1, the cube of loss, divisor and drop, every cell, and the second stage."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hml_lab import stats, tables
+from hml_lab.studies import audit
+from hml_lab.studies.verdict import stored, words
+from hml_lab.tables.cells import each_difference
+from hml_lab.tables.contrasts import is_lost
+
+
+def way() -> str:
+    """The steps from CE to HML1."""
+    steps = audit.way(stored.frame()).iloc[1:]
+    labels = [" ".join(label.split()) for label in steps["label"]]
+    rows = [
+        [
+            label,
+            words.said(row),
+            f"[{words.signed(row.low_simultaneous)}, {words.signed(row.high_simultaneous)}]",
+        ]
+        for label, row in zip(labels, steps.itertuples(), strict=True)
+    ]
+    n = len(steps["values"].iloc[0])
+    return words.table(
+        [f"step (n = {n})", "points [95 %, this step alone]", "[95 %, all five at once]"], rows
+    )
+
+
+def order() -> str:
+    """What divisor, weights and drop do in another order."""
+    with_drop = "CE re-weighted like HML1, over images + early drop"
+    divisor = (with_drop, "CE re-weighted like HML1 + early drop")
+    each = stored.pairs_of(*divisor)
+    same = stats.equivalence(each.to_numpy(), np.zeros(len(each)), audit.MARGIN)
+    weights, drop = (
+        stored.difference(with_drop, "CE + early drop"),
+        stored.difference("CE + early drop", "CE"),
+    )
+    is_same = "are equivalent" if same.holds else "are not shown to be equivalent"
+    return (
+        "The order matters to the shares of divisor and drop: with the drop, the divisor changes "
+        f"{words.said(stored.difference(*divisor))}, and there over images and over weights {is_same} "
+        f"within 1 point ({words.interval(same)}, p {words.p_text(same.p_value)}; not named in "
+        f"advance). Weights from epoch 101 on, with the drop, gain {words.said(weights)} over CE "
+        f"with the drop; the drop alone gives plain CE {words.said(drop)}."
+    )
+
+
+def cube() -> str:
+    """Loss × divisor × drop."""
+    found = audit.cube(stored.frame())
+    lacking = sum(cell not in {*stored.frame()["cell"]} for cell in audit.CUBE.values())
+    rows = []
+    for row, text in zip(
+        found.itertuples(), audit.cube_in_words(found)["difference [95 %]"], strict=True
+    ):
+        rows.append([row.change, row.setting, text.replace("-", "−"), str(row.n)])
+    made = words.table(["change", "with", "points [95 %, alone], or each seed", "n"], rows)
+    if lacking:
+        made += (
+            f"\n\nOf the eight cells {lacking} have no stored run yet "
+            f"({words.listed(_absent_cells())}), so that rows with them have a dash."
+        )
+    return made
+
+
+def _absent_cells() -> list[str]:
+    return [f"*{cell}*" for cell in audit.CUBE.values() if cell not in {*stored.frame()["cell"]}]
+
+
+def cells() -> str:
+    """Every cell with its runs."""
+    own = stored.frame()
+    rows, seen = [], set()
+    for cell in dict.fromkeys([*audit.FACTORIAL, *audit.SWITCHES, *own["cell"]]):
+        runs = own[own["cell"] == cell]
+        ids = tuple(runs["run_id"])
+        if not ids or ids in seen:
+            continue
+        seen.add(ids)
+        values = 100 * runs["last_balanced_accuracy"].to_numpy(dtype=float)
+        groups = [f"{100 * runs[f'last_{name}'].mean():.1f}" for name in ("many", "medium", "few")]
+        middle = f"{values.mean():.2f}"
+        middle += f" ± {values.std(ddof=1):.2f}" if len(values) > 1 else ""
+        if tables.collapsed(runs).any():
+            middle, groups = f"median {np.median(values):.2f}", ["–"] * 3
+        linked = " ".join(words.link(run_id) for run_id in ids)
+        rows.append([cell, str(len(values)), middle, *groups, linked])
+    return words.table(
+        ["cell", "n", "mean ± sd", "many", "medium", "few", "each seed, in order"], rows
+    )
+
+
+def collapse() -> str:
+    """What happened to HML1 without the drop."""
+    own = stored.scores("HML1").sort_index()
+    lost = int(is_lost(own / 100, 100).sum())
+    if not lost:
+        return f"No run of *HML1* without the drop collapsed ({len(own)} runs)."
+    values = ", ".join(f"{value:.1f}" for value in own)
+    return (
+        f"*HML1* without the drop (δ = 1e4) has no mean: {lost} of its {len(own)} runs collapsed; they "
+        f"ended at {values} %. Where all probabilities of the true class are far below 1/δ, the "
+        "outlier cut leaves neither a loss nor a gradient."
+    )
+
+
+def second_stage() -> str:
+    """What of the second stage decides: the loss in the place of L_c, and its rate."""
+    control = "CE re-weighted like HML1, over images"
+    pairs = [
+        ("CS-focal instead of cross-entropy", "CE, then CS-focal", control),
+        ("L_f (δ = ∞) instead of cross-entropy", "HML1, δ = ∞ (L_f)", control),
+        ("L_c instead of cross-entropy", "HML1", control),
+    ]
+    for rate in stored.RATES[stored.FULL]:
+        rated = [audit.rate_cell(cell, rate) for cell in ("HML1", control)]
+        pairs.append((f"L_c instead of cross-entropy, the second stage's rate × {rate:g}", *rated))
+        pairs.append(
+            (f"CE re-weighted over images: rate × {rate:g} instead of 1", rated[1], control)
+        )
+    pairs.append(("balanced softmax × sinc(p) instead of balanced softmax", "Balanced softmax × sinc(p)",
+                  "Balanced softmax"))  # fmt: skip
+    there = {*stored.frame()["cell"]}
+    rows, lacking = [], []
+    for label, a, b in pairs:
+        if not {a, b} <= there or not len(each := stored.pairs_of(a, b)):
+            lacking.append(label)
+            continue
+        if not (stored.is_stable(a) and stored.is_stable(b)):
+            told = each_difference(each.to_numpy()).replace("-", "−")
+            rows.append([label, f"{told} (a run collapsed)", "–", str(len(each))])
+            continue
+        same = stats.equivalence(each.to_numpy(), np.zeros(len(each)), audit.MARGIN)
+        within = (
+            "–"
+            if np.isnan(same.p_value)
+            else f"{words.interval(same)}, p {words.p_text(same.p_value)}"
+        )
+        rows.append([label, words.said(stored.difference(a, b)), within, str(len(each))])
+    header = ["", "points [95 %, alone]", "within ±1: 90 % interval, two one-sided tests", "n"]
+    made = words.table(header, rows) if rows else ""
+    if lacking:
+        made += f"\n\nNot stored yet, and therefore open: {'; '.join(lacking)}."
+    return made.strip()

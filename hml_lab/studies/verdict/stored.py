@@ -1,0 +1,79 @@
+"""What the stored records hold: runs by cell of the audit, and what page and tests ask of them."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import pandas as pd
+
+from hml_core import runs as records
+from hml_core.runs import Run
+from hml_lab import stats, tables
+from hml_lab.places import checkout
+from hml_lab.studies import audit
+
+FULL, AGAIN, SHORT = "cifar100_lt_full", "cifar100_lt_full_cpu", "cifar10_lt_short"
+BASE = {"dataset": "imagefolder", "imbalance_ratio": 100.0, "protocol": "controlled"}
+SETTINGS = {
+    FULL: BASE | {"epochs": 200, "model": "resnet32", "evaluate_every": 5, "subset_seed": "seed"},
+    SHORT: BASE | {"epochs": 12, "model": "resnet8", "evaluate_every": 4, "subset_seed": 0},
+}
+DELTAS = {FULL: (), SHORT: (1e2, 1e4, 1e6)}
+RATES = {FULL: (0.3, 0.1), SHORT: ()}
+HML, CONTROL = audit.PRIMARY
+
+
+def folder(name: str) -> Path:
+    """The records of a table."""
+    return checkout() / "results" / "records" / name
+
+
+@functools.cache
+def frame(name: str = FULL) -> pd.DataFrame:
+    """The stored runs by cell of the audit, with the column ``cell``."""
+    loaded = records.load(folder(name))
+    seeds = sorted(loaded["seed"].unique().tolist())
+    cells = audit.cells(SETTINGS[name], seeds, DELTAS[name], RATES[name])
+    found = []
+    for cell, configs in cells.items():
+        own = loaded[loaded["run_id"].isin([config.run_id for config in configs])]
+        found.append(own.assign(cell=cell))
+    return pd.concat(found, ignore_index=True).sort_values(["cell", "seed"], kind="stable")
+
+
+@functools.cache
+def images() -> pd.DataFrame:
+    """The audit's differences over seeds and test images, by (group, reference)."""
+    own = frame()
+    found = [Run(folder(FULL) / run_id) for run_id in own["run_id"].unique()]
+    return audit.over_images(own, found).set_index(["group", "reference"])
+
+
+def scores(cell: str, name: str = FULL) -> pd.Series:
+    """Balanced accuracy in percent by seed."""
+    own = frame(name)
+    return 100 * own[own["cell"] == cell].set_index("seed")["last_balanced_accuracy"].astype(float)
+
+
+def pairs_of(a: str, b: str, name: str = FULL) -> pd.Series:
+    """Differences in points by seed, of the seeds that both cells have."""
+    return scores(a, name).sub(scores(b, name)).dropna()
+
+
+def difference(a: str, b: str, name: str = FULL) -> stats.Difference:
+    """The paired difference of two cells in points."""
+    return audit.effect(frame(name), a, b)
+
+
+def is_stable(cell: str, name: str = FULL) -> bool:
+    """Whether a cell has runs and none of them collapsed."""
+    own = frame(name)
+    own = own[own["cell"] == cell]
+    return len(own) > 0 and not tables.collapsed(own).any()
+
+
+def run_id_of(cell: str, seed: int) -> str:
+    """The id of a cell's run with this seed."""
+    own = frame()
+    return own.loc[(own["cell"] == cell) & (own["seed"] == seed), "run_id"].item()
