@@ -15,7 +15,7 @@ from data_prep.cli import prepare
 from hml_core import datasets
 from hml_core.config import RunConfig
 from hml_core.errors import HmlError, RunError
-from hml_core.system import devices, files, provenance
+from hml_core.system import devices, files, limits, provenance
 from hml_lab import places
 
 OK, MISSING, NOTE = "ok", "MISSING", "note"
@@ -41,6 +41,7 @@ def examine(
         _precision(),
         _results(Path(runs_root)),
         _kernel(),
+        _several_processes(),
         _commit(),
         *_data(Path(data_root)),
         *_weights(),
@@ -100,6 +101,21 @@ def _results(runs_root: Path) -> Finding:
         return Finding(MISSING, str(error), "choose another folder with --runs-root")
     done = len(list(runs_root.glob("*/metrics.json")))
     return Finding(OK, f"{runs_root} can be written to; {done} finished run(s)")
+
+
+def _several_processes() -> Finding:
+    """What notebooks, batches, `prepare` and engines of several processes ask for before they begin."""
+    needs = (
+        lambda what: limits.require_files(limits.SEVERAL_PROCESSES, what),
+        limits.require_semaphores,
+        limits.require_loopback,
+    )
+    try:
+        for need in needs:
+            need("what starts several processes")
+    except RunError as error:
+        return Finding(NOTE, str(error), "one run at a time, `hml train` or `hml sweep`, works")
+    return Finding(OK, "several processes can work together")
 
 
 def _kernel() -> Finding:

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from hml_core import datasets
+from hml_core.errors import RunError
+from hml_core.system import limits
 from hml_lab import doctor
 
 
@@ -66,6 +68,18 @@ def test_weights_are_looked_for_and_compared(without_cache):
     finding = next(one for one in doctor._weights() if "efficientnet_b3" in one.what)
     assert "damaged" in finding.what
     assert str(without_cache / name) in finding.remedy
+
+
+@pytest.mark.parametrize("name", ["require_files", "require_semaphores", "require_loopback"])
+def test_what_several_processes_lack_is_a_note(name, monkeypatch):
+    assert doctor._several_processes().mark == doctor.OK
+
+    def refuse(*_):
+        raise RunError("This machine lacks it.")
+
+    monkeypatch.setattr(limits, name, refuse)
+    finding = doctor._several_processes()
+    assert (finding.mark, finding.what) == (doctor.NOTE, "This machine lacks it.")
 
 
 def test_optional_parts_say_what_they_lack(monkeypatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
 import signal
 import subprocess
@@ -10,9 +12,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
+from unittest import mock
 
 import torch
 
+from hml_core import engines
+from hml_core.engines import slurm_queue
+from hml_core.errors import RunError
 from hml_core.system import processes
 from hml_core.trainer import world
 from hml_lab.notebooks import batch, execution, outputs
@@ -77,6 +83,54 @@ def killed_batch(folder: Path, random: Random, cases: int) -> Iterator[Outcome]:
         whole = content is not None and outputs.status(content) == outputs.DONE
         good = frame["status"].isin(batch.GOOD).all()
         yield Outcome(truthful and whole and bool(good), lost, note=note)
+
+
+# What sbatch may do, with a child that would stay; squeue and scancel do the same once a job was taken.
+UNWILLING = (
+    "sleep 3600 & wait",
+    "sleep 3600 & yes",
+    "head -c 3000 /dev/urandom | tr -d 0-9",
+    "echo 'Invalid account' >&2; exit 1",
+    "kill -9 $$",
+    "echo Submitted",
+)
+SLURM = {"cores": 1, "memory": "1GB", "walltime": "00:10:00", "interface": "lo"}
+
+
+@scenario("a command of Slurm that hangs, refuses, prints without end", cases=12, few=2)
+def unwilling_slurm(folder: Path, random: Random, cases: int) -> Iterator[Outcome]:
+    """The sweep ends with the reason, and nothing of what the command started lives on."""
+    impatient = {"SUBMIT_TIMEOUT_S": 1.0, "CANCEL_TIMEOUT_S": 1.0, "SQUEUE_TIMEOUT_S": 1.0}
+    impatient |= {"ATTEMPTS": 1, "LOOK_S": 0.0, "GONE_S": 0.0}
+    for case, script in zip(range(cases), itertools.cycle(UNWILLING)):
+        own = folder / f"slurm-{case}"
+        (own / "bin").mkdir(parents=True)
+        takes_it = case % (2 * len(UNWILLING)) >= len(UNWILLING)
+        gone = "echo 'Invalid job id specified' >&2; exit 1"
+        said = {"sbatch": script, "squeue": gone, "scancel": "exit 0"}
+        if takes_it:
+            said |= {"sbatch": "echo Submitted batch job 17", "scancel": script}
+        for name, text in said.items():
+            (own / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+            (own / "bin" / name).chmod(0o755)
+        file = own / "slurm.yaml"
+        file.write_text(json.dumps({**SLURM, "log_directory": str(own)}))
+        surroundings = {"PATH": f"{own}/bin:{os.environ['PATH']}", MARK: str(own)}
+        message = ""
+        with (
+            mock.patch.dict(os.environ, surroundings),
+            mock.patch.multiple(slurm_queue, **impatient),
+        ):
+            try:
+                place = {"runs_root": own / "runs", "progress": False}
+                engines.sweep([tools.config()], engine=f"slurm:{file}", **place)
+            except RunError as error:
+                message = str(error)
+        left = _marked(f"{MARK}={own}")
+        told = message.startswith("Slurm takes no job: ")
+        yield Outcome(told and not left, note=f"{script}: {message}, left {left}")
+        for process in left:
+            os.kill(process, signal.SIGKILL)
 
 
 @scenario("a group of two processes ended", cases=200, few=2)
