@@ -300,7 +300,11 @@ def test_the_verdict_says_what_a_pair_is_worth_when_it_is_run_again(page, full):
     )
     moved = abs(pair[0] - (full["hml1"] - full["control"])[0])
     assert (
-        f"{moved:.2f} from its twin: from this one difference, rounding alone moves a pair by an sd of about {moved / 2**0.5:.2f}"
+        f"{moved:.2f} from its twin: from this one difference, rounding alone moves a pair by an sd of "
+        f"about {moved / 2**0.5:.2f}"
+    ) in text
+    assert (
+        "6 of the 6 pairs have the sign of the mean, and so has the one that was trained again"
         in text
     )
     each = (full["hml1"] - full["control"]).dropna()

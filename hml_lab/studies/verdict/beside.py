@@ -115,7 +115,8 @@ def authors() -> str:
     return (
         f"{used} of their {n} published test results, Welch's test, ten runs of each side:\n\n"
         + words.table(head, rows)
-        + "\n\nCHML2 is the best of their configurations by test score: these tests do not allow for that choice."
+        + "\n\nCHML2 is the best of their configurations by test score: these tests do not allow for "
+        "that choice."
     )
 
 
