@@ -81,3 +81,23 @@ def test_where_kernels_cannot_be_built_the_library_computes_and_that_is_said():
 def test_a_float32_run_computes_with_the_library():
     model = resnet8(10)
     assert training.features_of(model, torch.device("cuda", 0), None) == model.features
+
+
+@needs_triton
+def test_a_gpu_in_bf16_computes_with_kernels_of_its_own_for_networks_of_this_family(monkeypatch):
+    from hml_core.models.fused import FusedFeatures
+
+    monkeypatch.setattr(training, "has_triton", lambda device: True)
+    place = torch.device("cuda", 0), torch.bfloat16
+    assert isinstance(training.features_of(resnet8(10), *place), FusedFeatures)
+    other = torch.nn.Module()
+    other.features = torch.nn.Linear(2, 2)
+    assert training.features_of(other, *place) is other.features
+    compiled = training.features_of(resnet8(10), *place, compiled=True)
+    assert not isinstance(compiled, FusedFeatures), "who asks for torch.compile gets it"
+
+
+def test_without_triton_nothing_is_said(monkeypatch, recwarn):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert not training.has_triton.__wrapped__(torch.device("cuda", 0))
+    assert not recwarn.list
