@@ -153,7 +153,7 @@ class Marks:
             (s.low, s.high) for _, s, *_ in self._entries if np.isfinite([s.low, s.high]).all()
         ]
         lows, highs = np.array(inside).reshape(-1, 2).T
-        limits = window([*points, *self.include], lows, highs, self.possible)
+        limits = self._with_room(window([*points, *self.include], lows, highs, self.possible))
         (self.ax.set_xlim if self.along == "x" else self.ax.set_ylim)(limits)
         for place, values, look, size, marker in self._entries:
             self._dots(place, values, look, dots, size)
@@ -163,6 +163,16 @@ class Marks:
                        clip_on=False, **marker)  # fmt: skip
         for place, values, look in self._far:
             self._at_edges(place, values, look, limits)
+
+    def _with_room(self, limits: tuple[float, float]) -> tuple[float, float]:
+        """Limits with room for what is named at an edge below or above; at the sides its row has it."""
+        far = np.concatenate([[], *(values for _, values, _ in self._far)])
+        if self.along == "x" or not len(far):
+            return limits
+        line = 0.09 * (limits[1] - limits[0])
+        low = limits[0] - line if far.min() < limits[0] else limits[0]
+        high = limits[1] + line if far.max() > limits[1] else limits[1]
+        return low, high
 
     def _at_edges(
         self, place: float, values: np.ndarray, look: Look, limits: tuple[float, float]

@@ -154,7 +154,7 @@ def text_cell(value: object, absent: str = ABSENT) -> str:
 
 
 def difference_first(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with difference, p, pairs and n right after the name, where no scroll bar hides them."""
+    """The table with difference, p, n and pairs right after the name, where no scroll bar hides them."""
     first = [name for name in table if name.startswith(("Δ", "p (")) or name in (PAIRS, "n")]
     first.sort(key=lambda name: (not name.startswith("Δ"), name == PAIRS, name == "n"))
     ordered = table[[*first, *(name for name in table if name not in first)]]

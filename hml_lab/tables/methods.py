@@ -115,8 +115,8 @@ def comparison(
     Percent; the best mean of each column carries a star. A group of which a run collapsed to chance shows
     its median, each run and the difference of each seed instead; one of which half of the values of a
     metric are 0 its median there. The first columns hold the difference in ``tested``
-    with its simultaneous 95 % interval, the Holm-corrected p-value and the number of runs, before that the
-    number of ``pairs`` where a difference is made of fewer. The family of both is that of
+    with its simultaneous 95 % interval, the Holm-corrected p-value, the number of runs, and that of
+    ``pairs`` where a difference is made of fewer. The family of both is that of
     :func:`conclusion` as well: everything with the baseline, and ``methods`` (None: the recipes with a
     hard-mining loss) with the ``reference``; ``attrs["family"]`` and ``attrs["covers"]`` tell it.
     """
