@@ -303,7 +303,9 @@ def test_where_holm_is_sharper_than_the_interval_beside_it_that_is_said():
     row = found.loc["cb_ce"]
     assert row["p_holm"] < 0.05
     assert row["low_simultaneous"] <= 0 <= row["high_simultaneous"]
-    assert "although the simultaneous interval holds 0: CB-CE − CE (p = 0.0" in found.attrs["sharper"]
+    assert (
+        "although the simultaneous interval holds 0: CB-CE − CE (p = 0.0" in found.attrs["sharper"]
+    )
     assert found.attrs["sharper"] in tables.comparison(runs, reference=None).attrs["family"]
     assert tables.contrasts(runs, pairs[:2]).attrs["sharper"] == ""
 
