@@ -13,8 +13,9 @@ import scipy.stats
 from hml_core import runs
 from hml_core.runs import Run
 from hml_core.trainer.branches import epochs_to_train
-from hml_lab import plots, published, tables
+from hml_lab import plots, published, tables, timed
 from hml_lab.studies import audit
+from hml_lab.tables.contrasts import MEANS
 
 BASE = {"dataset": "digits", "epochs": 4, "batch_size": 64, "protocol": "controlled"}
 LOSS = {"recipe", "delta", "weight_placement", "loss_scale"}  # what CE and HML1 differ in
@@ -297,7 +298,13 @@ def test_figures_of_methods_draw_the_runs_of_one_that_collapsed_and_no_mean():
     accuracy = plots.balanced_accuracy([*stable, *unstable]).axes[0]
     assert told in accuracy.get_title()
     drawn = [line.get_xdata() for line in accuracy.lines]
-    assert any(sorted(xs) == pytest.approx(sorted(ends)) for xs in map(list, drawn))
+    kept = [end for end in ends if end > 10]
+    assert any(sorted(xs) == pytest.approx(sorted(kept)) for xs in map(list, drawn))
+    assert "2 runs at 1.0 / 1.1" in [text.get_text() for text in accuracy.texts]
+    assert accuracy.get_xlim()[0] > 30, "the others have the axis"
+    assert [line.get_gid() for line in accuracy.lines].count("off the axis") == 1
+    alone = plots.balanced_accuracy([run for run in unstable if run.config.seed > 0]).axes[0]
+    assert alone.get_xlim()[0] < 1 < alone.get_xlim()[1], "without others the axis is theirs"
     assert not any(np.isclose(x, np.mean(ends)) for xs in drawn for x in xs)
 
     curves = plots.learning_curves([*stable, *unstable])
@@ -329,6 +336,93 @@ def test_figures_of_methods_draw_the_runs_of_one_that_collapsed_and_no_mean():
     assert "collapsed" not in plots.balanced_accuracy(stable).axes[0].get_title()
 
 
+def test_the_runs_that_are_drawn_are_counted():
+    """Of HML1's runs those with a run of CE of their seed, here three of which two collapsed."""
+    own = audit.cells(BASE_FULL, [0, 1, 2, 3, 4])
+    mined = [Run(FULL / config.run_id) for config in own["HML1"]]
+    plain = [Run(FULL / config.run_id) for config in own["CE"][:3]]
+    (ax,) = plots.gain_by_frequency([*plain, *mined]).axes
+    title = ax.get_title()
+    assert "HML1: 2 of the 3 runs drawn (3 of 5 runs) collapsed to chance" in title
+    assert "n = 3 seeds" in title
+    assert sum(line.get_linewidth() == 0.8 for line in ax.lines) == 3
+    assert ax.get_ylim()[0] > -30
+    assert "curves of collapsed runs leave the axis" in title
+
+
+def test_times_unlike_each_other_are_no_costs():
+    """Two commits, and beginnings that were taken over: no mean, and the title says why."""
+    own = audit.cells(BASE_FULL, [0, 1, 2, 3])
+    runs = [
+        Run(FULL / config.run_id) for cell in ("CE", "Balanced softmax") for config in own[cell]
+    ]
+    (ax,) = plots.accuracy_by_cost(runs).axes
+    title = ax.get_title()
+    assert "not timed alike" in title
+    assert "2 commits (001e4d5c75, 424d657429-dirty)" in title
+    assert "1 of 8 runs began with another's epochs" in title
+    drawn = sorted(x for line in ax.lines for x in line.get_xdata())
+    assert drawn == pytest.approx(sorted(run.history["seconds"].sum() / 60 for run in runs))
+    alike = [run for run in runs if run.config.recipe == "balanced_softmax"][:3]
+    assert timed.unlike(alike) == []
+    assert "marks: means" in plots.accuracy_by_cost(alike).axes[0].get_title()
+
+
+def test_the_forest_names_what_it_cannot_draw_its_n_and_its_family(full):
+    effects = audit.effects(full)
+    (ax,) = plots.forest(effects, xlabel="points").axes
+    labels = [" ".join(text.get_text().split()) for text in ax.get_yticklabels()]
+    assert len(labels) == len(effects)
+    assert all("(n = 3)" in label for label in labels)
+    said = [text.get_text() for text in ax.texts]
+    assert said == [
+        f"collapsed runs, no mean: {each}"
+        for each in effects.loc[effects["collapsed"] > 0, "each"].iloc[::-1]
+    ]
+    assert f"family of {len(effects)} tests" in ax.get_xlabel()
+    assert "†" not in "".join(labels) + ax.get_xlabel()
+    sharp = effects.assign(p_holm=0.04, low_simultaneous=-9.0, high_simultaneous=9.0)
+    sharp.attrs = effects.attrs
+    (ax,) = plots.forest(sharp, xlabel="points").axes
+    assert "Holm's p is sharper than Bonferroni's intervals" in ax.get_xlabel()
+    assert "†" in ax.get_yticklabels()[0].get_text()
+
+
+def test_a_mean_over_other_images_is_none_where_a_run_collapsed(full):
+    done = full[full["status"] == "done"]
+    records = [Run(FULL / run_id) for run_id in done["run_id"].unique()]
+    found = audit.over_images(full, records)
+    lost = found["collapsed"] > 0
+    assert lost.sum() == 4
+    assert found.loc[lost, [c for c in MEANS if c in found]].isna().all(axis=None)
+    assert found.loc[~lost, "difference"].notna().all()
+    words = audit.over_images_in_words(found)
+    row = words.loc["HML1 against CE, both without the drop"]
+    assert row.tolist() == ["+2.1 / -36.7 / -35.9", "–", "–", "–", "3"]
+    effects = audit.effects(full).set_index("label")["each"]
+    assert found.set_index("label").loc[lost.values, "each"].to_dict() == {
+        label: effects[label] for label in found.loc[lost, "label"]
+    }
+
+
+def test_all_pairs_say_whether_the_primary_contrast_is_apart():
+    values = {"CE": [0.30, 0.31, 0.32, 0.33], "LDAM-DRW": [0.50, 0.52, 0.51, 0.54]}
+    primary = {
+        audit.PRIMARY[0]: [0.40, 0.43, 0.42, 0.42],
+        audit.PRIMARY[1]: [0.41, 0.42, 0.43, 0.42],
+    }
+    pairs = tables.all_pairs(made_up(**values, **primary), by="cell")
+    said = audit.primary_among(pairs)
+    assert f"{audit.PRIMARY[0]} − {audit.PRIMARY[1]}, is **not** apart here: -0.25 [" in said
+    assert "n = 4 seeds" in said
+    assert "among 6 pairs" in said
+    far = {**primary, audit.PRIMARY[1]: [0.20, 0.21, 0.21, 0.20]}
+    assert "is apart here: +21" in audit.primary_among(
+        tables.all_pairs(made_up(**values, **far), by="cell")
+    )
+    assert "is not among" in audit.primary_among(tables.all_pairs(made_up(**values), by="cell"))
+
+
 def test_a_collapse_is_told_by_its_seeds(full):
     effects = audit.effects(full).set_index("label")
     lost = effects.loc["HML1 against CE, both without the drop"]
@@ -342,7 +436,10 @@ def test_a_collapse_is_told_by_its_seeds(full):
 
 def test_effects_are_one_family(full):
     effects = audit.effects(full)
-    assert effects.attrs["tests"] == effects["p_value"].notna().sum() == len(effects)
+    lost = effects["collapsed"] > 0
+    assert lost.sum() == 4  # told by their seeds; their tests count
+    assert effects.loc[lost, [c for c in MEANS if c in effects]].isna().all(axis=None)
+    assert effects.attrs["tests"] == effects["p_value"].notna().sum() + lost.sum() == len(effects)
     assert effects["p_holm"].min() == pytest.approx(len(effects) * effects["p_value"].min())
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import re
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
 
 from hml_lab import stats, tables
+from hml_lab.tables.contrasts import MEANS
 
 CE = [0.70, 0.72, 0.71, 0.69, 0.73]
 HML = [0.75, 0.76, 0.77, 0.74, 0.76]
@@ -248,6 +253,83 @@ def test_no_mean_stands_for_a_collapsed_run_anywhere():
     said = tables.conclusion(runs, reference="hml1", methods=["focal"])
     assert "**Focal** is compared by no mean with HML1, which collapsed to chance in 2 of 3" in said
     assert said.count(" % against ") == 1  # with CE
+
+
+def test_pairs_stand_beside_n_where_they_are_fewer():
+    table = tables.comparison(frame(ce=CE, hml1=HML[:3], ldam=LDAM))
+    assert table["n"].tolist() == ["5", "3", "5"]
+    assert table["pairs"].tolist() == ["–", "3", "5"]
+    assert table.columns.tolist()[1:4] == ["p (Holm)", "n", "pairs"]
+    assert "pairs: seeds that a method and" in tables.caption(table, frame(ce=CE, hml1=HML[:3]))
+    alike = tables.comparison(frame(ce=CE, hml1=HML))
+    assert "pairs" not in alike
+    assert "pairs:" not in tables.caption(alike, frame(ce=CE, hml1=HML))
+
+
+def test_one_rule_blanks_the_means_of_collapsed_runs():
+    runs = frame(ce=CE, ldam=LDAM, hml1=[0.41, 0.010, 0.0107, 0.4, 0.4]).assign(num_classes=100)
+    pairs = [("ldam", "ce"), ("hml1", "ce")]
+    found = tables.contrasts(runs, pairs).set_index("recipe")
+    assert found["collapsed"].tolist() == [0, 2]
+    assert found.loc["hml1", [c for c in MEANS if c in found]].isna().all()
+    assert found.loc["hml1", "each"] == "-29.0 / -71.0 / -69.9 / -29.0 / -33.0"
+    whole = tables.contrasts(runs.drop(columns="num_classes"), pairs).set_index("recipe")
+    assert found.attrs["tests"] == whole.attrs["tests"] == 2
+    assert found.loc["ldam", "p_holm"] == whole.loc["ldam", "p_holm"]  # its test counts
+    said = tables.primary(runs, ("hml1", "ce"))
+    assert "-29.0 / -71.0 / -69.9 / -29.0 / -33.0 (each seed; 2 of these runs ended at" in said
+    assert "Equivalen" not in said
+
+
+def test_a_mean_of_zeros_is_a_median():
+    """The geometric mean over classes is 0 as soon as one class is never met."""
+    runs = frame(ce=CE, hml1=HML, ldam=LDAM)
+    runs.loc[runs["recipe"] == "ce", "last_g_mean"] = [0.0, 0.0, 0.0, 0.99, 0.99]
+    runs.loc[runs["recipe"] == "ldam", "last_g_mean"] = 0.0
+    table = tables.comparison(runs)
+    assert table["G-mean"].tolist() == [
+        "median 0.0 of 0.0 / 0.0 / 0.0 / 99.0 / 99.0", "75.6 ± 1.1 *", "0.0 ± 0.0",
+    ]  # fmt: skip
+    assert "half of the values are 0" in tables.caption(table, runs)
+
+
+def test_where_holm_is_sharper_than_the_interval_beside_it_that_is_said():
+    third = [c + d for c, d in zip(CE, (0.01, 0.02, 0.002, 0.003, 0.015), strict=True)]  # p = 0.044
+    runs = frame(
+        ce=CE, hml1=HML, ldam=[c + 0.1 + 0.001 * (i % 2) for i, c in enumerate(CE)], cb_ce=third
+    )
+    pairs = [(name, "ce") for name in ("hml1", "ldam", "cb_ce")]
+    found = tables.contrasts(runs, pairs).set_index("recipe")
+    row = found.loc["cb_ce"]
+    assert row["p_holm"] < 0.05
+    assert row["low_simultaneous"] <= 0 <= row["high_simultaneous"]
+    assert (
+        "although the simultaneous interval holds 0: CB-CE − CE (p = 0.0" in found.attrs["sharper"]
+    )
+    assert found.attrs["sharper"] in tables.comparison(runs, reference=None).attrs["family"]
+    assert tables.contrasts(runs, pairs[:2]).attrs["sharper"] == ""
+
+
+def test_no_published_p_value_is_zero():
+    """Whatever notebook prints it: rounded to nothing, a p-value is said to be smaller than that."""
+    checked = 0
+    for path in sorted((Path(__file__).parents[1] / "results" / "notebooks").glob("*.ipynb")):
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            for output in cell.get("outputs", []):
+                html = "".join(output.get("data", {}).get("text/html", ""))
+                header = re.findall(r'<th scope="col"[^>]*>(.*?)</th>', html)
+                places = [i for i, name in enumerate(header) if re.match(r"p[_ ]|.*_p$", name)]
+                for row in re.findall(r"<tr><th scope=\"row\">(.*?)</tr>", html):
+                    values = re.split(r"</th><td[^>]*>|</td><td[^>]*>", row.removesuffix("</td>"))
+                    for place in places:
+                        checked += 1
+                        said = values[place].replace("&nbsp;", " ")
+                        assert not re.fullmatch(r"0(\.0*)?", said), (path.name, row)
+    assert checked > 20
+    notebooks = Path(__file__).parents[1] / "notebooks"
+    for path in notebooks.glob("*.ipynb"):
+        text = path.read_text(encoding="utf-8")
+        assert not re.findall(r"(?:differ|pairs|isic|weighted|statistics\(\))\.round\(", text), path
 
 
 def test_runs_that_are_not_paired_are_not_tested_as_pairs():

@@ -168,6 +168,8 @@ def test_gains_are_paired_by_seed():
     lost = frame.assign(num_classes=10).replace({"last_balanced_accuracy": {0.82: 0.1}})
     (row,) = tricks.gains(lost).to_dict("records")
     assert (row["each"], row["collapsed"]) == ("+1.0 / -70.0 / +3.0", 1)
+    assert np.isnan([row[name] for name in ("difference", "low", "high", "p_holm")]).all()
+    assert tricks.gains(frame).attrs["family"].startswith("a family of 1 test for each recipe")
 
 
 def test_the_greedy_choice_follows_validation_not_the_test_set(monkeypatch):

@@ -25,8 +25,10 @@ from hml_lab.plots.style import (
     wrapped,
 )
 from hml_lab.tables.cells import each_value
-from hml_lab.tables.contrasts import collapsed
+from hml_lab.tables.contrasts import collapsed, is_sharper
+from hml_lab.wording import number
 
+SHARPER = " †"  # of a label: significant by Holm, with 0 in Bonferroni's interval
 LABEL_LETTERS = 52  # of a question beside the axis, before it takes a second line
 
 
@@ -41,12 +43,16 @@ def forest(
 ) -> Figure:
     """Differences with their intervals, one line each; filled where the corrected p is below 0.05.
 
-    An interval that would flatten the others leaves the axis with an arrow.
+    An interval that would flatten the others leaves the axis with an arrow. A line of which a run
+    collapsed has the difference of each seed in words in the place of a mark. n stands beside each line,
+    and the family of the correction below.
 
     Parameters
     ----------
     table : pandas.DataFrame
-        Columns label, difference, low, high, p_holm (see :mod:`hml_lab.studies.audit`).
+        Columns label, difference, low, high, p_holm (see :mod:`hml_lab.studies.audit`); n, each and
+        collapsed where they are known. ``attrs["family"]`` or ``attrs["tests"]`` says which tests the
+        correction is over; else it is over those of the table.
     xlabel, title : str
     by : str, optional
         Column whose values are drawn in different colours, named in a legend.
@@ -54,10 +60,18 @@ def forest(
         Those behind it: what has to be said of them stands in the title.
     """
     title = "\n".join(filter(None, [title, *caveats(runs)]))
-    rows = table.dropna(subset=["difference"]).iloc[::-1].reset_index(drop=True)
-    if rows.empty:
+    lost = table["collapsed"] > 0 if "collapsed" in table else pd.Series(False, index=table.index)
+    rows = table[table["difference"].notna() | lost].iloc[::-1].reset_index(drop=True)
+    if rows.empty or rows["difference"].isna().all():
         raise ValueError("Expected at least one difference to draw, got none.")
-    texts = wrapped(rows["label"], LABEL_LETTERS if page_width() > 6 else LABEL_LETTERS // 2)
+    sizes = [f" (n = {n:.0f})" for n in rows["n"]] if "n" in rows else [""] * len(rows)
+    sharper = (
+        is_sharper(rows) if {"low_simultaneous", "p_holm"} <= set(rows) else [False] * len(rows)
+    )
+    texts = wrapped(
+        [f"{text}{n}{SHARPER if s else ''}" for text, n, s in zip(rows["label"], sizes, sharper)],
+        LABEL_LETTERS if page_width() > 6 else LABEL_LETTERS // 2,
+    )
     drawn, (ax,) = figure(9.5, row_height(texts, 0.32) * len(rows) + 1.5, by_rows=True)
     horizontal_values(ax)
     ax.axvline(0, color="#444444", linewidth=1)
@@ -65,6 +79,15 @@ def forest(
     said = []
     for position, row in rows.iterrows():
         how = look(str(row[by]) if by else "ce")
+        if np.isnan(row["difference"]):
+            # white behind, as the line at 0 goes through it
+            ax.annotate(
+                f"collapsed runs, no mean: {row['each']}", (0.5, position), fontsize="small",
+                xycoords=("axes fraction", "data"), ha="center", va="center", color=how.colour,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
+            )  # fmt: skip
+            said.append(f"{row['label']}: collapsed runs, no mean, {row['each']}")
+            continue
         sure = row["p_holm"] < 0.05
         measured = spreads.Spread(row["difference"], row["low"], row["high"], np.empty(0))
         marks.add(position, measured, how, size=7, markerfacecolor=how.colour if sure else "white")
@@ -77,12 +100,29 @@ def forest(
         "95 % interval of each alone" if rows["low"].notna().any() else "too few runs for intervals"
     )
     leaves = "; arrow: goes on" if any(line.get_gid() for line in ax.lines) else ""
-    ax.set(xlabel=f"{xlabel}\n{bars}{leaves}; filled: p < 0.05 after Holm", title=title)
+    sharp = (
+        f"\n{SHARPER.strip()} filled although the interval that holds for all at once includes 0:\n"
+        "Holm's p is sharper than Bonferroni's intervals"
+    )
+    below = (
+        f"{xlabel}\n{bars}{leaves}; filled: p < 0.05 after Holm\n{_family(table)}"
+        f"{sharp if any(sharper) else ''}"
+    )
+    ax.set(xlabel=below, title=title)
     if by:
         names = [str(group) for group in table[by].unique()]
         legend(drawn, [spreads.key(look(name), size=7) for name in names])
     alt_text(drawn, f"Differences, {xlabel}. {'; '.join(reversed(said))}. {title}")
     return drawn
+
+
+def _family(table: pd.DataFrame) -> str:
+    """Which tests the correction of a forest is over, in a line."""
+    if "tests" in table.attrs:
+        return f"family of {number(int(table.attrs['tests']), 'test')}"
+    if family := table.attrs.get("family"):
+        return str(family)
+    return f"family of {number(int(table['p_holm'].notna().sum()), 'test')}"
 
 
 @drawing

@@ -9,7 +9,7 @@ from hml_core.runs import Run
 from hml_lab.alike import qualifier, separating, setting
 from hml_lab.notes import data_note
 from hml_lab.plots.looks import label, variant
-from hml_lab.tables.contrasts import is_lost
+from hml_lab.tables.contrasts import run_is_lost
 from hml_lab.wording import number
 
 EACH = "each run by itself, no mean"
@@ -68,11 +68,7 @@ def seeds(groups: Mapping[str, Sequence[Run]]) -> str:
 
 def unstable(members: Sequence[Run]) -> bool:
     """Whether some of a method's several runs collapsed: no mean or band stands for them."""
-    return len(members) > 1 and any(_is_lost(run) for run in members)
-
-
-def _is_lost(run: Run) -> bool:
-    return bool(is_lost(run.selection("last")["balanced_accuracy"], len(run.class_counts)))
+    return len(members) > 1 and any(run_is_lost(run) for run in members)
 
 
 def one_for(members: Sequence[Run], selection: str = "last") -> list[Run]:
@@ -88,21 +84,33 @@ def caveat(runs: Iterable[Run]) -> str:
     return "".join(f"\n{line}" for line in caveats(runs))
 
 
-def caveat_of(groups: Mapping[str, Sequence[Run]], shown: str = EACH) -> str:
+def caveat_of(
+    groups: Mapping[str, Sequence[Run]],
+    shown: str = EACH,
+    drawn: Mapping[str, Sequence[Run]] | None = None,
+) -> str:
     """What a title must not keep to itself: made-up or other images, less training than published, and
-    of which methods runs collapsed, with how they are ``shown``."""
+    of which methods runs collapsed, with how they are ``shown``. Where not all runs are ``drawn``, those
+    that are count."""
     runs = [run for members in groups.values() for run in members]
     lost = ""
     for method, members in groups.items():
         if unstable(members):
-            of = f"{sum(map(_is_lost, members))} of {len(members)} runs"
+            of = f"{sum(map(run_is_lost, members))} of {len(members)} runs"
+            own = members if drawn is None else drawn.get(method, [])
+            if len(own) < len(members):
+                of = f"{sum(map(run_is_lost, own))} of the {number(len(own), 'run')} drawn ({of})"
             lost += f"\n{label(method)}: {of} collapsed to chance: {shown}"
     return caveat(runs) + lost
 
 
-def said_caveat(groups: Mapping[str, Sequence[Run]], shown: str = EACH) -> str:
+def said_caveat(
+    groups: Mapping[str, Sequence[Run]],
+    shown: str = EACH,
+    drawn: Mapping[str, Sequence[Run]] | None = None,
+) -> str:
     """:func:`caveat_of` as the end of an alternative text: a sentence after a space, or nothing."""
-    text = caveat_of(groups, shown).strip().replace("\n", ". ")
+    text = caveat_of(groups, shown, drawn).strip().replace("\n", ". ")
     return f" {text}." if text else ""
 
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from hml_lab.plots.looks import label, look
 from hml_lab.plots.style import alt_text, drawing, figure
 from hml_lab.tables import ranks as measured
-from hml_lab.wording import number
+from hml_lab.wording import number, p_value
 
 
 @drawing
@@ -77,7 +77,7 @@ def critical_difference(
         )
     ax.set_ylim(-depth - 0.75 * (rows - 0.3), top + 0.9)
     ax.set_xlim(low - 0.05 * span, high + 0.05 * span)
-    p = f"p = {found.p_value:.3f}" if found.p_value >= 0.001 else "p < 0.001"
+    p = p_value(found.p_value, 3, "p")
     settings = number(found.settings, "setting")
     ax.set_title(f"Mean rank in {settings} (Friedman: {p}; bars: not apart, Nemenyi at 5 %)")
     listed = ", ".join(f"{label(str(m))} {ranks[m]:.2f}" for m in methods)

@@ -25,6 +25,7 @@ from hml_lab.plots.style import (
     row_height,
     wrapped,
 )
+from hml_lab.tables.contrasts import run_is_lost
 from hml_lab.wording import number
 
 LOWEST_LOSS = 1e-6  # drawn: those of a collapsed run go down to what float32 cannot hold
@@ -42,7 +43,8 @@ def balanced_accuracy(
 ) -> Figure:
     """A test metric by recipe: the mean, and its seeds as dots or from five on its 95 % interval.
 
-    A method of which a run collapsed has its runs alone.
+    A method of which a run collapsed has its runs alone; those that collapsed are named at the edge where
+    the axis, which is that of the others, does not reach them.
     """
     groups = by_recipe(runs)
     names = list(groups)[::-1]
@@ -53,8 +55,11 @@ def balanced_accuracy(
     marks = spreads.Marks(ax, "x", (0.0, np.inf) if metric in SHARES else spreads.SHARE)
     means = {}
     for position, method in enumerate(names):
-        scores = [100 * run.selection(selection)[metric] for run in groups[method]]
-        values = spreads.spread(scores, each=unstable(groups[method]))
+        scores = np.array([100 * run.selection(selection)[metric] for run in groups[method]])
+        each = unstable(groups[method])
+        lost = np.array([each and run_is_lost(run) for run in groups[method]])
+        marks.add_far(position, scores[lost], look(method))
+        values = spreads.spread(scores[~lost], each=each)
         means[method] = values.mean
         marks.add(position, values, look(method), size=8)
         if np.isfinite(values.mean):

@@ -3,7 +3,8 @@
 Up to :data:`FEW_SEEDS` runs are shown themselves, each a dot, or as a band from the lowest to the highest:
 an interval of three values is mostly Student's t. From five on there is a 95 % interval of the mean. A
 single run is a mark without either. Axes hold every mark and dot; an interval may widen them somewhat, and
-where it leaves them, or what a share can be, its bar ends in an arrow.
+where it leaves them, or what a share can be, its bar ends in an arrow. Runs that collapsed, far from all
+others, need not be on the axis: they are named at its edge.
 """
 
 from __future__ import annotations
@@ -53,6 +54,13 @@ def spread(values: Iterable[float], *, each: bool = False) -> Spread:
         return Spread(float(values.mean()), np.nan, np.nan, values)
     interval = stats.mean_interval(values)
     return Spread(interval.mean, interval.low, interval.high, values)
+
+
+def _listed(values: np.ndarray) -> str:
+    """Each value, or of many the ends."""
+    if len(values) > FEW_SEEDS:
+        return f"{values.min():.1f} to {values.max():.1f}"
+    return " / ".join(f"{value:.1f}" for value in values)
 
 
 def legend_of(numbers: Sequence[int], *, band: bool = False) -> str:
@@ -125,20 +133,27 @@ class Marks:
     possible: tuple[float, float] = SHARE
     include: Sequence[float] = ()
     _entries: list = field(default_factory=list)
+    _far: list = field(default_factory=list)
 
     def add(self, place: float, values: Spread, look: Look, *, size: float = 6, **marker) -> None:
         """A mark at ``place`` on the other axis; without a mean the dots alone, without either nothing."""
         if np.isfinite(values.mean) or len(values.dots):
             self._entries.append((place, values, look, look.scale * marker_size(size), marker))
 
+    def add_far(self, place: float, values: Sequence[float], look: Look) -> None:
+        """Values that the axis need not hold: dots where it does, else named at the edge with an arrow."""
+        self._far.append((place, np.asarray(values, dtype=float), look))
+
     def finish(self, *, dots: float = 0.0) -> None:
         """Draw everything; ``dots`` is the room beside the mark over which its dots are spread."""
         points = [v for _, s, *_ in self._entries for v in (s.mean, *s.dots)]
+        if not points and not len(self.include):
+            points = [value for _, values, _ in self._far for value in values]
         inside = [
             (s.low, s.high) for _, s, *_ in self._entries if np.isfinite([s.low, s.high]).all()
         ]
         lows, highs = np.array(inside).reshape(-1, 2).T
-        limits = window([*points, *self.include], lows, highs, self.possible)
+        limits = self._with_room(window([*points, *self.include], lows, highs, self.possible))
         (self.ax.set_xlim if self.along == "x" else self.ax.set_ylim)(limits)
         for place, values, look, size, marker in self._entries:
             self._dots(place, values, look, dots, size)
@@ -146,6 +161,44 @@ class Marks:
             self._plot([place], [values.mean], color=look.colour, marker=look.marker, markersize=size,
                        linestyle="none", markeredgecolor=look.colour, markeredgewidth=0.8, zorder=3,
                        clip_on=False, **marker)  # fmt: skip
+        for place, values, look in self._far:
+            self._at_edges(place, values, look, limits)
+
+    def _with_room(self, limits: tuple[float, float]) -> tuple[float, float]:
+        """Limits with room for what is named at an edge below or above; at the sides its row has it."""
+        far = np.concatenate([[], *(values for _, values, _ in self._far)])
+        if self.along == "x" or not len(far):
+            return limits
+        line = 0.09 * (limits[1] - limits[0])
+        low = limits[0] - line if far.min() < limits[0] else limits[0]
+        high = limits[1] + line if far.max() > limits[1] else limits[1]
+        return low, high
+
+    def _at_edges(
+        self, place: float, values: np.ndarray, look: Look, limits: tuple[float, float]
+    ) -> None:
+        inside = (values >= limits[0]) & (values <= limits[1])
+        if inside.any():
+            self._plot(np.full(inside.sum(), place), values[inside], color=look.colour, marker=".",
+                       linestyle="none", alpha=0.7, markeredgewidth=0, clip_on=False)  # fmt: skip
+        arrows = ("<", ">") if self.along == "x" else ("v", "^")
+        for edge, arrow, beyond in (
+            (limits[0], arrows[0], values[values < limits[0]]),
+            (limits[1], arrows[1], values[values > limits[1]]),
+        ):
+            if not len(beyond):
+                continue
+            self._plot([place], [edge], color=look.colour, marker=arrow, markersize=marker_size(6),
+                       linestyle="none", clip_on=False, zorder=3, gid="off the axis")  # fmt: skip
+            at = (edge, place) if self.along == "x" else (place, edge)
+            inwards = 7 if edge == limits[0] else -7
+            along_x = self.along == "x"
+            self.ax.annotate(
+                f"{number(len(beyond), 'run')} at {_listed(beyond)}", at, textcoords="offset points",
+                xytext=(inwards, 0) if along_x else (0, inwards), fontsize="small", color=look.colour,
+                ha=("left" if inwards > 0 else "right") if along_x else "center",
+                va="center" if along_x else ("bottom" if inwards > 0 else "top"),
+            )  # fmt: skip
 
     def _plot(self, places, values, **how) -> None:
         pair = (values, places) if self.along == "x" else (places, values)

@@ -10,11 +10,13 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from hml_core.runs import Run
-from hml_lab import stats
+from hml_lab import stats, timed
 from hml_lab.plots import spreads
 from hml_lab.plots.looks import Look, label, look
 from hml_lab.plots.methods import by_recipe, caveat_of, numbers, said_caveat, seeds, unstable
-from hml_lab.plots.style import alt_text, drawing, figure, legend, shade
+from hml_lab.plots.style import alt_text, drawing, figure, legend, marker_size, shade
+from hml_lab.tables.contrasts import run_is_lost
+from hml_lab.wording import number
 
 MOST_MARKS = 20  # different class counts with a mark each; of more, curves
 BINS = 15  # of the confidence, as for the calibration error
@@ -32,7 +34,7 @@ def gain_by_frequency(
     ones, its band the 95 % interval (Student's t) of the mean over these classes with the networks held
     fixed. Where each count belongs to one class, the marks are these classes, with their seeds as dots
     or, from five on, the interval over seeds. A method of which a run collapsed has a thin curve, or dots,
-    for each run.
+    for each run; curves of the collapsed runs may leave the axis, which is that of the others.
 
     Raises
     ------
@@ -46,12 +48,17 @@ def gain_by_frequency(
     first = groups[baseline][0]
     order = np.argsort(-first.class_counts, kind="stable")
     counts = first.class_counts[order]
-    gains = {}
+    gains, drawn_runs, far = {}, {baseline: groups[baseline]}, {}
+    reference = {run.config.seed: run for run in groups[baseline]}
     for method, members in groups.items():
-        if method != baseline:
-            paired = _paired(members, groups[baseline], selection)
-            if len(paired):
-                gains[method] = 100 * paired[:, order]  # (n, C)
+        own = [run for run in members if run.config.seed in reference]
+        if method != baseline and own:
+            twins = [reference[run.config.seed] for run in own]
+            gains[method] = 100 * _differences(own, twins, selection)[:, order]  # (n, C)
+            drawn_runs[method] = own
+            far[method] = [
+                run_is_lost(a) or run_is_lost(b) for a, b in zip(own, twins, strict=True)
+            ]
     if not gains:
         raise ValueError(
             f"Expected runs of other methods with a seed of {label(baseline)}, got none."
@@ -64,7 +71,7 @@ def gain_by_frequency(
     if len(distinct) <= MOST_MARKS:
         over = _marks(ax, gains, counts, distinct, lost)
     else:
-        over = _curves(ax, gains, counts, lost)
+        over = _curves(ax, gains, counts, lost, far)
     ax.axhline(0, color=look(baseline).colour, linewidth=1)
     edge = 10 ** (0.04 * max(0.3, np.log10(counts.max() / max(1, counts.min()))))
     left, right = max(0.5, counts.min() / edge), counts.max() * edge
@@ -78,7 +85,12 @@ def gain_by_frequency(
             shade(ax, name, *ends)
     ax.set(xlabel="training images of the class (logarithmic, head to tail)")
     ax.set_ylabel(f"accuracy above {label(baseline)} (points)")
-    ax.set_title(f"Gain over {label(baseline)} by class frequency\n{over}{caveat_of(groups)}")
+    sizes = sorted({len(gain) for gain in gains.values()})
+    n = number(sizes[0], "seed") if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]} seeds"
+    ax.set_title(
+        f"Gain over {label(baseline)} by class frequency (paired by seed, n = {n})\n{over}"
+        f"{caveat_of(groups, drawn=drawn_runs)}"
+    )
     line = len(distinct) > MOST_MARKS
     legend(drawn, [spreads.key(look(method), line=True, size=5 if line else 6) for method in gains])
     third = max(1, len(counts) // 3)
@@ -90,20 +102,18 @@ def gain_by_frequency(
     alt_text(
         drawn,
         f"Gain in accuracy over {label(baseline)} against the training images of a class. Mean of the "
-        f"most frequent and of the rarest third of classes, in points: {said}.{said_caveat(groups)}",
+        f"most frequent and of the rarest third of classes, in points: {said}."
+        f"{said_caveat(groups, drawn=drawn_runs)}",
     )
     return drawn
 
 
-def _paired(members: Sequence[Run], others: Sequence[Run], selection: str) -> np.ndarray:
-    """Differences in accuracy (seeds in common, C)."""
-    reference = {run.config.seed: run for run in others}
+def _differences(members: Sequence[Run], twins: Sequence[Run], selection: str) -> np.ndarray:
+    """Differences in accuracy of runs of one seed (pairs, C)."""
     return np.array(
         [
-            run.per_class_accuracy(selection)
-            - reference[run.config.seed].per_class_accuracy(selection)
-            for run in members
-            if run.config.seed in reference
+            run.per_class_accuracy(selection) - twin.per_class_accuracy(selection)
+            for run, twin in zip(members, twins, strict=True)
         ]
     )
 
@@ -118,8 +128,8 @@ def _marks(
         if len(distinct) > 1
         else 1.5
     )
-    for number, (method, gain) in enumerate(gains.items()):
-        beside = ratio ** (0.5 * ((number + 0.5) / len(gains) - 0.5))
+    for place, (method, gain) in enumerate(gains.items()):
+        beside = ratio ** (0.5 * ((place + 0.5) / len(gains) - 0.5))
         places, means = [], []
         for count in distinct:
             of_classes = gain[:, counts == count]
@@ -142,12 +152,21 @@ def _marks(
     return "bars: 95 % interval of the mean over the classes of one count"
 
 
-def _curves(ax, gains: dict[str, np.ndarray], counts: np.ndarray, lost: set[str]) -> str:
+def _curves(
+    ax,
+    gains: dict[str, np.ndarray],
+    counts: np.ndarray,
+    lost: set[str],
+    far: dict[str, list[bool]],
+) -> str:
+    """``far``: runs that collapsed, or whose twin did; the axis need not hold them."""
     width = max(5, len(counts) // 8)
-    ends = []
+    ends, far_ends = [], []
     for method, gain in gains.items():
         if method in lost:
-            ends += _each_curve(ax, gain, counts, width, look(method))
+            curves = _each_curve(ax, gain, counts, width, look(method))
+            for is_far, own in zip(far[method], curves, strict=True):
+                (far_ends if is_far else ends).extend(own)
             continue
         mean = gain.mean(axis=0)  # (C,)
         known = np.isfinite(mean)
@@ -164,24 +183,28 @@ def _curves(ax, gains: dict[str, np.ndarray], counts: np.ndarray, lost: set[str]
         ax.fill_between(places, low.clip(-100), high.clip(None, 100), color=how.colour, alpha=0.12,
                         linewidth=0)  # fmt: skip
         ends += [*low, *high]
-    low, high = spreads.window([*ends, 0], possible=spreads.DIFFERENCE)
+    low, high = spreads.window([*(ends or far_ends), 0], possible=spreads.DIFFERENCE)
     ax.set_ylim(low, high)  # single classes beyond are not drawn
+    leaves = far_ends and (min(far_ends) < low or max(far_ends) > high)
+    deepest = f"\ncurves of collapsed runs leave the axis, down to {min(far_ends):+.0f} points"
     return (
         f"running mean of {width} classes; band: 95 % interval over these classes; "
-        "dots: classes within the axis"
+        f"dots: classes within the axis{deepest if leaves else ''}"
     )
 
 
-def _each_curve(ax, gain: np.ndarray, counts: np.ndarray, width: int, how: Look) -> list[float]:
-    """A thin running mean for each run (n, C); what the axis has to hold of them."""
-    ends: list[float] = []
+def _each_curve(
+    ax, gain: np.ndarray, counts: np.ndarray, width: int, how: Look
+) -> list[tuple[float, float]]:
+    """A thin running mean for each run (n, C), and its two ends."""
+    ends = []
     for run in gain:
         known = np.isfinite(run)
         rows = np.arange(known.sum() - width + 1)[:, None] + np.arange(width)
         places = np.exp(np.log(counts[known][rows]).mean(axis=1))
         middle = run[known][rows].mean(axis=1)
         ax.plot(places, middle, color=how.colour, linestyle=how.line, linewidth=0.8)
-        ends += [middle.min(), middle.max()]
+        ends.append((middle.min(), middle.max()))
     return ends
 
 
@@ -195,29 +218,46 @@ def accuracy_by_cost(
 ) -> Figure:
     """A test metric against the time that training took: the mean of a method, its runs as dots.
 
-    The time is that of all epochs of a run, those included that it took over from another run. Where runs
-    shared a device, each one's time holds its waiting for the others: compare runs of one machine that
-    were trained in the same way.
+    The time is that of all epochs of a run, those included that it took over from another run. Where the
+    runs were not timed alike (:func:`hml_lab.timed.unlike`: another commit, device or library, or
+    beginnings taken over) each run stands by itself and the title says why: no mean of such times is what
+    a method costs. Where runs shared a device, which no record tells, each one's time holds its waiting
+    for the others. Runs that collapsed are named at the edge.
     """
     groups = by_recipe(runs)
+    reasons = timed.unlike(run for members in groups.values() for run in members)
     drawn, (ax,) = figure(8, 4.4)
     marks = spreads.Marks(ax, "y", spreads.SHARE)
     times = {}
     for method, members in groups.items():
         minutes = np.array([run.history["seconds"].sum() / 60 for run in members])
         values = 100 * np.array([run.selection(selection)[metric] for run in members])
+        how = look(method)
+        lost = np.array([unstable(members) and run_is_lost(run) for run in members])
+        for minute in np.unique(minutes[lost].round()):  # one arrow for runs of like time
+            there = lost & (minutes.round() == minute)
+            marks.add_far(minutes[there].mean(), values[there], how)
+        kept = ~lost
+        if reasons:
+            size = how.scale * marker_size(5)
+            ax.plot(minutes[kept], values[kept], color=how.colour, marker=how.marker,
+                    linestyle="none", markersize=size, alpha=0.7, markeredgewidth=0.5)  # fmt: skip
+            continue
         if not unstable(members):
             times[method] = (minutes.mean(), values.mean())
-            marks.add(minutes.mean(), spreads.spread(values), look(method), size=8)
+            marks.add(minutes.mean(), spreads.spread(values), how, size=8)
         if len(members) > 1:
-            ax.plot(minutes, values, ".", color=look(method).colour, alpha=0.5, markersize=5)
+            ax.plot(minutes[kept], values[kept], ".", color=how.colour, alpha=0.5, markersize=5)
     # The dots of few seeds stand at their own times, above.
     marks._entries = [
         (place, spreads.Spread(s.mean, s.low, s.high, np.empty(0)), *rest)
         for place, s, *rest in marks._entries
     ]
     marks.include = [
-        100 * run.selection(selection)[metric] for members in groups.values() for run in members
+        100 * run.selection(selection)[metric]
+        for members in groups.values()
+        for run in members
+        if not (unstable(members) and run_is_lost(run))
     ]
     marks.finish()
     devices = sorted({run.metrics["device"] for members in groups.values() for run in members})
@@ -225,15 +265,26 @@ def accuracy_by_cost(
     ax.set(xlabel=f"training time of a run (minutes; {', '.join(devices)})")
     ax.set_ylabel(f"{label_of_metric}, test (%)")
     bars = "; bars: 95 % interval" if max(numbers(groups)) > spreads.FEW_SEEDS else ""
+    marked = f"dots: runs; marks: means{bars}"
+    if reasons:
+        marked = (
+            "marks: runs, no means, as these were not timed alike and no time is a method's cost"
+        )
     ax.set_title(
-        f"Accuracy against training time\ndots: runs; marks: means{bars}; {seeds(groups)}"
-        f"{caveat_of(groups)}"
+        f"Accuracy against training time\n{marked}; {seeds(groups)}"
+        f"{''.join(f'{chr(10)}{reason}' for reason in reasons)}{caveat_of(groups)}"
     )
     legend(drawn, [spreads.key(look(method), size=7) for method in groups])
     said = "; ".join(
         f"{label(m)} {value:.1f} % in {time:.1f} minutes" for m, (time, value) in times.items()
     )
-    alt_text(drawn, f"Mean {label_of_metric} against training time. {said}.{said_caveat(groups)}")
+    said = f"Mean {label_of_metric} against training time. {said}."
+    if reasons:
+        said = (
+            f"The {label_of_metric} of each run against its training time, without means: not timed "
+            f"alike, {'; '.join(reasons)}."
+        )
+    alt_text(drawn, f"{said}{said_caveat(groups)}")
     return drawn
 
 

@@ -16,7 +16,8 @@ from hml_core import engines
 from hml_core.config import RunConfig, expansion
 from hml_core.runs import Run
 from hml_lab import published, stats, tables
-from hml_lab.tables.cells import each_difference, median_of, plus_minus
+from hml_lab.tables.cells import each_difference, score
+from hml_lab.wording import p_value
 
 # cell → fields of its config, beside those that all cells share
 FACTORIAL: dict[str, dict[str, Any]] = {
@@ -299,8 +300,8 @@ def effect(
 def effects(frame: pd.DataFrame, *, metric: str = "balanced_accuracy") -> pd.DataFrame:
     """Every question of :data:`QUESTIONS` that the runs answer, as one family of tests.
 
-    The columns of :func:`hml_lab.tables.contrasts` and ``label``, ``each`` (the difference of every seed)
-    and ``collapsed``: runs of the two cells that ended at chance, where no mean stands for the seeds.
+    The columns of :func:`hml_lab.tables.contrasts` and ``label``. Where a run of the two cells ended at
+    chance no mean stands for the seeds, and none is given.
     """
     columns = ["label", *stats.Difference._fields]
     done = frame[frame["status"] == "done"]
@@ -310,12 +311,6 @@ def effects(frame: pd.DataFrame, *, metric: str = "balanced_accuracy") -> pd.Dat
         return pd.DataFrame(columns=[*columns, "p_holm"])
     found = tables.contrasts(done, [pair for _, pair in asked], by="cell", metric=metric)
     found.insert(0, "label", [label for label, _ in asked])
-    scores = _scores(done, metric)
-    found["each"] = [
-        each_difference(scores[pair[0]].sub(scores[pair[1]]).dropna()) for _, pair in asked
-    ]
-    lost = done[tables.collapsed(done)].groupby("cell").size()
-    found["collapsed"] = [sum(int(lost.get(cell, 0)) for cell in pair) for _, pair in asked]
     return found
 
 
@@ -368,7 +363,7 @@ def way(frame: pd.DataFrame) -> pd.DataFrame:
     ]
     empty = pd.DataFrame([{}], columns=found.columns)
     # No p-values: what is said of these differences is said once, in the family of `effects`.
-    tests = ["cell", "p_value", "p_holm"]
+    tests = ["cell", "p_value", "p_holm", "each", "collapsed"]
     steps = pd.concat([empty, found], ignore_index=True).drop(columns=tests)
     table = pd.concat([pd.DataFrame(rows), steps], axis=1)
     table.attrs = found.attrs
@@ -478,11 +473,8 @@ def scores_by_cell(
     long = tables.summary(done, by="cell", metrics=metrics)
     texts = []
     for row in long.itertuples():
-        if row.collapsed:
-            runs = done.loc[done["cell"] == row.cell, f"last_{row.metric}"]
-            texts.append(median_of(100 * runs.to_numpy(dtype=float)))
-        else:
-            texts.append(plus_minus(row.mean, row.sd, False))
+        runs = done.loc[done["cell"] == row.cell, f"last_{row.metric}"]
+        texts.append(score(100 * runs.to_numpy(dtype=float), lost=bool(row.collapsed)))
     shown = long.assign(text=texts).pivot(index="cell", columns="metric", values="text")
     shown = shown.reindex(index=list(order), columns=list(metrics)).fillna("–")
     sizes = done.groupby("cell").size()
@@ -511,6 +503,46 @@ def over_images(frame: pd.DataFrame, runs: Sequence[Run]) -> pd.DataFrame:
     pairs = zip(found["group"], found["reference"], strict=True)
     found.insert(0, "label", [labels[pair] for pair in pairs])
     return found
+
+
+def over_images_in_words(found: pd.DataFrame) -> pd.DataFrame:
+    """:func:`over_images` for a reader, by question: each seed where a run collapsed."""
+    rows = {}
+    for row in found.itertuples():
+        told = {"difference": row.each, "95 %": "–", f"90 % for ±{MARGIN:g}": "–", "image sd": "–"}
+        if not row.collapsed:
+            ends = (row.low, row.high), (row.equivalence_low, row.equivalence_high)
+            intervals = [
+                "–" if math.isnan(low) else f"[{low:+.2f}, {high:+.2f}]" for low, high in ends
+            ]
+            texts = f"{row.difference:+.2f}", *intervals, f"{row.image_sd:.2f}"
+            told = dict(zip(told, texts, strict=True))
+        rows[row.label] = told | {"n": str(row.n)}
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    table.index.name = "question"
+    table.attrs["covers"] = (
+        f"{found.attrs.get('covers', 'intervals')}, each difference alone; without an interval: "
+        "each seed, as a run of the two cells ended at chance"
+    )
+    return table
+
+
+def primary_among(pairs: pd.DataFrame) -> str:
+    """What the family of all pairs (:func:`hml_lab.tables.all_pairs`) says of :data:`PRIMARY`."""
+    told = " − ".join(PRIMARY)
+    of = pairs[[set(pair) == set(PRIMARY) for pair in zip(pairs["cell"], pairs["reference"])]]
+    if of.empty:
+        return f"The contrast named in advance, {told}, is not among these pairs."
+    row = of.iloc[0]
+    sign = 1 if row["cell"] == PRIMARY[0] else -1
+    ends = sorted([sign * row["low_simultaneous"], sign * row["high_simultaneous"]])
+    apart = "apart" if row["p_max_t"] < 0.05 else "**not** apart"
+    return (
+        f"The contrast named in advance, {told}, is {apart} here: {sign * row['difference']:+.2f} "
+        f"[{ends[0]:+.2f}, {ends[1]:+.2f}], {p_value(row['p_max_t'], 4, 'p')}, n = {row['n']} seeds that "
+        f"all of these cells have, among {len(pairs)} pairs. Its own test, above, has seeds of its own "
+        "and is corrected for no other pair: that is what naming it in advance is for."
+    )
 
 
 def verdict(frame: pd.DataFrame, runs: Sequence[Run] | None = None) -> str:

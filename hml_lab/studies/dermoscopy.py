@@ -19,8 +19,8 @@ from hml_core.recipes import boundary
 from hml_core.runs import Run
 from hml_lab import plots, published, stats, tables
 from hml_lab.experiment import Experiment
-from hml_lab.tables.cells import ABSENT, p_value
-from hml_lab.wording import number
+from hml_lab.tables.cells import ABSENT
+from hml_lab.wording import number, p_value
 
 OFFICIAL = "official_test"
 CONTROL = "ce_drw"

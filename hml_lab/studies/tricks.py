@@ -13,7 +13,9 @@ from hml_core.config import RunConfig
 from hml_core.errors import ConfigError
 from hml_lab import stats
 from hml_lab.tables import collapsed
-from hml_lab.tables.cells import each_difference
+from hml_lab.tables.cells import each_difference, median_of
+from hml_lab.tables.contrasts import without_means
+from hml_lab.wording import number
 
 # trick → fields of the run that switch it on
 TRICKS: dict[str, dict[str, Any]] = {
@@ -74,10 +76,10 @@ def gains(frame: pd.DataFrame, *, metric: str = "balanced_accuracy") -> pd.DataF
 
     ``frame`` has the columns ``trick`` and ``recipe``; the correction is over the tricks of a recipe.
     ``each`` is the gain of every seed, ``collapsed`` the number of runs, with the trick or without, that
-    ended at chance: there no mean stands for the seeds.
+    ended at chance: there no mean stands for the seeds, and none is given.
     """
     done = frame[frame["status"] == "done"]
-    tables = []
+    tables, families = [], []
     for recipe, runs in done.groupby("recipe", sort=False):
         scores = runs.set_index(["trick", "seed"])[f"last_{metric}"].astype(float) * 100
         rows = []
@@ -94,10 +96,20 @@ def gains(frame: pd.DataFrame, *, metric: str = "balanced_accuracy") -> pd.DataF
             rows.append({"recipe": recipe, "label": trick, **found._asdict(), **told})
         if rows:
             table = pd.DataFrame(rows)
-            tables.append(table.assign(p_holm=stats.holm(table["p_value"].to_numpy(dtype=float))))
+            p_holm = stats.holm(table["p_value"].to_numpy(dtype=float))
+            tables.append(without_means(table.assign(p_holm=p_holm)))
+            families.append(int(table["p_value"].notna().sum()))
     if not tables:
         raise ValueError("Expected finished runs with and without a trick, got none.")
-    return pd.concat(tables, ignore_index=True)
+    table = pd.concat(tables, ignore_index=True)
+    table.attrs["family"] = f"a family of {_listed(families)} for each recipe, p-values by Holm"
+    return table
+
+
+def _listed(sizes: Sequence[int]) -> str:
+    """ "9 tests" where all families are as large, else "9 and 7 tests"."""
+    said = list(map(str, sizes)) if len(set(sizes)) > 1 else []
+    return f"{', '.join(said[:-1])} and {said[-1]} tests" if said else number(sizes[0], "test")
 
 
 def sweep(configs: Mapping[str, Sequence[RunConfig]], **options: Any) -> pd.DataFrame:
@@ -131,7 +143,7 @@ def greedy(
         The tricks, in the order in which they were added.
     frame : pandas.DataFrame
         One row per step: the tricks so far, validation and test balanced accuracy in percent (means
-        over seeds of the last epoch).
+        over seeds of the last epoch); where a run collapsed the test has no mean but its runs.
     """
     chosen: tuple[str, ...] = ()
     fields = dict(base)
@@ -162,11 +174,13 @@ def _used(chosen: Sequence[str]) -> set[str]:
 
 def _step(chosen: Sequence[str], frame: pd.DataFrame) -> dict[str, Any]:
     test = 100 * frame["last_balanced_accuracy"].astype(float)
+    lost = bool(collapsed(frame).any())
     return {
         "recipe": recipes.title(frame["recipe"].iloc[0]),
         "tricks": " + ".join(chosen) or "none",
         "validation": 100 * validation_score(frame),
-        "test": test.mean(),
-        "test_sd": test.std(ddof=1),
+        "test": np.nan if lost else test.mean(),
+        "test_sd": np.nan if lost else test.std(ddof=1),
+        "each test": median_of(test.to_numpy()) if lost else "",
         "n": len(frame),
     }

@@ -7,6 +7,7 @@ from hml_lab.tables.cells import (
     LOWER_IS_BETTER,
     METRICS,
     SELECTION_LABELS,
+    in_print,
 )
 from hml_lab.tables.contrasts import (
     REFERENCE,
@@ -51,6 +52,7 @@ __all__ = [
     "differences",
     "export_runs",
     "family",
+    "in_print",
     "missing",
     "on_set",
     "over_images",

@@ -20,7 +20,7 @@ import pandas as pd
 from hml_core import datasets, recipes
 from hml_lab import alike
 from hml_lab.notes import data_note
-from hml_lab.tables.cells import ABSENT, BEST, SELECTION_LABELS, finished, text_cell
+from hml_lab.tables.cells import ABSENT, BEST, PAIRS, SELECTION_LABELS, finished, text_cell
 from hml_lab.wording import number
 
 KINDS = {"exp": "exponential", "step": "step"}
@@ -101,6 +101,16 @@ def caption(
                 f"{number(tests, 'difference')} of this table"
             )
         parts.append(_renamed(_sentence(family), names))
+    if PAIRS in table:
+        parts.append(
+            "pairs: seeds that a method and what it is compared with both have; difference, interval and "
+            "p are made of these, the other columns of all n runs."
+        )
+    if any(cell.startswith("median ") for cell in cells):
+        parts.append(
+            "A median where a mean would describe no run: one collapsed to chance, or half of the values "
+            "are 0."
+        )
     if any(cell.endswith(BEST) for cell in cells):
         parts.append("* best of its column.")
     if any(text_cell(cell) == ABSENT for row in table.to_numpy() for cell in row):

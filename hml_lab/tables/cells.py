@@ -10,6 +10,7 @@ import pandas as pd
 
 from hml_core import recipes
 from hml_core.runs import SELECTIONS
+from hml_lab.wording import p_value
 
 METRICS = {
     "top1": "Top-1",
@@ -33,6 +34,7 @@ LABELS = {
 LOWER_IS_BETTER = ("ece", "nll")
 LISTED = 5  # runs that are told one by one
 ABSENT = "–"  # what is not there
+PAIRS = "pairs"  # column: how many seeds a difference is made of, where these are fewer than n
 BEST = " *"  # ends the best cell of a column
 SELECTION_LABELS = {
     "last": "last epoch",
@@ -82,6 +84,27 @@ def simultaneous(row: pd.Series) -> str:
     )
 
 
+def score(values: np.ndarray, *, lost: bool, best: bool = False) -> str:
+    """ "mean ± sd" of the runs of a group, or their :func:`median_of` where no mean describes them.
+
+    That is where a run is ``lost`` to chance, and where half of the values are 0 and others are not: the
+    geometric mean over classes is 0 as soon as one class is never met.
+
+    >>> score(np.array([0.0, 0.0, 23.8]), lost=False), score(np.array([0.0, 25.0, 27.0]), lost=False)
+    ('median 0.0 of 0.0 / 0.0 / 23.8', '17.3 ± 15.0')
+    """
+    if lost or mostly_zero(values):
+        return median_of(values)
+    sd = np.std(values, ddof=1) if len(values) > 1 else np.nan
+    return plus_minus(np.mean(values), sd, best)
+
+
+def mostly_zero(values: np.ndarray) -> bool:
+    """Whether half of the values, but not all, are 0."""
+    zeros = int((np.asarray(values) == 0).sum())
+    return zeros < len(values) <= 2 * zeros
+
+
 def each_value(values: np.ndarray) -> str:
     """Every run's value, where no mean stands for them."""
     return " / ".join(f"{value:.1f}" for value in values)
@@ -107,11 +130,20 @@ def median_of(values: np.ndarray) -> str:
     return f"{middle} {each_value(values)}"
 
 
-def p_value(p: float) -> str:
-    """Three digits, or that it is smaller."""
-    if np.isnan(p):
-        return "–"
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+def in_print(frame: pd.DataFrame, digits: int = 3) -> pd.DataFrame:
+    """Numbers for a reader: rounded, p-values to four digits and never as zero.
+
+    >>> in_print(pd.DataFrame({"difference": ["+1.2"], "p_holm": [2e-7]})).iloc[0].tolist()
+    ['+1.2', '< 0.0001']
+    """
+    shown = frame.round(digits)
+    for column in frame:
+        if _P_VALUE.search(str(column)):
+            shown[column] = [p_value(p, 4) for p in frame[column].astype(float)]
+    return shown
+
+
+_P_VALUE = re.compile(r"^p([_ ]|$)|_p$")  # names of columns: p_holm, "p (Holm)", equivalence_p
 
 
 def text_cell(value: object, absent: str = ABSENT) -> str:
@@ -122,9 +154,9 @@ def text_cell(value: object, absent: str = ABSENT) -> str:
 
 
 def difference_first(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with its difference, p and n right after the name, where no scroll bar hides them."""
-    first = [name for name in table if name.startswith(("Δ", "p (")) or name == "n"]
-    first.sort(key=lambda name: (not name.startswith("Δ"), name == "n"))
+    """The table with difference, p, n and pairs right after the name, where no scroll bar hides them."""
+    first = [name for name in table if name.startswith(("Δ", "p (")) or name in (PAIRS, "n")]
+    first.sort(key=lambda name: (not name.startswith("Δ"), name == PAIRS, name == "n"))
     ordered = table[[*first, *(name for name in table if name not in first)]]
     ordered.attrs = dict(table.attrs)
     return ordered

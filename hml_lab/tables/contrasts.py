@@ -16,7 +16,8 @@ import scipy
 
 from hml_core.runs import Run
 from hml_lab import alike, stats
-from hml_lab.tables.cells import LABELS, finished, group_name
+from hml_lab.tables.cells import LABELS, each_difference, finished, group_name
+from hml_lab.wording import p_value
 
 Pair = tuple[str, str]
 REFERENCE = (
@@ -68,7 +69,11 @@ def contrasts(
         runs of both for Welch), ``difference``, ``low``, ``high`` (points; of this one alone),
         ``low_simultaneous``, ``high_simultaneous`` (Bonferroni over the tests of the family), ``sd`` (of
         the differences; Welch: the standard error), ``correlation`` (over the seeds that both have; NaN
-        for less than three), ``test`` ("paired" or "Welch"), ``p_value``, ``p_holm``.
+        for less than three), ``test`` ("paired" or "Welch"), ``p_value``, ``p_holm``, ``each`` (the
+        difference of every seed, of many the median and both ends) and ``collapsed``: where a run of the
+        two groups did, ``each`` alone is told (:func:`without_means`); its test counts in the family.
+        ``attrs["tests"]`` is the size of the family, ``attrs["sharper"]`` a sentence on differences that
+        Holm's method finds and Bonferroni's interval does not, or "".
 
     Raises
     ------
@@ -103,10 +108,56 @@ def contrasts(
         table[f"{side}_simultaneous"] = (
             table["difference"] + (table[side] - table["difference"]) * wider
         )
+    table["each"] = [_each(*pair) for pair in members]
+    lost = done[collapsed(done, selection)].groupby(by).size()
+    counted = [sum(int(lost.get(group, 0)) for group in pair) for pair in pairs]
+    table = without_means(table.assign(collapsed=counted))
     table.attrs["tests"] = tests
     table.attrs["family"] = _family_in_words(pairs, tests, by)
     table.attrs["covers"] = covers(done)
+    table.attrs["sharper"] = _sharper(table, by)
     return table
+
+
+# What no row has of which a run collapsed: a mean of its differences, and what is made of that.
+MEANS = (
+    "difference", "sd", "low", "high", "low_simultaneous", "high_simultaneous", "correlation", "p_value",
+    "p_holm", "image_sd", "equivalence_low", "equivalence_high", "equivalence_p",
+)  # fmt: skip
+
+
+def without_means(table: pd.DataFrame) -> pd.DataFrame:
+    """The rule of every table of differences: where ``collapsed`` > 0 there is no mean, only ``each``."""
+    kept = table["collapsed"] == 0
+    return table.assign(
+        **{column: table[column].where(kept) for column in MEANS if column in table}
+    )
+
+
+def is_sharper(table: pd.DataFrame) -> pd.Series:
+    """Rows whose p after Holm is below 0.05 while the simultaneous interval holds 0."""
+    holds = (table["low_simultaneous"] <= 0) & (table["high_simultaneous"] >= 0)
+    return (table["p_holm"] < 0.05) & holds
+
+
+def _sharper(table: pd.DataFrame, by: str) -> str:
+    told = [
+        f"{group_name(by, row[by])} − {group_name(by, row['reference'])} "
+        f"({p_value(row['p_holm'], 3, 'p')}; [{row['low_simultaneous']:+.2f}, "
+        f"{row['high_simultaneous']:+.2f}])"
+        for _, row in table[is_sharper(table)].iterrows()
+    ]
+    if not told:
+        return ""
+    return (
+        f"below 0.05 after Holm although the simultaneous interval holds 0: {'; '.join(told)}; both are "
+        "valid, as Holm's method is sharper than Bonferroni's, of which these intervals are"
+    )
+
+
+def _each(first: pd.DataFrame, second: pd.DataFrame) -> str:
+    each = first["_score"].sub(second["_score"]).dropna()
+    return each_difference(each.to_numpy()) if len(each) else ""
 
 
 def _contrast(first: pd.DataFrame, second: pd.DataFrame, confidence: float) -> dict:
@@ -168,6 +219,11 @@ def collapsed(frame: pd.DataFrame, selection: str = "last") -> pd.Series:
     if "num_classes" not in frame:
         return pd.Series(False, index=frame.index)
     return is_lost(frame[f"{selection}_balanced_accuracy"], frame["num_classes"].astype(float))
+
+
+def run_is_lost(run: Run, selection: str = "last") -> bool:
+    """:func:`collapsed`, of one record."""
+    return bool(is_lost(run.selection(selection)["balanced_accuracy"], len(run.class_counts)))
 
 
 def is_lost(balanced_accuracy, num_classes):
@@ -260,7 +316,8 @@ def over_images(
 ) -> pd.DataFrame:
     """Differences in balanced accuracy whose intervals cover other seeds *and* other test images.
 
-    From stored predictions, which compact records hold (:func:`hml_lab.stats.over_images`).
+    From stored predictions, which compact records hold (:func:`hml_lab.stats.over_images`). Where a run of
+    the two groups collapsed there is no mean, only ``each`` (:func:`without_means`).
 
     Parameters
     ----------
@@ -274,7 +331,7 @@ def over_images(
     -------
     pandas.DataFrame
         group, reference, n, difference, low, high (points), p_value, image_sd (the standard error that the
-        choice of the test images alone leaves); not corrected for the number of rows.
+        choice of the test images alone leaves), each, collapsed; not corrected for the number of rows.
     """
     every = {run.run_id: run for members in runs.values() for run in members}
     if not every:
@@ -304,8 +361,10 @@ def over_images(
                 "equivalence_high": within.high,
                 "equivalence_p": within.p_value,
             }
+        row["each"] = each_difference(own)
+        row["collapsed"] = sum(run_is_lost(run, selection) for group in pair for run in runs[group])
         rows.append(row)
-    table = pd.DataFrame(rows)
+    table = without_means(pd.DataFrame(rows)) if rows else pd.DataFrame(rows)
     table.attrs["covers"] = (
         "intervals cover another seed and another draw of the test images of each class"
     )
@@ -341,6 +400,11 @@ def primary(
     what = f"**Primary contrast: {names[0]} − {names[1]}**, in {LABELS[metric].lower()}"
     if len(common) < 2:
         return f"{what}: {len(common)} seed(s) that both have, nothing to say."
+    if lost := int(collapsed(done[done[by].isin(pair)], selection).sum()):
+        each = each_difference((scores[pair[0]][common] - scores[pair[1]][common]).to_numpy())
+        return (
+            f"{what}: {each} (each seed; {lost} of these runs ended at chance): no mean is tested."
+        )
     a, b = (scores[group][common].to_numpy() for group in pair)
     found, same = stats.paired_difference(a, b), stats.equivalence(a, b, margin, level)
     each = ", ".join(f"{value:+.2f}" for value in a - b)
@@ -369,7 +433,7 @@ def primary(
 
 
 def _p(value: float) -> str:
-    return "p < 0.0001" if value < 1e-4 else f"p = {value:.4f}"
+    return p_value(value, 4, "p")
 
 
 def _within(same: stats.Equivalence) -> str:

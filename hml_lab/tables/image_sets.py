@@ -12,8 +12,9 @@ from hml_core import recipes
 from hml_core.runs import Run
 from hml_core.runs.evaluated import Evaluated
 from hml_lab import alike, stats
-from hml_lab.tables.cells import LABELS, p_value, plus_minus
-from hml_lab.wording import number
+from hml_lab.tables.cells import ABSENT, LABELS, each_difference, score
+from hml_lab.tables.contrasts import run_is_lost
+from hml_lab.wording import number, p_value
 
 NAMES = {"test": "the test images of the split", "official_test": "the official test images"}
 
@@ -25,7 +26,8 @@ def on_set(
     selection: str = "best_validation",
     metrics: Sequence[str] = ("balanced_accuracy", "macro_auc"),
 ) -> pd.DataFrame:
-    """Metrics and the recall of each class on a set of test images, by recipe: "mean ± sd" in percent.
+    """Metrics and the recall of each class on a set of test images, by recipe: "mean ± sd" in percent,
+    the median where a run collapsed.
 
     Raises
     ------
@@ -39,10 +41,12 @@ def on_set(
             LABELS.get(name, name): [one.metrics(selection)[name] for one in found]
             for name in metrics
         }
+        lost = any(run_is_lost(run, selection) for run in members)
         recalls = np.array([one.per_class_accuracy(selection) for one in found])  # (runs, C)
         values |= dict(zip(members[0].class_names, recalls.T, strict=True))
         cells[recipes.title(recipe)] = {
-            name: plus_minus(100 * np.mean(one), _sd(one), False) for name, one in values.items()
+            name: score(100 * np.asarray(one, dtype=float), lost=lost)
+            for name, one in values.items()
         } | {"n": str(len(members))}
     table = pd.DataFrame.from_dict(cells, orient="index")
     table.index.name = f"%, {size(runs[0].evaluated(of))}"
@@ -107,7 +111,8 @@ def against(
     Two intervals answer two questions. *over seeds*: would another run differ as these do? Student's t of
     the paired differences, alone and simultaneous (Bonferroni over the tests), and Holm's p over the
     methods. *over lesions*: would other patients show it? The networks are held fixed, and the same
-    lesions are drawn for both. A claim needs both to leave out 0. ``attrs["numbers"]`` holds them
+    lesions are drawn for both. A claim needs both to leave out 0. Where a run collapsed the difference of
+    each seed is told, without mean or test. ``attrs["numbers"]`` holds them
     unrounded.
 
     Raises
@@ -118,7 +123,7 @@ def against(
     by_seed = {name: _by_seed(name, one) for name, one in _by_recipe(runs).items()}
     if control not in by_seed:
         raise ValueError(f"Expected finished runs of the control {control!r}, got none.")
-    rows, p_values, numbers, measured = {}, [], [], []
+    rows, p_values, numbers, measured, lost = {}, [], [], [], []
     for method in methods:
         common = sorted(set(by_seed.get(method, {})) & set(by_seed[control]))
         if not common:
@@ -134,10 +139,14 @@ def against(
         measured.append(scores)
         own = {"recipe": method, **seeds._asdict(), "low_lesions": low, "high_lesions": high}
         numbers.append(own)
+        lost.append(
+            any(run_is_lost(r, selection) for m in (method, control) for r in by_seed[m].values())
+        )
+        each = each_difference(np.subtract(*np.transpose(scores)))
         rows[recipes.title(method)] = {
-            "Δ Balanced acc.": f"{seeds.difference:+.1f}",
-            "over seeds [95 %]": _bracket(seeds.low, seeds.high),
-            f"over {_drawn(pairs[0][0])} [95 %]": _bracket(low, high),
+            "Δ Balanced acc.": each if lost[-1] else f"{seeds.difference:+.1f}",
+            "over seeds [95 %]": ABSENT if lost[-1] else _bracket(seeds.low, seeds.high),
+            f"over {_drawn(pairs[0][0])} [95 %]": ABSENT if lost[-1] else _bracket(low, high),
             "n": str(len(common)),
         }
     table = pd.DataFrame.from_dict(rows, orient="index")
@@ -145,9 +154,14 @@ def against(
     tests = int(np.isfinite(p_values).sum())
     level = 1 - 0.05 / max(tests, 1)
     wide = [stats.paired_difference(*zip(*scores, strict=True), level) for scores in measured]
-    simultaneous = [_bracket(found.low, found.high) for found in wide]
+    simultaneous = [
+        ABSENT if no_mean else _bracket(found.low, found.high)
+        for found, no_mean in zip(wide, lost, strict=True)
+    ]
     table.insert(2, "over seeds [95 %, simultaneous]", simultaneous)
-    table["p (Holm)"] = [p_value(p) for p in holm]
+    table["p (Holm)"] = [
+        ABSENT if no_mean else p_value(p) for p, no_mean in zip(holm, lost, strict=True)
+    ]
     table.index.name = f"against {recipes.title(control)}, {size(runs[0].evaluated(of))}"
     table.attrs = {
         "covers": "brackets: 95 % intervals of each difference alone unless simultaneous, over seeds "
@@ -215,10 +229,6 @@ def _drawn(found: Evaluated) -> str:
 
 def _bracket(low: float, high: float) -> str:
     return "–" if np.isnan(low) else f"[{low:+.1f}, {high:+.1f}]"
-
-
-def _sd(values: Sequence[float]) -> float:
-    return 100 * float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
 
 
 def _by_recipe(runs: Iterable[Run]) -> dict[str, list[Run]]:

@@ -8,7 +8,7 @@ import pandas as pd
 from hml_core import datasets, recipes
 from hml_core.config import RunConfig
 from hml_lab import alike, published
-from hml_lab.tables.cells import SELECTION_LABELS, finished, median_of, plus_minus
+from hml_lab.tables.cells import SELECTION_LABELS, finished, median_of, plus_minus, score
 from hml_lab.tables.contrasts import collapsed
 
 # Fields that make no two runs of a method unlike: they name its setting, the run, or how it is computed.
@@ -153,13 +153,12 @@ def beside_author_runs(frame: pd.DataFrame, *, selection: str = "best_validation
     alike.require_rows(done)
     for recipe, runs in done.groupby("recipe", sort=False):
         own = 100 * runs[f"{selection}_balanced_accuracy"].to_numpy(dtype=float)
-        sd = np.std(own, ddof=1) if len(own) > 1 else np.nan
         told = dict.fromkeys(
             datasets.departures(run["dataset"], run) for run in runs.to_dict("records")
         )
         row = {
             "Recipe": recipes.title(recipe),
-            "Ours": plus_minus(own.mean(), sd, False),
+            "Ours": score(own, lost=bool(collapsed(runs, selection).any())),
             "n": str(len(own)),
             "Authors": "–",
             "n of theirs": "–",

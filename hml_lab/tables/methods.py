@@ -15,17 +15,18 @@ from hml_lab.tables.cells import (
     LABELS,
     LOWER_IS_BETTER,
     METRICS,
+    PAIRS,
     SELECTION_LABELS,
     difference_first,
     each_difference,
     finished,
     group_name,
-    median_of,
-    p_value,
-    plus_minus,
+    mostly_zero,
+    score,
     simultaneous,
 )
 from hml_lab.tables.contrasts import REFERENCE, collapsed, contrasts, family
+from hml_lab.wording import p_value
 
 
 def summary(
@@ -112,16 +113,22 @@ def comparison(
     """The table that people read: text cells "mean ± sd" and the paired difference to the baseline.
 
     Percent; the best mean of each column carries a star. A group of which a run collapsed to chance shows
-    its median, each run and the difference of each seed instead. The first columns hold the difference in
-    ``tested`` with its simultaneous 95 % interval, the Holm-corrected p-value and the number of runs. The
-    family of both is that of :func:`conclusion` as well: everything with the baseline, and ``methods``
-    (None: the recipes with a hard-mining loss) with the ``reference``; ``attrs["family"]`` and
-    ``attrs["covers"]`` tell it.
+    its median, each run and the difference of each seed instead; one of which half of the values of a
+    metric are 0 its median there. The first columns hold the difference in ``tested``
+    with its simultaneous 95 % interval, the Holm-corrected p-value, the number of runs, and that of
+    ``pairs`` where a difference is made of fewer. The family of both is that of
+    :func:`conclusion` as well: everything with the baseline, and ``methods`` (None: the recipes with a
+    hard-mining loss) with the ``reference``; ``attrs["family"]`` and ``attrs["covers"]`` tell it.
     """
     long = summary(frame, by=by, metrics=metrics, selection=selection)
-    standing = long.assign(mean=long["mean"].where(long["collapsed"] == 0))  # what a star may go to
-    means = standing.pivot(index=by, columns="metric", values="mean")
     done = finished(frame, selection)
+    zeros = [
+        mostly_zero(done.loc[done[by] == row[by], f"{selection}_{row['metric']}"])
+        for _, row in long.iterrows()
+    ]
+    has_mean = (long["collapsed"] == 0) & ~np.array(zeros, dtype=bool)
+    standing = long.assign(mean=long["mean"].where(has_mean))  # what a star may go to
+    means = standing.pivot(index=by, columns="metric", values="mean")
     cells = {}
     for group, rows in long.groupby(by, sort=False):
         cell: dict[str, str] = {}
@@ -130,11 +137,8 @@ def comparison(
             pick = np.nanmin if row.metric in LOWER_IS_BETTER else np.nanmax
             column = means[row.metric]
             best = column.notna().any() and row.mean == pick(column)
-            if row.collapsed:
-                values = 100 * own[f"{selection}_{row.metric}"].to_numpy(dtype=float)
-                text = median_of(values)
-            else:
-                text = plus_minus(row.mean, row.sd, best)
+            values = 100 * own[f"{selection}_{row.metric}"].to_numpy(dtype=float)
+            text = score(values, lost=bool(row.collapsed), best=best)
             cell[LABELS.get(row.metric, row.metric)] = text
         cell["n"] = str(rows["n"].iloc[0])
         cells[group] = cell
@@ -152,15 +156,20 @@ def comparison(
     there = [tests.loc[group] if group in tests.index else None for group in table.index]
     table[label] = ["–" if row is None else simultaneous(row) for row in there]
     table["p (Holm)"] = ["–" if row is None else p_value(row["p_holm"]) for row in there]
-    column = f"{selection}_{tested}"
     for group in by_seeds:  # no mean difference stands for them, and none is tested
-        a, b = (done[done[by] == one].set_index("seed")[column] for one in (group, baseline))
-        each = 100 * a.sub(b).dropna().to_numpy(dtype=float)
-        table.loc[group, [label, "p (Holm)"]] = [each_difference(each), ABSENT]
+        table.loc[group, [label, "p (Holm)"]] = [tests.loc[group, "each"] or ABSENT, ABSENT]
+    pairs_of = [None if row is None or row["test"] != "paired" else row["n"] for row in there]
+    sizes = zip(pairs_of, table.index, strict=True)
+    if any(
+        n is not None and n < max(int(cells[g]["n"]), int(cells[baseline]["n"])) for n, g in sizes
+    ):
+        table[PAIRS] = [ABSENT if n is None else str(int(n)) for n in pairs_of]
     told = ""
     if by_seeds:
         names = ", ".join(group_name(by, group) for group in by_seeds)
         told = f"; {names}: the difference of each seed, as a run collapsed to chance (its tests count)"
+    if every.attrs["sharper"]:
+        told += f"; {every.attrs['sharper']}"
     table.attrs = {"family": every.attrs["family"] + told, "covers": every.attrs["covers"]}
     table.index = [group_name(by, group) for group in table.index]
     table.index.name = by.replace("_", " ").capitalize()
@@ -200,10 +209,7 @@ def selections(
             if column not in runs or runs[column].isna().all():
                 continue  # no validation split
             values = 100 * runs[column].to_numpy(dtype=float)
-            sd = np.std(values, ddof=1) if len(values) > 1 else np.nan
-            lost = collapsed(runs, name).any()
-            text = median_of(values) if lost else plus_minus(values.mean(), sd, False)
-            row[SELECTION_LABELS[name]] = text
+            row[SELECTION_LABELS[name]] = score(values, lost=bool(collapsed(runs, name).any()))
         gains = 100 * (runs[f"best_test_{metric}"] - runs[f"last_{metric}"]).to_numpy(dtype=float)
         lost = collapsed(runs, "last").any()
         row["added by peeking"] = each_difference(gains) if lost else f"{gains.mean():+.1f}"

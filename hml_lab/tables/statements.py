@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from hml_core import datasets, recipes
-from hml_lab.tables.cells import LABELS, each_value, finished, p_value, simultaneous
+from hml_lab.tables.cells import LABELS, each_value, finished, simultaneous
 from hml_lab.tables.contrasts import REFERENCE, contrasts, detectable, family
 from hml_lab.tables.methods import summary
-from hml_lab.wording import number
+from hml_lab.wording import number, p_value
 
 LISTED_RUNS = 20  # that are not there, one by one; more of them by method
 
@@ -159,11 +159,10 @@ def _unit(row: pd.Series) -> str:
 
 def _evidence(row: pd.Series, level: float, tests: int) -> str:
     """Difference, interval, n, p, and the smallest difference that would have been found."""
-    p = p_value(row["p_holm"])
-    p = p if p.startswith("<") else f"= {p}"
+    p = p_value(row["p_holm"], 3, "p")
     holm = "Holm" if tests == 1 else f"Holm, {tests} tests"
     how = "" if row["test"] == "paired" else ", not paired: Welch's test"
-    found = f"{simultaneous(row)} points, n = {row['n']:.0f} {_unit(row)}, p {p} ({holm}){how}."
+    found = f"{simultaneous(row)} points, n = {row['n']:.0f} {_unit(row)}, {p} ({holm}){how}."
     if np.isnan(row["p_holm"]) or row["test"] != "paired":
         return found
     return f"{found} {detectable(row['sd'], int(row['n']), tests, level)}".strip()
