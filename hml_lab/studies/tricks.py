@@ -181,6 +181,6 @@ def _step(chosen: Sequence[str], frame: pd.DataFrame) -> dict[str, Any]:
         "validation": 100 * validation_score(frame),
         "test": np.nan if lost else test.mean(),
         "test_sd": np.nan if lost else test.std(ddof=1),
-        "each test": median_of(test.to_numpy()) if lost else "",
         "n": len(frame),
+        **({"each test": median_of(test.to_numpy())} if lost else {}),
     }
