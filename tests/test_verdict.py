@@ -67,7 +67,7 @@ def test_the_primary_contrast_is_that_of_its_runs(page, full):
         ends = scipy.stats.t.interval(confidence, n - 1, each.mean(), scipy.stats.sem(each))
         assert words.format(*ends) in text
     assert f"{each.mean():.2f} points of balanced accuracy" in text
-    assert f"ratio 100, n = {n})" in text
+    assert f"ratio 100, n = {n}; δ = 1e4, not tuned)" in text
     p = scipy.stats.ttest_1samp(each, 0).pvalue
     assert f"paired t, p {p_in_words(p)};" in text
     ends = np.sqrt((n - 1) / scipy.stats.chi2.ppf([0.975, 0.025], n - 1)) * each.std(ddof=1)
@@ -251,22 +251,32 @@ def test_the_readme_says_what_the_records_say(full):
     three = pd.concat([full[name] for name in ("hml1", "control", "ce")], axis=1).dropna()
     gain, control = (paired(three.iloc[:, i], three.iloc[:, 2]) for i in (0, 1))
     code = paired(full["authors"], full["control"])
-    assert f"by {code.difference:+.1f} {in_brackets(code)}" in text
-    assert f"over the {counts[gain.n]} seeds that all three have" in text
-    assert f"+{gain.difference:.1f} {in_brackets(gain)}" in text
+    assert f"lies above that control, {code.difference:+.2f} {in_brackets(code, '.2f')}" in text
+    later = paired(full["hml1"].loc[3:], full["control"].loc[3:])
+    assert f"the later ones alone: {later.difference:.2f} {in_brackets(later, '.2f')}" in text
+    assert (
+        f"+{gain.difference:.1f} {in_brackets(gain)} over the {counts[gain.n]} seeds that all three"
+        in text
+    )
     assert f"cross-entropy itself, +{control.difference:.1f} {in_brackets(control)}" in text
     effects = pd.read_csv(ROOT / "results" / "tables" / "audit_cifar100_full_effects.csv")
     after = effects.set_index(["cell", "reference"]).loc[("HML1 + early drop", "CE"), "p_holm"]
-    holm = "significant" if after < 0.05 else "not significant"
+    whole = paired(full["hml1"], full["ce"])
+    assert after < 0.05
     assert (
-        f"({holm} after Holm over the audit's {len(effects)} questions: p {p_in_words(after)})"
-        in text
-    )
+        f"(over all {counts[whole.n]} pairs +{whole.difference:.1f} {in_brackets(whole)}, "
+        f"p {p_in_words(after)} after Holm over the audit's {len(effects)} questions)"
+    ) in text
     lost, n = int((full["unstable"] < 10).sum()), len(full["unstable"])
     assert f"{counts[lost]} of {counts[n]} HML1 runs ended at chance" in text
-    bsm, ldam = (paired(full[name], full["hml1"]) for name in ("balanced_softmax", "ldam_drw"))
-    assert f"by {bsm.difference:+.1f} {in_brackets(bsm)} and" in text
-    assert f"and {ldam.difference:+.1f} {in_brackets(ldam)} points" in text
+    pairs = pd.read_csv(ROOT / "results" / "tables" / "audit_cifar100_full_all_pairs.csv")
+    ps = pairs.set_index(["cell", "reference"])["p_max_t"]
+    for cell, name in (("HML1 + early drop", "hml1"), (stored.AUTHORS, "authors")):
+        bsm, ldam = (paired(full[other], full[name]) for other in ("balanced_softmax", "ldam_drw"))
+        p = [p_in_words(ps[other, cell]) for other in ("Balanced softmax", "LDAM-DRW")]
+        told = f"{bsm.difference:+.1f} {in_brackets(bsm)} and {ldam.difference:+.1f} {in_brackets(ldam)}"
+        assert f"by {told} points (n = {bsm.n};" in text
+        assert f"p {p[0]} and p {p[1]})" in text
     order = ("ce", "control", "hml1", "unstable", "authors", "balanced_softmax", "ldam_drw")
     cells = [f"{v.mean():.1f} ± {v.std(ddof=1):.1f}" for v in map(full.get, order)]
     row = next(
@@ -299,19 +309,15 @@ def test_the_verdict_says_what_a_pair_is_worth_when_it_is_run_again(page, full):
         again, "ce_drw", early_drop=True, mean_over="images"
     )
     moved = abs(pair[0] - (full["hml1"] - full["control"])[0])
-    assert (
-        f"{moved:.2f} from its twin: from this one difference, rounding alone moves a pair by an sd of "
-        f"about {moved / 2**0.5:.2f}"
-    ) in text
-    assert (
-        "6 of the 6 pairs have the sign of the mean, and so has the one that was trained again"
-        in text
-    )
+    assert f"{moved:.2f} from its twin." in text
     each = (full["hml1"] - full["control"]).dropna()
-    mean, n = each.mean(), len(each)
-    for confidence in (0.975, 0.95):
-        half = scipy.stats.t.ppf(confidence, n - 1) * moved / np.sqrt(2 * n)
-        assert f"[{mean - half:.2f}, {mean + half:.2f}]" in text
+    n, middle = len(each), abs(each.mean())
+    ends = [
+        room * np.sqrt(n) / scipy.stats.t.ppf(level, n - 1)
+        for room, level in ((1 - middle, 0.95), (middle, 0.975))
+    ]
+    assert "up to an sd of {:.2f}, the sign up to {:.2f}".format(*ends) in text
+    assert f"{(each < 0).sum()} of the {n} pairs have the sign of the mean" in text
     gain = paired(full["control"], full["ce"])
     assert f"entropy itself, +{gain.difference:.2f} {in_brackets(gain, '.2f')}" in text
     n = len(each)
