@@ -15,13 +15,12 @@ from typing import Any
 
 import torch
 import triton
-import triton.language as tl
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from hml_core.models import kernels
 from hml_core.models.cifar import CifarResNet
 
-WIDTHS = (16, 32, 64)  # channels that the kernels are written for
 # Pixels of a program, by the number of channels: of a convolution, and of what only passes over them.
 PIXELS, ROWS = {16: 256, 32: 128, 64: 64}, {16: 512, 32: 128, 64: 64}
 # Parts of all pixels whose weight gradients are summed apart, and the pixels that one takes at a time.
@@ -121,7 +120,7 @@ class _NormReLU(torch.autograd.Function):
         y = _lying(y)
         pixels, channels = _shape(y)
         scale = torch.empty(2, channels, device=y.device)  # mean, 1 / standard deviation
-        _statistics[(channels // 16,)](
+        kernels.statistics[(channels // 16,)](
             moments,
             scale,
             norm.running_mean,
@@ -138,7 +137,7 @@ class _NormReLU(torch.autograd.Function):
         shortcut = None if shortcut is None else _lying(shortcut)
         out = torch.empty_like(y)
         rows = ROWS[channels]
-        _normalise[(triton.cdiv(pixels, rows),)](
+        kernels.normalise[(triton.cdiv(pixels, rows),)](
             y, scale, weight, bias, shortcut, out, pixels, shortcut is not None, channels, rows
         )
         ctx.save_for_backward(y, out, scale, weight)
@@ -154,11 +153,11 @@ class _NormReLU(torch.autograd.Function):
         rows = ROWS[channels]
         grid = (triton.cdiv(pixels, rows),)
         parts = torch.empty(grid[0], 2 * channels, device=y.device)
-        _norm_sums[grid](dout, out, y, scale, parts, pixels, channels, rows)
+        kernels.norm_sums[grid](dout, out, y, scale, parts, pixels, channels, rows)
         sums = _summed(parts).view(2, channels)  # gradients of bias and weight
         dy = torch.empty_like(y)
         dshortcut = torch.empty_like(y) if ctx.has_shortcut else None
-        _norm_backward[grid](
+        kernels.norm_backward[grid](
             dout,
             out,
             y,
@@ -226,7 +225,7 @@ def _moments_of(y: Tensor) -> Tensor:
     """Sums and centred sums of squares of the parts of y (N, C, H, W): (parts, 2, C)."""
     pixels, channels = _shape(y)
     moments = _room_for_moments(y)
-    _moments[(len(moments),)](y, moments, pixels, channels, PIXELS[channels])
+    kernels.moments[(len(moments),)](y, moments, pixels, channels, PIXELS[channels])
     return moments
 
 
@@ -234,7 +233,7 @@ def _convolved(x: Tensor, weight: Tensor, moments: Tensor | None, *, backward: b
     """The convolution of x with weight (C, C, 3, 3), or with what its gradient is convolved with."""
     pixels, channels = _shape(x)
     y = torch.empty_like(x)
-    _convolution[(triton.cdiv(pixels, PIXELS[channels]),)](
+    kernels.convolution[(triton.cdiv(pixels, PIXELS[channels]),)](
         x,
         weight,
         y,
@@ -254,7 +253,7 @@ def _weight_gradient(x: Tensor, dy: Tensor) -> Tensor:
     pixels, channels = _shape(x)
     parts = torch.empty(PARTS[channels], channels * 9 * channels, device=x.device)
     each = triton.cdiv(triton.cdiv(pixels, len(parts)), TILE[channels])
-    _weight_parts[(len(parts), 3)](
+    kernels.weight_parts[(len(parts), 3)](
         x,
         dy,
         parts,
@@ -270,206 +269,7 @@ def _weight_gradient(x: Tensor, dy: Tensor) -> Tensor:
 
 def _summed(parts: Tensor) -> Tensor:
     """The sum over the first dimension (parts, n) → (n,), in an order that does not change."""
-    total = torch.empty(parts.shape[1], device=parts.device)
-    _sum[(triton.cdiv(parts.shape[1], 32),)](parts, total, len(parts), parts.shape[1], CHUNK)
+    number, length = parts.shape
+    total = torch.empty(length, device=parts.device)
+    kernels.sum_of_parts[(triton.cdiv(length, 32),)](parts, total, number, length, CHUNK)
     return total
-
-
-# Kernels: y[p, c] is channel c of pixel p, of all images. ------------------------------------------
-
-
-@triton.jit
-def _convolution(
-    x,
-    w,
-    y,
-    moments,
-    pixels,
-    height,
-    width,
-    BACKWARD: tl.constexpr,
-    C: tl.constexpr,
-    P: tl.constexpr,
-):
-    p = tl.program_id(0) * P + tl.arange(0, P)
-    c = tl.arange(0, C)
-    column = p % width
-    row = (p // width) % height
-    total = tl.zeros((P, C), dtype=tl.float32)
-    for tap in range(9):
-        down, right = tap // 3 - 1, tap % 3 - 1
-        inside = (row + down >= 0) & (row + down < height) & (p < pixels)
-        inside = inside & (column + right >= 0) & (column + right < width)
-        near = p + down * width + right
-        a = tl.load(x + near[:, None] * C + c[None, :], mask=inside[:, None], other=0.0)
-        # w[d, tap, c] lies at (d·9 + tap)·C + c.
-        if BACKWARD:  # the sum is over d, and the taps are met in reverse
-            b = tl.load(w + (c[:, None] * 9 + (8 - tap)) * C + c[None, :])
-        else:
-            b = tl.load(w + (c[None, :] * 9 + tap) * C + c[:, None])
-        total = tl.dot(a, b, total)
-    rounded = total.to(y.dtype.element_ty)
-    tl.store(y + p[:, None] * C + c[None, :], rounded, mask=(p < pixels)[:, None])
-    if not BACKWARD:
-        _store_moments(rounded.to(tl.float32), moments, p, pixels, C, P)
-
-
-@triton.jit
-def _store_moments(y, moments, p, pixels, C: tl.constexpr, P: tl.constexpr):
-    """Sums of a part and sums of squares around its mean; what is outside is 0 in ``y`` (P, C)."""
-    c = tl.arange(0, C)
-    number = tl.minimum(pixels - tl.program_id(0) * P, P).to(tl.float32)
-    sums = tl.sum(y, axis=0)
-    apart = tl.where((p < pixels)[:, None], y - (sums / number)[None, :], 0.0)
-    place = moments + tl.program_id(0) * 2 * C + c
-    tl.store(place, sums)
-    tl.store(place + C, tl.sum(apart * apart, axis=0))
-
-
-@triton.jit
-def _moments(y, moments, pixels, C: tl.constexpr, P: tl.constexpr):
-    p = tl.program_id(0) * P + tl.arange(0, P)
-    c = tl.arange(0, C)
-    part = tl.load(y + p[:, None] * C + c[None, :], mask=(p < pixels)[:, None], other=0.0)
-    _store_moments(part.to(tl.float32), moments, p, pixels, C, P)
-
-
-@triton.jit
-def _statistics(
-    moments,
-    scale,
-    running_mean,
-    running_var,
-    batches,
-    pixels,
-    parts,
-    momentum,
-    eps,
-    C: tl.constexpr,
-    P: tl.constexpr,
-    CHUNK: tl.constexpr,
-):
-    """Mean and 1 / standard deviation of 16 channels, from their parts; the running ones follow."""
-    c = tl.program_id(0) * 16 + tl.arange(0, 16)
-    sums = tl.zeros((16,), dtype=tl.float32)
-    for start in range(0, parts, CHUNK):
-        part = start + tl.arange(0, CHUNK)
-        place = moments + part[:, None] * 2 * C + c[None, :]
-        sums += tl.sum(tl.load(place, mask=(part < parts)[:, None], other=0.0), axis=0)
-    mean = sums / pixels
-    squares = tl.zeros((16,), dtype=tl.float32)  # around the mean
-    for start in range(0, parts, CHUNK):
-        part = start + tl.arange(0, CHUNK)
-        known = (part < parts)[:, None]
-        place = moments + part[:, None] * 2 * C + c[None, :]
-        number = tl.maximum(tl.minimum(pixels - part * P, P), 1).to(tl.float32)[:, None]
-        apart = tl.load(place, mask=known, other=0.0) / number - mean[None, :]
-        within = tl.load(place + C, mask=known, other=0.0)
-        squares += tl.sum(tl.where(known, within + number * apart * apart, 0.0), axis=0)
-    tl.store(scale + c, mean)
-    tl.store(scale + C + c, 1 / tl.sqrt(squares / pixels + eps))
-    before = tl.load(running_mean + c)
-    tl.store(running_mean + c, before + momentum * (mean - before))
-    before = tl.load(running_var + c)
-    tl.store(running_var + c, before + momentum * (squares / (pixels - 1) - before))
-    if tl.program_id(0) == 0:
-        tl.store(batches, tl.load(batches) + 1)
-
-
-@triton.jit
-def _normalise(
-    y, scale, weight, bias, shortcut, out, pixels, HAS_SHORTCUT: tl.constexpr, C: tl.constexpr,
-    P: tl.constexpr,
-):  # fmt: skip
-    p = tl.program_id(0) * P + tl.arange(0, P)
-    c = tl.arange(0, C)
-    place = p[:, None] * C + c[None, :]
-    known = (p < pixels)[:, None]
-    factor = tl.load(scale + C + c) * tl.load(weight + c)
-    shift = tl.load(bias + c) - tl.load(scale + c) * factor
-    z = tl.load(y + place, mask=known, other=0.0).to(tl.float32) * factor[None, :] + shift[None, :]
-    if HAS_SHORTCUT:
-        z += tl.load(shortcut + place, mask=known, other=0.0).to(tl.float32)
-    z = tl.where(z <= 0, 0.0, z)  # NaN stays NaN
-    tl.store(out + place, z.to(out.dtype.element_ty), mask=known)
-
-
-@triton.jit
-def _norm_sums(dout, out, y, scale, parts, pixels, C: tl.constexpr, P: tl.constexpr):
-    """Of a part: sums of the gradient before ReLU, and of its products with the normalised input."""
-    p = tl.program_id(0) * P + tl.arange(0, P)
-    c = tl.arange(0, C)
-    place = p[:, None] * C + c[None, :]
-    known = (p < pixels)[:, None]
-    passes = tl.load(out + place, mask=known, other=0.0).to(tl.float32) > 0
-    d = tl.where(passes, tl.load(dout + place, mask=known, other=0.0).to(tl.float32), 0.0)
-    mean, inverse = tl.load(scale + c)[None, :], tl.load(scale + C + c)[None, :]
-    normed = (tl.load(y + place, mask=known, other=0.0).to(tl.float32) - mean) * inverse
-    place = parts + tl.program_id(0) * 2 * C + c
-    tl.store(place, tl.sum(d, axis=0))
-    tl.store(place + C, tl.sum(d * normed, axis=0))
-
-
-@triton.jit
-def _norm_backward(
-    dout, out, y, scale, weight, sums, dy, dshortcut, pixels, HAS_SHORTCUT: tl.constexpr,
-    C: tl.constexpr, P: tl.constexpr,
-):  # fmt: skip
-    p = tl.program_id(0) * P + tl.arange(0, P)
-    c = tl.arange(0, C)
-    place = p[:, None] * C + c[None, :]
-    known = (p < pixels)[:, None]
-    passes = tl.load(out + place, mask=known, other=0.0).to(tl.float32) > 0
-    d = tl.where(passes, tl.load(dout + place, mask=known, other=0.0).to(tl.float32), 0.0)
-    mean, inverse = tl.load(scale + c)[None, :], tl.load(scale + C + c)[None, :]
-    normed = (tl.load(y + place, mask=known, other=0.0).to(tl.float32) - mean) * inverse
-    level = (tl.load(sums + c) / pixels)[None, :]
-    slope = (tl.load(sums + C + c) / pixels)[None, :]
-    factor = inverse * tl.load(weight + c)[None, :]
-    result = factor * (d - level - normed * slope)
-    tl.store(dy + place, result.to(dy.dtype.element_ty), mask=known)
-    if HAS_SHORTCUT:
-        tl.store(dshortcut + place, d.to(dshortcut.dtype.element_ty), mask=known)
-
-
-@triton.jit
-def _weight_parts(x, dy, parts, pixels, height, width, each, C: tl.constexpr, P: tl.constexpr):
-    """Σ_p dy[p, d] · x[p moved by the tap, c] as (d, tap, c): of a part of the pixels, a row of taps."""
-    c = tl.arange(0, C)
-    down = tl.program_id(1) - 1
-    left = tl.zeros((C, C), dtype=tl.float32)
-    middle = tl.zeros((C, C), dtype=tl.float32)
-    right = tl.zeros((C, C), dtype=tl.float32)
-    for tile in range(each):
-        p = (tl.program_id(0) * each + tile) * P + tl.arange(0, P)
-        column = p % width
-        row = (p // width) % height
-        inside = (row + down >= 0) & (row + down < height) & (p < pixels)
-        d = tl.load(dy + p[:, None] * C + c[None, :], mask=inside[:, None], other=0.0)
-        d = tl.trans(d)
-        near = x + (p + down * width)[:, None] * C + c[None, :]
-        a = tl.load(near, mask=inside[:, None], other=0.0)
-        middle = tl.dot(d, a, middle)
-        a = tl.load(near - C, mask=(inside & (column > 0))[:, None], other=0.0)
-        left = tl.dot(d, a, left)
-        a = tl.load(near + C, mask=(inside & (column < width - 1))[:, None], other=0.0)
-        right = tl.dot(d, a, right)
-    place = (
-        parts + tl.program_id(0) * 9 * C * C + (c[:, None] * 9 + 3 * (down + 1)) * C + c[None, :]
-    )
-    tl.store(place, left)
-    tl.store(place + C, middle)
-    tl.store(place + 2 * C, right)
-
-
-@triton.jit
-def _sum(parts, total, number, length, CHUNK: tl.constexpr):
-    column = tl.program_id(0) * 32 + tl.arange(0, 32)
-    known = column < length
-    result = tl.zeros((32,), dtype=tl.float32)
-    for start in range(0, number, CHUNK):
-        part = start + tl.arange(0, CHUNK)
-        place = parts + part[:, None] * length + column[None, :]
-        valid = (part < number)[:, None] & known[None, :]
-        result += tl.sum(tl.load(place, mask=valid, other=0.0), axis=0)
-    tl.store(total + column, result, mask=known)
