@@ -127,6 +127,8 @@ class ClassificationLoss(nn.Module):
     ) -> Tensor:
         """The loss of images that are mixed of two: share·L(first) + (1 − share)·L(second).
 
+        Its mean divides by :meth:`total_weight`, as that of :meth:`forward` does.
+
         Parameters
         ----------
         logits : (N, C)
@@ -139,7 +141,19 @@ class ClassificationLoss(nn.Module):
         """
         losses = share * self.per_sample(logits, first, *features)
         losses = losses + (1 - share) * self.per_sample(logits, second, *features)
-        return losses.mean()
+        mean, total = losses.mean(), self.total_weight(first, second, share)
+        return mean if total is None else mean * (len(first) / total).to(mean.dtype)
+
+    def _sum_of_weights(
+        self, first: Tensor, second: Tensor | None, share: Tensor | None
+    ) -> Tensor | None:
+        """Σ w, float64 (); None without class weights."""
+        if self.weight is None:
+            return None
+        weight = self.weight.double()
+        if second is None:
+            return weight[first].sum()
+        return (share * weight[first] + (1 - share) * weight[second]).sum()
 
 
 class WeightedMeanLoss(ClassificationLoss):
@@ -154,19 +168,9 @@ class WeightedMeanLoss(ClassificationLoss):
         self, first: Tensor, second: Tensor | None = None, share: Tensor | None = None
     ) -> Tensor | None:
         """See :meth:`ClassificationLoss.total_weight`: Σ w, where the mean divides by it."""
-        if self.weight is None or self.mean_over == "images":
+        if self.mean_over == "images":
             return None
-        if second is None:
-            return self.weight[first].sum()
-        return (share * self.weight[first] + (1 - share) * self.weight[second]).sum()
-
-    def mixed(
-        self, logits: Tensor, first: Tensor, second: Tensor, share: Tensor, *features: Tensor
-    ) -> Tensor:
-        """See :meth:`ClassificationLoss.mixed`; divided by what :meth:`forward` divides by."""
-        losses = super().mixed(logits, first, second, share, *features)
-        total = self.total_weight(first, second, share)
-        return losses if total is None else losses * (len(first) / total).to(losses.dtype)
+        return self._sum_of_weights(first, second, share)
 
     def _mean(self, losses: Tensor, target: Tensor) -> Tensor:
         """Of losses that hold the weights of their classes: (N,), (N,) → scalar."""

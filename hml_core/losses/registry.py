@@ -226,20 +226,7 @@ class PlainLoss(ClassificationLoss):
         self, first: Tensor, second: Tensor | None = None, share: Tensor | None = None
     ) -> Tensor | None:
         """See :meth:`ClassificationLoss.total_weight`: torch's weighted losses divide by Σ w."""
-        if self.weight is None:
-            return None
-        weight = self.weight.double()
-        if second is None:
-            return weight[first].sum()
-        return (share * weight[first] + (1 - share) * weight[second]).sum()
-
-    def mixed(
-        self, logits: Tensor, first: Tensor, second: Tensor, share: Tensor, *features: Tensor
-    ) -> Tensor:
-        """See :meth:`ClassificationLoss.mixed`; divided by what :meth:`forward` divides by."""
-        losses = super().mixed(logits, first, second, share, *features)
-        total = self.total_weight(first, second, share)
-        return losses if total is None else losses * (len(first) / total).to(losses.dtype)
+        return self._sum_of_weights(first, second, share)
 
 
 class ScaledLoss(ClassificationLoss):
