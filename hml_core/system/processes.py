@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 LOOK_S = 1.0  # how often a guard looks for its parent, should no signal tell
 ASK_S = 0.05  # and at a command of the system
@@ -92,9 +92,7 @@ def interruptible() -> Iterator[None]:
             if _late and not _late[-1]:
                 _late[-1].append(number)
                 return
-            for action in _first:
-                action()
-            raise Interrupted(number)
+            _interrupt(number)
         if callable(before[number]):
             before[number](number, frame)
         else:
@@ -113,6 +111,12 @@ def interruptible() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def _interrupt(number: int) -> NoReturn:
+    for action in _first:
+        action()
+    raise Interrupted(number)
+
+
 @contextlib.contextmanager
 def delayed() -> Iterator[None]:
     """Inside the block (in :func:`interruptible`) the first signal waits for its end, a second does not.
@@ -126,9 +130,7 @@ def delayed() -> Iterator[None]:
     finally:
         _late.remove(late)
     if late:
-        for action in _first:
-            action()
-        raise Interrupted(late[0])
+        _interrupt(late[0])
 
 
 @contextlib.contextmanager
@@ -201,11 +203,9 @@ def ask(command: Sequence[str], patience: float, limit: int = 2**20) -> Answer:
                 raise TimeoutError(f"{command[0]!r} did not answer within {patience:.0f} seconds")
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(ASK_S)
-        for (
-            thread
-        ) in threads:  # what it left behind may hold its streams open: nobody waits for that
-            thread.join(ASK_S)
-        out, error = (text.decode(errors="replace") for text in (*said.values(),))
+        for thread in threads:
+            thread.join(ASK_S)  # no longer: what it left behind may hold its streams open
+        out, error = (text.decode(errors="replace") for text in said.values())
         if len(out) + len(error) > limit:
             raise ValueError(f"{command[0]!r} says more than {limit:,} bytes")
         return Answer(process.returncode, out, error)
