@@ -532,16 +532,16 @@ def primary_among(pairs: pd.DataFrame) -> str:
     told = " − ".join(PRIMARY)
     of = pairs[[set(pair) == set(PRIMARY) for pair in zip(pairs["cell"], pairs["reference"])]]
     if of.empty:
-        return f"The contrast named in advance, {told}, is not among these pairs."
+        return f"The primary contrast, {told}, is not among these pairs."
     row = of.iloc[0]
     sign = 1 if row["cell"] == PRIMARY[0] else -1
     ends = sorted([sign * row["low_simultaneous"], sign * row["high_simultaneous"]])
     apart = "apart" if row["p_max_t"] < 0.05 else "**not** apart"
     return (
-        f"The contrast named in advance, {told}, is {apart} here: {sign * row['difference']:+.2f} "
+        f"The primary contrast, {told}, is {apart} here: {sign * row['difference']:+.2f} "
         f"[{ends[0]:+.2f}, {ends[1]:+.2f}], {p_value(row['p_max_t'], 4, 'p')}, n = {row['n']} seeds that "
         f"all of these cells have, among {len(pairs)} pairs. Its own test, above, has seeds of its own "
-        "and is corrected for no other pair: that is what naming it in advance is for."
+        "and is corrected for no other pair: for that it is fixed in the code."
     )
 
 

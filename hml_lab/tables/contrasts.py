@@ -253,7 +253,7 @@ def all_pairs(
         ``by``, ``reference``, difference, low_simultaneous, high_simultaneous (points), p_max_t, n; the
         higher group first. Empty where less than two seeds or two groups are left. ``attrs["left_out"]``
         lists the collapsed groups, ``attrs["few_seeds"]`` those of few seeds, ``attrs["same"]`` those that
-        repeat another with that one's name.
+        repeat another with that one's name; ``attrs["seeds"]`` are those that the others have in common.
     """
     done = finished(frame, selection)
     if by == "recipe":
@@ -303,6 +303,7 @@ def all_pairs(
     table.attrs["left_out"] = [group_name(by, group) for group in lost]
     table.attrs["few_seeds"] = [group_name(by, group) for group in few]
     table.attrs["same"] = same
+    table.attrs["seeds"] = [int(seed) for seed in scores.columns]
     return table
 
 

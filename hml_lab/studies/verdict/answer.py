@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import scipy
 
 from hml_core.runs import Run
@@ -16,7 +17,7 @@ def lead() -> str:
     """The answer."""
     each = stored.pairs_of(*audit.PRIMARY)
     found, images = stored.difference(*audit.PRIMARY), stored.images().loc[audit.PRIMARY]
-    same = stats.equivalence(each.to_numpy(), np.zeros(len(each)), audit.MARGIN)
+    same = stored.within(each)
     is_same = same.holds and images["equivalence_p"] < same.level
     verb = (
         "is equivalent within 1 point to"
@@ -68,7 +69,7 @@ def primary() -> str:
     """The primary contrast."""
     each = stored.pairs_of(*audit.PRIMARY)
     found, images = stored.difference(*audit.PRIMARY), stored.images().loc[audit.PRIMARY]
-    same = stats.equivalence(each.to_numpy(), np.zeros(len(each)), audit.MARGIN)
+    same = stored.within(each)
     effects = audit.effects(stored.frame()).set_index(["cell", "reference"])
     row = effects.loc[audit.PRIMARY]
     mean = words.signed(found.difference)
@@ -95,8 +96,11 @@ def primary() -> str:
 def later_alone() -> stats.Difference:
     """The primary contrast of the seeds that were trained after the first had been looked at."""
     each = stored.pairs_of(*audit.PRIMARY)
-    own = each[each.index >= stored.FIRST_SEEDS].to_numpy()
-    return stats.paired_difference(own, np.zeros(len(own)))
+    return _of(each[each.index >= stored.FIRST_SEEDS])
+
+
+def _of(each: pd.Series) -> stats.Difference:
+    return stats.paired_difference(each.to_numpy(), np.zeros(len(each)))
 
 
 def later() -> str:
@@ -107,9 +111,7 @@ def later() -> str:
         if len(own) < 2:
             parts.append("too few to be tested")
             continue
-        zeros = np.zeros(len(own))
-        found = stats.paired_difference(own.to_numpy(), zeros)
-        same = stats.equivalence(own.to_numpy(), zeros, audit.MARGIN)
+        found, same = _of(own), stored.within(own)
         parts.append(
             f"{words.said(found, '.2f')}, 90 % {words.interval(same)}, two one-sided tests p "
             f"{words.p_text(same.p_value)}, n = {found.n}"
@@ -126,16 +128,15 @@ def variants() -> str:
     )
     own = stored.difference(stored.HML, over_weights)
     pairs = stored.pairs_of(stored.HML, over_weights)
-    same = stats.equivalence(pairs.to_numpy(), np.zeros(len(pairs)), audit.MARGIN)
+    same = stored.within(pairs)
     return (
         "This is HML1 with the weights outside of the loss. **As in its authors' code** (inner "
-        f"weights, ×10), HML1 differs from the same control by {words.said(found)} (n = "
-        f"{found.n}), from the "
-        f"cross-entropy whose mean is over the weights by {words.said(level)} (n = {level.n}): not the "
-        "loss alone, as no cross-entropy with such weights was run. HML1 with outer weights "
-        "differs from "
-        f"the latter by {words.said(own)}, 90 % {words.interval(same)}, p of the two one-sided tests "
-        f"{words.p_text(same.p_value)} (n = {own.n}). None of these is a question of the audit."
+        f"weights, ×10), HML1 differs from the same control by {words.said(found)} (n = {found.n}), "
+        f"from the cross-entropy whose mean is over the weights by {words.said(level)} (n = {level.n}): "
+        "not the loss alone, as no cross-entropy with such weights was run. HML1 with outer weights "
+        f"differs from the latter by {words.said(own)}, 90 % {words.interval(same)}, p of the two "
+        f"one-sided tests {words.p_text(same.p_value)} (n = {own.n}). None of these is a question of the "
+        "audit."
     )
 
 
@@ -143,7 +144,7 @@ def margin() -> str:
     """What other margins would say."""
     each = stored.pairs_of(*audit.PRIMARY)
     images = stored.images().loc[audit.PRIMARY]
-    same = stats.equivalence(each.to_numpy(), np.zeros(len(each)), audit.MARGIN)
+    same = stored.within(each)
     ends = max(abs(same.low), abs(same.high))
     wide = max(abs(images["equivalence_low"]), abs(images["equivalence_high"]))
     return (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hml_lab import stats, tables
+from hml_lab import tables
 from hml_lab.studies import audit
 from hml_lab.studies.verdict import stored, words
 from hml_lab.tables.cells import each_difference
@@ -34,7 +34,7 @@ def order() -> str:
     with_drop = "CE re-weighted like HML1, over images + early drop"
     divisor = (with_drop, "CE re-weighted like HML1 + early drop")
     each = stored.pairs_of(*divisor)
-    same = stats.equivalence(each.to_numpy(), np.zeros(len(each)), audit.MARGIN)
+    same = stored.within(each)
     weights, drop = (
         stored.difference(with_drop, "CE + early drop"),
         stored.difference("CE + early drop", "CE"),
@@ -147,7 +147,7 @@ def second_stage() -> str:
             told = each_difference(each.to_numpy()).replace("-", "−")
             rows.append([label, f"{told} (a run collapsed)", "–", str(len(each))])
             continue
-        same = stats.equivalence(each.to_numpy(), np.zeros(len(each)), audit.MARGIN)
+        same = stored.within(each)
         within = (
             "–"
             if np.isnan(same.p_value)

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from hml_core import runs as records
@@ -76,11 +77,13 @@ def differences_over_common(cells: Sequence[str], reference: str) -> list[stats.
 
 
 def common_seeds() -> list[int]:
-    """The seeds that every cell of the way and beside it has, of those in which no run collapsed."""
-    cells = [cell for cell in frame()["cell"].unique() if is_stable(cell)]
-    sizes = {cell: len(scores(cell)) for cell in cells}
-    kept = [cell for cell in cells if 2 * sizes[cell] >= max(sizes.values())]  # as in all pairs
-    return sorted(set.intersection(*({*scores(cell).index} for cell in kept)))
+    """The seeds that all cells have which are compared in pairs (:func:`hml_lab.tables.all_pairs`)."""
+    return tables.all_pairs(frame(), by="cell").attrs["seeds"]
+
+
+def within(each: pd.Series) -> stats.Equivalence:
+    """Whether paired differences are within the audit's margin, by two one-sided tests."""
+    return stats.equivalence(each.to_numpy(), np.zeros(len(each)), audit.MARGIN)
 
 
 def is_stable(cell: str, name: str = FULL) -> bool:
