@@ -1,8 +1,9 @@
-"""Numbers with their nouns, and p-values."""
+"""Numbers with their nouns, spans of numbers, and p-values."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 
 def number(count: int, noun: str, plural: str = "") -> str:
@@ -12,6 +13,18 @@ def number(count: int, noun: str, plural: str = "") -> str:
     ('1 run', '0 runs', '1,200 classes')
     """
     return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
+
+
+def span(counts: Iterable[int], noun: str = "") -> str:
+    """From the least to the most of some counts, or the one that all of them are; with their noun.
+
+    >>> span([10, 3, 6]), span([6, 6]), span([3, 1], "seed"), span([1], "seed")
+    ('3 to 10', '6', '1 to 3 seeds', '1 seed')
+    """
+    least, *others = sorted(set(counts))
+    most = others[-1] if others else least
+    told = number(most, noun) if noun else f"{most:,}"
+    return f"{least:,} to {told}" if others else told
 
 
 def p_value(p: float, digits: int = 3, name: str = "") -> str:

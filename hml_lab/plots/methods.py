@@ -10,7 +10,7 @@ from hml_lab.alike import qualifier, separating, setting
 from hml_lab.notes import data_note
 from hml_lab.plots.looks import label, variant
 from hml_lab.tables.contrasts import run_is_lost
-from hml_lab.wording import number
+from hml_lab.wording import number, span
 
 EACH = "each run by itself, no mean"
 ITS_MEDIAN = "its median run is shown"
@@ -60,10 +60,7 @@ def numbers(groups: Mapping[str, Sequence[Run]]) -> list[int]:
 
 def seeds(groups: Mapping[str, Sequence[Run]]) -> str:
     """ "n = 3 seeds", "n = 1 to 3 seeds", "n = 1 seed"."""
-    found = numbers(groups)
-    if len(found) == 1:
-        return f"n = {number(found[0], 'seed')}"
-    return f"n = {found[0]} to {found[-1]} seeds"
+    return f"n = {span(numbers(groups), 'seed')}"
 
 
 def unstable(members: Sequence[Run]) -> bool:

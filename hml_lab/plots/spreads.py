@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from hml_lab import stats
 from hml_lab.plots.looks import Look
 from hml_lab.plots.style import marker_size
-from hml_lab.wording import number
+from hml_lab.wording import number, span
 
 FEW_SEEDS = 4
 SHARE = (0.0, 100.0)  # percent
@@ -66,7 +66,7 @@ def _listed(values: np.ndarray) -> str:
 def legend_of(numbers: Sequence[int], *, band: bool = False) -> str:
     """What dots, bars or bands are, given how many seeds the methods have."""
     fewest, most = min(numbers), max(numbers)
-    count = number(most, "seed") if fewest == most else f"{fewest} to {most} seeds"
+    count = span(numbers, "seed")
     if most == 1:
         return "n = 1 seed: no interval"
     few = "bands: lowest to highest" if band else "dots: seeds"

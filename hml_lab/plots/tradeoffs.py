@@ -16,7 +16,7 @@ from hml_lab.plots.looks import Look, label, look
 from hml_lab.plots.methods import by_recipe, caveat_of, numbers, said_caveat, seeds, unstable
 from hml_lab.plots.style import alt_text, drawing, figure, legend, marker_size, shade
 from hml_lab.tables.contrasts import run_is_lost
-from hml_lab.wording import number
+from hml_lab.wording import span
 
 MOST_MARKS = 20  # different class counts with a mark each; of more, curves
 BINS = 15  # of the confidence, as for the calibration error
@@ -85,8 +85,7 @@ def gain_by_frequency(
             shade(ax, name, *ends)
     ax.set(xlabel="training images of the class (logarithmic, head to tail)")
     ax.set_ylabel(f"accuracy above {label(baseline)} (points)")
-    sizes = sorted({len(gain) for gain in gains.values()})
-    n = number(sizes[0], "seed") if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]} seeds"
+    n = span(map(len, gains.values()), "seed")
     ax.set_title(
         f"Gain over {label(baseline)} by class frequency (paired by seed, n = {n})\n{over}"
         f"{caveat_of(groups, drawn=drawn_runs)}"

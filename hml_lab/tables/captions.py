@@ -21,7 +21,7 @@ from hml_core import datasets, recipes
 from hml_lab import alike
 from hml_lab.notes import data_note
 from hml_lab.tables.cells import ABSENT, BEST, PAIRS, SELECTION_LABELS, finished, text_cell
-from hml_lab.wording import number
+from hml_lab.wording import number, span
 
 KINDS = {"exp": "exponential", "step": "step"}
 
@@ -192,12 +192,12 @@ def _spread(done: pd.DataFrame, cells: Iterable[str]) -> str:
     ]
     if not keys or "seed" not in done:
         return ""
-    sizes = sorted(set(done.groupby(keys, dropna=False)["seed"].nunique()))
-    seeds = number(sizes[0], "seed") if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]} seeds"
+    sizes = done.groupby(keys, dropna=False)["seed"].nunique()
+    seeds = span(sizes, "seed")
     draws = ""
     if "subset_seed" in done and done["subset_seed"].nunique() > 1:
         draws = ", each with another draw of the long-tailed subset"
-    if sizes[-1] == 1:
+    if sizes.max() == 1:
         return "n = 1 seed: no spread, no interval, no test."
     what = "Mean ± sample standard deviation over" if any(" ± " in cell for cell in cells) else "Of"
     return f"{what} n = {seeds}{draws}."
