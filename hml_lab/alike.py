@@ -124,6 +124,29 @@ def deferred(frame: pd.DataFrame) -> str:
     return "; ".join(f"{words}: {', '.join(names)}" for words, names in told.items())
 
 
+def early_drops(frame: pd.DataFrame) -> str:
+    """Which of a frame's methods have the authors' early drop of the rate; "" where none would have it.
+
+    The name of a hard-mining method does not say it: the authors' code drops its rate, the protocol
+    "controlled" does not.
+    """
+    if not {"recipe", "early_drop"} <= {*frame}:
+        return ""
+    dropped = [not _absent(value) and bool(value) for value in frame["early_drop"]]
+    if any(dropped):
+        names = dict.fromkeys(recipes.title(str(name)) for name in frame.loc[dropped, "recipe"])
+        return f"Early drop of the learning rate: {', '.join(names)}"
+    known = {*frame["recipe"].astype(str)} & {*recipes.names()}
+    names = [recipes.title(name) for name in recipes.names() if name in known and _drops(name)]
+    if not names:
+        return ""
+    return f"No early drop of the learning rate, which the authors' code gives {', '.join(names)}"
+
+
+def _drops(recipe: str) -> bool:
+    return any(stage.learning_rate_scale != 1 for stage in recipes.get(recipe).stages)
+
+
 def titles(frame: pd.DataFrame) -> dict[str, str]:
     """Titles of recipes → what they are called beside these runs, where that says more."""
     if "recipe" not in frame:

@@ -44,6 +44,17 @@ def captioned(runs, runs_root=""):
     return tables.captioned(tables.comparison(runs), runs, runs_root=runs_root)
 
 
+def test_a_caption_says_who_has_the_early_drop_of_the_rate():
+    """A row HML1 is without it under "controlled" and with it under "official"; CE has it under none."""
+    runs = frame()
+    without, own = runs.assign(early_drop=False), runs.assign(early_drop=runs["recipe"] == "hml1")
+    said = captioned(without).attrs["caption"]
+    assert "No early drop of the learning rate, which the authors' code gives HML1." in said
+    assert "Early drop of the learning rate: HML1." in captioned(own).attrs["caption"]
+    plain = without[without["recipe"] == "ce"]
+    assert "early drop" not in captioned(plain).attrs["caption"]
+
+
 def test_a_caption_says_data_protocol_n_intervals_family_and_commit(tmp_path):
     said = captioned(frame(tmp_path), tmp_path).attrs["caption"]
     for part in (

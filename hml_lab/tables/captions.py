@@ -86,6 +86,8 @@ def caption(
     parts = [f"{title.rstrip('.')}." if title else "", *warnings(done), data(done), protocol(done)]
     if weights := alike.deferred(done):
         parts.append(f"Class weights: {weights}.")
+    if drops := alike.early_drops(done):
+        parts.append(f"{drops}.")
     parts.append(table.attrs.get("reported", f"Reported: {SELECTION_LABELS[selection]}."))
     parts.append(_spread(done, cells))
     if any("[" in cell for cell in cells):

@@ -68,8 +68,8 @@ def answer(frame: pd.DataFrame) -> str:
         f"class weights from the same epoch on, divided by the number of images as in HML1, "
         f"gains {said['weights']} over CE, and with HML1's early drop as well {said['control']}. What the "
         f"loss itself adds to that is {said['loss with drop']} (with the drop) or {said['loss']} "
-        f"(without it). Brackets are 95 % intervals paired by seed, n = {seeds}, of each difference alone: "
-        f"the table below corrects for the number of its questions."
+        f"(without it). Brackets are 95 % intervals paired by seed, n = {seeds}, of each difference "
+        f"alone: the table below corrects for the number of its questions."
     )
 
 

@@ -110,13 +110,14 @@ def authors() -> str:
         "[95 %, all three at once]",
         "p (Holm)",
     ]
-    n = len(published.author_runs())
+    theirs = published.author_runs()
+    n, configurations = len(theirs), theirs["label"].nunique()
     used = int(found["n"].iloc[0] + (found["n"].iloc[1:] - found["n"].iloc[0] / 2).sum())
     return (
         f"{used} of their {n} published test results, Welch's test, ten runs of each side:\n\n"
         + words.table(head, rows)
-        + "\n\nCHML2 is the best of their configurations by test score: these tests do not allow for "
-        "that choice."
+        + f"\n\nCHML2 is the best of their {configurations} configurations by test score: these tests do "
+        "not allow for that choice."
     )
 
 
