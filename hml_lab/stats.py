@@ -78,6 +78,16 @@ def _check_confidence(confidence: float) -> None:
         raise ValueError(f"Expected 0 < `confidence` < 1, got {confidence}.")
 
 
+def mean(values) -> float:
+    """The mean without the noise of floats: an exact half is rounded alike wherever it is told.
+
+    >>> shares = [0.3, 0.41]
+    >>> mean([100 * share for share in shares]) == mean([30.0, 41.0]) == 35.5
+    True
+    """
+    return round(float(np.mean(values)), 9)
+
+
 def mean_interval(values, confidence: float = 0.95) -> Interval:
     """Mean ± t·sd/√n, Student's t with n − 1 degrees of freedom; a single value has no interval.
 
@@ -92,12 +102,12 @@ def mean_interval(values, confidence: float = 0.95) -> Interval:
     """
     _check_confidence(confidence)
     array = _values(values, "values")
-    n, mean = len(array), float(array.mean())
+    n, middle = len(array), mean(array)
     if n == 1:
-        return Interval(mean, np.nan, np.nan, np.nan, 1)
+        return Interval(middle, np.nan, np.nan, np.nan, 1)
     sd = float(array.std(ddof=1))
     half = float(scipy.stats.t.ppf((1 + confidence) / 2, n - 1) * sd / np.sqrt(n))
-    return Interval(mean, sd, mean - half, mean + half, n)
+    return Interval(middle, sd, middle - half, middle + half, n)
 
 
 def paired_difference(a, b, confidence: float = 0.95) -> Difference:
@@ -335,14 +345,14 @@ def over_images(
     own = _values(seed_values, "seed_values", 2)
     if not 0 <= image_sd < np.inf:
         raise ValueError(f"Expected `image_sd` ≥ 0 and finite, got {image_sd}.")
-    n, sd, mean = len(own), float(own.std(ddof=1)), float(own.mean())
+    n, sd, middle = len(own), float(own.std(ddof=1)), mean(own)
     errors = sd / np.sqrt(n), image_sd, n - 1
     half = _half_width(*errors, (1 - confidence) / 2 if margin is None else 1 - confidence)
-    low, high = mean - half, mean + half
+    low, high = middle - half, middle + half
     if margin is None:
-        return Difference(mean, sd, low, high, 2 * tail_of_sum(abs(mean), *errors), n)
-    p_value = tail_of_sum(margin - abs(mean), *errors)
-    return Equivalence(mean, low, high, margin, p_value, 1 - confidence, n)
+        return Difference(middle, sd, low, high, 2 * tail_of_sum(abs(middle), *errors), n)
+    p_value = tail_of_sum(margin - abs(middle), *errors)
+    return Equivalence(middle, low, high, margin, p_value, 1 - confidence, n)
 
 
 def tail_of_sum(above: float, t_scale: float, normal_sd: float, degrees: int) -> float:
@@ -547,6 +557,56 @@ def cluster_bootstrap(
     tails = [(1 - confidence) / 2, (1 + confidence) / 2]
     low, high = np.quantile(np.asarray(values), tails, axis=0)
     return low, high
+
+
+def class_means_bootstrap(
+    targets,
+    clusters,
+    values,
+    *,
+    confidence: float = 0.95,
+    n_resamples: int = 10_000,
+    random_state: int = 0,
+) -> tuple[float, float]:
+    """Percentile interval of the mean over classes of the classes' means, the clusters drawn anew.
+
+    What :func:`cluster_bootstrap` finds for this statistic (balanced accuracy, where ``values`` are hits;
+    a difference of two, where they are differences of hits), from each cluster's sums: fast enough for so
+    many draws that the ends are known to a fiftieth of their standard error.
+
+    Parameters
+    ----------
+    targets, clusters : (N,)
+        As there.
+    values : float (N,)
+
+    Returns
+    -------
+    low, high : float
+    """
+    _check_confidence(confidence)
+    _, labels = np.unique(np.asarray(targets), return_inverse=True)
+    _, first, numbers = np.unique(np.asarray(clusters), return_index=True, return_inverse=True)
+    shape = len(first), labels.max() + 1
+    counts, sums = np.zeros(shape), np.zeros(shape)
+    np.add.at(counts, (numbers, labels), 1)
+    np.add.at(sums, (numbers, labels), np.asarray(values, dtype=float))
+    random = np.random.default_rng(random_state)
+    members = [np.flatnonzero(labels[first] == label) for label in range(shape[1])]
+    means = []
+    for start in range(0, n_resamples, 200):
+        size = min(200, n_resamples - start)
+        times = np.zeros((size, len(first)))
+        for own in members:
+            drawn = random.integers(len(own), size=(size, len(own)))
+            drawn += len(own) * np.arange(size)[:, None]
+            times[:, own] = np.bincount(drawn.ravel(), minlength=size * len(own)).reshape(size, -1)
+        there = times @ counts
+        with np.errstate(invalid="ignore"):  # a class may be missing from a draw
+            means.append(np.nanmean(times @ sums / there, axis=1))
+    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
+    low, high = np.quantile(np.concatenate(means), tails)
+    return float(low), float(high)
 
 
 def minimum_detectable(sd: float, n: int, power: float = 0.8, alpha: float = 0.05) -> float:

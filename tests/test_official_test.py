@@ -312,6 +312,23 @@ def test_copies_of_an_image_bring_no_certainty():
     assert widths[1] == pytest.approx(expected, rel=0.1)
 
 
+def test_the_fast_bootstrap_of_class_means_finds_what_the_slow_one_does():
+    random = np.random.default_rng(3)
+    targets = np.repeat([0, 1, 1], 40)
+    clusters = np.concatenate([np.arange(40) // 2, 20 + np.arange(80) // 5])
+    gains = random.normal(size=120) + np.array([0.0, 2.0])[targets]
+
+    def measure(chosen: np.ndarray) -> np.ndarray:
+        own, values = targets[chosen], gains[chosen]
+        return np.array([np.mean([values[own == label].mean() for label in (0, 1)])])
+
+    slow = stats.cluster_bootstrap(targets, clusters, measure, n_resamples=4000)
+    fast = stats.class_means_bootstrap(targets, clusters, gains)
+    sd = (fast[1] - fast[0]) / 4
+    assert fast == pytest.approx([float(end[0]) for end in slow], abs=0.15 * sd)
+    assert stats.class_means_bootstrap(targets, clusters, np.full(120, 0.5)) == (0.5, 0.5)
+
+
 def test_a_lesion_is_drawn_with_all_of_its_images():
     clusters = np.array(["b", "a", "b", "c", "a", "b"])
     targets = np.array([1, 0, 1, 0, 0, 1])

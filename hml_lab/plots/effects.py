@@ -165,13 +165,15 @@ def delta_sweep(frame: pd.DataFrame, runs: Iterable[Run] = ()) -> Figure:
     if plain is not None:
         base = look("ce")
         ax.axhline(plain.mean, color=base.colour)
-        ends = (plain.low, plain.high)
+        ends, band = (plain.low, plain.high), " (band: 95 % interval)"
         if len(plain.dots):
-            ends = (plain.dots.min(), plain.dots.max())
-        if np.isfinite(ends).all():
+            ends, band = (plain.dots.min(), plain.dots.max()), " (band: lowest to highest run)"
+        if not np.isfinite(ends).all():
+            band = ""
+        else:
             ax.axhspan(*np.clip(ends, *ax.get_ylim()), color=base.colour, alpha=0.1, linewidth=0)
         line = spreads.key(base, line=True)
-        line.set(label="CE", marker="")
+        line.set(label=f"CE{band}", marker="")
         entries.append(line)
     names = ["∞" if np.isinf(delta) else _power(delta) for delta in ordered]
     name_classes(ax, range(len(ordered)), names)

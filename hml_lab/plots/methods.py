@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from hml_core import datasets
 from hml_core.runs import Run
@@ -97,7 +98,7 @@ def caveat_of(
             own = members if drawn is None else drawn.get(method, [])
             if len(own) < len(members):
                 of = f"{sum(map(run_is_lost, own))} of the {number(len(own), 'run')} drawn ({of})"
-            lost += f"\n{label(method)}: {of} collapsed to chance: {shown}"
+            lost += f"\n{label(method)}: {of} collapsed: {shown}"
     return caveat(runs) + lost
 
 
@@ -111,10 +112,31 @@ def said_caveat(
     return f" {text}." if text else ""
 
 
+def _setting_of(runs: Sequence[Run]) -> str:
+    """Data, network, epochs: "imagefolder (100 classes, ratio 100), resnet32, 200 epochs"."""
+
+    def listed(values: Iterable[Any]) -> str:
+        return " or ".join(dict.fromkeys(map(str, values)))
+
+    configs = [run.config for run in runs]
+    data = listed(
+        f"{run.config.dataset} ({number(len(run.class_counts), 'class', 'classes')}"
+        + (
+            ""
+            if run.config.imbalance_type == "natural"
+            else f", ratio {run.config.imbalance_ratio:g}"
+        )
+        + ")"
+        for run in runs
+    )
+    epochs = listed(number(config.epochs, "epoch") for config in configs)
+    return f"{data}, {listed(config.model for config in configs)}, {epochs}"
+
+
 def caveats(runs: Iterable[Run]) -> list[str]:
-    """What is said of images and protocol; of all runs, for one of them is enough."""
+    """What is said of data, images and protocol; of all runs, for one of them is enough."""
     runs = list(runs)
-    lines = []
+    lines = [_setting_of(runs)] if runs else []
     if any(run.synthetic for run in runs):
         lines.append("SYNTHETIC images")
     else:

@@ -47,7 +47,7 @@ PARAGRAPHS: dict[str, dict[str, Callable[[], str]]] = {
 
 
 def written(text: str, name: str, paragraph: str) -> str:
-    """The page ``text`` with this paragraph in its place, filled; of several lines as it is.
+    """The page ``text`` with this paragraph in its place; parts of one line are filled, tables not.
 
     Raises
     ------
@@ -57,10 +57,14 @@ def written(text: str, name: str, paragraph: str) -> str:
     pattern = re.compile(rf"(<!-- {name}:[^>]*-->\n).*?(<!-- end of {name} -->)", re.DOTALL)
     if len(pattern.findall(text)) != 1:
         raise ValueError(f"Expected one place for the paragraph {name!r}, got another number.")
-    filled = paragraph
-    if "\n" not in paragraph:
-        filled = textwrap.fill(paragraph, WIDTH, break_long_words=False, break_on_hyphens=False)
+    filled = "\n\n".join(map(_filled, paragraph.split("\n\n")))
     return pattern.sub(lambda found: f"{found[1]}{filled}\n{found[2]}", text)
+
+
+def _filled(part: str) -> str:
+    if "\n" in part or part.startswith("!["):
+        return part
+    return textwrap.fill(part, WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def main() -> None:

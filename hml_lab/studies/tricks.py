@@ -76,7 +76,7 @@ def gains(frame: pd.DataFrame, *, metric: str = "balanced_accuracy") -> pd.DataF
 
     ``frame`` has the columns ``trick`` and ``recipe``; the correction is over the tricks of a recipe.
     ``each`` is the gain of every seed, ``collapsed`` the number of runs, with the trick or without, that
-    ended at chance: there no mean stands for the seeds, and none is given.
+    collapsed: there no mean stands for the seeds, and none is given.
     """
     done = frame[frame["status"] == "done"]
     tables, families = [], []

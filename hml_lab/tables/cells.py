@@ -92,7 +92,11 @@ def score(values: np.ndarray, *, lost: bool, best: bool = False) -> str:
 
     >>> score(np.array([0.0, 0.0, 23.8]), lost=False), score(np.array([0.0, 25.0, 27.0]), lost=False)
     ('median 0.0 of 0.0 / 0.0 / 23.8', '17.3 ± 15.0')
+    >>> score(np.array([np.nan, np.nan]), lost=True)  # of a group without classes
+    '–'
     """
+    if np.isnan(np.asarray(values, dtype=float)).all():
+        return ABSENT
     if lost or mostly_zero(values):
         return median_of(values)
     sd = np.std(values, ddof=1) if len(values) > 1 else np.nan

@@ -403,9 +403,7 @@ def primary(
         return f"{what}: {len(common)} seed(s) that both have, nothing to say."
     if lost := int(collapsed(done[done[by].isin(pair)], selection).sum()):
         each = each_difference((scores[pair[0]][common] - scores[pair[1]][common]).to_numpy())
-        return (
-            f"{what}: {each} (each seed; {lost} of these runs ended at chance): no mean is tested."
-        )
+        return f"{what}: {each} (each seed; {lost} of these runs collapsed): no mean is tested."
     a, b = (scores[group][common].to_numpy() for group in pair)
     found, same = stats.paired_difference(a, b), stats.equivalence(a, b, margin, level)
     each = ", ".join(f"{value:+.2f}" for value in a - b)

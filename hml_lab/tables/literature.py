@@ -28,7 +28,7 @@ def beside_published(frame: pd.DataFrame, *, metric: str = "top1") -> pd.DataFra
     source. Percent; "–" where nothing comparable was published. "All published" is the range of every
     figure on file for the method in this setting, with the number of sources. "CE of that source" shows
     how much of a difference is protocol rather than method. A method of which a run collapsed shows the
-    median and each run, and no difference.
+    median and each run, and no difference; nor is there one to runs of a shortened protocol.
     """
     done = finished(frame, "last")
     rows = []
@@ -38,6 +38,7 @@ def beside_published(frame: pd.DataFrame, *, metric: str = "top1") -> pd.DataFra
         values = 100 * runs[f"last_{metric}"].to_numpy(dtype=float)
         sd = np.std(values, ddof=1) if len(values) > 1 else np.nan
         has_collapsed = collapsed(runs).any()
+        is_short = any(datasets.departures(dataset, row) for _, row in runs.iterrows())
         name = dataset
         if dataset == "imagefolder":
             name = {10: "cifar10", 100: "cifar100"}.get(_classes(runs), dataset)
@@ -56,7 +57,7 @@ def beside_published(frame: pd.DataFrame, *, metric: str = "top1") -> pd.DataFra
                 "Published": "–" if known is None else f"{known['mean_percent']:.1f}",
                 "All published": _range(figures),
                 "Difference": "–"
-                if known is None or has_collapsed
+                if known is None or has_collapsed or is_short
                 else f"{values.mean() - known['mean_percent']:+.1f}",
                 "Same protocol": _same_protocol(dataset, runs, known),
                 "CE of that source": "–"

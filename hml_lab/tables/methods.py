@@ -9,7 +9,7 @@ import pandas as pd
 
 from hml_core import recipes
 from hml_core.runs import SELECTIONS
-from hml_lab import alike
+from hml_lab import alike, stats
 from hml_lab.tables.cells import (
     ABSENT,
     LABELS,
@@ -69,7 +69,13 @@ def summary(
             values = 100 * runs[f"{selection}_{metric}"].to_numpy(dtype=float)
             # A shot group without classes has no accuracy in any run.
             sd = np.std(values, ddof=1) if len(values) > 1 else np.nan
-            row = {by: group, "metric": metric, "mean": values.mean(), "sd": sd, "n": len(values)}
+            row = {
+                by: group,
+                "metric": metric,
+                "mean": stats.mean(values),
+                "sd": sd,
+                "n": len(values),
+            }
             rows.append(row | {"median": np.median(values), "collapsed": lost})
     return pd.DataFrame(rows)
 
@@ -112,7 +118,7 @@ def comparison(
 ) -> pd.DataFrame:
     """The table that people read: text cells "mean ± sd" and the paired difference to the baseline.
 
-    Percent; the best mean of each column carries a star. A group of which a run collapsed to chance shows
+    Percent; the best mean of each column carries a star. A group of which a run collapsed shows
     its median, each run and the difference of each seed instead; one of which half of the values of a
     metric are 0 its median there. The first columns hold the difference in ``tested``
     with its simultaneous 95 % interval, the Holm-corrected p-value, the number of runs, and that of
@@ -167,7 +173,7 @@ def comparison(
     told = ""
     if by_seeds:
         names = ", ".join(group_name(by, group) for group in by_seeds)
-        told = f"; {names}: the difference of each seed, as a run collapsed to chance (its tests count)"
+        told = f"; {names}: the difference of each seed, as a run collapsed (its tests count)"
     if every.attrs["sharper"]:
         told += f"; {every.attrs['sharper']}"
     table.attrs = {"family": every.attrs["family"] + told, "covers": every.attrs["covers"]}

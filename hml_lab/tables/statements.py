@@ -92,7 +92,7 @@ def conclusion(
     difference at all, "worse than the best other" appears in 6 to 8 of 100 tables.) "Better" and "worse"
     are said only where the Holm-corrected test stays under ``level``; its family is that of the table
     (:func:`hml_lab.tables.comparison`): everything with the baseline, and ``methods`` with the reference.
-    Intervals are simultaneous over it. A method or reference of which a run collapsed to chance is told by
+    Intervals are simultaneous over it. A method or reference of which a run collapsed is told by
     its runs.
     "Not distinguishable" is no "the same".
     """
@@ -110,7 +110,7 @@ def conclusion(
         if lost := int(own.loc[method, "collapsed"]):
             scores = 100 * done.loc[done["recipe"] == method, f"{selection}_{metric}"].astype(float)
             lines.append(
-                f"{name} collapsed to chance in {lost} of {len(scores)} runs "
+                f"{name} collapsed in {lost} of {len(scores)} runs "
                 f"({each_value(scores.to_numpy())} %; median {scores.median():.1f} %): it is not stable "
                 "in this setting, and its mean is compared with nothing."
             )

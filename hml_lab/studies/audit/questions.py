@@ -196,6 +196,6 @@ def over_images_in_words(found: pd.DataFrame) -> pd.DataFrame:
     table.index.name = "question"
     table.attrs["covers"] = (
         f"{found.attrs.get('covers', 'intervals')}, each difference alone; without an interval: "
-        "each seed, as a run of the two cells ended at chance"
+        "each seed, as a run of the two cells collapsed"
     )
     return table

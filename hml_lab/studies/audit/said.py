@@ -12,7 +12,7 @@ from hml_lab.studies.audit.questions import by_cell, effect
 from hml_lab.studies.audit.scores import scores_by_seed
 from hml_lab.studies.audit.settings import MARGIN, PRIMARY
 from hml_lab.tables.cells import each_difference
-from hml_lab.wording import p_value, span
+from hml_lab.wording import p_value
 
 
 def primary_among(pairs: pd.DataFrame) -> str:
@@ -58,7 +58,6 @@ def answer(frame: pd.DataFrame) -> str:
     if lacking:
         return f"The answer needs runs that are not there: {'; '.join(lacking)}."
     said = {name: _said(frame, *pair) for name, pair in needed.items()}
-    seeds = span(difference.n for difference in found.values())
     return (
         f"**How much of the gain is loss, how much schedule?** Reported as in the papers, HML1 with its "
         f"early learning-rate drop against CE without, the difference in balanced accuracy is "
@@ -68,8 +67,9 @@ def answer(frame: pd.DataFrame) -> str:
         f"class weights from the same epoch on, divided by the number of images as in HML1, "
         f"gains {said['weights']} over CE, and with HML1's early drop as well {said['control']}. What the "
         f"loss itself adds to that is {said['loss with drop']} (with the drop) or {said['loss']} "
-        f"(without it). Brackets are 95 % intervals paired by seed, n = {seeds}, of each difference "
-        f"alone: the table below corrects for the number of its questions."
+        f"(without it). Brackets are 95 % intervals paired by seed, of each difference alone, n the "
+        "seeds that both have (so that two gains may be of unlike seeds): the table below "
+        "corrects for the number of its questions."
     )
 
 
@@ -78,7 +78,7 @@ def _said(frame: pd.DataFrame, with_switch: str, without: str) -> str:
     if lost := int(tables.collapsed(done).sum()):
         scores = scores_by_seed(done)
         each = scores[with_switch].sub(scores[without]).dropna()
-        return f"{each_difference(each)} (each seed; {lost} of these runs ended at chance)"
+        return f"{each_difference(each)} (each seed; {lost} of these runs collapsed)"
     found = effect(frame, with_switch, without)
     interval = "" if found.n == 1 else f" [{found.low:+.1f}, {found.high:+.1f}]"
-    return f"{found.difference:+.1f}{interval}"
+    return f"{found.difference:+.1f}{interval} (n = {found.n})"

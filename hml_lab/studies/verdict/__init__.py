@@ -31,6 +31,7 @@ PARAGRAPHS = {
         claims.machines,
         beside.yardsticks,
         beside.softmax,
+        beside.ldam,
         beside.deferred,
         beside.authors,
         beside.short,
@@ -45,8 +46,7 @@ NUMBER = re.compile(r"(?<![\w.])[−+-]?\d+\.\d+|p [=<] |± \d|\bn = \d")
 
 
 def typed_numbers(page: str) -> list[str]:
-    """Lines of a page that hold results outside of its made paragraphs and commands: decimals, "
-    "p, ±, n."""
+    """Lines of a page that hold results outside of its made paragraphs and commands: decimals, p, ±, n."""
     made = r"<!-- (\w+):[^>]*-->.*?<!-- end of \1 -->"
     outside = re.sub(rf"{made}|```.*?```|`[^`]*`", "", page, flags=re.DOTALL)
     return [line for line in outside.splitlines() if NUMBER.search(line)]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
+import scipy.stats
 import yaml
 
 from hml_core import runs as records
 from hml_core.config import RunConfig, grids
-from hml_lab import published
+from hml_lab import published, stats
 from hml_lab.places import checkout
 from hml_lab.studies import audit
 from hml_lab.studies.verdict import stored, words
@@ -54,7 +54,8 @@ def softmax() -> str:
     below = there.min() - own.mean()
     lies = f"{below:.1f} points below the lowest" if below > 0 else "not below the lowest"
     common = sorted({*own.index} & {*plain.index})
-    r = np.corrcoef(own[common], plain[common])[0, 1]
+    r = scipy.stats.pearsonr(own[common], plain[common])
+    r_ends = r.confidence_interval()
     rows = stored.frame()
     peeked = 100 * (
         rows.loc[rows["cell"] == "Balanced softmax", "best_test_balanced_accuracy"]
@@ -62,15 +63,40 @@ def softmax() -> str:
         .mean()
     )
     return (
-        f"**Balanced softmax is {lies} published value.** Its mean is over {len(own)} subsets, "
-        f"of which some are harder: over seeds it reaches {own.min():.1f} to {own.max():.1f}, CE "
-        f"{plain.min():.1f} to {plain.max():.1f}, with a correlation of {r:.2f}. The published "
+        f"**Balanced softmax is {lies} published value.** Its mean is over {len(own)} subsets: over "
+        f"seeds it reaches {own.min():.1f} to {own.max():.1f}, CE {plain.min():.1f} to "
+        f"{plain.max():.1f}. That harder subsets lower both is not established: their correlation is "
+        f"{r.statistic:.2f} {words.bracket(r_ends.low, r_ends.high)} (n = {len(common)}). The published "
         f"subset is one, and drawn with seed 0; with seed 0 ours has {own[0]:.1f}. Against the "
         f"cross-entropy beside it, it gains {words.said(gain, '.1f')} here ({own[0] - plain[0]:.1f} "
         f"with seed 0), {words.listed(gains)} in the sources, whose cross-entropies have "
         f"{words.listed(theirs)}. What the best test epoch adds here is {peeked - own.mean():.1f}. "
         "That other images have other hard draws is likely, and not measured: it takes the "
         "official files."
+    )
+
+
+def ldam() -> str:
+    """Why LDAM-DRW lies where it does."""
+    own, plain = stored.scores("LDAM-DRW"), stored.scores("CE")
+    known = published.with_ce("ldam_drw", "cifar100", "exp", 100.0)
+    there = known["mean_percent"]
+    source = known[known.index.str.startswith("Cao2019")].iloc[0]
+    above = own.mean() - there.max()
+    lies = f"{above:.1f} points above the highest" if above > 0 else "not above the highest"
+    ends = words.interval(stats.mean_interval(own.to_numpy()), ".1f")
+    gain = stored.difference("LDAM-DRW", "CE")
+    return (
+        f"**LDAM-DRW is {lies} published value**, {own.mean() - source['mean_percent']:.1f} above its "
+        f"paper's ({own.mean():.1f} {ends}, n = {len(own)}; with seed 0, the published subset's, "
+        f"{own[0]:.1f}): "
+        "the value within a point that the plan of these runs expected is missed. It gains "
+        "{words.said(gain, '.1f')} over the cross-entropy "
+        f"beside it (n = {gain.n}; {own[0] - plain[0]:.1f} with seed 0), "
+        f"{source['mean_percent'] - source['ce_percent']:.1f} in its paper. The loss, its weights and the "
+        "cosine classifier with its start are those of the paper's code. What makes the rest, other "
+        "images, other draws or another implementation, was not separated; so much is open in what the "
+        "audit's HML1 lies below LDAM-DRW, too."
     )
 
 
@@ -112,12 +138,17 @@ def authors() -> str:
     ]
     theirs = published.author_runs()
     n, configurations = len(theirs), theirs["label"].nunique()
+    scores = theirs.set_index("label")["balanced_accuracy"]
+    ours, plain = len(scores["CHML2, CS"]), scores.loc[["CE, None", "IB, None"]]
+    both = stats.welch(scores["CHML2, CS"].to_numpy(), plain.to_numpy())
     used = int(found["n"].iloc[0] + (found["n"].iloc[1:] - found["n"].iloc[0] / 2).sum())
     return (
         f"{used} of their {n} published test results, Welch's test, ten runs of each side:\n\n"
         + words.table(head, rows)
         + f"\n\nCHML2 is the best of their {configurations} configurations by test score: these tests do "
-        "not allow for that choice."
+        "not allow for that choice. Images of one lesion lie on both sides of their split, and their test "
+        "images were augmented. Their runs called (IB, None) are plain CE as well (the code never calls "
+        f"IB's loss): against all {both.n - ours} runs of it CHML2 gains {words.said(both)}."
     )
 
 
@@ -169,7 +200,7 @@ def short() -> str:
         f"authors' code (inner, ×10) minus outer weights, both with the drop: {words.said(full)}, p "
         f"{words.p_text(full['p_holm'])} after Holm.",
         f"δ: 1e2 ended at {', '.join(f'{value:.1f}' for value in smallest.sort_index())} % "
-        f"(chance: 10); 1e4, 1e6 and ∞ lie within {apart:.1f} points of each other in every seed.",
+        f"(chance: 10); 1e4, 1e6 and ∞ lie within {apart:.2f} points of each other in every seed.",
         f"HML2 was run for 12 epochs without warm-up ({hml2} %); nothing is claimed of it.",
     ]
     return (
