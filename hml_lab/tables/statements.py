@@ -122,8 +122,8 @@ def conclusion(
                     float
                 )
                 lines.append(
-                    f"{name} is compared by no mean with {recipes.title(other)}, which collapsed to "
-                    f"chance in {lost} of {len(theirs)} runs ({each_value(theirs.to_numpy())} %)."
+                    f"{name} is compared by no mean with {recipes.title(other)}, which collapsed in "
+                    f"{lost} of {len(theirs)} runs ({each_value(theirs.to_numpy())} %)."
                 )
                 continue
             scores = f"{own.loc[method, 'mean']:.1f} % against {own.loc[other, 'mean']:.1f} %"
