@@ -222,7 +222,7 @@ class Marks:
         for end, whole, arrow, cap in zip(
             ends, (values.low, values.high), outwards, caps, strict=True
         ):
-            left = end != whole
+            left = end != whole and end not in self.possible  # beyond 100 % there is nothing
             self._plot([place], [end], color=look.colour, marker=arrow if left else cap,
                        markersize=marker_size(5), linestyle="none", clip_on=False, zorder=2.5,
                        gid="leaves the axis" if left else None)  # fmt: skip
