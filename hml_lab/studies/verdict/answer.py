@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 import scipy
@@ -13,39 +15,73 @@ from hml_lab.studies.verdict import stored, words
 from hml_lab.wording import number
 
 
+@dataclass(frozen=True)
+class Facts:
+    """What the answer says, however it is worded: here and in README."""
+
+    primary: stats.Difference
+    images: pd.Series  # the same over seeds and test images
+    is_same: bool  # equivalent over seeds, and over both
+    is_apart: bool  # over seeds, and over both
+    gain: stats.Difference  # of HML1 over CE, and of the control: the seeds that all three have
+    control: stats.Difference
+    lost: int  # collapsed runs of HML1 without the drop, and all of them
+    without_drop: int
+
+    @property
+    def side(self) -> str:
+        """On which side of the control HML1 lies."""
+        return "below" if self.primary.difference < 0 else "above"
+
+    @property
+    def than(self) -> str:
+        """Whether HML1's gain is "less" or "more" than the control's."""
+        return "less" if self.gain.difference < self.control.difference else "more"
+
+
+def facts() -> Facts:
+    """From the stored records."""
+    found, images = stored.difference(*audit.PRIMARY), stored.images().loc[audit.PRIMARY]
+    same = stored.within(stored.pairs_of(*audit.PRIMARY))
+    free = stored.frame()[stored.frame()["cell"] == "HML1"]
+    return Facts(
+        found,
+        images,
+        same.holds and images["equivalence_p"] < same.level,
+        found.p_value < 0.05 and images["p_value"] < 0.05,
+        *stored.differences_over_common([stored.HML, stored.CONTROL], "CE"),
+        int(tables.collapsed(free).sum()),
+        len(free),
+    )
+
+
 def lead() -> str:
     """The answer."""
-    each = stored.pairs_of(*audit.PRIMARY)
-    found, images = stored.difference(*audit.PRIMARY), stored.images().loc[audit.PRIMARY]
-    same = stored.within(each)
-    is_same = same.holds and images["equivalence_p"] < same.level
+    known = facts()
+    found, gain, control = known.primary, known.gain, known.control
     verb = (
         "is equivalent within 1 point to"
-        if is_same
+        if known.is_same
         else "is not shown to be equivalent within 1 point to"
     )
-    side = "below" if found.difference < 0 else "above"
-    apart = found.p_value < 0.05 and images["p_value"] < 0.05
     where = (
-        f"{abs(found.difference):.2f} points {side} it" if apart else "not distinguishable from it"
+        f"{abs(found.difference):.2f} points {known.side} it"
+        if known.is_apart
+        else "not distinguishable from it"
     )
-    gain, control = stored.differences_over_common([stored.HML, stored.CONTROL], "CE")
-    than = "less" if gain.difference < control.difference else "more"
-    free = stored.frame()[stored.frame()["cell"] == "HML1"]
-    lost = int(tables.collapsed(free).sum())
     return (
         f"**With its own schedule, the hard-mining loss HML1 (outer weights) {verb} plain "
         "cross-entropy that gets the same class weights from the same epoch on and divides by the number "
         f"of images as HML does, and {where}**: "
         f"{words.signed(found.difference)} points of balanced accuracy {words.interval(found)} "
-        f"over seeds, {words.interval(images)} over seeds and test images (CIFAR-100-LT, ratio "
+        f"over seeds, {words.interval(known.images)} over seeds and test images (CIFAR-100-LT, ratio "
         f"100, n = {found.n}; δ = 1e4, not tuned). As in its authors' code (inner weights, ×10) "
         f"HML1 minus that control is {authors_form()} (no question of the audit). What it gains "
-        f"over cross-entropy, {words.said(gain)}, is {than} "
+        f"over cross-entropy, {words.said(gain)}, is {known.than} "
         "than what the same weights and schedule give cross-entropy itself, "
         f"{words.said(control)} (n = {gain.n}, the seeds that all three have). Without the schedule "
         "that only it gets in its authors' code, "
-        f"{lost} of {len(free)} runs collapsed to chance."
+        f"{known.lost} of {known.without_drop} runs collapsed to chance."
     )
 
 
@@ -59,8 +95,7 @@ def authors_form(form: str = "+.2f") -> str:
     apart = code.p_value < 0.05 and images.p_value < 0.05
     return (
         f"{words.said(code, form)} over seeds (n = {code.n}), {words.interval(images)} with the "
-        "test images: "
-        f"{'apart' if apart else 'not apart'}"
+        f"test images: {'apart' if apart else 'not apart'}"
     )
 
 

@@ -87,16 +87,15 @@ def ldam() -> str:
     ends = words.interval(stats.mean_interval(own.to_numpy()), ".1f")
     gain = stored.difference("LDAM-DRW", "CE")
     return (
-        f"**LDAM-DRW is {lies} published value**, {own.mean() - source['mean_percent']:.1f} above its "
-        f"paper's ({own.mean():.1f} {ends}, n = {len(own)}; with seed 0, the published subset's, "
-        f"{own[0]:.1f}): "
-        "the value within a point that the plan of these runs expected is missed. It gains "
-        "{words.said(gain, '.1f')} over the cross-entropy "
-        f"beside it (n = {gain.n}; {own[0] - plain[0]:.1f} with seed 0), "
-        f"{source['mean_percent'] - source['ce_percent']:.1f} in its paper. The loss, its weights and the "
-        "cosine classifier with its start are those of the paper's code. What makes the rest, other "
-        "images, other draws or another implementation, was not separated; so much is open in what the "
-        "audit's HML1 lies below LDAM-DRW, too."
+        f"**LDAM-DRW is {lies} published value**, {own.mean() - source['mean_percent']:.1f} above "
+        f"its paper's ({own.mean():.1f} {ends}, n = {len(own)}; with seed 0, the published "
+        f"subset's, {own[0]:.1f}): the value within a point that the plan of these runs expected "
+        "is missed. It gains {words.said(gain, '.1f')} over the cross-entropy beside it (n = "
+        f"{gain.n}; {own[0] - plain[0]:.1f} with seed 0), "
+        f"{source['mean_percent'] - source['ce_percent']:.1f} in its paper. The loss, its weights "
+        "and the cosine classifier with its start are those of the paper's code. What makes the "
+        "rest, other images, other draws or another implementation, was not separated; so much is "
+        "open in what the audit's HML1 lies below LDAM-DRW, too."
     )
 
 

@@ -51,22 +51,16 @@ def readme_figure() -> str:
 
 def readme_answer() -> str:
     """The answer in a paragraph."""
-    each = stored.pairs_of(*audit.PRIMARY)
-    found = stored.difference(*audit.PRIMARY)
-    same = stored.within(each)
-    verb = "" if same.holds else "not shown to be "
-    side = "below" if found.difference < 0 else "above"
-    apart = f", and slightly {side} it" if same.holds and found.p_value < 0.05 else ""
-    gain, control = stored.differences_over_common([stored.HML, stored.CONTROL], "CE")
+    known = answer.facts()
+    found, gain, control = known.primary, known.gain, known.control
+    verb = "" if known.is_same else "not shown to be "
+    apart = f", and slightly {known.side} it" if known.is_same and known.is_apart else ""
     all_five = stored.difference(
         stored.HML, "CE"
     )  # as the audit has it: of the seeds that both have
     effects = audit.effects(stored.frame()).set_index(["cell", "reference"])
     p = effects.loc[(stored.HML, "CE"), "p_holm"]
     holm = "" if p < 0.05 else "not significant, "
-    than = "less" if gain.difference < control.difference else "more"
-    free = stored.frame()[stored.frame()["cell"] == "HML1"]
-    lost = int(tables.collapsed(free).sum())
     rivals = ("Balanced softmax", "LDAM-DRW")
     above = {
         cell: [stored.difference(rival, cell) for rival in rivals]
@@ -85,32 +79,29 @@ def readme_answer() -> str:
     isic = audit.author_contrasts().set_index("label").loc["CHML2, CS − (CE, CS)"]
     common = _counted(int(pairs["n"].iloc[0]))
     return (
-        "On CIFAR-100-LT (ratio 100, ResNet-32, 200 epochs, last epoch, another subset for each seed; "
-        "lossless images, not the official members) HML1, with outer weights and on its authors' "
-        f"schedule, is **{verb}equivalent within one point to deferred weighted cross-entropy over images "
-        f"(same class weights from the same epoch on, mean over the number of images as in HML){apart}**: "
-        f"{words.said(found, '.2f')} over {_counted(found.n)} seeds (made the primary contrast, with its "
-        f"margin, when the first three were known; the later ones alone: "
-        f"{words.said(answer.later_alone(), '.2f')}). As in its authors' code (inner weights, ×10) HML1 "
-        f"minus that control is {answer.authors_form()}. HML1 gains {words.said(gain, '+.1f')} over plain "
-        f"cross-entropy, {than} than the {words.said(control, '+.1f')} that deferred weights and schedule "
+        "On CIFAR-100-LT (ratio 100, ResNet-32, 200 epochs, last epoch, another subset for each "
+        "seed; lossless images, not the official members) HML1, with outer weights and on its "
+        f"authors' schedule, is **{verb}equivalent within one point to deferred weighted "
+        "cross-entropy over images (same class weights from the same epoch on, mean over the "
+        f"number of images as in HML){apart}**: {words.said(found, '.2f')} over "
+        f"{_counted(found.n)} seeds (made the primary contrast, with its margin, when the first "
+        f"three were known; the later ones alone: {words.said(answer.later_alone(), '.2f')}). As "
+        "in its authors' code (inner weights, ×10) HML1 minus that control is "
+        f"{answer.authors_form()}. HML1 gains {words.said(gain, '+.1f')} over plain cross-entropy, "
+        f"{known.than} than the {words.said(control, '+.1f')} that deferred weights and schedule "
         f"give cross-entropy itself (the {_counted(gain.n)} seeds that all three have; of all "
         f"{_counted(all_five.n)} pairs HML1's gain has {holm}p {words.p_text(p)} after Holm over "
-        "the audit's "
-        f"{len(effects)} questions), and without the early drop of the learning rate that in its authors' "
-        f"code only HML gets {_counted(lost)} of {_counted(len(free))} HML1 runs ended at chance. "
-        "Balanced "
-        f"Softmax and LDAM-DRW lie {apart_from(stored.HML)}; corrected over all pairs, on {common} common "
-        f"seeds, {corrected(stored.HML)}) points above HML1, and {apart_from(stored.AUTHORS)}; so "
-        "corrected "
-        f"{corrected(stored.AUTHORS)}) above HML1 as in its authors' code. The authors' ISIC 2018 runs "
-        "support more than weights from the first epoch on (CHML2, their best configuration by "
-        "test score, "
-        f"minus their CE with CS weights: {words.said(isic)}, ten runs each), but hold no deferred "
-        "weighted "
-        "cross-entropy.\n\nBrackets are 95 % intervals of each difference alone; the correction over all "
-        "pairs lets through 2 to 9 false claims of 100. [The whole argument, each number with its "
-        "runs](docs/verdict.md)."
+        f"the audit's {len(effects)} questions), and without the early drop of the learning rate "
+        f"that in its authors' code only HML gets {_counted(known.lost)} of "
+        f"{_counted(known.without_drop)} HML1 runs ended at chance. Balanced Softmax and LDAM-DRW "
+        f"lie {apart_from(stored.HML)}; corrected over all pairs, on {common} common seeds, "
+        f"{corrected(stored.HML)}) points above HML1, and {apart_from(stored.AUTHORS)}; so "
+        f"corrected {corrected(stored.AUTHORS)}) above HML1 as in its authors' code. The authors' "
+        "ISIC 2018 runs support more than weights from the first epoch on (CHML2, their best "
+        f"configuration by test score, minus their CE with CS weights: {words.said(isic)}, ten "
+        "runs each), but hold no deferred weighted cross-entropy.\n\nBrackets are 95 % intervals "
+        "of each difference alone; the correction over all pairs lets through 2 to 9 false claims "
+        "of 100. [The whole argument, each number with its runs](docs/verdict.md)."
     )
 
 
