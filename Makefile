@@ -94,7 +94,7 @@ test-browser: $(INSTALLED)  ## JupyterLab, the gallery and the site in a headles
 	  $(BIN)/pip install --quiet --disable-pip-version-check -e '.[browser]'
 	@HML_CHROMIUM="$(CHROMIUM)" $(BIN)/python -m pytest -q -m browser tests/browser
 
-chaos: $(INSTALLED)  ## Kill, fill, damage, race: what happens to the runs (about 10 minutes)
+chaos: $(INSTALLED)  ## Kill, fill, damage, race: what happens to the runs (about 7 minutes)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos
 
 DEVICE ?= cpu

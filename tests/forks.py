@@ -29,16 +29,22 @@ import dask
 import pytest
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(
-    ["hml_core.engines", "hml_lab.train", "hml_lab.experiment", "hml_lab.cli", "distributed",
-     "cryptography.x509", "ipykernel.kernelapp", "ipykernel.ipkernel", "ipykernel.zmqshell",
-     "torch.distributed.run", "tests.forks"]
+IMPORTED = (
+    "hml_core.engines", "hml_lab.train", "hml_lab.experiment", "hml_lab.cli", "hml_lab.notebooks.batch",
+    "distributed", "cryptography.x509", "ipykernel.kernelapp", "ipykernel.ipkernel",
+    "ipykernel.zmqshell", "torch.distributed.run", "tests.forks",
 )  # fmt: skip
+CONTEXT.set_forkserver_preload([*IMPORTED])
 _DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 
-def begin() -> None:
-    """Start the server, before a test changes the environment that it would inherit."""
+def begin(*modules: str) -> None:
+    """Start the server, before a test changes the environment that it would inherit.
+
+    ``modules``: what it imports beside what every test may need.
+    """
+    if modules:
+        CONTEXT.set_forkserver_preload([*IMPORTED, *modules])
     forkserver._forkserver.ensure_running()
 
 

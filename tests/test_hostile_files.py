@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gzip
 import io
 import json
 import lzma
@@ -20,7 +21,7 @@ import torch
 from click.testing import CliRunner
 
 from data_prep.inaturalist import archive as inaturalist
-from data_prep.inaturalist import tarball
+from data_prep.inaturalist import strict_tar, tarball
 from data_prep.isic import archive as isic
 from data_prep.isic import splits
 from hml_core import engines, runs
@@ -342,16 +343,112 @@ def test_a_member_that_declares_too_much_is_named_with_its_tarball(kind, read, t
 
 
 def test_a_sparse_member_is_as_large_as_it_says(tmp_path):
-    """GNU's sparse files: a map of a kilobyte for a terabyte of zeros."""
+    """GNU's sparse files: a map of a kilobyte for a terabyte of zeros. No photograph is one."""
+    (tmp_path / "t.tar").write_bytes(sparse_header() + bytes(20 * 512))
+    with pytest.raises(DataError, match=r"1\.jpg' is sparse"):
+        rows_of(tmp_path / "t.tar")
+
+
+def sparse_header(has_more: bool = False) -> bytes:
     member = tarfile.TarInfo("train_val2018/x/1.jpg")
     member.type = tarfile.GNUTYPE_SPARSE
     block = bytearray(member.tobuf(tarfile.GNU_FORMAT))
     block[386:398] = block[398:410] = b"00000000000\0"  # one piece, of nothing
+    block[482] = has_more
     block[483:495] = b"\x80" + (2**40).to_bytes(11, "big")
     block[148:156] = b"        "
     block[148:156] = b"%06o\0 " % sum(block)
-    (tmp_path / "t.tar").write_bytes(block + bytes(20 * 512))
-    with pytest.raises(DataError, match="declares 1,099,511,627,776 bytes"):
+    return bytes(block)
+
+
+def header(name: str, size: int, kind: bytes = tarfile.REGTYPE, content: bytes = b"") -> bytes:
+    member = tarfile.TarInfo(name)
+    member.size, member.type = size, kind
+    return member.tobuf(tarfile.GNU_FORMAT) + content + bytes(-len(content) % 512)
+
+
+def pax(records: bytes, kind: bytes = tarfile.XHDTYPE) -> bytes:
+    return header("pax", len(records), kind, records)
+
+
+def record(key: str, value: str) -> bytes:
+    text = f" {key}={value}\n".encode()
+    length = next(n for n in range(len(text), 10**7) if n == len(str(n)) + len(text))
+    return str(length).encode() + text
+
+
+# Before the one image that is wanted; None for what is to be read in spite of it.
+BEFORE = {
+    "nothing": (b"", None),
+    "a long name": (header("L", 4, tarfile.GNUTYPE_LONGNAME, b"abc\0") + header("abc", 0), None),
+    "a pax header": (pax(record("path", "q" * 300) + record("mtime", "inf")) + header("q", 0), None),
+    "a pax header for all": (pax(record("comment", "made"), tarfile.XGLTYPE), None),
+    "links, devices and folders": (
+        b"".join(header(f"../../{kind!r}", 0, kind) for kind in b"1 2 3 4 5 6".split()), None
+    ),
+    "an unlisted member of 2^60 bytes": (header("x/zzz", 2**60), "declares 1,152,921,504,606,846,976"),
+    "one of less than none": (
+        pax(record("size", "-512")) + header("x/zzz", 0), "declares -512 bytes"
+    ),
+    "one whose pax header says 2^62": (
+        pax(record("size", str(2**62))) + header("q", 0), "declares 4,611,686,018,427,387,904"
+    ),
+    "one whose size has 4,000 digits": (
+        pax(record("size", "9" * 4000)) + header("q", 0), "more than 64 digits"
+    ),
+    "3,000 pax headers": (pax(record("path", "abc")) * 3000, "more than 16 headers for one"),
+    "3,000 long names": (
+        header("L", 4, tarfile.GNUTYPE_LONGNAME, b"abc\0") * 3000, "more than 16 headers for one"
+    ),
+    "20 pax headers for all": (
+        (pax(record("comment", "made"), tarfile.XGLTYPE) + header("q", 0)) * 20,
+        "more than 16 headers for all",
+    ),
+    "60,000 digits": (pax(b"1" * 60_000), "no row of records"),
+    "60,000 digits in a value": (pax(record("comment", "1" * 60_000)), "more than 64 digits"),
+    "half a megabyte of a pax header": (pax(b"1" * 2**19), "declares 524,288 bytes"),
+    "a record longer than its header": (pax(b"99 path=abc\n"), "no row of records"),
+    "a record of no length": (pax(b"0 path=abc\n"), "no row of records"),
+    "a sparse map without its end": (sparse_header(has_more=True), "is sparse"),
+    "a sparse map in a pax header": (
+        pax(record("GNU.sparse.major", "1") + record("GNU.sparse.minor", "0")) + header("q", 512),
+        "is sparse",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("packing", [bytes, gzip.compress], ids=["tar", "tar.gz"])
+@pytest.mark.parametrize("what", BEFORE)
+def test_what_a_header_declares_is_looked_at_before_it_is_believed(what, packing, tmp_path):
+    """(Without the limits these wait for ever, take all memory, or end in an error of tarfile's.)"""
+    before, refusal = BEFORE[what]
+    wanted = header("train_val2018/x/1.jpg", 5, content=b"photo")
+    path = tmp_path / "t.tar"
+    path.write_bytes(packing(before + wanted + bytes(1024)))
+    for read in (rows_of, lambda path: tarball.read_single(path, "1.jpg")):
+        if refusal is None:
+            got = read(path)
+            assert got == b"photo" or [content for _, content in got] == [b"photo"]
+        else:
+            with pytest.raises(tarball.DamagedTarball, match=refusal):
+                read(path)
+
+
+def test_a_header_behind_the_last_wanted_member_counts_too(tmp_path):
+    path = tmp_path / "t.tar"
+    wanted = header("train_val2018/x/1.jpg", 5, content=b"photo")
+    for last in (header("zzz", 2**60), header("zzz", 2**20), sparse_header(has_more=True)):
+        path.write_bytes(wanted + last)
+        with pytest.raises(tarball.DamagedTarball):
+            rows_of(path)
+
+
+def test_a_tarball_does_not_unpack_without_end(tmp_path, monkeypatch):
+    """Members that are small, one by one: a thousandth of what they are, packed."""
+    monkeypatch.setattr(strict_tar, "ANY_UNPACKED", 2**20)
+    content = header("train_val2018/x/1.jpg", 5, content=b"photo") + header("x/zero", 0) * 2**14
+    (tmp_path / "t.tar").write_bytes(gzip.compress(content + bytes(1024)))
+    with pytest.raises(tarball.DamagedTarball, match="unpacks to more than 100 times"):
         rows_of(tmp_path / "t.tar")
 
 

@@ -11,7 +11,6 @@ import datetime
 import errno
 import json
 import os
-import re
 import sys
 import time
 import warnings
@@ -25,7 +24,7 @@ from tqdm import tqdm
 from hml_core.errors import RunError
 from hml_core.system import files, limits, paths, progress, provenance, quantities
 from hml_lab import places
-from hml_lab.notebooks import kernels, outputs
+from hml_lab.notebooks import kernels, outputs, private_paths
 from hml_lab.notebooks.interface import ParameterError, check_parameters, from_here
 
 STARTUP_TIMEOUT_S = 60
@@ -256,9 +255,9 @@ def is_done(notebook: str | Path, given: Mapping[str, Any], executed: str | Path
     record = outputs.record(content)
     if not record or outputs.status(content) != outputs.DONE:
         return False
-    as_recorded = _without_machine(json.dumps(dict(given)), given, Path(notebook).parent)
+    as_recorded = private_paths.hidden_values(dict(given), given, Path(notebook).parent)
     return record.get("sha256") == files.sha256(notebook) and record["parameters"] == json.loads(
-        as_recorded
+        json.dumps(as_recorded)
     )
 
 
@@ -272,31 +271,7 @@ def _keep(partial: Path, output: Path, record: dict[str, Any], folder: Path) -> 
     if content is not None and (older is None or outputs.status(older) != outputs.DONE):
         content.metadata.setdefault("papermill", {})["output_path"] = os.path.relpath(output)
         content.metadata["hml_core"] = record
-        text = _without_machine(nbformat.writes(content), record["parameters"], folder)
+        told = private_paths.without(content, record["parameters"], folder)
         outputs.require_plain(output, "the output")
-        files.write_atomically(output, text + "\n")
+        files.write_atomically(output, nbformat.writes(told) + "\n")
     partial.unlink(missing_ok=True)
-
-
-def _without_machine(text: str, given: Mapping[str, Any], folder: Path) -> str:
-    """The text of a notebook without the paths of this machine.
-
-    Parameters become relative to the notebook's folder, which is where its kernel runs.
-    """
-    names = {
-        str(Path.cwd()): ".",
-        str(Path(__file__).resolve().parents[2]): ".",
-        str(places.checkout(folder)): ".",
-        sys.prefix: "<environment>",
-        sys.base_prefix: "<python>",
-    }
-    if (home := kernels.home()) is not None:
-        names[str(home)] = "~"
-    for value in given.values():
-        if isinstance(value, str) and os.path.isabs(value):
-            names[value.rstrip("/")] = os.path.relpath(value, folder)
-    text = re.sub(r"/[\w./-]*/ipykernel_\d+/\d+\.py", "<cell>", text)
-    for path in sorted(names, key=len, reverse=True):
-        if path != "/":
-            text = re.sub(re.escape(path) + r"(?![\w.-])", lambda _, n=names[path]: n, text)
-    return text

@@ -6,8 +6,8 @@ from random import Random
 
 import pytest
 
-from tests.chaos import ends, foreign  # noqa: F401  (they add their scenarios)
-from tests.chaos.scenarios import SCENARIOS
+from tests.chaos import __main__, ends, foreign  # noqa: F401  (they add their scenarios)
+from tests.chaos.scenarios import SCENARIOS, Entry, Outcome
 
 
 @pytest.mark.slow
@@ -18,3 +18,21 @@ def test_nothing_is_lost(name, tmp_path):
     assert len(outcomes) >= entry.few
     assert all(outcome.survived for outcome in outcomes), outcomes
     assert not sum(outcome.lost for outcome in outcomes)
+
+
+def test_the_tally_counts_every_case_and_tells_of_each_that_did_not_survive(monkeypatch, capsys):
+    def good(folder, random, cases):
+        yield from (Outcome(True) for _ in range(cases))
+
+    def bad(folder, random, cases):
+        yield from (Outcome(False, lost=2, note=f"case {case}") for case in range(cases))
+
+    entries = {"good": Entry(good, "goes well", 3, 1), "bad": Entry(bad, "goes ill", 5, 1)}
+    monkeypatch.setattr(__main__, "SCENARIOS", entries)
+    monkeypatch.setattr("sys.argv", ["chaos", "--seed", "0", "--cases", "4"])
+    assert __main__.main() == 1
+    said = capsys.readouterr()
+    rows = [line.split()[-4:-1] for line in said.out.splitlines() if line.startswith("goes")]
+    assert rows == [["3", "3", "0"], ["4", "0", "8"]]
+    assert said.out.splitlines()[-1].split() == ["all", "7", "3", "8"]
+    assert said.err.splitlines() == [f"bad: case {case}" for case in range(4)]
