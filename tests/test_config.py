@@ -273,9 +273,7 @@ def test_every_stored_record_is_still_the_run_that_its_config_describes(reposito
     assert records
     for path in records:
         config = RunConfig.from_json(path.read_text())
-        # The short table was trained before the meaning of these recipes changed.
-        is_former = path.parts[-3] == "cifar10_lt_short" and config.recipe in FORMER_IDS
-        assert (config.run_id == path.parent.name) != is_former, path
+        assert config.run_id == path.parent.name, path
 
 
 @pytest.mark.parametrize("name", ["hml1", "hml2", "dhml1", "dhml2", "chml2"])

@@ -152,7 +152,7 @@ def test_each_number_of_the_readmes_table_is_in_the_table_that_it_leads_to():
     names, numbers = (
         {
             "CE": "CE",
-            "deferred CS-CE + drop (control)": "CE re-weighted like HML1, over images + early drop",
+            "deferred CS-CE over images + drop (control)": "CE re-weighted like HML1, over images + early drop",
             "HML1 + drop": "HML1 + early drop",
             "HML1, no drop": "HML1",
             "HML1, authors' code": "HML1 as in the authors' code (official, inner, ×10)",
