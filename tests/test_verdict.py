@@ -210,7 +210,9 @@ def test_paragraphs_made_of_records_say_what_the_records_say():
     for page, paragraphs in quoted.PARAGRAPHS.items():
         text = (ROOT / page).read_text(encoding="utf-8")
         for name, make in paragraphs.items():
-            assert quoted.written(text, name, make()) == text
+            made = make()
+            assert quoted.written(text, name, made) == text
+            assert "{" not in made, name  # a number that nobody filled in
     with pytest.raises(ValueError, match="one place for the paragraph 'nothing'"):
         quoted.written("", "nothing", "")
 
@@ -421,6 +423,20 @@ def test_the_yardsticks_are_set_beside_the_records(page, full):
     softmax, plain = full["balanced_softmax"], full["ce"]
     assert f"it reaches {softmax.min():.1f} to {softmax.max():.1f}, CE {plain.min():.1f} to" in text
     assert f"their correlation is {softmax.corr(plain):.2f} [" in text
+    ldam = full["ldam_drw"]
+    gain, source = paired(ldam, plain), published.every("ldam_drw", "cifar100", "exp", 100.0)
+    of_ce = published.every("ce", "cifar100", "exp", 100.0)
+    assert (
+        f"{ldam.mean() - source.max():.1f} points above the highest published value**, "
+        f"{ldam.mean() - source['Cao2019 LDAM (NeurIPS 2019) Table 2']:.1f} above its paper's "
+        f"({ldam.mean():.1f} [{ldam.mean() - 2.262157 * ldam.sem():.1f}, "
+        f"{ldam.mean() + 2.262157 * ldam.sem():.1f}], n = {len(ldam)};"
+    ) in text
+    theirs = source.filter(like="Cao2019").item() - of_ce.filter(like="Cao2019").item()
+    assert (
+        f"It gains {gain.difference:.1f} {in_brackets(gain)} over the cross-entropy beside it "
+        f"(n = {gain.n}; {ldam[0] - plain[0]:.1f} with seed 0), {theirs:.1f} in its paper"
+    ) in text
     gain = paired(full["balanced_softmax"], full["ce"])
     own = full["balanced_softmax"][0] - full["ce"][0]
     assert (

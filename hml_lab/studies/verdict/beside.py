@@ -90,7 +90,7 @@ def ldam() -> str:
         f"**LDAM-DRW is {lies} published value**, {own.mean() - source['mean_percent']:.1f} above "
         f"its paper's ({own.mean():.1f} {ends}, n = {len(own)}; with seed 0, the published "
         f"subset's, {own[0]:.1f}): the value within a point that the plan of these runs expected "
-        "is missed. It gains {words.said(gain, '.1f')} over the cross-entropy beside it (n = "
+        f"is missed. It gains {words.said(gain, '.1f')} over the cross-entropy beside it (n = "
         f"{gain.n}; {own[0] - plain[0]:.1f} with seed 0), "
         f"{source['mean_percent'] - source['ce_percent']:.1f} in its paper. The loss, its weights "
         "and the cosine classifier with its start are those of the paper's code. What makes the "
