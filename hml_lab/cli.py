@@ -52,6 +52,12 @@ class _Group(click.Group):
             with contextlib.suppress(OSError):  # after SIGHUP the terminal is gone
                 click.echo(f"Interrupted: {error or 'stopped by SIGINT'}.", err=True)
             raise SystemExit(processes.exit_status(error)) from error
+        except SystemExit as error:
+            if error.code:
+                raise
+            raise click.ClickException(  # no command of ours ends so: somebody's own code did
+                "The command was left before its end by SystemExit (sys.exit) of what it called."
+            ) from error
         except HmlError as error:
             raise click.ClickException(streams.printable(str(error))) from error
         except OSError as error:  # of a file or folder that nobody has looked at before

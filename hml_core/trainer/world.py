@@ -26,7 +26,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from hml_core.errors import ConfigError, HmlError, RunError
+from hml_core.errors import ConfigError, HmlError, RunError, never_left
 from hml_core.system import devices
 
 TIMEOUT = datetime.timedelta(minutes=30)  # of the slowest thing that others wait for
@@ -147,7 +147,8 @@ class World:
             return
         own: Exception | None = None
         try:
-            yield
+            with never_left(f"Process {self.rank}"):
+                yield
         except Exception as error:
             own = error
         if not self.total(torch.tensor(int(own is not None))):
