@@ -38,7 +38,15 @@ class _Group(click.Group):
 
     def main(self, *arguments: Any, **options: Any) -> Any:
         streams.open_closed()
-        return super().main(*arguments, **options)
+        streams.forgive_errors()
+        try:
+            return super().main(*arguments, **options)
+        except OSError as error:  # a help text, or the version, that standard output does not take
+            if error.filename is not None or error.errno not in SHORT:
+                raise
+            streams.drop_unwritable()
+            click.ClickException(f"The system: {files.reason(error)}.").show()
+            raise SystemExit(1) from error
 
     def invoke(self, context: click.Context) -> Any:
         for stream in (sys.stdout, sys.stderr):  # of a terminal that has no letters for what we say

@@ -10,12 +10,14 @@ import os
 import socket
 import stat
 import sys
+import warnings
 
 import filelock
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from tqdm import tqdm
 
 from data_prep import parallel
 from hml_core import engines
@@ -111,6 +113,72 @@ def test_closed_streams_are_opened_on_nothing(closed):
     os.waitpid(child, 0)
     with os.fdopen(told, "rb") as stream:
         assert stream.read() == b"y"
+
+
+def status_with(out: int, error: int, *arguments: str) -> int:
+    """The exit status of the command with these standard streams."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os.dup2(out, 1)
+            os.dup2(error, 2)
+            for number, name in ((1, "stdout"), (2, "stderr")):
+                stream = os.fdopen(number, "w", buffering=1, closefd=False)
+                setattr(sys, name, stream)
+                setattr(sys, f"__{name}__", stream)
+            main([*arguments])
+        except SystemExit as end:
+            os._exit(end.code or 0)
+        except BaseException:
+            os._exit(99)
+        os._exit(98)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.fixture
+def streams_that_take_nothing():
+    """A full disk, and a pipe whose reader has gone."""
+    if not os.path.exists("/dev/full"):
+        pytest.skip("needs a device that is always full")
+    reading, pipe = os.pipe()
+    os.close(reading)
+    full = os.open("/dev/full", os.O_WRONLY)
+    yield full, pipe
+    os.close(full)
+    os.close(pipe)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["train", "--help"]], ids=str)
+def test_a_help_text_that_cannot_be_written_is_one_message(
+    arguments, streams_that_take_nothing, tmp_path
+):
+    full, _ = streams_that_take_nothing
+    with (tmp_path / "said").open("w") as said:
+        assert status_with(full, said.fileno(), *arguments) == 1
+    assert (tmp_path / "said").read_text() == "Error: The system: No space left on device.\n"
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["a full disk", "a pipe nobody reads"])
+def test_work_is_done_whatever_standard_error_takes(
+    which, streams_that_take_nothing, tmp_path, monkeypatch
+):
+    """Progress and notes go nowhere; the exit status is the work's."""
+    done = tmp_path / "done"
+
+    def work(*_):
+        warnings.warn("a note to the user", UserWarning, stacklevel=1)
+        for _ in tqdm(range(3), file=sys.stderr):
+            print("progress" * 10_000, file=sys.stderr, flush=True)
+        done.touch()
+        return []
+
+    monkeypatch.setattr("hml_lab.doctor.examine", work)
+    bad = streams_that_take_nothing[which]
+    with (tmp_path / "said").open("w") as said:
+        assert status_with(said.fileno(), bad, "doctor") == 0
+        assert done.exists()
+        assert status_with(said.fileno(), bad, "doctor", "--no-such-option") == 2
+        assert status_with(said.fileno(), bad, "runs", "show", str(tmp_path / "no")) == 1
 
 
 def test_progress_is_told_without_a_stream(monkeypatch):
