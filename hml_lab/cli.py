@@ -18,7 +18,7 @@ import click
 from data_prep.cli import File, Folder, prepare
 from hml_core import __version__
 from hml_core.errors import HmlError, RunError
-from hml_core.system import files, processes, streams, yaml_files
+from hml_core.system import ending, files, processes, streams, yaml_files
 from hml_lab import options
 from hml_lab.predict import predict
 from hml_lab.run_records import runs
@@ -39,8 +39,14 @@ class _Group(click.Group):
     def main(self, *arguments: Any, **options: Any) -> Any:
         streams.open_closed()
         streams.forgive_errors()
+        self.interruption = None
         try:
             return super().main(*arguments, **options)
+        except SystemExit as end:
+            is_called = bool(arguments) or options.get("args") is not None  # not by the shell
+            if self.interruption is not None and not is_called:
+                ending.leave(end.code)
+            raise
         except OSError as error:  # a help text, or the version, that standard output does not take
             if error.filename is not None or error.errno not in SHORT:
                 raise
@@ -59,6 +65,7 @@ class _Group(click.Group):
         except KeyboardInterrupt as error:
             with contextlib.suppress(OSError):  # after SIGHUP the terminal is gone
                 click.echo(f"Interrupted: {error or 'stopped by SIGINT'}.", err=True)
+            self.interruption = error
             raise SystemExit(processes.exit_status(error)) from error
         except SystemExit as error:
             if error.code:
