@@ -10,6 +10,7 @@ import os
 import socket
 import stat
 import sys
+import threading
 import warnings
 
 import filelock
@@ -19,7 +20,7 @@ import torch
 from click.testing import CliRunner
 from tqdm import tqdm
 
-from data_prep import parallel
+from data_prep import parallel, worker
 from hml_core import engines
 from hml_core.config import RunConfig
 from hml_core.datasets import LabelledFiles
@@ -86,6 +87,48 @@ def test_too_few_open_files_are_told_before_anything_starts(allowed, tmp_path, r
     assert not (tmp_path / "out.ipynb").exists()
     with pytest.raises(RunError, match=told):
         engines.sweep([RunConfig(epochs=1)], engine="dask", runs_root=tmp_path, progress=False)
+
+
+@pytest.fixture
+def few_threads(monkeypatch):
+    """Let the system allow five threads more, as `ulimit -u` does; nothing else of ours starts any."""
+    start, living = threading.Thread.start, []
+
+    def refuse(self):
+        if sum(thread.is_alive() for thread in living) >= 5:
+            raise RuntimeError("can't start new thread")
+        living.append(self)
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    return living
+
+
+def test_too_few_processes_are_told_before_anything_starts(few_threads, tmp_path, repository):
+    limits.require_threads(5, "this")
+    assert not any(thread.is_alive() for thread in few_threads)
+    told = r"may start 5 more processes and threads \(`ulimit -u`"
+    with pytest.raises(RunError, match=told):
+        notebooks.execute(
+            repository / "notebooks/01_hard_mining_loss.ipynb", {}, tmp_path / "out.ipynb"
+        )
+    assert not (tmp_path / "out.ipynb").exists()
+    config = RunConfig(epochs=1, batch_size=32, micro_batch_size=16)
+    for engine in ("dask", "torchrun:2"):
+        with pytest.raises(RunError, match=told):
+            engines.sweep([config], engine=engine, runs_root=tmp_path, progress=False)
+    with pytest.raises(RunError, match=told):
+        next(parallel.in_parallel(print, iter(()), tmp_path, None, 1))
+
+
+def test_a_worker_without_a_watch_over_its_parent_ends(monkeypatch):
+    """It would live on after a parent that is killed; the parent is told that a worker has died."""
+    monkeypatch.setattr(os, "_exit", lambda status: (_ for _ in ()).throw(SystemExit(status)))
+    monkeypatch.setattr(
+        threading.Thread, "start", lambda self: (_ for _ in ()).throw(RuntimeError("no thread"))
+    )
+    with pytest.raises(SystemExit, match="1"):
+        worker.begin()
 
 
 # Streams and folders ------------------------------------------------------------------------------

@@ -260,6 +260,7 @@ def run(
     from distributed import Client
 
     limits.require_files(limits.SEVERAL_PROCESSES, "the engine 'slurm'")
+    limits.require_threads(limits.THREADS, "the engine 'slurm'")
     jobs = min(options.get("jobs", 1), len(configs))
     wait = options.get("longest_wait")
     submissions = Submissions(

@@ -48,6 +48,7 @@ def torchrun(
     for config in configs:
         micro_batches(config, World(0, processes))
     limits.require_loopback("the engine 'torchrun'")
+    limits.require_threads(limits.THREADS_OF_A_WORKER * (1 + processes), "the engine 'torchrun'")
     yield from in_turn(configs, lambda config, wait: _train(processes, config, place))
 
 
