@@ -139,6 +139,9 @@ def in_parallel(
     """
     limits.require_files(limits.SEVERAL_PROCESSES, "preparing images in several processes")
     limits.require_semaphores("preparing images in several processes")
+    limits.require_threads(
+        limits.THREADS_OF_A_WORKER * (1 + max(workers, 1)), "preparing images in several processes"
+    )
     context = multiprocessing.get_context("spawn")  # nothing of this process goes along
     running: dict[Future, Any] = {}
     workers = max(workers, 1)

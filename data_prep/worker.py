@@ -14,7 +14,10 @@ def begin() -> None:
     A parent that is killed cannot end its workers; they would wait for work for ever.
     """
     warnings.filterwarnings("ignore", module=r"PIL\.")
-    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    try:
+        threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    except RuntimeError:  # the system allows none: a worker that would not end is none
+        os._exit(1)
 
 
 def _end_with_the_parent() -> None:

@@ -1,5 +1,10 @@
 """The errors of this package: each message names the value, what was expected and what to do."""
 
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
 
 class HmlError(Exception):
     """Base of every error that is meant to be read by a user."""
@@ -23,3 +28,20 @@ class RunError(HmlError, RuntimeError):
 
 class RunBusyError(RunError):
     """A run that another process is at work on."""
+
+
+@contextlib.contextmanager
+def never_left(what: str) -> Iterator[None]:
+    """Inside the block SystemExit is an error: somebody's own code ended what it is only a part of.
+
+    Raises
+    ------
+    RunError
+    """
+    try:
+        yield
+    except SystemExit as error:
+        raise RunError(
+            f"{what} was left before its end by SystemExit ({error.code}): expected its own code (a loss, "
+            "a model, a data set) to return, or to raise an error."
+        ) from error

@@ -18,7 +18,7 @@ import click
 from data_prep.cli import File, Folder, prepare
 from hml_core import __version__
 from hml_core.errors import HmlError, RunError
-from hml_core.system import files, processes, streams, yaml_files
+from hml_core.system import ending, files, processes, streams, yaml_files
 from hml_lab import options
 from hml_lab.predict import predict
 from hml_lab.run_records import runs
@@ -38,7 +38,21 @@ class _Group(click.Group):
 
     def main(self, *arguments: Any, **options: Any) -> Any:
         streams.open_closed()
-        return super().main(*arguments, **options)
+        streams.forgive_errors()
+        self.interruption = None
+        try:
+            return super().main(*arguments, **options)
+        except SystemExit as end:
+            is_called = bool(arguments) or options.get("args") is not None  # not by the shell
+            if self.interruption is not None and not is_called:
+                ending.leave(end.code)
+            raise
+        except OSError as error:  # a help text, or the version, that standard output does not take
+            if error.filename is not None or error.errno not in SHORT:
+                raise
+            streams.drop_unwritable()
+            click.ClickException(f"The system: {files.reason(error)}.").show()
+            raise SystemExit(1) from error
 
     def invoke(self, context: click.Context) -> Any:
         for stream in (sys.stdout, sys.stderr):  # of a terminal that has no letters for what we say
@@ -51,7 +65,14 @@ class _Group(click.Group):
         except KeyboardInterrupt as error:
             with contextlib.suppress(OSError):  # after SIGHUP the terminal is gone
                 click.echo(f"Interrupted: {error or 'stopped by SIGINT'}.", err=True)
+            self.interruption = error
             raise SystemExit(processes.exit_status(error)) from error
+        except SystemExit as error:
+            if error.code:
+                raise
+            raise click.ClickException(  # no command of ours ends so: somebody's own code did
+                "The command was left before its end by SystemExit (sys.exit) of what it called."
+            ) from error
         except HmlError as error:
             raise click.ClickException(streams.printable(str(error))) from error
         except OSError as error:  # of a file or folder that nobody has looked at before

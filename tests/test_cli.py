@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 
 import pytest
 from click.testing import CliRunner
 
+from hml_core.system import processes
 from hml_lab.cli import main
 
 TRAIN = [
@@ -231,3 +233,26 @@ def test_a_warning_is_a_line_in_our_voice(monkeypatch, tmp_path):
     result = CliRunner().invoke(main, ["runs", "list", "--runs-root", str(tmp_path)])
     assert result.stderr == "Note: The run x is not known here.\n"
     assert "1 finished run in " in result.stdout
+
+
+@pytest.mark.parametrize("by", ["the shell", "a caller"])
+def test_an_interrupted_command_ends_the_process_at_once(by, monkeypatch, capsys):
+    """Not that of whoever calls it in Python, though."""
+
+    def interrupt(*_):
+        raise processes.Interrupted(signal.SIGTERM)
+
+    def leave(status):
+        raise RuntimeError(f"left with {status}")
+
+    monkeypatch.setattr("hml_lab.doctor.examine", interrupt)
+    monkeypatch.setattr("hml_core.system.ending.leave", leave)
+    monkeypatch.setattr("sys.argv", ["hml", "doctor"])
+    if by == "the shell":
+        with pytest.raises(RuntimeError, match="left with 143"):
+            main(prog_name="hml")
+    else:
+        with pytest.raises(SystemExit) as end:
+            main(["doctor"])
+        assert end.value.code == 143
+    assert "Interrupted: stopped by SIGTERM." in capsys.readouterr().err

@@ -10,14 +10,17 @@ import os
 import socket
 import stat
 import sys
+import threading
+import warnings
 
 import filelock
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from tqdm import tqdm
 
-from data_prep import parallel
+from data_prep import parallel, worker
 from hml_core import engines
 from hml_core.config import RunConfig
 from hml_core.datasets import LabelledFiles
@@ -86,6 +89,48 @@ def test_too_few_open_files_are_told_before_anything_starts(allowed, tmp_path, r
         engines.sweep([RunConfig(epochs=1)], engine="dask", runs_root=tmp_path, progress=False)
 
 
+@pytest.fixture
+def few_threads(monkeypatch):
+    """Let the system allow five threads more, as `ulimit -u` does; nothing else of ours starts any."""
+    start, living = threading.Thread.start, []
+
+    def refuse(self):
+        if sum(thread.is_alive() for thread in living) >= 5:
+            raise RuntimeError("can't start new thread")
+        living.append(self)
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    return living
+
+
+def test_too_few_processes_are_told_before_anything_starts(few_threads, tmp_path, repository):
+    limits.require_threads(5, "this")
+    assert not any(thread.is_alive() for thread in few_threads)
+    told = r"may start 5 more processes and threads \(`ulimit -u`"
+    with pytest.raises(RunError, match=told):
+        notebooks.execute(
+            repository / "notebooks/01_hard_mining_loss.ipynb", {}, tmp_path / "out.ipynb"
+        )
+    assert not (tmp_path / "out.ipynb").exists()
+    config = RunConfig(epochs=1, batch_size=32, micro_batch_size=16)
+    for engine in ("dask", "torchrun:2"):
+        with pytest.raises(RunError, match=told):
+            engines.sweep([config], engine=engine, runs_root=tmp_path, progress=False)
+    with pytest.raises(RunError, match=told):
+        next(parallel.in_parallel(print, iter(()), tmp_path, None, 1))
+
+
+def test_a_worker_without_a_watch_over_its_parent_ends(monkeypatch):
+    """It would live on after a parent that is killed; the parent is told that a worker has died."""
+    monkeypatch.setattr(os, "_exit", lambda status: (_ for _ in ()).throw(SystemExit(status)))
+    monkeypatch.setattr(
+        threading.Thread, "start", lambda self: (_ for _ in ()).throw(RuntimeError("no thread"))
+    )
+    with pytest.raises(SystemExit, match="1"):
+        worker.begin()
+
+
 # Streams and folders ------------------------------------------------------------------------------
 
 
@@ -111,6 +156,72 @@ def test_closed_streams_are_opened_on_nothing(closed):
     os.waitpid(child, 0)
     with os.fdopen(told, "rb") as stream:
         assert stream.read() == b"y"
+
+
+def status_with(out: int, error: int, *arguments: str) -> int:
+    """The exit status of the command with these standard streams."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os.dup2(out, 1)
+            os.dup2(error, 2)
+            for number, name in ((1, "stdout"), (2, "stderr")):
+                stream = os.fdopen(number, "w", buffering=1, closefd=False)
+                setattr(sys, name, stream)
+                setattr(sys, f"__{name}__", stream)
+            main([*arguments])
+        except SystemExit as end:
+            os._exit(end.code or 0)
+        except BaseException:
+            os._exit(99)
+        os._exit(98)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.fixture
+def streams_that_take_nothing():
+    """A full disk, and a pipe whose reader has gone."""
+    if not os.path.exists("/dev/full"):
+        pytest.skip("needs a device that is always full")
+    reading, pipe = os.pipe()
+    os.close(reading)
+    full = os.open("/dev/full", os.O_WRONLY)
+    yield full, pipe
+    os.close(full)
+    os.close(pipe)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["train", "--help"]], ids=str)
+def test_a_help_text_that_cannot_be_written_is_one_message(
+    arguments, streams_that_take_nothing, tmp_path
+):
+    full, _ = streams_that_take_nothing
+    with (tmp_path / "said").open("w") as said:
+        assert status_with(full, said.fileno(), *arguments) == 1
+    assert (tmp_path / "said").read_text() == "Error: The system: No space left on device.\n"
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["a full disk", "a pipe nobody reads"])
+def test_work_is_done_whatever_standard_error_takes(
+    which, streams_that_take_nothing, tmp_path, monkeypatch
+):
+    """Progress and notes go nowhere; the exit status is the work's."""
+    done = tmp_path / "done"
+
+    def work(*_):
+        warnings.warn("a note to the user", UserWarning, stacklevel=1)
+        for _ in tqdm(range(3), file=sys.stderr):
+            print("progress" * 10_000, file=sys.stderr, flush=True)
+        done.touch()
+        return []
+
+    monkeypatch.setattr("hml_lab.doctor.examine", work)
+    bad = streams_that_take_nothing[which]
+    with (tmp_path / "said").open("w") as said:
+        assert status_with(said.fileno(), bad, "doctor") == 0
+        assert done.exists()
+        assert status_with(said.fileno(), bad, "doctor", "--no-such-option") == 2
+        assert status_with(said.fileno(), bad, "runs", "show", str(tmp_path / "no")) == 1
 
 
 def test_progress_is_told_without_a_stream(monkeypatch):

@@ -173,6 +173,22 @@ def test_what_a_killed_guard_leaves_the_other_one_ends(which, tmp_path):
 
 
 @linux
+def test_a_supervisor_that_was_asked_ends_with_what_it_watches(tmp_path):
+    """Before its grace is over, which is longer than the test would wait."""
+    command = ["sh", "-c", "trap '' TERM; sleep 3600 & echo $! > child; echo $$ > parent; wait; wait; "
+               "exec sleep 3600"]  # fmt: skip
+    guard = subprocess.Popen(
+        processes.guarded(command, 10 * LIMIT_S, is_supervisor=True), cwd=tmp_path
+    )
+    below = family(tmp_path)
+    guard.terminate()
+    wait_for(lambda: not is_gone(below[0]), "the supervisor, while it has somebody to watch")
+    os.kill(below[1], signal.SIGKILL)
+    assert guard.wait(LIMIT_S) == 128 + signal.SIGKILL
+    assert all(map(is_gone, below))
+
+
+@linux
 def test_guards_within_guards_leave_nothing(tmp_path):
     # The process in the middle is the one that is killed: the outer guard has it, it has the inner guard.
     middle = (

@@ -54,6 +54,7 @@ def local(configs: Sequence[RunConfig], place: Place) -> Iterator[tuple[RunConfi
 
     with_gpu = devices.resolve(place.device).type == "cuda"
     limits.require_files(limits.SEVERAL_PROCESSES, "the engine 'dask'")
+    limits.require_threads(limits.THREADS, "the engine 'dask'")
     limits.require_semaphores("the engine 'dask'")
     limits.require_loopback("the engine 'dask'")
     workers = room(place.threads)

@@ -35,7 +35,7 @@ from hml_core.engines.dask import GPU, NO_DASHBOARD, SETTINGS, submit
 from hml_core.engines.jobs import Outcome, Place
 from hml_core.engines.slurm_queue import LONGEST_WAIT_S, Submissions
 from hml_core.errors import ConfigError
-from hml_core.system import limits, yaml_files
+from hml_core.system import limits, scratch, yaml_files
 from hml_core.system.quantities import told
 
 DEFAULT_FILE = "slurm.yaml"
@@ -241,7 +241,7 @@ def make_cluster(
 
 def job_script(options: Mapping[str, Any]) -> str:
     """The script that each job would be submitted with, but for the names of its certificates."""
-    with tempfile.TemporaryDirectory() as shared, make_cluster(options, Path(shared)) as made:
+    with scratch.folder() as shared, make_cluster(options, shared) as made:
         return made.job_script()
 
 
@@ -260,6 +260,7 @@ def run(
     from distributed import Client
 
     limits.require_files(limits.SEVERAL_PROCESSES, "the engine 'slurm'")
+    limits.require_threads(limits.THREADS, "the engine 'slurm'")
     jobs = min(options.get("jobs", 1), len(configs))
     wait = options.get("longest_wait")
     submissions = Submissions(

@@ -14,7 +14,6 @@ import pickle
 import socket
 import subprocess
 import sys
-import tempfile
 import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -24,7 +23,7 @@ from hml_core.config import RunConfig
 from hml_core.engines.jobs import Outcome, Place, in_turn, is_finished
 from hml_core.engines.travel import known_here, pack
 from hml_core.errors import ConfigError, RunError
-from hml_core.system import files, limits, processes
+from hml_core.system import files, limits, processes, scratch
 from hml_core.trainer.epochs import micro_batches
 from hml_core.trainer.world import MEETING, World
 
@@ -49,6 +48,7 @@ def torchrun(
     for config in configs:
         micro_batches(config, World(0, processes))
     limits.require_loopback("the engine 'torchrun'")
+    limits.require_threads(limits.THREADS_OF_A_WORKER * (1 + processes), "the engine 'torchrun'")
     yield from in_turn(configs, lambda config, wait: _train(processes, config, place))
 
 
@@ -61,18 +61,18 @@ def _train(processes: int, config: RunConfig, place: Place) -> Outcome:
         bundle = pack(config, [view for point in points for view in point.views])
     except (ConfigError, RunError) as error:
         return Outcome("failed", str(error), traceback.format_exc())
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "config.json"
+    with scratch.folder() as folder:
+        file = folder / "config.json"
         file.write_text(config.to_json(), encoding="utf-8")
-        shared = Path(folder) / "points.json"
+        shared = folder / "points.json"
         points = [point.to_dict() for point in place.points.get(config.run_id, ())]
         shared.write_text(json.dumps(points), encoding="utf-8")
         options = ["--points", str(shared)]
         if bundle.entries:
-            sent = Path(folder) / "bundle"
+            sent = folder / "bundle"
             sent.write_bytes(pickle.dumps(bundle))
             options += ["--bundle", str(sent)]
-        meeting = Path(folder) / "meeting"  # the folder is its owner's alone
+        meeting = folder / "meeting"  # the folder is its owner's alone
         meeting.mkdir()
         said = _run([*command(processes, file, place, meeting), *options], place, meeting)
     if is_finished(config, place):
@@ -99,6 +99,10 @@ def command(processes: int, config: Path, place: Place, meeting: Path) -> list[s
         *(sys.executable, "-m", "torch.distributed.run", "--rdzv-id", meeting.parent.name),
         *("--rdzv-backend", "c10d", "--rdzv-conf", "store_type=file"),
         *("--rdzv-endpoint", str(meeting / "torchrun"), "--local-addr", limits.LOOPBACK),
+        *(
+            "--log-dir",
+            str(meeting.parent / "logs"),
+        ),  # else a folder of its own, which nobody removes
         *("--nproc-per-node", str(processes), "--max-restarts", str(MAX_RESTARTS)),
         *("-m", "hml_core", "train", "--final-errors", "--config", str(config)),
         *(text for name, value in options.items() for text in (f"--{name}", str(value))),
@@ -123,7 +127,7 @@ def _run(arguments: list[str], place: Place, meeting: Path) -> list[str]:
     threads = os.environ.get("OMP_NUM_THREADS", "1") if place.threads is None else place.threads
     said: deque[str] = deque(maxlen=KEPT_LINES)
     with subprocess.Popen(
-        processes.guarded(arguments, GRACE_S),
+        processes.guarded(arguments, GRACE_S, is_supervisor=True),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -288,7 +288,8 @@ def attempt(kind: type[nn.Module], options: Mapping[str, Any]) -> None:
     ------
     ConfigError
         Where it cannot be made, does not take (N, C) and (N,), or gives no finite number with a gradient;
-        where it has parameters, which no stage trains, or changes a state, which no checkpoint holds.
+        where its ``per_sample`` gives anything else than a loss for each sample; where it has parameters,
+        which no stage trains, or changes a state, which no checkpoint holds.
     """
     name, counts = kind.__name__, np.array(TRIAL_COUNTS)
     fixed = fingerprints.unchanged(kind, f"The loss {name!r}")
@@ -306,9 +307,10 @@ def attempt(kind: type[nn.Module], options: Mapping[str, Any]) -> None:
             _require_stateless(loss, name, logits.detach(), target, *extra)
             value = loss(logits, target, *extra)
             gradient = torch.autograd.grad(value, logits)[0]
+            _require_one_each(loss, name, logits.detach(), target, *extra)
         except ConfigError:
             raise
-        except Exception as error:  # whatever somebody's own code raises
+        except (Exception, SystemExit) as error:  # whatever somebody's own code raises
             raise ConfigError(f"The loss {name} does not work: {error}") from error
     if value.ndim or not bool(value.isfinite()) or not bool(gradient.isfinite().all()):
         raise ConfigError(
@@ -329,6 +331,19 @@ def _require_stateless(loss: ClassificationLoss, name: str, *batch: Tensor) -> N
         raise ConfigError(
             f"The loss {name} changes its state ({', '.join(changed)}), which no checkpoint holds: a run "
             "that was killed would go on as another. Expected a loss of logits and classes alone."
+        )
+
+
+def _require_one_each(loss: ClassificationLoss, name: str, *batch: Tensor) -> None:
+    """``per_sample`` gives (N,), where a loss has it: its mean would hide anything else."""
+    has_none = type(loss).per_sample is ClassificationLoss.per_sample
+    if has_none or (isinstance(loss, PlainLoss) and loss.each is None):
+        return
+    losses, number = loss.per_sample(*batch), len(batch[0])
+    if losses.shape != (number,):
+        raise ConfigError(
+            f"Expected `per_sample` of the loss {name} to give one loss for each of {number} samples, "
+            f"of shape ({number},), got {tuple(losses.shape)}."
         )
 
 

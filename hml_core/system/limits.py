@@ -5,11 +5,15 @@ from __future__ import annotations
 import multiprocessing
 import os
 import socket
+import threading
 from pathlib import Path
 
 from hml_core.errors import RunError
 
 SEVERAL_PROCESSES = 256  # open files of who starts others and talks to them
+THREADS = 32  # and their processes, at a time
+THREADS_OF_A_WORKER = 8
+_SMALL_STACK = 2**18  # bytes: a thread that only waits
 SEMAPHORES = 16  # of a pool of processes or a cluster's
 LOOPBACK, CONNECT_S = "127.0.0.1", 5.0
 SHARED_MEMORY = "/dev/shm"
@@ -53,6 +57,34 @@ def require_files(number: int, what: str) -> None:
             "that limit, or ask who runs the machine."
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, (number, hard))
+
+
+def require_threads(number: int, what: str) -> None:
+    """Prove that this user may start so many processes and threads beside those that there are.
+
+    Raises
+    ------
+    RunError
+        Where the system refuses one (``ulimit -u``, a container's limit).
+    """
+    over = threading.Event()
+    started: list[threading.Thread] = []
+    before = threading.stack_size(_SMALL_STACK)
+    try:
+        for _ in range(number):
+            thread = threading.Thread(target=over.wait, daemon=True)
+            thread.start()
+            started.append(thread)
+    except RuntimeError as error:  # "can't start new thread"
+        raise RunError(
+            f"This user may start {len(started)} more processes and threads (`ulimit -u`, or a "
+            f"container's limit), {what} needs {number}: raise that limit, or end some."
+        ) from error
+    finally:
+        threading.stack_size(before)
+        over.set()
+        for thread in started:
+            thread.join()
 
 
 def require_semaphores(what: str) -> None:

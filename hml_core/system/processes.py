@@ -25,7 +25,7 @@ from typing import Any, NamedTuple, NoReturn
 
 LOOK_S = 1.0  # how often a guard looks for its parent, should no signal tell
 ASK_S = 0.05  # and at a command of the system
-INNER = "--inner"
+INNER, SUPERVISOR = "--inner", "--supervisor"
 INNER_GRACE_S = 1.0  # by so much the outer guard is more patient than the inner one
 REAP_S = 0.02  # and for what is left, while it ends everything
 # Neither the environment nor installed packages change what a guard does.
@@ -148,16 +148,18 @@ def _guard() -> list[str]:
     return [sys.executable, *_ISOLATED, os.path.abspath(__file__)]
 
 
-def guarded(command: Sequence[str], grace: float) -> list[str]:
+def guarded(command: Sequence[str], grace: float, *, is_supervisor: bool = False) -> list[str]:
     """``command`` below a guard: it and all that it starts end with it, and with this process.
 
-    SIGTERM asks the command to end; ``grace`` seconds later everything below the guard is killed. The
-    guard's exit status is the command's, 128 + signal included. (Windows has neither; there the command
-    is left as it is.)
+    SIGTERM asks the command to end; ``grace`` seconds later everything below the guard is killed. A
+    command that only starts and watches others (``is_supervisor``) has nothing to do once it was asked and
+    they have ended: it is killed then. The guard's exit status is the command's, 128 + signal included.
+    (Windows has neither; there the command is left as it is.)
     """
     if sys.platform == "win32":
         return list(command)
-    return [*_guard(), str(os.getpid()), str(grace), *command]
+    kind = [SUPERVISOR] * is_supervisor
+    return [*_guard(), *kind, str(os.getpid()), str(grace), *command]
 
 
 class Answer(NamedTuple):
@@ -266,8 +268,8 @@ def descendants(process: int) -> list[int]:
 class _Guard:
     """Starts one command, waits for it, and leaves nothing of it behind."""
 
-    def __init__(self, parent: int, grace: float) -> None:
-        self.parent, self.grace = parent, grace
+    def __init__(self, parent: int, grace: float, over_supervisor: bool = False) -> None:
+        self.parent, self.grace, self.over_supervisor = parent, grace, over_supervisor
         self.is_asked = False
         _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
@@ -305,6 +307,8 @@ class _Guard:
                     is_child_asked, kill_at = True, time.monotonic() + self.grace
                     _signal([child], signal.SIGTERM)
                 left = [child, *descendants(os.getpid())] if is_child_asked else [child]
+                if is_child_asked and self.over_supervisor and self._is_alone(child):
+                    _signal(left, signal.SIGKILL)
             else:
                 left = descendants(os.getpid())
                 if not left:
@@ -317,6 +321,11 @@ class _Guard:
             select.select([self.woken], [], [], LOOK_S if kill_at is None else REAP_S)
             with contextlib.suppress(BlockingIOError):
                 os.read(self.woken, 4096)
+
+    @staticmethod
+    def _is_alone(child: int) -> bool:
+        """Whether the child has nothing below it any more, where that can be told."""
+        return descendants(os.getpid()) == [child]
 
     def _reap(self, child: int) -> int | None:
         """Take note of every process below that has ended; the child's exit status, if it has."""
@@ -348,11 +357,11 @@ def _prctl(option: int, value: int) -> None:
 
 def _watch(arguments: list[str]) -> int:
     """Be a guard: the inner one, or the outer one over it where it can adopt what that one leaves."""
-    is_inner = arguments[0] == INNER
-    parent, grace, *command = arguments[is_inner:]
-    if is_inner or sys.platform != "linux":
-        return _Guard(int(parent), float(grace)).run(command)
-    inner = [*_guard(), INNER, str(os.getpid()), grace, *command]
+    flags = [argument for argument in arguments[:2] if argument in (INNER, SUPERVISOR)]
+    parent, grace, *command = arguments[len(flags) :]
+    if INNER in flags or sys.platform != "linux":
+        return _Guard(int(parent), float(grace), SUPERVISOR in flags).run(command)
+    inner = [*_guard(), INNER, *flags, str(os.getpid()), grace, *command]
     return _Guard(int(parent), float(grace) + INNER_GRACE_S).run(inner)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 
@@ -22,6 +23,32 @@ def open_closed() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+
+
+class _Forgiving(io.FileIO):
+    """A file that takes everything, whether or not it can be written."""
+
+    def write(self, data: bytes) -> int | None:
+        try:
+            return super().write(data)
+        except BlockingIOError:
+            raise
+        except OSError:
+            return len(data)
+
+
+def forgive_errors() -> None:
+    """Let standard error take what a full disk, or a pipe that nobody reads, does not.
+
+    What is said there is progress and reasons: no work ends for them, and the exit status is the work's.
+    """
+    if sys.stderr is not sys.__stderr__:  # somebody's who calls us
+        return
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        raw = _Forgiving(sys.stderr.fileno(), "wb", closefd=False)
+        sys.stderr = sys.__stderr__ = io.TextIOWrapper(
+            io.BufferedWriter(raw), sys.stderr.encoding, sys.stderr.errors, line_buffering=True
+        )
 
 
 def drop_unwritable() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,7 +12,7 @@ import torch
 
 from hml_core import datasets
 from hml_core.config import RunConfig
-from hml_core.errors import ConfigError, DataError, RunError
+from hml_core.errors import ConfigError, DataError, RunError, never_left
 from hml_core.runs import Run, kept_weights
 from hml_core.system import devices, paths, quantities
 from hml_core.trainer import handed_over
@@ -151,7 +152,8 @@ def training(
     }
     world.require_same({**config.to_dict(), **wishes})
     devices.keep_freed_memory()
-    with _Settings(where, config.deterministic) as settings:
+    is_whole = functools.partial(never_left, f"The run {config.run_id}")
+    with is_whole(), _Settings(where, config.deterministic) as settings:
         recorder = Recorder(
             config,
             runs_root,
@@ -182,7 +184,7 @@ def training(
             if done is not None:
                 recorder.replace()
             trainer = _where_it_stands(trainer, manifest, beginning, recorder, data_root, retrain)
-            with recorder.watching(trainer):
+            with recorder.watching(trainer), is_whole():
                 for _ in train(trainer, recorder):
                     with settings.aside():
                         yield

@@ -9,12 +9,10 @@ What is exchanged here lies on the CPU and goes through gloo. Gradients are left
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import datetime
 import os
 import signal
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -26,8 +24,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from hml_core.errors import ConfigError, HmlError, RunError
-from hml_core.system import devices
+from hml_core.errors import ConfigError, HmlError, RunError, never_left
+from hml_core.system import devices, ending
 
 TIMEOUT = datetime.timedelta(minutes=30)  # of the slowest thing that others wait for
 WORD = datetime.timedelta(seconds=2)
@@ -147,7 +145,8 @@ class World:
             return
         own: Exception | None = None
         try:
-            yield
+            with never_left(f"Process {self.rank}"):
+                yield
         except Exception as error:
             own = error
         if not self.total(torch.tensor(int(own is not None))):
@@ -323,11 +322,7 @@ def leave(status: int) -> NoReturn:
     run after it, the process aborts ("terminate called without an active exception"), and torchrun takes a
     finished run for a failed one. So that nothing runs after it, there is no such end.
     """
-    atexit._run_exitfuncs()  # logs are written, children are told
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):  # nobody listens any more
-            stream.flush()
-    os._exit(status)
+    ending.leave(status)
 
 
 class Stopped(BaseException):

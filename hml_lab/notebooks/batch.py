@@ -28,7 +28,6 @@ import re
 import string
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -39,7 +38,7 @@ from typing import Any
 import pandas as pd
 
 from hml_core.errors import ConfigError, RunError
-from hml_core.system import files, limits, paths, processes, quantities, yaml_files
+from hml_core.system import files, limits, paths, processes, quantities, scratch, yaml_files
 from hml_core.system.progress import Progress
 from hml_lab.notebooks import outputs
 from hml_lab.notebooks.execution import is_done, record_of
@@ -266,8 +265,8 @@ def _executed(
     began, before = time.perf_counter(), _version(job.output)
     environment = {**os.environ, "HML_HEADLESS": "1"}
     environment.setdefault("OMP_NUM_THREADS", str(cores))
-    with tempfile.TemporaryDirectory() as folder:
-        given = Path(folder) / "parameters.yaml"
+    with scratch.folder() as folder:
+        given = folder / "parameters.yaml"
         given.write_text(yaml_files.text(job.parameters), encoding="utf-8")
         options = ["-f", given, "-o", job.output]
         if job.timeout is not None:

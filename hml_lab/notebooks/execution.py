@@ -101,6 +101,7 @@ def execute(
         raise ParameterError(f"The output would overwrite the notebook {str(notebook)!r} itself.")
     outputs.require_place(output, "the output")
     limits.require_files(limits.SEVERAL_PROCESSES, "a notebook's kernel")
+    limits.require_threads(limits.THREADS, "a notebook's kernel")
     if timeout is not None:
         timeout = quantities.seconds(timeout, "`timeout`")
     record = {

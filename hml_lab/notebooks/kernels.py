@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hml_core.errors import ConfigError
-from hml_core.system import processes
+from hml_core.system import processes, scratch
 
 # Bytes of a Unix socket's path: 107 on Linux, 103 on macOS. Ours adds /hml-xxxxxxxx/kernel-NN to a folder.
 LONGEST_FOLDER = 103 - 24
@@ -53,8 +53,8 @@ def socket_folder() -> Iterator[str]:
     places = [tempfile.gettempdir(), os.environ.get("XDG_RUNTIME_DIR", ""), "/tmp", "/var/tmp"]
     for place in places:
         if place and len(os.fsencode(place)) <= LONGEST_FOLDER and os.access(place, os.W_OK):
-            with tempfile.TemporaryDirectory(prefix="hml-", dir=place) as folder:
-                yield folder
+            with scratch.folder(place) as folder:
+                yield str(folder)
             return
     raise ConfigError(
         f"Expected TMPDIR to name a writable folder with a path of at most {LONGEST_FOLDER} bytes, for "

@@ -19,7 +19,7 @@ from pathlib import Path
 import nbformat
 
 from hml_core.errors import ConfigError, RunError
-from hml_core.system import files
+from hml_core.system import files, scratch
 from hml_lab import places
 from hml_lab.notebooks import executed, safe_html
 from hml_lab.notebooks.executed import Executed
@@ -75,14 +75,14 @@ def build(
     shown = [executed.read(path) for path in notebooks]
     said, warned = io.StringIO(), io.StringIO()
     # Beside the pages, so that their links to files of the checkout lead there.
-    with _source(pages) as source, tempfile.TemporaryDirectory() as beside:
+    with _source(pages) as source, scratch.folder() as beside:
         # MyST-NB writes the notebooks' pictures beside the folder that it is given.
-        made = Path(beside) / "site"
+        made = beside / "site"
         names = write_notebooks(shown, source / NOTEBOOKS)
         lead_on(source, names)
         reference.write(source / REFERENCE, rooms)
         try:
-            trees = Path(beside) / "doctrees"
+            trees = beside / "doctrees"
             where = (source, source, made, trees)
             app = Sphinx(*where, "html", status=said, warning=warned, freshenv=True)
             app.build(force_all=True)

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import functools
+import json
 import math
+import re
+import sys
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from torch import nn
 
-from hml_core import datasets, losses, models, recipes, sampling
+from hml_core import datasets, engines, losses, models, recipes, sampling
 from hml_core.config import RunConfig, identity
-from hml_core.errors import ConfigError, DataError
+from hml_core.errors import ConfigError, DataError, RunError
 from hml_core.losses import LOSSES, ClassificationLoss
+from hml_core.losses.registry import TRIAL_COUNTS
 from hml_core.recipes import Stage
 from hml_core.trainer import fit
+from hml_core.trainer.world import World
+from hml_lab import cli
 from tests.own_methods.helpers import Odd, Small, halves, load_reversed, recipe
+
+N = len(TRIAL_COUNTS)  # classes that a loss is tried on, with two images more
 
 
 @pytest.mark.parametrize(
@@ -90,6 +99,75 @@ def test_a_loss_that_does_not_work_is_refused_when_it_is_registered(kind):
     with pytest.raises(ConfigError, match=r"does not work|one finite number"):
         losses.register(kind)
     assert kind.__name__ not in LOSSES
+
+
+class Few(ClassificationLoss):
+    def per_sample(self, logits, target):
+        return logits.logsumexp(1)[:3]
+
+
+class Whole(ClassificationLoss):
+    def per_sample(self, logits, target):
+        return logits.logsumexp(1).mean()
+
+
+class Square(nn.Module):
+    """With ``reduction`` "none" a loss for each class, not for each image."""
+
+    def __init__(self, reduction="mean"):
+        super().__init__()
+        self.reduction = reduction
+
+    def forward(self, logits, target):
+        return logits.square() if self.reduction == "none" else logits.square().mean()
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"), [(Few, "(3,)"), (Whole, "()"), (Square, f"({N + 2}, {N})")]
+)
+def test_per_sample_gives_one_loss_for_each_image(kind, shape):
+    with pytest.raises(ConfigError, match=re.escape(f"of shape ({N + 2},), got {shape}")):
+        losses.register(kind)
+    with pytest.raises(ConfigError, match=r"one loss for each of"):
+        Stage(kind)
+
+
+class Leaving(ClassificationLoss):
+    """Works until it is trained with: then it ends the program, as a script does."""
+
+    def per_sample(self, logits, target):
+        if logits.requires_grad and len(logits) > N + 2:
+            sys.exit(None)
+        return logits.logsumexp(1)
+
+
+def test_a_run_whose_own_code_leaves_the_program_has_failed(tmp_path):
+    """Not ended, with the status of what is done."""
+    recipe(Stage(Leaving))
+    config = RunConfig(recipe="mine", epochs=1)
+    with pytest.raises(RunError, match=rf"The run {config.run_id} was left .* SystemExit"):
+        fit(config, runs_root=tmp_path, progress=False)
+    failed = json.loads((tmp_path / config.run_id / "failed.json").read_text())
+    assert "SystemExit" in failed["error"]
+    others = [config, RunConfig(recipe="ce", epochs=1)]
+    frame = engines.sweep(others, runs_root=tmp_path, progress=False)
+    assert frame["status"].tolist() == ["failed", "done"]
+
+
+@pytest.mark.parametrize("code", [None, 0])
+def test_a_command_whose_own_code_leaves_the_program_has_failed(code, monkeypatch):
+    monkeypatch.setattr("hml_lab.doctor.examine", lambda *_: sys.exit(code))
+    result = CliRunner().invoke(cli.main, ["doctor"])
+    assert result.exit_code == 1
+    assert "left before its end by SystemExit" in result.output
+
+
+def test_a_process_of_a_group_that_leaves_tells_the_others(monkeypatch):
+    group = World(1, 2)
+    monkeypatch.setattr(World, "total", lambda self, tensor: tensor)
+    monkeypatch.setattr(World, "all", lambda self, value: [value, None])
+    with pytest.raises(RunError, match="Process 1 was left"), group.together():
+        sys.exit()
 
 
 def test_a_loss_has_a_word_of_its_own_for_a_name():

@@ -1,0 +1,84 @@
+"""Folders for temporary files that live as long as a process does, and not much longer if it is killed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+PREFIX = "hml-"
+OWNER = ".owner"  # a file with this host's name, which the folder's process holds a lock on
+
+
+@contextlib.contextmanager
+def folder(place: str | Path | None = None) -> Iterator[Path]:
+    """A private folder, gone afterwards; what killed processes left beside it goes now.
+
+    Removed are folders that this function made for this user on this host and whose process is gone: it
+    held a lock, which the kernel keeps as long as the process lives. (Where there are no locks, nothing
+    says whose a folder is, and it stays.)
+
+    Parameters
+    ----------
+    place : path, optional
+        Default: where temporary files go (TMPDIR).
+    """
+    place = tempfile.gettempdir() if place is None else place
+    _remove_abandoned(place)
+    own = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
+    held = _claimed(own)
+    try:
+        yield own
+    finally:
+        shutil.rmtree(own, ignore_errors=True)
+        if held is not None:
+            os.close(held)
+
+
+def _claimed(own: Path) -> int | None:
+    """Hold the lock of a new folder; it gets its name once it is held, so that nobody finds it free."""
+    new = own / f"{OWNER}.new"
+    handle = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.write(handle, _host())
+        os.rename(new, own / OWNER)
+    except (ImportError, OSError):  # Windows, or a file system without locks
+        os.close(handle)
+        new.unlink(missing_ok=True)
+        return None
+    return handle
+
+
+def _remove_abandoned(place: str | Path) -> None:
+    with contextlib.suppress(OSError), os.scandir(place) as entries:
+        for entry in entries:
+            if entry.name.startswith(PREFIX) and entry.is_dir(follow_symlinks=False):
+                with contextlib.suppress(ImportError, OSError):  # held, or not one of ours
+                    _remove_if_abandoned(entry.path)
+
+
+def _remove_if_abandoned(path: str) -> None:
+    """Remove a folder of ours; OSError where it is none, or its process lives."""
+    import fcntl
+
+    handle = os.open(os.path.join(path, OWNER), os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        told = os.fstat(handle)
+        is_mine = stat.S_ISREG(told.st_mode) and told.st_uid == os.lstat(path).st_uid == os.getuid()
+        if is_mine and os.read(handle, len(_host()) + 1) == _host():
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(path, ignore_errors=True)
+    finally:
+        os.close(handle)
+
+
+def _host() -> bytes:
+    return socket.gethostname().encode()
