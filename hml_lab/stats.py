@@ -242,7 +242,7 @@ def all_pairs(
     k, n = scores.shape
     means = scores.mean(axis=1)
     error = _errors_of_pairs(scores[None])[0]
-    difference = means[:, None] - means
+    difference = np.round(means[:, None] - means, 9)  # as in `mean`
     nulls = [_studentized_ranges(k, (k - 1) * (n - 1))]
     if k > 2:
         nulls.append(_largest_under(_own_scatter(scores), n, resamples))
