@@ -104,8 +104,8 @@ def qualifier(config: Mapping[str, Any]) -> str:
     return f"{words} over {config['mean_over']}" if "mean_over" in differs else words
 
 
-def deferred(frame: pd.DataFrame) -> str:
-    """Which class weights the re-weighted stages of a frame's methods have, and from when on; "" for none.
+def class_weights(frame: pd.DataFrame) -> str:
+    """Which class weights a frame's methods have, and from when on; "" for none.
 
     A name such as CE-DRW does not say it: "CS from epoch 101, mean over images: HML1".
     """
@@ -114,9 +114,9 @@ def deferred(frame: pd.DataFrame) -> str:
         return ""
     told: dict[str, dict[str, None]] = {}
     for row in frame.to_dict("records"):
-        if _absent(row["weighting"]) or row["weighting"] == "none" or not row["stage_ends"]:
+        if _absent(row["weighting"]) or row["weighting"] == "none":
             continue
-        since = f"epoch {row['stage_ends'][-1] + 1}"
+        since = f"epoch {row['stage_ends'][-1] + 1 if row['stage_ends'] else 1}"
         words = f"{row['weighting']} from {'a plateau' if row.get('switch_patience') else since} on"
         if not _absent(row["mean_over"]):
             words += f", mean over {row['mean_over']}"

@@ -200,7 +200,7 @@ def test_the_audits_figures_say_what_their_runs_are(full):
         assert title.splitlines()[:3] == [
             "Way",
             "imagefolder (100 classes, ratio 100), resnet32, 200 epochs",
-            "Official class counts, other members (images in another order of files)",
+            "CIFAR-100-LT, lossless: official class counts, other members (another order of files)",
         ]
     short = stored("cifar10_lt_short", "ce", "hml1")
     frame = runs.load(RECORDS / "cifar10_lt_short")

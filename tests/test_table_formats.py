@@ -44,6 +44,21 @@ def captioned(runs, runs_root=""):
     return tables.captioned(tables.comparison(runs), runs, runs_root=runs_root)
 
 
+def test_a_caption_says_of_which_classes_auc_and_sensitivity_are():
+    runs = frame(dataset="isic2018", image_size=224)
+    table = pd.DataFrame({"AUC": ["90.0"], "Sensitivity": ["80.0"]}, index=["CE"])
+    said = tables.caption(table, runs)
+    assert "AUC: mean over the classes, each against the rest." in said
+    assert "Sensitivity, specificity: of melanoma against the rest." in said
+    assert "AUC" not in tables.caption(table.drop(columns="AUC"), runs)
+
+
+def test_a_caption_names_class_weights_from_the_first_epoch_on():
+    runs = frame(weighting="CS", mean_over="weights", stage_ends=()).replace({"hml1": "cs_ce"})
+    said = tables.caption(tables.comparison(runs), runs)
+    assert "Class weights: CS from epoch 1 on, mean over weights: CE, CS-CE." in said
+
+
 def test_a_caption_says_who_has_the_early_drop_of_the_rate():
     """A row HML1 is without it under "controlled" and with it under "official"; CE has it under none."""
     runs = frame()

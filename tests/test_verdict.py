@@ -226,7 +226,9 @@ def test_a_claim_on_lesions_needs_every_set_and_both_intervals():
         return dermoscopy._judged(["chml2"], found, 3, 0.05)
 
     assert (
-        said() == "Apart from the control by Holm's p and over lesions on every set: CHML2 (above)."
+        said()
+        == "Apart from the control by Holm's p over seeds and by the interval over lesions on both "
+        "sets: CHML2 (above)."
     )
     for other in (
         {"p_holm": 0.06},
@@ -235,6 +237,12 @@ def test_a_claim_on_lesions_needs_every_set_and_both_intervals():
         {"difference": -2.0, "low_lesions": -3.0, "high_lesions": -0.5},
     ):
         assert said(**other).startswith("None is apart")
+        where = "below" if other.get("difference", 1) < 0 else "above"
+        assert said(**other).endswith(
+            "CHML2 is so on the split by lesion (above), not on the official test set (above)."
+            if where == "above"
+            else "CHML2 is so on the split by lesion (above) and on the official test set (below)."
+        )
     assert "no result" in dermoscopy._judged(["chml2"], {"test": [row]}, 1, 0.05)
     words = dermoscopy._in_words(row | {"n": 3, "low": 1.0, "high": 3.0})
     assert words == "+2.0 (over seeds [+1.0, +3.0], over lesions [+0.5, +3.0], p = 0.01 after Holm)"
@@ -346,7 +354,8 @@ def test_the_verdict_says_what_a_pair_is_worth_when_it_is_run_again(page, full):
         room * np.sqrt(n) / scipy.stats.t.ppf(level, n - 1)
         for room, level in ((1 - middle, 0.95), (middle, 0.975))
     ]
-    assert "up to an sd of {:.2f}, the sign up to {:.2f}".format(*ends) in text
+    below = np.floor(100 * np.array(ends)) / 100  # a bound is not rounded up
+    assert "up to an sd of {:.2f}, the sign up to {:.2f}".format(*below) in text
     assert f"{(each < 0).sum()} of the {n} pairs have the sign of the mean" in text
     gain = paired(full["control"], full["ce"])
     assert f"entropy itself, +{gain.difference:.2f} {in_brackets(gain, '.2f')}" in text

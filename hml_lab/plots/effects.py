@@ -99,6 +99,10 @@ def forest(
     bars = (
         "95 % interval of each alone" if rows["low"].notna().any() else "too few runs for intervals"
     )
+    low, high = ax.get_xlim()
+    per_point = (high - low) / (72 * drawn.get_figwidth() * ax.get_position().width)
+    narrow = (rows["high"] - rows["low"] < 7 * per_point).any()
+    bars += ", or within the mark" if narrow else ""
     leaves = "; arrow: goes on" if any(line.get_gid() for line in ax.lines) else ""
     sharp = (
         f"\n{SHARPER.strip()} filled although the interval that holds for all at once includes 0:\n"

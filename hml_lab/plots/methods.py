@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import pandas as pd
+
 from hml_core import datasets
 from hml_core.runs import Run
-from hml_lab.alike import qualifier, separating, setting
+from hml_lab.alike import early_drops, qualifier, separating, setting
 from hml_lab.notes import data_note
 from hml_lab.plots.looks import label, variant
 from hml_lab.tables.contrasts import run_is_lost
@@ -99,7 +101,11 @@ def caveat_of(
             if len(own) < len(members):
                 of = f"{sum(map(run_is_lost, own))} of the {number(len(own), 'run')} drawn ({of})"
             lost += f"\n{label(method)}: {of} collapsed: {shown}"
-    return caveat(runs) + lost
+    fields = pd.DataFrame(
+        [{"recipe": run.config.recipe, "early_drop": run.config.early_drop} for run in runs]
+    )
+    without = early_drops(fields) if not fields["early_drop"].any() else ""
+    return caveat(runs) + (f"\n{without}" if without else "") + lost
 
 
 def said_caveat(

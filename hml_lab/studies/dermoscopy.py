@@ -25,6 +25,7 @@ from hml_lab.wording import number, p_value
 OFFICIAL = "official_test"
 CONTROL = "ce_drw"
 WEIGHTED = "cs_ce"  # what P3 compares hard mining with
+WHERE = {"test": "on the split by lesion", OFFICIAL: "on the official test set"}
 # What the control takes over from hard mining, besides the rest.
 ALIKE = ("weighting", "switch_patience")
 # Whose images, as their licences ask.
@@ -148,8 +149,7 @@ def answer(runs: Sequence[Run], *, selection: str = "last", level: float = 0.05)
     """
     by = plots.by_recipe(runs, qualified=False)
     mining = [recipe for recipe in by if methods.is_hard_mining(recipe)]
-    names = {"test": "on the split by lesion", OFFICIAL: "on the official test set"}
-    sets = [of for of in names if all(of in ("test", *run.further_tests) for run in runs)]
+    sets = [of for of in WHERE if all(of in ("test", *run.further_tests) for run in runs)]
     chosen = {"control": CONTROL, "methods": mining, "selection": selection}
     found = {of: tables.against(runs, of=of, **chosen).attrs["numbers"] for of in sets}
     seeds = sorted({run.config.seed for run in runs})
@@ -160,7 +160,7 @@ def answer(runs: Sequence[Run], *, selection: str = "last", level: float = 0.05)
     gains = []
     for of in sets:
         above = [mean - means[of]["ce"] for name, mean in means[of].items() if name != "ce"]
-        gains.append(f"{min(above):+.1f} to {max(above):+.1f} {names[of]}")
+        gains.append(f"{min(above):+.1f} to {max(above):+.1f} {WHERE[of]}")
     parts = [
         f"Seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}. Balanced accuracy minus that "
         f"of CE, of the {len(by) - 1} other methods: {' and '.join(gains)} (means; "
@@ -169,13 +169,13 @@ def answer(runs: Sequence[Run], *, selection: str = "last", level: float = 0.05)
         "brackets):"
     ]
     for place, method in enumerate(mining):
-        told = [f"{_in_words(found[of][place])} {names[of]}" for of in sets]
+        told = [f"{_in_words(found[of][place])} {WHERE[of]}" for of in sets]
         parts.append(f"{methods.title(method)} {', '.join(told)};")
     parts[-1] = parts[-1][:-1] + "."
     if WEIGHTED in by:
         apart = []
         for method in mining:
-            told = [f"{means[of][method] - means[of][WEIGHTED]:+.1f} {names[of]}" for of in sets]
+            told = [f"{means[of][method] - means[of][WEIGHTED]:+.1f} {WHERE[of]}" for of in sets]
             apart.append(f"{methods.title(method)} {', '.join(told)}")
         parts.append(
             f"Minus that of {methods.title(WEIGHTED)}, weighted from the first epoch on, as P3 compares "
@@ -197,21 +197,35 @@ def answer(runs: Sequence[Run], *, selection: str = "last", level: float = 0.05)
 def _judged(mining: Sequence[str], found: Mapping[str, list], seeds: int, level: float) -> str:
     if seeds < 2:
         return "One seed is no result: it has no spread, and nothing is claimed of it."
-    apart = []
+    apart, partly = [], []
     for place, method in enumerate(mining):
-        own = [numbers[place] for numbers in found.values()]
-        signs = {np.sign(row["difference"]) for row in own}
-        over_lesions = all(row["low_lesions"] > 0 or row["high_lesions"] < 0 for row in own)
-        if len(signs) == 1 and over_lesions and all(row["p_holm"] < level for row in own):
+        own = {of: numbers[place] for of, numbers in found.items()}
+        on = [of for of, row in own.items() if _is_apart(row, level)]
+        signs = {np.sign(row["difference"]) for row in own.values()}
+        if len(on) == len(own) and len(signs) == 1:
             apart.append(f"{methods.title(method)} ({'above' if 1 in signs else 'below'})")
+        elif on:
+            where = " and ".join(f"{WHERE[of]} ({_side(own[of])})" for of in on)
+            others = " and ".join(f"{WHERE[of]} ({_side(own[of])})" for of in own if of not in on)
+            partly.append(
+                f"{methods.title(method)} is so {where}{f', not {others}' * bool(others)}"
+            )
+    criteria = "by Holm's p over seeds and by the interval over lesions"
+    sets = " on both sets" if len(found) > 1 else ""
     if apart:
-        return (
-            f"Apart from the control by Holm's p and over lesions on every set: {', '.join(apart)}."
-        )
-    return (
-        "None is apart from the control by Holm's p over seeds and by the interval over lesions on every "
-        "set; that does not show that they are the same."
-    )
+        said = f"Apart from the control {criteria}{sets}: {', '.join(apart)}."
+    else:
+        same = "that does not show that they are the same."
+        said = f"None is apart from the control {criteria}{sets}; {same}"
+    return " ".join([said, *(f"{text}." for text in partly)])
+
+
+def _is_apart(row: Mapping[str, float], level: float) -> bool:
+    return row["p_holm"] < level and (row["low_lesions"] > 0 or row["high_lesions"] < 0)
+
+
+def _side(row: Mapping[str, float]) -> str:
+    return "above" if row["difference"] > 0 else "below"
 
 
 def _in_words(row: Mapping[str, float]) -> str:

@@ -20,7 +20,7 @@ import pandas as pd
 from hml_core import datasets, recipes
 from hml_lab import alike
 from hml_lab.notes import data_note
-from hml_lab.tables.cells import ABSENT, BEST, PAIRS, SELECTION_LABELS, finished, text_cell
+from hml_lab.tables.cells import ABSENT, BEST, LABELS, PAIRS, SELECTION_LABELS, finished, text_cell
 from hml_lab.wording import number, span
 
 KINDS = {"exp": "exponential", "step": "step"}
@@ -84,7 +84,7 @@ def caption(
     cells = [str(cell) for row in table.to_numpy() for cell in row]
     names = alike.titles(done)
     parts = [f"{title.rstrip('.')}." if title else "", *warnings(done), data(done), protocol(done)]
-    if weights := alike.deferred(done):
+    if weights := alike.class_weights(done):
         parts.append(f"Class weights: {weights}.")
     if drops := alike.early_drops(done):
         parts.append(f"{drops}.")
@@ -103,6 +103,10 @@ def caption(
                 f"{number(tests, 'difference')} of this table"
             )
         parts.append(_renamed(_sentence(family), names))
+    if LABELS["macro_auc"] in table:
+        parts.append("AUC: mean over the classes, each against the rest.")
+    if LABELS["sensitivity"] in table and (positive := _positive_classes(done)):
+        parts.append(f"Sensitivity, specificity: of {positive} against the rest.")
     if PAIRS in table:
         parts.append(
             "pairs: seeds that a method and what it is compared with both have; difference, interval and "
@@ -187,6 +191,13 @@ def protocol(done: pd.DataFrame) -> str:
     ]
     parts = [part for part in parts if part]
     return f"Protocol: {', '.join(parts)}." if parts else ""
+
+
+def _positive_classes(done: pd.DataFrame) -> str:
+    """Those of the data sets, which sensitivity and specificity are of."""
+    names = (name for name in _values(done, "dataset") if name in datasets.DATASETS)
+    found = (datasets.DATASETS[name].positive_class for name in names)
+    return " or ".join(filter(None, dict.fromkeys(found)))
 
 
 def _spread(done: pd.DataFrame, cells: Iterable[str]) -> str:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from hml_core import recipes
 from hml_core.runs import SELECTIONS
+from hml_lab import stats
 from hml_lab.wording import p_value
 
 METRICS = {
@@ -100,7 +101,7 @@ def score(values: np.ndarray, *, lost: bool, best: bool = False) -> str:
     if lost or mostly_zero(values):
         return median_of(values)
     sd = np.std(values, ddof=1) if len(values) > 1 else np.nan
-    return plus_minus(np.mean(values), sd, best)
+    return plus_minus(stats.mean(values), sd, best)
 
 
 def mostly_zero(values: np.ndarray) -> bool:

@@ -15,7 +15,7 @@ from hml_lab.studies.audit.questions import (
     over_images,
     over_images_in_words,
 )
-from hml_lab.studies.audit.said import answer, primary_among, verdict
+from hml_lab.studies.audit.said import answer, pairs_in_words, primary_among, verdict
 from hml_lab.studies.audit.scores import scores_by_cell
 from hml_lab.studies.audit.settings import (
     FACTORIAL,
@@ -57,6 +57,7 @@ __all__ = [
     "lacking",
     "over_images",
     "over_images_in_words",
+    "pairs_in_words",
     "primary_among",
     "rate_cell",
     "run",

@@ -12,7 +12,7 @@ from hml_lab.studies.audit.questions import by_cell, effect
 from hml_lab.studies.audit.scores import scores_by_seed
 from hml_lab.studies.audit.settings import MARGIN, PRIMARY
 from hml_lab.tables.cells import each_difference
-from hml_lab.wording import p_value
+from hml_lab.wording import number, p_value
 
 
 def primary_among(pairs: pd.DataFrame) -> str:
@@ -30,6 +30,22 @@ def primary_among(pairs: pd.DataFrame) -> str:
         f"[{ends[0]:+.2f}, {ends[1]:+.2f}], {p_value(row['p_max_t'], 4, 'p')}, n = {row['n']} seeds that "
         f"all of these cells have, among {len(pairs)} pairs. Its own test, above, has seeds of its own "
         "and is corrected for no other pair: for that it is fixed in the code."
+    )
+
+
+def pairs_in_words(pairs: pd.DataFrame) -> str:
+    """The caption of the pairs that differ among all of them (:func:`hml_lab.tables.all_pairs`)."""
+    if pairs.empty:
+        return "Pairs of cells that differ: none, as too few cells or seeds are left."
+    cells = len({*pairs["cell"], *pairs["reference"]})
+    seeds = ", ".join(map(str, pairs.attrs["seeds"]))
+    out = [f"*{name}*" for name in (*pairs.attrs["left_out"], *pairs.attrs["few_seeds"])]
+    left = f" Left out, collapsed or of few seeds: {', '.join(out)}." if out else ""
+    return (
+        f"Pairs of cells that differ, of all {number(len(pairs), 'pair')} of "
+        f"{number(cells, 'cell')} over the "
+        f"seeds that these have in common ({seeds}); p corrected by the largest t over all pairs, below "
+        f"0.05. Simultaneous 95 % intervals of all pairs; {pairs.attrs['covers']}.{left}"
     )
 
 

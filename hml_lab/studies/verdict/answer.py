@@ -205,6 +205,11 @@ def margin() -> str:
     )
 
 
+def _down(bound: float) -> str:
+    """Of what holds up to a bound: never above it."""
+    return f"{np.floor(100 * bound) / 100:.2f}"
+
+
 def bears() -> str:
     """What so many seeds can bear, and what a pair is worth that is run again."""
     each = stored.pairs_of(*audit.PRIMARY)
@@ -247,8 +252,9 @@ def bears() -> str:
     moved = abs(again - each[0])
     same_sign = int((np.sign(each) == np.sign(mean)).sum())
     return (
-        f"{text} The equivalence would hold up to an sd of {(audit.MARGIN - abs(mean)) / t90:.2f}, the "
-        f"sign up to {abs(mean) / t95:.2f}. {same_sign} of the {n} pairs have the sign of the mean. One "
+        f"{text} The equivalence would hold up to an sd of {_down((audit.MARGIN - abs(mean)) / t90)}, the "
+        f"sign up to {_down(abs(mean) / t95)}. {same_sign} of the {n} pairs have the sign of the "
+        "mean. One "
         f"was trained again, on a CPU: {words.link(pair[0], stored.AGAIN)} − "
         f"{words.link(pair[1], stored.AGAIN)} = {words.signed(again)}, {moved:.2f} from its twin."
     )

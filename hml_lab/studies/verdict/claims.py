@@ -69,7 +69,11 @@ def all_pairs() -> str:
         f"{a} {pair(a, stored.HML)}" for a in ("Balanced softmax", "LDAM-DRW") if a in cells_there
     ]
     left = [*pairs.attrs["left_out"], *pairs.attrs["few_seeds"]]
-    out = f" (left out, collapsed or of fewer seeds: {', '.join(left)})" if left else ""
+    out = (
+        f" (left out, collapsed or of fewer seeds: {', '.join(f'*{cell}*' for cell in left)})"
+        if left
+        else ""
+    )
     gained = f"{len(above)} cells are established above CE"
     gained += f", all but {words.listed(others)}" if others else ", which are all others"
     hml = f"HML1 with the drop {pair(stored.HML, 'CE')}; " if stored.HML in cells_there else ""
