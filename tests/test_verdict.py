@@ -441,6 +441,8 @@ def test_the_yardsticks_are_set_beside_the_records(page, full):
         f"({ldam.mean():.1f} [{ldam.mean() - 2.262157 * ldam.sem():.1f}, "
         f"{ldam.mean() + 2.262157 * ldam.sem():.1f}], n = {len(ldam)};"
     ) in text
+    half = 2.262157 * ldam.std(ddof=1) * np.sqrt(1.1)
+    assert f"in [{ldam.mean() - half:.1f}, {ldam.mean() + half:.1f}] (95 %); of the" in text
     theirs = source.filter(like="Cao2019").item() - of_ce.filter(like="Cao2019").item()
     assert (
         f"It gains {gain.difference:.1f} {in_brackets(gain)} over the cross-entropy beside it "

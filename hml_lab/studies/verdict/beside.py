@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import scipy.stats
 import yaml
@@ -43,6 +44,24 @@ def yardsticks() -> str:
     return words.table([*header, "published (sources, of which some quote each other)"], rows)
 
 
+def _another_run(own: pd.Series, there: pd.Series) -> str:
+    """Where one more run of ours would lie, by Student's t, and which published values do.
+
+    What is compared with a published value is one run, not a mean: the interval has the scatter of both.
+    """
+    n = len(own)
+    half = scipy.stats.t.ppf(0.975, n - 1) * own.std(ddof=1) * np.sqrt(1 + 1 / n)
+    low, high = own.mean() - half, own.mean() + half
+    inside = [f"{value:.1f}" for value in there if low <= value <= high]
+    outside = [f"{value:.1f}" for value in there if not low <= value <= high]
+    said = {"within it": inside, "outside": outside}
+    told = [f"{where} {words.listed(sorted(set(found)))}" for where, found in said.items() if found]
+    return (
+        f"One more run of ours would lie in {words.bracket(low, high, '.1f')} (95 %); of the published "
+        f"values {', '.join(told)}"
+    )
+
+
 def softmax() -> str:
     """Why balanced softmax lies where it does."""
     own, plain = stored.scores("Balanced softmax"), stored.scores("CE")
@@ -70,7 +89,8 @@ def softmax() -> str:
         f"subset is one, and drawn with seed 0; with seed 0 ours has {own[0]:.1f}. Against the "
         f"cross-entropy beside it, it gains {words.said(gain, '.1f')} here ({own[0] - plain[0]:.1f} "
         f"with seed 0), {words.listed(gains)} in the sources, whose cross-entropies have "
-        f"{words.listed(theirs)}. What the best test epoch adds here is {peeked - own.mean():.1f}. "
+        f"{words.listed(theirs)}. {_another_run(own, there)}. "
+        f"What the best test epoch adds here is {peeked - own.mean():.1f}. "
         "That other images have other hard draws is likely, and not measured: it takes the "
         "official files."
     )
@@ -90,7 +110,8 @@ def ldam() -> str:
         f"**LDAM-DRW is {lies} published value**, {own.mean() - source['mean_percent']:.1f} above "
         f"its paper's ({own.mean():.1f} {ends}, n = {len(own)}; with seed 0, the published "
         f"subset's, {own[0]:.1f}): the value within a point that the plan of these runs expected "
-        f"is missed. It gains {words.said(gain, '.1f')} over the cross-entropy beside it (n = "
+        f"is missed. {_another_run(own, there)}. It gains {words.said(gain, '.1f')} over the "
+        "cross-entropy beside it (n = "
         f"{gain.n}; {own[0] - plain[0]:.1f} with seed 0), "
         f"{source['mean_percent'] - source['ce_percent']:.1f} in its paper. The loss, its weights "
         "and the cosine classifier with its start are those of the paper's code. What makes the "
