@@ -178,13 +178,14 @@ def run(
     among the parameters mean the folder of the shell.
     """
     from hml_lab import notebooks
+    from hml_lab.notebooks.batch import EXECUTED
 
     given: dict[str, Any] = {} if file is None else yaml_files.read(file)
     given |= {name: yaml_files.value(text, f"parameter {name!r}") for name, text in pairs}
     if imports:
         given["imports"] = [*given.get("imports", []), *imports]
     written = notebooks.execute(notebook, given, output, timeout=timeout)
-    click.echo(f"Executed notebook: {written}")
+    click.echo(f"{EXECUTED}{written}")
 
 
 # hml batch ----------------------------------------------------------------------------------------

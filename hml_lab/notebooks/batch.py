@@ -49,6 +49,7 @@ GOOD = ("done", "done before")
 JOB_KEYS = {"notebook", "parameters", "grid", "output", "timeout"}
 # After its time limit, or SIGTERM, a notebook's process may take this long to write down what it has.
 GRACE_S = 30.0
+EXECUTED = "Executed notebook: "  # is what `hml run` ends with
 LOG_BYTES = 2**16  # of a log's end, where the error stands: what a kernel prints may be gigabytes
 
 
@@ -248,7 +249,7 @@ def _one(
     number: int, job: Job, resume: bool, cores: int, working: dict[int, subprocess.Popen]
 ) -> dict[str, Any]:
     row = {"output": str(job.output), "status": "done before", "seconds": 0.0, "message": ""}
-    if resume and is_done(job.notebook, job.parameters, job.output):
+    if resume and is_done(job.notebook, job.parameters, job.output) and not _was_cut_off(job):
         return row
     busy = f"Another batch executes a notebook into {str(job.output)!r}; its log is left alone."
     try:
@@ -256,6 +257,20 @@ def _one(
             return row | _executed(number, job, cores, working, log)
     except RunError as error:
         return row | {"status": "failed", "message": str(error)}
+
+
+def _was_cut_off(job: Job) -> bool:
+    """Whether the job was begun again after its output was made, and killed or stopped in the midst.
+
+    The output is the older one then, while some of the tables and figures that it makes are newer.
+    """
+    if os.path.lexists(outputs.running(job.output)):
+        return True
+    try:
+        said = files.read_end(job.log, LOG_BYTES)
+    except OSError:  # a fresh checkout has no logs
+        return False
+    return bool(said.strip()) and EXECUTED not in said
 
 
 def _executed(

@@ -11,7 +11,7 @@ from IPython.display import Image, display
 from matplotlib.figure import Figure
 
 from hml_core.errors import ConfigError
-from hml_core.system import progress, provenance
+from hml_core.system import files, progress, provenance
 from hml_lab.plots.style import WIDTHS
 
 FIGURE_FORMATS = ("png", "pdf", "svg")
@@ -61,10 +61,10 @@ def save(
     if figure_width and hasattr(figure, "at_width"):
         figure = figure.at_width(figure_width)
     dpi = 300 if figure_width else 130  # a printer's, or a screen's
-    (folder / f"{name}.png").write_bytes(_png(figure, dpi))
+    files.write_atomically(folder / f"{name}.png", _png(figure, dpi))
     for form in formats:
         if form != "png":
-            (folder / f"{name}.{form}").write_bytes(_vector(figure, form, name))
+            files.write_atomically(folder / f"{name}.{form}", _vector(figure, form, name))
     return show(figure)
 
 
@@ -168,7 +168,7 @@ def save_text(text: str, name: str, folder: str | Path) -> None:
     """Write a table's text as ``<folder>/<name>``."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_text(text, encoding="utf-8")
+    files.write_atomically(folder / name, text)
 
 
 def save_frame(frame: pd.DataFrame, name: str, folder: str | Path) -> None:

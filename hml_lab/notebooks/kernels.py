@@ -32,6 +32,7 @@ def manager(sockets: str, managers: list[Any]) -> type:
     class GuardedKernelManager(AsyncKernelManager):
         def __init__(self, **options):
             own = {"transport": "ipc", "ip": f"{sockets}/kernel"}
+            own["connection_file"] = f"{sockets}/{len(managers)}.json"  # else beside the folder
             super().__init__(**{**own, "shutdown_wait_time": 2 * PATIENCE_S, **options})
             managers.append(self)
 

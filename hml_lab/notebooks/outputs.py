@@ -72,6 +72,11 @@ def require_place(path: Path, what: str) -> None:
         raise RunError(f"Cannot write {str(path)!r}: {error.strerror or error}.") from error
 
 
+def running(output: Path) -> Path:
+    """The file beside ``output`` that a notebook is executed into; left where its process is killed."""
+    return output.with_name(f".{output.name}.running")
+
+
 @contextlib.contextmanager
 def claimed(output: Path) -> Iterator[Path]:
     """The file beside ``output`` that a notebook is executed into, until it is renamed.
@@ -84,7 +89,7 @@ def claimed(output: Path) -> Iterator[Path]:
     RunBusyError
         Where another process is executing into ``output``.
     """
-    partial = output.with_name(f".{output.name}.running")
+    partial = running(output)
     require_plain(partial, "the file of a notebook that is executed")
     with held(partial, f"Another process is executing a notebook into {str(output)!r}."):
         yield partial

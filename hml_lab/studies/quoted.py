@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hml_core.runs import Run
+from hml_core.system import files
 from hml_lab.places import checkout
 from hml_lab.studies import dermoscopy, verdict
 
@@ -74,7 +75,7 @@ def main() -> None:
         text = path.read_text(encoding="utf-8")
         for name, make in paragraphs.items():
             text = written(text, name, make())
-        path.write_text(text, encoding="utf-8")
+        files.write_atomically(path, text)
 
 
 if __name__ == "__main__":

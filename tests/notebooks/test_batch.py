@@ -141,6 +141,43 @@ def test_a_batch_ends_with_a_summary_whatever_fails_and_goes_on_with_resume(fold
     assert processes == [printed(Path(f"out/made_{value}.ipynb")) for value in (1, 2)]
 
 
+@pytest.mark.parametrize(
+    ("log", "is_left", "status"),
+    [
+        (None, False, "done before"),
+        ("", False, "done before"),
+        ("Executed notebook: out/made.ipynb\nsome library's last words", False, "done before"),
+        ("Executing: 50%\nInterrupted: stopped by SIGTERM.\n", False, "done"),
+        ("Executing: 50%", False, "done"),
+        (None, True, "done"),
+        ("Executed notebook: out/made.ipynb", True, "done"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("parallel", [1, 3])
+def test_what_was_cut_off_while_an_older_result_lay_there_is_done_again(
+    log, is_left, status, parallel, folder, monkeypatch
+):
+    """Some of its tables and figures are of the newer execution, its notebook is of the older one."""
+    (folder / "out").mkdir()
+    entries = [job(parameters={"value": value}, output=f"{value}.ipynb") for value in (1, 2, 3)]
+    jobs = batch.read(write(folder, {"output": "out", "jobs": entries}))
+    monkeypatch.setattr(batch, "is_done", lambda *_: True)
+    executed = []
+
+    def execute(number, job, *_):
+        executed.append(job.output.name)
+        return {"status": "done"}
+
+    monkeypatch.setattr(batch, "_executed", execute)
+    if log is not None:
+        jobs[1].log.write_text(log)
+    if is_left:
+        outputs.running(jobs[1].output).touch()
+    frame = batch.run(jobs, resume=True, parallel=parallel, progress=False)
+    assert frame["status"].tolist() == ["done before", status, "done before"]
+    assert executed == (["2.ipynb"] if status == "done" else [])
+
+
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_batch_leaves_no_process_and_says_what_was_stopped(sent, folder):
     """Ctrl-C and kill -9: all ends that was started, and --resume does not take it for done."""

@@ -404,3 +404,13 @@ def test_the_shell_is_told_how_far_the_runs_of_a_cell_are(tmp_path, capsys):
     assert f"  {line}\n" in told
     assert "secret" not in told
     assert "secret: 1/2" in written.read_text()
+
+
+def test_the_connection_file_of_a_kernel_lies_in_its_private_folder(tmp_path):
+    """A killed process would leave it anywhere else."""
+    managers: list = []
+    kind = kernels_of_notebooks.manager(str(tmp_path), managers)
+    for made in (kind(), kind()):
+        made.write_connection_file()
+    assert {Path(each.connection_file).parent for each in managers} == {tmp_path}
+    assert len({each.connection_file for each in managers}) == 2
