@@ -114,6 +114,8 @@ def class_weights(frame: pd.DataFrame) -> str:
         return ""
     told: dict[str, dict[str, None]] = {}
     for row in frame.to_dict("records"):
+        if _absent(row["weighting"]) and row["recipe"] in recipes.names():  # not to be chosen
+            row["weighting"] = recipes.get(row["recipe"]).stages[-1].weighting
         if _absent(row["weighting"]) or row["weighting"] == "none":
             continue
         since = f"epoch {row['stage_ends'][-1] + 1 if row['stage_ends'] else 1}"

@@ -176,7 +176,7 @@ def data(done: pd.DataFrame) -> str:
 
 
 def protocol(done: pd.DataFrame) -> str:
-    """Network, epochs, batch and schedule, each with all its values."""
+    """Network, epochs, batch, schedule and precision, each with all its values."""
 
     def listed(column: str, form: str = "{}") -> str:
         return " or ".join(form.format(value) for value in _values(done, column))
@@ -187,6 +187,7 @@ def protocol(done: pd.DataFrame) -> str:
     parts += [
         f"batch {listed('batch_size')}" if "batch_size" in done else "",
         f"{listed('protocol')} protocol" if "protocol" in done else "",
+        " or ".join(name for name in _from_environments(done, "precision") if name != "unknown"),
         f"on {', '.join(sorted(set(done['device'])))}" if "device" in done else "",
     ]
     parts = [part for part in parts if part]
@@ -227,15 +228,21 @@ def _covers(done: pd.DataFrame) -> str:
     )
 
 
-def commits(done: pd.DataFrame) -> str:
-    """The commits of the code that made the runs, from their records."""
-    found = {}
+def _from_environments(done: pd.DataFrame, name: str) -> list[str]:
+    """What the environments of the runs' records say under this name; "unknown" where they do not."""
+    found: dict[str, None] = {}
     for path in done.get("path", ()):
         try:
             environment = json.loads((Path(path) / "environment.json").read_text(encoding="utf-8"))
-            found[environment.get("git_commit") or "unknown"] = None
+            found[str(environment.get(name) or "unknown")] = None
         except (OSError, ValueError, TypeError, AttributeError):
             found["unknown"] = None
+    return list(found)
+
+
+def commits(done: pd.DataFrame) -> str:
+    """The commits of the code that made the runs, from their records."""
+    found = _from_environments(done, "git_commit")
     if not found:
         return ""
     short = sorted(name[:10] + ("-dirty" if name.endswith("-dirty") else "") for name in found)

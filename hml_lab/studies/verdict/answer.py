@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,10 +104,16 @@ def setting() -> str:
     """Which runs."""
     own = stored.frame()
     devices = ", ".join(sorted(own["device"].unique()))
+    precisions = {
+        json.loads((stored.folder(stored.FULL) / run_id / "environment.json").read_text())[
+            "precision"
+        ]
+        for run_id in own["run_id"].unique()
+    }
     return (
         "Data: CIFAR-100-LT, exponential, ratio 100, ResNet-32, 200 epochs, last epoch, controlled "
         f"protocol (*as in the authors' code*: official), {words.seeds_text(own['seed'])} (cells "
-        f"of fewer say so) on {devices}, "
+        f"of fewer say so), {' or '.join(sorted(precisions))} on {devices}, "
         "another training subset for each seed. **Lossless images, but not the official "
         "files**: official counts, other members. Everything below is made by "
         "[`07_audit`](../results/notebooks/07_audit_cifar100_full.ipynb) from the "

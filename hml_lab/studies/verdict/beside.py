@@ -115,7 +115,7 @@ def ldam() -> str:
         f"{gain.n}; {own[0] - plain[0]:.1f} with seed 0), "
         f"{source['mean_percent'] - source['ce_percent']:.1f} in its paper. The loss, its weights "
         "and the cosine classifier with its start are those of the paper's code. What makes the "
-        "rest, other images, other draws or another implementation, was not separated; so much is "
+        "rest, other images, other draws, bf16 or another implementation, was not separated; so much is "
         "open in what the audit's HML1 lies below LDAM-DRW, too."
     )
 
