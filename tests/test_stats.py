@@ -10,6 +10,7 @@ import scipy.integrate
 import scipy.stats
 
 from hml_lab import stats
+from hml_lab.stats import every_pair
 
 A = np.array([75.1, 74.2, 76.0, 75.5, 74.9])
 B = np.array([73.0, 74.0, 74.5, 74.1, 73.9])
@@ -138,12 +139,12 @@ def test_all_pairs_bear_methods_that_scatter_differently(noisy):
     sds = np.array([0.2] * (9 - noisy) + [0.8] * noisy)[:, None]
     random = np.random.default_rng(0)
     claims, tukey = [], []
-    critical = np.quantile(stats._studentized_ranges(9, 16), 0.95)
+    critical = np.quantile(every_pair._studentized_ranges(9, 16), 0.95)
     for _ in range(300):
         scores = random.normal(size=(1, 3)) + sds * random.normal(size=(9, 3))
         claims.append((stats.all_pairs(scores, resamples=400)[2] < 0.05).any())
         apart = np.abs(scores.mean(axis=1)[:, None] - scores.mean(axis=1))
-        tukey.append((apart > critical * stats._errors_of_pairs(scores[None])[0]).any())
+        tukey.append((apart > critical * every_pair._errors_of_pairs(scores[None])[0]).any())
     assert np.mean(claims) < 0.1
     assert np.mean(claims) <= np.mean(tukey)
 
@@ -152,7 +153,7 @@ def test_a_noisy_method_is_seen_as_such():
     random = np.random.default_rng(0)
     sds = np.array([0.2, 0.2, 0.2, 0.2, 0.9])
     scores = random.normal(size=(1, 4000)) + sds[:, None] * random.normal(size=(5, 4000))
-    assert stats._own_scatter(scores) == pytest.approx(sds, abs=0.05)
+    assert every_pair._own_scatter(scores) == pytest.approx(sds, abs=0.05)
 
 
 def test_of_two_methods_all_pairs_is_the_paired_test():
