@@ -96,13 +96,13 @@ def _without_nan(value: Any) -> Any:
 def find(run_id: str, runs_root: Path) -> Run:
     """The run of that id, or the only one whose id begins or ends so; RunError otherwise."""
     from hml_core.errors import RunError
-    from hml_core.runs import Run
+    from hml_core.runs import Run, record
 
-    ids = [path.parent.name for path in sorted(runs_root.glob("*/metrics.json"))]
+    ids = [path.name for path in record.finished(runs_root)]
     fitting = [name for name in ids if name == run_id]
     fitting = fitting or [name for name in ids if name.startswith(run_id) or name.endswith(run_id)]
     if len(fitting) == 1:
-        return Run(runs_root / fitting[0]).verify(published=True)
+        return Run(runs_root / fitting[0]).verify()
     if not fitting:
         raise RunError(f"No finished run in {str(runs_root)!r} is called {run_id!r}.")
     raise RunError(f"{len(fitting)} runs fit {run_id!r}: {', '.join(fitting[:5])}, …")
@@ -113,16 +113,16 @@ def find(run_id: str, runs_root: Path) -> Run:
 def verify(runs_root: Path) -> None:
     """Check every file of every finished run against its checksum.
 
-    The exit status is 1 if one does not hold.
+    Which files it must have is told by the record. The exit status is 1 if one does not hold.
     """
     from hml_core.errors import RunError
-    from hml_core.runs import Run
+    from hml_core.runs import Run, record
 
     checked = broken = 0
-    for path in sorted(runs_root.glob("*/metrics.json")):
+    for path in record.finished(runs_root):
         checked += 1
         try:
-            Run(path.parent).verify(published=True)
+            Run(path).verify()
         except RunError as error:
             broken += 1
             click.echo(str(error), err=True)

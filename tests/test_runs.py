@@ -113,15 +113,16 @@ def test_selections_without_validation_say_so(done):
 
 
 def test_what_a_record_does_not_hold_is_said(done, tmp_path):
-    """Features are those of image files; earlier versions kept no confidence; an export may lack all."""
+    """Features are those of image files; earlier versions kept no confidence."""
     with pytest.raises(ValueError, match=f"The run {done.run_id} holds no features"):
         _ = done.features
     done._arrays.pop("confidence")
     with pytest.raises(ValueError, match="too old to hold confidences"):
         _ = done.confidence
     (done.path / "predictions.npz").unlink()
-    with pytest.raises(RunError, match="was exported without its predictions"):
-        _ = Run(done.path).verify(published=True).predictions
+    assert not Run(done.path).has_predictions
+    with pytest.raises(RunError, match=r"is damaged: predictions\.npz is not there"):
+        _ = Run(done.path).predictions
 
 
 def test_a_record_in_the_folder_of_another_config_is_set_aside(done, tiny, tmp_path, monkeypatch):
