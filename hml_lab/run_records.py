@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,13 +85,16 @@ def show(run_id: str, runs_root: Path) -> None:
     told |= {"environment": environment, "last epoch": metrics, "branch": run.metrics.get("branch")}
     told["trained_epochs"] = run.trained_epochs
     told["kept weights"] = run.metrics.get("kept_weights") if run.keeps() else None
-    click.echo(json.dumps(_without_nan(told), indent=2, ensure_ascii=False))
+    told = json.dumps(_without_nan(told), indent=2, ensure_ascii=False, allow_nan=False)
+    click.echo(told)
 
 
 def _without_nan(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_nan(item) for key, item in value.items()}
-    return None if value != value else value
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def find(run_id: str, runs_root: Path) -> Run:
