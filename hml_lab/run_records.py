@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,25 +85,28 @@ def show(run_id: str, runs_root: Path) -> None:
     told |= {"environment": environment, "last epoch": metrics, "branch": run.metrics.get("branch")}
     told["trained_epochs"] = run.trained_epochs
     told["kept weights"] = run.metrics.get("kept_weights") if run.keeps() else None
-    click.echo(json.dumps(_without_nan(told), indent=2, ensure_ascii=False))
+    told = json.dumps(_without_nan(told), indent=2, ensure_ascii=False, allow_nan=False)
+    click.echo(told)
 
 
 def _without_nan(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_nan(item) for key, item in value.items()}
-    return None if value != value else value
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def find(run_id: str, runs_root: Path) -> Run:
     """The run of that id, or the only one whose id begins or ends so; RunError otherwise."""
     from hml_core.errors import RunError
-    from hml_core.runs import Run
+    from hml_core.runs import Run, record
 
-    ids = [path.parent.name for path in sorted(runs_root.glob("*/metrics.json"))]
+    ids = [path.name for path in record.finished(runs_root)]
     fitting = [name for name in ids if name == run_id]
     fitting = fitting or [name for name in ids if name.startswith(run_id) or name.endswith(run_id)]
     if len(fitting) == 1:
-        return Run(runs_root / fitting[0]).verify(published=True)
+        return Run(runs_root / fitting[0]).verify()
     if not fitting:
         raise RunError(f"No finished run in {str(runs_root)!r} is called {run_id!r}.")
     raise RunError(f"{len(fitting)} runs fit {run_id!r}: {', '.join(fitting[:5])}, …")
@@ -113,16 +117,16 @@ def find(run_id: str, runs_root: Path) -> Run:
 def verify(runs_root: Path) -> None:
     """Check every file of every finished run against its checksum.
 
-    The exit status is 1 if one does not hold.
+    Which files it must have is told by the record. The exit status is 1 if one does not hold.
     """
     from hml_core.errors import RunError
-    from hml_core.runs import Run
+    from hml_core.runs import Run, record
 
     checked = broken = 0
-    for path in sorted(runs_root.glob("*/metrics.json")):
+    for path in record.finished(runs_root):
         checked += 1
         try:
-            Run(path.parent).verify(published=True)
+            Run(path).verify()
         except RunError as error:
             broken += 1
             click.echo(str(error), err=True)

@@ -8,14 +8,16 @@ import shutil
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from hml_core import metrics
 from hml_core.config import RunConfig
 from hml_core.errors import RunError
-from hml_core.runs import Run, compact_predictions, exporting
+from hml_core.runs import Run, RunFolder, compact_predictions, exporting
 from hml_core.runs import record as runs
 from hml_core.trainer import fit
 from hml_lab import plots, stats
+from hml_lab.cli import main
 
 MOST_BYTES = 150_000  # of a record
 
@@ -132,6 +134,74 @@ def test_damage_is_noticed(records, name, damage):
             Run(other.path).verify()
     else:
         Run(other.path).verify()
+
+
+@pytest.mark.parametrize("gone", [*COMPACT, *runs.RECORDED])
+def test_each_record_says_itself_which_files_it_has(whole, records, tmp_path, gone):
+    """A whole one has its predictions and manifest, an exported one what stands in their place."""
+    root = tmp_path / "all"
+    run = shutil.copytree(whole[0].path, root / whole[0].run_id).name
+    everything = [root]
+    if gone in COMPACT:
+        shutil.copytree(records[0].path.parent, tmp_path / "small")
+        everything.append(tmp_path / "small")
+    for folder in everything:
+        (folder / run / gone).unlink(missing_ok=True)
+        if gone == "manifest":
+            shutil.rmtree(folder / compact_predictions.MANIFESTS, ignore_errors=True)
+            shutil.rmtree(folder / whole[1].run_id, ignore_errors=True)  # which shared it
+        lost = folder.name == "small" or gone in (*runs.RECORDED, "metrics.json")
+        if lost:
+            with pytest.warns(UserWarning, match=f"is damaged: .*{gone}.* is not"):
+                assert run not in str(runs.load(folder))
+        said = CliRunner().invoke(main, ["runs", "verify", "--runs-root", str(folder)])
+        assert said.exit_code == lost, said.output
+        number = len(runs.finished(folder))
+        assert f"{number} finished run" in said.output
+        assert f": {number - lost} hold" in said.output
+        assert (f"The run {run} is damaged" in said.output) == lost
+
+
+def test_a_record_without_predictions_says_that_it_was_exported_so(whole, tmp_path):
+    """As those of ``results/records/cifar10_lt_short``; no other record holds without them."""
+    folder = tmp_path / "small" / whole[0].run_id
+    folder.mkdir(parents=True)
+    for name in runs.EXPORTED:
+        shutil.copyfile(whole[0].path / name, folder / name)
+    with pytest.raises(RunError, match=r"is damaged: manifest\.json is not there"):
+        Run(folder).verify()
+    compact_predictions.write(folder, None, (folder / "metrics.json").read_bytes())
+    record = Run(folder).verify()
+    assert not record.has_predictions
+    for read in (lambda: record.predictions, lambda: record.features, lambda: record.manifest):
+        with pytest.raises(RunError, match="was exported without its"):
+            read()
+    (again,) = exporting.export(folder.parent, tmp_path / "again")
+    assert {path.name: path.read_bytes() for path in again.iterdir()} == {
+        path.name: path.read_bytes() for path in folder.iterdir()
+    }
+    assert Run(again).verify().metrics == record.metrics
+
+
+def test_a_run_that_is_not_finished_has_lost_nothing(whole, tmp_path):
+    root = tmp_path / "runs"
+    folder = shutil.copytree(whole[0].path, root / whole[0].run_id)
+    (folder / "metrics.json").unlink()
+    assert runs.finished(root) == [folder]
+    with RunFolder(root, whole[0].config).locked():  # it is being written
+        assert runs.finished(root) == []
+    assert runs.finished(root) == [folder]
+    for name in ("checkpoint.pt", "failed.json"):  # it goes on, or has said why not
+        (folder / name).touch()
+        assert runs.finished(root) == []
+        (folder / name).unlink()
+    (folder / "predictions.npz").unlink()
+    assert runs.finished(root) == []
+
+
+def test_the_stored_records_hold(repository):
+    for note in sorted((repository / "results" / "records").glob("*/*/metrics.json")):
+        Run(note.parent).verify()
 
 
 def test_a_seal_belongs_to_its_own_metrics(records):

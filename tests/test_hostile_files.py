@@ -302,6 +302,73 @@ def test_a_bomb_of_pixels_is_told_by_its_header(monkeypatch):
         images.decode(data)
 
 
+def jpeg(side: int = 64, **options) -> bytes:
+    buffer = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 255, (side, side, 3), dtype=np.uint8)
+    images.Image.fromarray(noise).save(buffer, "JPEG", **options)
+    return buffer.getvalue()
+
+
+def never_decoded(monkeypatch) -> None:
+    for name in ("load", "draft"):
+        told = f"Image.{name}: a decoder was asked"
+        monkeypatch.setattr(images.Image.Image, name, lambda self, *_, told=told: pytest.fail(told))
+
+
+@pytest.mark.parametrize("read", [images.decode, images.require_usable])
+@pytest.mark.parametrize("number", [101, 3000])
+def test_a_jpeg_of_many_scans_is_told_before_it_is_decoded(number, read, monkeypatch):
+    """Each goes over every pixel: 200 kB kept a worker busy for half a minute."""
+    whole = jpeg(progressive=True)
+    scan = whole[whole.rindex(b"\xff\xda") : -2]
+    never_decoded(monkeypatch)
+    with pytest.raises(images.ImageError, match="64 × 64 pixels in more than 100 scans"):
+        read(whole[:-2] + scan * number + whole[-2:])
+
+
+def test_a_large_jpeg_has_fewer_scans():
+    data = jpeg(progressive=True)
+    images._require_few_scans(data, (12_000, 12_000))
+    scan = data[data.rindex(b"\xff\xda") : -2]
+    with pytest.raises(images.ImageError, match="in more than 20 scans"):
+        images._require_few_scans(data[:-2] + scan * 20 + data[-2:], (12_000, 12_000))
+
+
+PARTS = {
+    "filling": b"\xff" * 10**5,
+    "stray bytes": b"x" * 10**5,
+    "escaped bytes": b"\xff\x00" * 10**5,
+    "comments": b"\xff\xfe\x00\x02" * 10**5,
+    "comments of no length": b"\xff\xfe\x00\x00" * 10**5,
+    "markers without a length": b"\xff\xd8" * 10**5,
+    "restarts": b"\xff\xd0" * 10**5,
+}
+
+
+@pytest.mark.parametrize("read", [images.decode, images.require_usable, images.size])
+@pytest.mark.parametrize("name", PARTS)
+def test_a_jpeg_of_many_parts_is_told_before_pillow_reads_it(name, read, monkeypatch):
+    """Pillow takes a second for a megabyte of them; half a gigabyte is allowed."""
+    data = jpeg()
+    monkeypatch.setattr(images.Image, "open", lambda *_, **__: pytest.fail("Pillow was asked"))
+    with pytest.raises(images.ImageError, match=r"has more than .* in front of its pixels"):
+        read(data[:2] + PARTS[name] + data[2:])
+
+
+def test_jpegs_as_people_have_them_are_no_bombs():
+    """Progressive, with restarts, filling, profiles, and with another image, or a film, behind them."""
+    profile = b"\xff\xe2\xff\xff" + b"ICC_PROFILE\0".ljust(65_533, b"\xda")
+    for data in (
+        jpeg(),
+        jpeg(progressive=True),
+        jpeg(quality=100, subsampling=0, progressive=True),
+    ):
+        small = data[:2] + b"\xff" * 100 + profile * 20 + data[2:]
+        for whole in (data, small, data + data * 200, data + b"\xff\xda" * 10**6):
+            assert images.decode(whole).size == images.size(whole) == (64, 64)
+            images.require_usable(whole)
+
+
 def test_a_drawing_of_one_colour_is_no_bomb():
     assert images.decode(bomb_png(2_000)).size == (2_000, 2_000)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 
 import pandas as pd
@@ -113,15 +114,29 @@ def test_selections_without_validation_say_so(done):
 
 
 def test_what_a_record_does_not_hold_is_said(done, tmp_path):
-    """Features are those of image files; earlier versions kept no confidence; an export may lack all."""
+    """Features are those of image files; earlier versions kept no confidence."""
     with pytest.raises(ValueError, match=f"The run {done.run_id} holds no features"):
         _ = done.features
     done._arrays.pop("confidence")
     with pytest.raises(ValueError, match="too old to hold confidences"):
         _ = done.confidence
     (done.path / "predictions.npz").unlink()
-    with pytest.raises(RunError, match="was exported without its predictions"):
-        _ = Run(done.path).verify(published=True).predictions
+    assert not Run(done.path).has_predictions
+    with pytest.raises(RunError, match=r"is damaged: predictions\.npz is not there"):
+        _ = Run(done.path).predictions
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_no_description_holds_what_is_no_json(value, done, tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        files.write_json(tmp_path / "x.json", {"a": [value]})
+    assert not (tmp_path / "x.json").exists()
+    text = (done.path / "metrics.json").read_text()
+    metrics = json.loads(text)
+    metrics["seconds"] = value
+    (done.path / "metrics.json").write_text(json.dumps(files.sealed(metrics)))
+    with pytest.raises(RunError, match="is damaged"):
+        Run(done.path)
 
 
 def test_a_record_in_the_folder_of_another_config_is_set_aside(done, tiny, tmp_path, monkeypatch):

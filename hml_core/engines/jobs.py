@@ -172,7 +172,7 @@ def stored_row(config: RunConfig, runs_root: Path) -> dict[str, Any]:
     if not (runs_root / config.run_id / "metrics.json").exists():
         return without_result(config, Outcome("missing", "not found below runs_root"))
     try:
-        return Run(runs_root / config.run_id).verify(published=True).row()
+        return Run(runs_root / config.run_id).verify().row()
     except RunError as error:
         return without_result(config, Outcome("missing", str(error)))
 

@@ -7,6 +7,7 @@ A record in compact form has, in place of ``predictions.npz``, the files
   (:class:`hml_core.metrics.Predictions`), the latter two as float16, and which images show the same
   lesion or patient, where that is known;
 - ``compact.json``: the SHA-256 of that file and of the ``metrics.json`` that it belongs to, and its own.
+  It says that the record was exported; one that was exported without its predictions names no file there.
 
 and in place of ``manifest.json`` one copy for all records beside it that were trained on the same images,
 ``../manifests/<SHA-256>.json.xz``, named by what it holds.
@@ -47,8 +48,9 @@ LARGEST = float(np.finfo(np.float16).max)
 
 
 def is_there(folder: Path) -> bool:
-    """Whether the record keeps its predictions in compact form, and only so."""
-    return (folder / SEAL).exists() and not (folder / "predictions.npz").exists()
+    """Whether a record was exported (its seal may be lost), and has not the predictions of a whole one."""
+    exported = (folder / SEAL).exists() or (folder / ARRAYS).exists()
+    return exported and not (folder / "predictions.npz").exists()
 
 
 def prefix_of(selection: str, of: str = "test") -> str:
@@ -138,19 +140,25 @@ def arrays_of(path: Path) -> dict[str, np.ndarray]:
         raise RunError(f"Cannot read {str(path)!r}: {files.reason(error)}.") from error
 
 
-def write(folder: Path, arrays: Mapping[str, np.ndarray], metrics: bytes) -> None:
-    """Write predictions and seal; ``metrics`` is the content of the record's ``metrics.json``."""
-    files.write_atomically(folder / ARRAYS, pack(arrays))
+def write(folder: Path, arrays: Mapping[str, np.ndarray] | None, metrics: bytes) -> None:
+    """Write predictions (None: there are none) and seal.
+
+    ``metrics`` is the content of the record's ``metrics.json``.
+    """
+    if arrays is not None:
+        files.write_atomically(folder / ARRAYS, pack(arrays))
     seal = {
         "run_id": folder.name,
         "metrics": files.checksum(json.loads(metrics)),
-        "files": {ARRAYS: files.sha256(folder / ARRAYS)},
+        "files": {} if arrays is None else {ARRAYS: files.sha256(folder / ARRAYS)},
     }
     files.write_json(folder / SEAL, files.sealed(seal))
 
 
 def verify(folder: Path, manifest_sha256: str) -> None:
-    """Check a compact record against its seal, and the manifest that it shares.
+    """Check an exported record against its seal, and the manifest that it shares.
+
+    Without predictions it needs no manifest either.
 
     Raises
     ------
@@ -162,7 +170,7 @@ def verify(folder: Path, manifest_sha256: str) -> None:
     for name, recorded in seal["files"].items():
         path = folder / name
         _require(files.holds(path, recorded), folder, name)
-    if not (folder / "manifest.json").exists():
+    if seal["files"] and not (folder / "manifest.json").exists():
         manifest(folder, manifest_sha256)
 
 
@@ -177,7 +185,7 @@ def _is_sealed(folder: Path) -> bool:
             and seal is not None
             and seal["metrics"] == metrics
             and seal["run_id"] == folder.name
-            and set(seal["files"]) == {ARRAYS}
+            and set(seal["files"]) in ({ARRAYS}, set())
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
@@ -218,4 +226,5 @@ def write_manifest(folder: Path, content: bytes) -> None:
 
 def _require(holds: bool, folder: Path, name: str) -> None:
     if not holds:
-        raise RunError(f"The run {folder.name} is damaged: {name} is not what was written.")
+        said = "not what was written" if (folder / name).exists() else "not there"
+        raise RunError(f"The run {folder.name} is damaged: {name} is {said}.")

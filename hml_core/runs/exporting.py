@@ -18,7 +18,7 @@ from pathlib import Path
 from hml_core import metrics
 from hml_core.errors import RunError
 from hml_core.runs import compact_predictions, kept_weights
-from hml_core.runs.record import EXPORTED, UNREADABLE, Run
+from hml_core.runs.record import EXPORTED, UNREADABLE, Run, finished
 from hml_core.system import files, paths
 
 # Beside the folders of records: what has to be said of their images wherever they are quoted.
@@ -46,9 +46,9 @@ def export(runs_root: str | Path, destination: str | Path, *, weights: bool = Fa
     if note.is_file() and not (destination / DATA_NOTE).exists():
         files.write_atomically(destination / DATA_NOTE, files.read_bytes(note))
     records = []
-    for path in sorted(runs_root.glob("*/metrics.json")):
+    for path in finished(runs_root):
         try:
-            run = Run(path.parent).verify()
+            run = Run(path).verify()
         except RunError as error:
             warnings.warn(f"{error} It is left out.", stacklevel=2)
             continue
@@ -71,15 +71,18 @@ def _holds(folder: Path, run: Run) -> bool:
 
 
 def _write(run: Run, folder: Path) -> None:
-    _check(run)
+    if run.has_predictions:
+        _check(run)
     folder.mkdir(exist_ok=True)
     weights = folder / kept_weights.NAME
     if weights.exists() and files.sha256(weights) != run.metrics["files"].get(kept_weights.NAME):
         files.remove(weights)
     content = {name: files.read_bytes(run.path / name) for name in EXPORTED}
     # Last of all comes metrics.json, which makes the folder a record.
-    compact_predictions.write_manifest(folder, run.manifest_content)
-    compact_predictions.write(folder, run._arrays, content["metrics.json"])
+    if run.has_predictions:
+        compact_predictions.write_manifest(folder, run.manifest_content)
+    arrays = run._arrays if run.has_predictions else None
+    compact_predictions.write(folder, arrays, content["metrics.json"])
     for name in (*(set(EXPORTED) - {"metrics.json"}), "metrics.json"):
         files.write_atomically(folder / name, content[name])
 

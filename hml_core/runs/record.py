@@ -31,7 +31,7 @@ from hml_core.metrics import Predictions
 from hml_core.models.trained import TrainedModel
 from hml_core.runs import compact_predictions, kept_weights
 from hml_core.runs.evaluated import TEST, Evaluated
-from hml_core.system import files, paths
+from hml_core.system import files, locks, paths
 
 SELECTIONS = ("last", "best_validation", "best_test")
 EXPORTED = ("config.json", "environment.json", "history.csv", "metrics.json")
@@ -146,6 +146,10 @@ class Run:
             damaged |= not _is_understood(self.metrics)
         except UnknownMethodError as error:
             raise UnknownMethodError(f"The run {self.path.name} {error}") from error
+        except FileNotFoundError as error:
+            raise RunError(
+                f"The run {self.path.name} is damaged: {Path(error.filename).name} is not there."
+            ) from error
         except UNREADABLE as error:
             self._require_ours(repr(error))
             raise RunError(f"The run {self.path.name} is damaged: {error!r}") from error
@@ -167,24 +171,23 @@ class Run:
                 "another `runs_root`."
             )
 
-    def verify(self, *, published: bool = False) -> Run:
+    def verify(self) -> Run:
         """Check every file against its recorded SHA-256; raises RunError naming the damaged one.
 
-        ``published`` records (:func:`export`) may lack predictions and manifest. Those in compact form
-        have others in their place (:mod:`hml_core.runs.compact_predictions`). Weights may be removed from
-        any record.
+        Which files must be there is told by the record: predictions and manifest may lack where its seal
+        says that it was exported, and what has their place (:mod:`hml_core.runs.compact_predictions`).
+        Weights may be removed from any record.
         """
         if self.is_compact:
             compact_predictions.verify(self.path, self.metrics["files"]["manifest.json"])
         for name, recorded in self.metrics["files"].items():
             path = self.path / name
-            may_lack = published or self.is_compact or name == kept_weights.NAME
+            may_lack = self.is_compact or name == kept_weights.NAME
             if may_lack and name not in EXPORTED and not path.exists():
                 continue
             if not files.holds(path, recorded):
-                raise RunError(
-                    f"The run {self.path.name} is damaged: {name} is not what was written."
-                )
+                said = "not what was written" if path.exists() else "not there"
+                raise RunError(f"The run {self.path.name} is damaged: {name} is {said}.")
         return self
 
     @property
@@ -193,13 +196,13 @@ class Run:
 
     @property
     def is_compact(self) -> bool:
-        """Whether this is a record that keeps of its predictions what most metrics need."""
+        """Whether this was exported: it keeps of its predictions what most metrics need, or none."""
         return compact_predictions.is_there(self.path)
 
     @property
     def has_predictions(self) -> bool:
         """Whether the record says what was predicted for each test image: not all exported ones do."""
-        return self.is_compact or (self.path / "predictions.npz").exists()
+        return self._arrays_path.exists()
 
     @property
     def class_counts(self) -> np.ndarray:
@@ -375,19 +378,30 @@ class Run:
 
     def _require_whole(self, what: str) -> None:
         if self.is_compact:
+            self._require_predictions()
             raise RunError(
                 f"The record {self.run_id} is in compact form, without {what}: expected the folder of "
                 "the run itself (its classes and probabilities are `test_predictions`)."
             )
 
+    @property
+    def _arrays_path(self) -> Path:
+        name = compact_predictions.ARRAYS if self.is_compact else "predictions.npz"
+        return self.path / name
+
+    def _require_predictions(self) -> None:
+        """RunError for a record without: it was exported so, or has lost them."""
+        if not self.has_predictions:
+            lost = f"is damaged: {self._arrays_path.name} is not there"
+            said = "was exported without its predictions" if self.is_compact else lost
+            raise RunError(f"The run {self.run_id} {said}.")
+
     @cached_property
     def _arrays(self) -> dict[str, np.ndarray]:
+        self._require_predictions()
         if self.is_compact:
             return compact_predictions.read(self.path)
-        path = self.path / "predictions.npz"
-        if not path.exists():
-            raise RunError(f"The run {self.run_id} was exported without its predictions.")
-        return compact_predictions.arrays_of(path)
+        return compact_predictions.arrays_of(self._arrays_path)
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
@@ -399,6 +413,7 @@ class Run:
         """What ``manifest.json`` holds, or held where records share it."""
         path = self.path / "manifest.json"
         if self.is_compact and not path.exists():
+            self._require_predictions()
             return compact_predictions.manifest(self.path, self.metrics["files"][path.name])
         return files.read_bytes(path, files.LARGEST_TABLE)
 
@@ -494,6 +509,26 @@ def _with_nan(metrics: dict[str, Any]) -> dict[str, Any]:
     return {key: float("nan") if value is None else value for key, value in metrics.items()}
 
 
+def finished(runs_root: Path) -> list[Path]:
+    """The folders of all runs that were finished, in order; also those that have lost their metrics since.
+
+    These hold what a run writes in its end, and nothing to go on with. One that was ended just before its
+    metrics were written looks the same; one that is written at this moment is held by a process.
+    """
+    return sorted(path for path in runs_root.glob("*/") if _was_finished(path))
+
+
+def _was_finished(folder: Path) -> bool:
+    def has(*names: str) -> bool:
+        return any((folder / name).exists() for name in names)
+
+    if has("metrics.json") or folder.name.startswith("."):
+        return has("metrics.json")
+    if not has("predictions.npz", compact_predictions.ARRAYS, compact_predictions.SEAL):
+        return False
+    return not has("checkpoint.pt", "failed.json") and not locks.is_held(folder.parent, folder.name)
+
+
 def load(runs_root: str | Path = "results/runs") -> pd.DataFrame:
     """Every finished run under ``runs_root``, a row each, in order of their ids.
 
@@ -504,9 +539,9 @@ def load(runs_root: str | Path = "results/runs") -> pd.DataFrame:
     metrics as fractions). A damaged run is left out with a warning.
     """
     rows = []
-    for path in sorted(paths.named(runs_root, "`runs_root`").glob("*/metrics.json")):
+    for folder in finished(paths.named(runs_root, "`runs_root`")):
         try:
-            run = Run(path.parent).verify(published=True)
+            run = Run(folder).verify()
             rows.append(run.row())
             if run.unknown:
                 warnings.warn(

@@ -175,8 +175,14 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def json_text(value: Any) -> str:
-    """The one way in which we write ``value`` as JSON."""
-    return json.dumps(value, indent=1, sort_keys=True) + "\n"
+    """The one way in which we write ``value`` as JSON.
+
+    Raises
+    ------
+    ValueError
+        For NaN and infinity, which are no JSON.
+    """
+    return json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
 
 def sha256(path: str | Path, limit: int | None = None) -> str:

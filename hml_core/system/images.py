@@ -39,6 +39,11 @@ SMALLEST_SIDE = 2  # pixels
 # An image of more pixels than this must bring a byte for so many of them: a photograph brings one for less
 # than twenty, and a few kilobytes that decode to hundreds of megabytes are made to fill a memory.
 BOMB_PIXELS, BOMB_PIXELS_PER_BYTE = 25_000_000, 300
+# Each scan of a JPEG goes over all pixels: encoders make some ten of them, libjpeg advises at most 100.
+SCANS, SCANNED_PIXELS = 100, 20 * LARGEST_PIXELS
+# Of a JPEG: its parts, and bytes between them, which Pillow reads one by one.
+PARTS, STRAY_BYTES = 10_000, 2**16
+JPEG = b"\xff\xd8"
 PNG = b"\x89PNG\r\n\x1a\n"
 PNG_DEPTH = 24  # where a PNG says its bits a channel
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how one begins, the large ones, too
@@ -155,6 +160,8 @@ def decode(data: bytes, draft: int = 0) -> Image.Image:
     with _opened(io.BytesIO(data), data[:BEGINNING], len(data)) as opened:
         if data.startswith(PNG):
             _require_whole_png(data)
+        if data.startswith(JPEG):
+            _require_few_scans(data, opened.size)
         # Pillow turns the TIFFs that it loads.
         turn = None if opened.format == "TIFF" else _turn(opened)
         if draft:
@@ -170,6 +177,8 @@ def _opened(stream: BinaryIO, start: bytes, length: int) -> Iterator[Image.Image
     Whatever is wrong with it, and turns out to be when it is decoded, is an :class:`ImageError`.
     """
     try:
+        if start.startswith(JPEG):
+            _require_parts(stream)
         with Image.open(stream, formats=tuple(FORMATS)) as opened:
             _require_usable(opened, start, length)
             yield opened
@@ -202,8 +211,9 @@ def require_usable(data: bytes) -> None:
     ------
     ImageError
     """
-    with _opened(io.BytesIO(data), data[:BEGINNING], len(data)):
-        pass
+    with _opened(io.BytesIO(data), data[:BEGINNING], len(data)) as opened:
+        if data.startswith(JPEG):
+            _require_few_scans(data, opened.size)
 
 
 def load(path: Path) -> Image.Image:
@@ -283,6 +293,47 @@ def _turn(opened: Image.Image) -> Image.Transpose | None:
     with contextlib.suppress(Exception):  # the pixels may be sound where their EXIF is not
         return UPRIGHT.get(opened.getexif().get(ORIENTATION))
     return None
+
+
+# A marker of a JPEG's part: not a byte that is escaped, a restart of the same scan, or filling.
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
+_SCAN, _END = 0xDA, 0xD9
+
+
+def _require_parts(stream: BinaryIO) -> None:
+    """Go over the parts in front of a JPEG's pixels, as Pillow will, up to as many as anybody makes."""
+    parts = stray = 0
+    stream.seek(len(JPEG))
+    while byte := stream.read(1):
+        if byte != b"\xff" or (kind := stream.read(1)) in (b"", b"\x00"):
+            stray += 1
+        elif kind == b"\xff":  # filling: it may begin a marker
+            stray += 1
+            stream.seek(-1, os.SEEK_CUR)
+        else:
+            parts += 1
+            if kind[0] == _SCAN:
+                break
+            if kind[0] != 0x01 and not 0xD0 <= kind[0] <= _END:  # those have no length
+                stream.seek(max(int.from_bytes(stream.read(2)) - 2, 0), os.SEEK_CUR)
+        if parts > PARTS or stray > STRAY_BYTES:
+            raise ImageError(
+                f"has more than {PARTS:,} parts, or {STRAY_BYTES:,} bytes between them, in front of its "
+                "pixels: save it anew"
+            )
+    stream.seek(0)
+
+
+def _require_few_scans(data: bytes, size: tuple[int, int]) -> None:
+    """Count the scans of a JPEG: a decoder goes over all pixels for each of them, however short it is."""
+    most = min(SCANS, SCANNED_PIXELS // (size[0] * size[1]))
+    place, scans, parts = len(JPEG), 0, 0
+    while (found := _MARKER.search(data, place)) and (kind := data[found.end() - 1]) != _END:
+        scans, parts = scans + (kind == _SCAN), parts + 1
+        if scans > most or parts > PARTS + SCANS:
+            told = f"{size[0]} × {size[1]} pixels in more than {most} scans or {PARTS:,} parts"
+            raise ImageError(f"is {told}: save it anew, as a JPEG that is not progressive")
+        place = found.end() + max(int.from_bytes(data[found.end() : found.end() + 2]), 2)
 
 
 def _require_whole_png(data: bytes) -> None:

@@ -69,6 +69,20 @@ def held(root: Path, name: str, what: str, wait: float | None = None) -> Iterato
         lock.release()
 
 
+def is_held(root: Path, name: str) -> bool:
+    """Whether a process holds that lock at this moment; nothing is made below ``root``."""
+    path = root / FOLDER / f"{name}.lock"
+    try:
+        if not path.is_file():
+            return False
+        with filelock.FileLock(path, mode=stat.S_IMODE(path.stat().st_mode)).acquire(timeout=0):
+            return False
+    except filelock.Timeout:
+        return True
+    except (OSError, NotImplementedError):  # nobody can lock there
+        return False
+
+
 def _folder(root: Path) -> tuple[Path, int]:
     """The folder of locks, open to whom ``root`` is open to: others may train there, too."""
     folder = root / FOLDER

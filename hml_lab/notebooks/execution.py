@@ -257,9 +257,8 @@ def is_done(notebook: str | Path, given: Mapping[str, Any], executed: str | Path
     if not record or outputs.status(content) != outputs.DONE:
         return False
     as_recorded = private_paths.hidden_values(dict(given), given, Path(notebook).parent)
-    return record.get("sha256") == files.sha256(notebook) and record["parameters"] == json.loads(
-        json.dumps(as_recorded)
-    )
+    same = record["parameters"] == json.loads(json.dumps(outputs.storable(as_recorded)))
+    return same and record.get("sha256") == files.sha256(notebook)
 
 
 def _keep(partial: Path, output: Path, record: dict[str, Any], folder: Path) -> None:
@@ -272,7 +271,7 @@ def _keep(partial: Path, output: Path, record: dict[str, Any], folder: Path) -> 
     if content is not None and (older is None or outputs.status(older) != outputs.DONE):
         content.metadata.setdefault("papermill", {})["output_path"] = os.path.relpath(output)
         content.metadata["hml_core"] = record
-        told = private_paths.without(content, record["parameters"], folder)
+        told = outputs.storable(private_paths.without(content, record["parameters"], folder))
         outputs.require_plain(output, "the output")
-        files.write_atomically(output, nbformat.writes(told) + "\n")
+        files.write_atomically(output, nbformat.writes(told, allow_nan=False) + "\n")
     partial.unlink(missing_ok=True)

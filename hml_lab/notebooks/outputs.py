@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,25 @@ def status(content: nbformat.NotebookNode) -> str:
         return told
     outputs = [output for cell in content.cells for output in cell.get("outputs", [])]
     return "failed" if any(output.output_type == "error" for output in outputs) else UNFINISHED
+
+
+def storable(value: Any) -> Any:
+    """The same value without what JSON and UTF-8 have not: NaN, infinity, halves of characters.
+
+    They become text: "nan" and "-inf", as in the config of a run, and the escapes of half characters.
+
+    >>> storable({"delta": [1.0, float("inf")]})
+    {'delta': [1.0, 'inf']}
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(float(value))
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, Mapping):
+        return type(value)({storable(key): storable(held) for key, held in value.items()})
+    if isinstance(value, (list, tuple)):
+        return [storable(held) for held in value]
+    return value
 
 
 def record(content: nbformat.NotebookNode) -> dict[str, Any]:

@@ -15,9 +15,16 @@ import nbformat
 from hml_lab import places
 from hml_lab.notebooks import kernels
 
-# A path is one where it begins as one: not within a word, a media type or another path. (A colour of a
-# terminal ends in a letter, as do the end of a line in a string that is quoted and a compiler's option.)
-_BEFORE = r"(\x1b\[[\d;]*m|file://|\\[nrt]|(?<![^\s'\"])-[A-Z]|(?<![\w./~\\-]))"
+# A path is one where it begins as one: not within a word, a media type or another path, nor behind what
+# ends (a comment, a bracket, a number's unit). A colour of a terminal ends in a letter, as do the end of
+# a line in a string that is quoted and a compiler's option. Behind `<`, escaped or not, it has two parts:
+# `</code>` is an element's end.
+_MARKUP = r"<|&lt;|&#60;|&#x3c;"
+_BEFORE = (
+    r"(\x1b\[[\d;]*m|file://|\\[nrt]|(?<![^\s'\"])-[A-Z]|(?<![\w./~\\*)\]}%-])"
+    + "".join(f"(?<!{one})" for one in _MARKUP.split("|"))
+    + rf"|(?:{_MARKUP})(?=/[^\s<>&/]+/[\w.]))"
+)
 _BEHIND = r"(?![\w.-])"
 _CELL = re.compile(_BEFORE + r"/[\w./-]*/ipykernel_\d+/\d+\.py")
 # Sources that are papermill's; the others are the notebook's own.

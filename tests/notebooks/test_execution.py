@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import json
+import math
 import os
 import signal
 import sys
@@ -11,6 +13,7 @@ import threading
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
@@ -246,6 +249,56 @@ def test_a_crafted_record_is_none(record, tmp_path):
     nbformat.write(new_notebook(cells=[], metadata={"hml_core": record}), tmp_path / "a.ipynb")
     assert record_of(tmp_path / "a.ipynb") is None
     assert not is_done(make(tmp_path, "x = 1  # a number"), {}, tmp_path / "a.ipynb")
+
+
+def strictly(path: Path) -> dict:
+    """JSON as the standard has it, which browsers and GitHub read."""
+
+    def refuse(name):
+        raise AssertionError(f"{path.name} holds {name}")
+
+    return json.loads(path.read_bytes(), parse_constant=refuse)
+
+
+ODD = [
+    math.inf,
+    -math.inf,
+    math.nan,
+    np.float64("nan"),
+    1e400,
+    {"a": [1.5, {"b": math.nan}]},
+]
+
+
+@pytest.mark.parametrize("value", ODD, ids=repr)
+def test_an_executed_notebook_is_json_whatever_it_was_given_and_has_shown(value, tmp_path, instead):
+    path = make(tmp_path, "x = None  # anything")
+    shown = cell()
+    shown.metadata["told"] = value
+    shown.outputs = [
+        new_output("display_data", {"application/json": {"x": [value, 1.5, None, True]}}),
+        new_output("stream", text=str(value)),
+    ]
+    instead([shown])
+    output = run(path, {"x": value})
+    content = strictly(output)
+    kept = content["metadata"]["hml_core"]["parameters"]["x"]
+    assert content["cells"][0]["metadata"]["told"] == kept
+    assert content["cells"][0]["outputs"][0]["data"]["application/json"]["x"] == [
+        kept,
+        1.5,
+        None,
+        True,
+    ]
+    if isinstance(value, float):
+        assert kept == str(float(value))
+    assert is_done(path, {"x": value}, output)
+    assert not is_done(path, {"x": 2.0}, output)
+    assert record_of(output)["parameters"] == {"x": kept}
+
+
+def test_half_characters_are_escaped():
+    assert outputs.storable({"\ud800": ["a\udcff", "ä"]}) == {"\\ud800": ["a\\udcff", "ä"]}
 
 
 def test_an_older_result_stays_until_there_is_another(tmp_path, instead):

@@ -79,6 +79,44 @@ def test_paths_are_replaced_where_they_are_paths_and_nowhere_else(path, of, monk
         assert after == before, "the root of all is nobody's"
 
 
+# What is written with a slash and no path, of every name: ends of elements, units, comments, patterns.
+NO_PATHS = (
+    "<div>a<{0}>x</{0}>b</{0} ></{0}\n></div><svg:{0}>x</svg:{0}>",
+    "<pre>&lt;{0}&gt;x&lt;/{0}&gt; &#60;/{0}&#62; &#x3c;/{0}&gt;</pre>",
+    "<style>/* a comment */{0} {{color: red}} /**/{0}</style><script>f(x)/{0}; a[0]/{0}</script>",
+    "3 %/{0}, 3 m²/{0}, {{root}}/{0}, */{0}, a/{0}, ../{0}, ~/{0}, <\\/{0}>, \\u003c/{0}>",
+)
+
+
+@pytest.mark.parametrize("of", ["parameter", "home", "folder", "environment"])
+@pytest.mark.parametrize("name", ["a", "b", "div", "td", "table", "code", "svg", "text", "g"])
+def test_markup_is_no_path(name, of, monkeypatch, tmp_path):
+    texts = [text.format(name) for text in NO_PATHS]
+    kinds = ("text/html", "image/svg+xml", "text/latex", "text/markdown", "text/plain")
+    shown = [new_output("display_data", data=dict.fromkeys(kinds, "".join(texts)))]
+    shown.append(new_output("stream", text="".join(texts)))
+    before = new_notebook(cells=[new_code_cell("", outputs=shown)], metadata={"told": texts})
+    path = f"/{name}"
+    given = {"title": path} if of == "parameter" else {}
+    with monkeypatch.context() as patch:
+        if of == "home":
+            patch.setenv("HOME", path)
+        if of == "folder":
+            patch.setattr(Path, "cwd", lambda: Path(path))
+        if of == "environment":
+            patch.setattr(private_paths.sys, "prefix", path)
+        assert private_paths.without(before, given, tmp_path) == before
+
+
+def test_paths_within_markup_are_paths(tmp_path):
+    """Two parts behind `<` are no element's end."""
+    hidden = private_paths.hider({"data_root": "/data/me"}, tmp_path)
+    for frame in ("<{0}/x>", "[a](<{0}>)", "&lt;{0}/x&gt;", "<b>{0}</b>", "href={0}", "({0})"):
+        assert "/data/me" in (text := frame.format("/data/me"))
+        assert "/data/me" not in hidden(text).replace("../data/me", "")
+    assert hidden("</tmp/ipykernel_1/2.py>") == "<<cell>>"
+
+
 @pytest.mark.parametrize("path", ["/", "/plain", "/home/mé"])
 def test_what_is_recorded_is_found_done_again(path, tmp_path):
     notebook, result = tmp_path / "made.ipynb", tmp_path / "out.ipynb"
