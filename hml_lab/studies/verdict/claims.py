@@ -101,5 +101,6 @@ def machines() -> str:
         f"{np.sqrt((apart**2).mean() / 2):.2f} points for one run: rounding alone is another "
         "run. (They are no independent draws: runs of one machine share trunks.) Intervals over "
         "seeds contain that; a comparison of one run here with one run "
-        f"there does not. Seeds of one cell differ by up to {widest:.1f} points, subsets included."
+        f"there does not. Seeds of a cell without a collapse differ by up to {widest:.1f} points, subsets "
+        "included."
     )
