@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import traceback
 from collections.abc import Iterator
 
 
@@ -30,9 +31,15 @@ class RunBusyError(RunError):
     """A run that another process is at work on."""
 
 
+# What the callers of a program's parts take for its end rather than for a fault.
+ENDINGS = (SystemExit, EOFError, BrokenPipeError)
+
+
 @contextlib.contextmanager
 def never_left(what: str) -> Iterator[None]:
-    """Inside the block SystemExit is an error: somebody's own code ended what it is only a part of.
+    """Inside the block what callers take for an end is an error: somebody's own code is only a part.
+
+    SystemExit ends a process, EOFError and BrokenPipeError end a command without a word.
 
     Raises
     ------
@@ -40,8 +47,17 @@ def never_left(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except SystemExit as error:
-        raise RunError(
-            f"{what} was left before its end by SystemExit ({error.code}): expected its own code (a loss, "
-            "a model, a data set) to return, or to raise an error."
-        ) from error
+    except ENDINGS as error:
+        raise RunError(left_by(what, error)) from error
+
+
+def left_by(what: str, error: BaseException) -> str:
+    """What is said where somebody's own code raised what ends programs, with the place in the code."""
+    name, code = type(error).__name__, getattr(error, "code", None)
+    told = code if isinstance(error, SystemExit) else error
+    places = traceback.extract_tb(error.__traceback__)
+    where = f", {places[-1].filename}:{places[-1].lineno}" if places else ""
+    return (
+        f"{what} was left before its end by {name} ({told}{where}): expected its own code (a loss, a "
+        "model, a data set) to return, or to raise an error."
+    )

@@ -8,6 +8,7 @@ import fnmatch
 import os
 import re
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ import click
 
 from data_prep.cli import File, Folder, prepare
 from hml_core import __version__
-from hml_core.errors import HmlError, RunError
+from hml_core.errors import HmlError, RunError, left_by
 from hml_core.system import ending, files, processes, streams, yaml_files
 from hml_lab import options
 from hml_lab.predict import predict
@@ -67,15 +68,21 @@ class _Group(click.Group):
                 click.echo(f"Interrupted: {error or 'stopped by SIGINT'}.", err=True)
             self.interruption = error
             raise SystemExit(processes.exit_status(error)) from error
-        except SystemExit as error:
-            if error.code:
+        except (SystemExit, click.exceptions.Exit, click.Abort, EOFError) as error:
+            # No command of ours ends so: somebody's own code did. (Help ends before a command begins.)
+            if isinstance(error, SystemExit) and error.code:
                 raise
-            raise click.ClickException(  # no command of ours ends so: somebody's own code did
-                "The command was left before its end by SystemExit (sys.exit) of what it called."
-            ) from error
+            if isinstance(error, click.exceptions.Exit) and not _has_begun(error):
+                raise
+            told = left_by("The command", error)
+            raise click.ClickException(streams.printable(told)) from error
         except HmlError as error:
             raise click.ClickException(streams.printable(str(error))) from error
         except OSError as error:  # of a file or folder that nobody has looked at before
+            if error.errno == errno.EPIPE and not streams.nobody_reads():
+                raise click.ClickException(
+                    streams.printable(left_by("The command", error))
+                ) from error
             if error.errno == errno.EPIPE or (error.filename is None and error.errno not in SHORT):
                 raise
             streams.drop_unwritable()
@@ -93,6 +100,12 @@ class _Group(click.Group):
             if not UNLOADABLE.search(str(error)):
                 raise
             raise click.ClickException(f"{_TOO_LITTLE} ({error})") from error
+
+
+def _has_begun(error: BaseException) -> bool:
+    """Whether the error comes from within a command, rather than from the reading of its options."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_code is click.Context.invoke.__code__ for frame, _ in frames)
 
 
 def _require_folder() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import select
 import sys
 
 
@@ -60,6 +61,16 @@ def drop_unwritable() -> None:
             nothing = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nothing, sys.stdout.fileno())
             os.close(nothing)
+
+
+def nobody_reads() -> bool:
+    """Whether standard output is a pipe, or a terminal, that nobody reads any more."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+        return bool(poll.poll(0))
+    except (OSError, ValueError, AttributeError):  # no file, closed, or a system without poll
+        return False
 
 
 def printable(text: str) -> str:

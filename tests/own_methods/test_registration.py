@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import math
+import os
 import re
 import sys
 
@@ -20,6 +22,7 @@ from hml_core.errors import ConfigError, DataError, RunError
 from hml_core.losses import LOSSES, ClassificationLoss
 from hml_core.losses.registry import TRIAL_COUNTS
 from hml_core.recipes import Stage
+from hml_core.system import streams
 from hml_core.trainer import fit
 from hml_core.trainer.world import World
 from hml_lab import cli
@@ -137,29 +140,84 @@ class Leaving(ClassificationLoss):
 
     def per_sample(self, logits, target):
         if logits.requires_grad and len(logits) > N + 2:
-            sys.exit(None)
+            raise eval(os.environ["ENDING_FOR_TESTS"])
         return logits.logsumexp(1)
 
 
-def test_a_run_whose_own_code_leaves_the_program_has_failed(tmp_path):
-    """Not ended, with the status of what is done."""
+# What callers take for an end, and not for a fault: of the program, of input, of output, of a command.
+ENDINGS = [
+    "SystemExit(None)",
+    "SystemExit(0)",
+    "EOFError('Ran out of input')",
+    "BrokenPipeError(32, 'Broken pipe')",
+]
+CLICKS = ["__import__('click').exceptions.Exit(0)", "__import__('click').Abort()"]
+ENDINGS_OF_COMMANDS = [*ENDINGS, *CLICKS]
+
+
+def name_of(how: str) -> str:
+    return type(eval(how)).__name__
+
+
+@pytest.mark.parametrize("how", ENDINGS)
+def test_a_run_whose_own_code_leaves_the_program_has_failed(how, tmp_path, monkeypatch):
+    """Not ended, with the status of what is done, or without a word."""
+    monkeypatch.setenv("ENDING_FOR_TESTS", how)
     recipe(Stage(Leaving))
     config = RunConfig(recipe="mine", epochs=1)
-    with pytest.raises(RunError, match=rf"The run {config.run_id} was left .* SystemExit"):
+    with pytest.raises(RunError, match=rf"{config.run_id} was left .* {name_of(how)}"):
         fit(config, runs_root=tmp_path, progress=False)
     failed = json.loads((tmp_path / config.run_id / "failed.json").read_text())
-    assert "SystemExit" in failed["error"]
+    assert name_of(how) in failed["error"]
+    assert "test_registration.py:" in failed["error"], "where"
     others = [config, RunConfig(recipe="ce", epochs=1)]
     frame = engines.sweep(others, runs_root=tmp_path, progress=False)
     assert frame["status"].tolist() == ["failed", "done"]
 
 
-@pytest.mark.parametrize("code", [None, 0])
-def test_a_command_whose_own_code_leaves_the_program_has_failed(code, monkeypatch):
-    monkeypatch.setattr("hml_lab.doctor.examine", lambda *_: sys.exit(code))
+@pytest.mark.parametrize("how", ENDINGS_OF_COMMANDS)
+def test_a_command_whose_own_code_leaves_the_program_has_failed(how, monkeypatch):
+    def leave(*_):
+        raise eval(how)
+
+    monkeypatch.setattr("hml_lab.doctor.examine", leave)
     result = CliRunner().invoke(cli.main, ["doctor"])
     assert result.exit_code == 1
-    assert "left before its end by SystemExit" in result.output
+    assert f"left before its end by {name_of(how)}" in result.output
+    assert "test_registration.py:" in result.output
+
+
+@pytest.mark.parametrize("how", ENDINGS_OF_COMMANDS)
+def test_training_is_not_done_by_leaving(how, monkeypatch, tmp_path):
+    monkeypatch.setenv("ENDING_FOR_TESTS", how)
+    recipe(Stage(Leaving))
+    given = ["train", "--dataset", "digits", "--recipe", "mine", "--epochs", "1", "--runs-root"]
+    result = CliRunner().invoke(cli.main, [*given, str(tmp_path)])
+    assert result.exit_code == 1
+    assert f"left before its end by {name_of(how)}" in result.output
+    assert not list(tmp_path.glob("*/metrics.json"))
+
+
+@pytest.mark.parametrize(
+    "given", [["--help"], ["--version"], ["train", "--help"], ["runs", "--help"]]
+)
+def test_help_is_an_end_of_its_own(given):
+    assert CliRunner().invoke(cli.main, given).exit_code == 0
+
+
+def test_a_pipe_that_nobody_reads_is_left_without_a_word(monkeypatch):
+    """Of our own standard output alone."""
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w") as stream, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", stream)
+        assert not streams.nobody_reads()
+        os.close(reading)
+        assert streams.nobody_reads()
+    monkeypatch.setattr(streams, "nobody_reads", lambda: True)
+    error = BrokenPipeError(errno.EPIPE, "Broken pipe")
+    monkeypatch.setattr("hml_lab.doctor.examine", lambda *_: (_ for _ in ()).throw(error))
+    result = CliRunner().invoke(cli.main, ["doctor"])
+    assert (result.exit_code, result.output) == (1, "")
 
 
 def test_a_process_of_a_group_that_leaves_tells_the_others(monkeypatch):
