@@ -15,7 +15,7 @@ import pandas as pd
 from data_prep import worker
 from data_prep.image_files import cannot_write
 from hml_core.errors import DataError, RunError
-from hml_core.system import files, limits, quantities
+from hml_core.system import files, limits, processes, quantities
 from hml_core.system.progress import Progress
 
 Process = Callable[[Path | bytes, Path, Any], dict[str, Any]]
@@ -159,7 +159,8 @@ def in_parallel(
                     if failure is not None:
                         raise failure
                     return
-                ended, _ = wait(running, return_when=FIRST_COMPLETED)
+                # (With a time, so that a signal is heard that another thread was given.)
+                ended, _ = wait(running, timeout=processes.LOOK_S, return_when=FIRST_COMPLETED)
                 for future in ended:
                     yield running.pop(future), future.result()
         except BrokenProcessPool as error:

@@ -79,6 +79,8 @@ class _Group(click.Group):
         except HmlError as error:
             raise click.ClickException(streams.printable(str(error))) from error
         except OSError as error:  # of a file or folder that nobody has looked at before
+            if error.errno is None and UNLOADABLE.search(str(error)):  # of a library (ctypes)
+                raise click.ClickException(f"{_TOO_LITTLE} ({error})") from error
             if error.errno == errno.EPIPE and not streams.nobody_reads():
                 raise click.ClickException(
                     streams.printable(left_by("The command", error))

@@ -187,11 +187,15 @@ MEMORY = "Error: There is too little memory for this command, or a limit on it (
             f"{MEMORY} (libtorch_cpu.so: failed to map segment from shared object)",
         ),
         (
+            OSError("libgomp.so.1: failed to map segment from shared object"),
+            f"{MEMORY} (libgomp.so.1: failed to map segment from shared object)",
+        ),
+        (
             DataError("The image 'a\x1b]0;mine\x07.png'\nis none."),
             "Error: The image 'a\\x1b]0;mine\\x07.png'\nis none.",
         ),
     ],
-    ids=["a file", "a full disk", "open files", "memory", "a library", "what a terminal obeys"],
+    ids=["a file", "a full disk", "open files", "memory", "a library", "its own", "what a terminal obeys"],
 )  # fmt: skip
 def test_an_error_of_the_system_is_one_message(error, told, monkeypatch):
     def examine(*_):

@@ -225,6 +225,16 @@ NEWER = {
     "a part less": lambda metrics, config: metrics.pop("selections"),
     "selections by list": lambda metrics, config: metrics.update(selections=[1, 2]),
     "no last epoch": lambda metrics, config: metrics["selections"].update(last=None),
+    "a metric as text": lambda metrics, config: metrics["selections"]["last"].update(
+        balanced_accuracy="high"
+    ),
+    "no balanced accuracy": lambda metrics, config: metrics["selections"]["last"].pop(
+        "balanced_accuracy"
+    ),
+    "an epoch as text": lambda metrics, config: metrics["selections"]["last"].update(epoch="last"),
+    "texts in a list": lambda metrics, config: metrics["selections"]["best_test"].update(
+        per_class_accuracy=["high"]
+    ),
     "counts as text": lambda metrics, config: metrics.update(class_counts="many"),
 }
 

@@ -12,7 +12,7 @@ import pandas as pd
 from data_prep.splits import UNKNOWN
 from hml_core.datasets.trees import shown, some
 from hml_core.errors import DataError
-from hml_core.system import files
+from hml_core.system import files, tables
 
 SPLIT_NAMES = {
     "train": "train", "training": "train",
@@ -39,6 +39,7 @@ def read(path: Path) -> pd.DataFrame:
     """
     try:
         with files.opened(path, files.LARGEST_TABLE) as stream:
+            tables.require_plain(stream)
             header = stream.readline()
             separator = ";" if header.count(b";") > header.count(b",") else ","
             stream.seek(0)
@@ -68,6 +69,13 @@ def read(path: Path) -> pd.DataFrame:
         unknown = chosen["group"].str.lower().isin(UNKNOWN)
         chosen["group"] = chosen["group"].mask(unknown, "")
     table = pd.DataFrame(chosen)
+    for column in table:
+        if (long := table[column].str.len() > tables.LONGEST_NAME).any():
+            row = int(long.to_numpy().argmax()) + 2
+            raise DataError(
+                f"'{shown(path)}' has a {column} of more than {tables.LONGEST_NAME:,} characters in line "
+                f"{row}."
+            )
     for column in ("path", "class"):
         if column in table and (empty := (table[column] == "")).any():
             row = int(empty.to_numpy().argmax()) + 2

@@ -21,7 +21,7 @@ from data_prep.isic.tree import UNLISTED, Places, Tree, without_suffix
 from data_prep.splits import UNKNOWN
 from hml_core.datasets.trees import shown
 from hml_core.errors import DataError
-from hml_core.system import files
+from hml_core.system import files, tables
 
 ID = r"\w[\w-]*"
 
@@ -271,6 +271,7 @@ def _separator(stream: BinaryIO) -> str:
 def _read_csv(path: Path, columns: set[str]) -> pd.DataFrame:
     try:
         with files.opened(path, files.LARGEST_TABLE) as stream:
+            tables.require_plain(stream)
             separator = _separator(stream)
             text = {"image": str, "image_id": str, "lesion_id": str}
             decimal = "," if separator == ";" else "."

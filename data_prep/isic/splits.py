@@ -12,7 +12,7 @@ import pandas as pd
 
 from data_prep.splits import SPLITS, by_group
 from hml_core.errors import DataError
-from hml_core.system import files
+from hml_core.system import files, tables
 
 FRACTIONS = (0.8, 0.1, 0.1)
 
@@ -54,6 +54,7 @@ def from_csv(records: pd.DataFrame, path: str | Path) -> pd.Series:
     """
     try:
         with files.opened(path, files.LARGEST_TABLE) as stream:
+            tables.require_plain(stream)
             given = pd.read_csv(stream, dtype=str)
     except (OSError, ValueError) as error:
         raise DataError(f"Cannot read {str(path)!r}: {files.reason(error)}") from error

@@ -499,9 +499,21 @@ def _is_understood(metrics: Mapping[str, Any]) -> bool:
         and all(type(count) is int and count >= 0 for count in counts)
         and all(isinstance(selections[name], dict | None) for name in SELECTIONS)
         and selections["last"] is not None
+        and all(_are_numbers(chosen) for chosen in selections.values())
+        and "balanced_accuracy" in selections["last"]
+        and type(selections["last"]["epoch"]) is int
         and isinstance(metrics["seconds"], int | float)
         and isinstance(metrics["device"], str)
     )
+
+
+def _are_numbers(measured: Any) -> bool:
+    """Whether all that was measured at an epoch, if anything, are numbers, lists of them, or undefined."""
+    if isinstance(measured, dict):
+        return all(map(_are_numbers, measured.values()))
+    if isinstance(measured, list):
+        return all(map(_are_numbers, measured))
+    return measured is None or isinstance(measured, int | float)
 
 
 def _with_nan(metrics: dict[str, Any]) -> dict[str, Any]:

@@ -20,8 +20,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, NoReturn
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 LOOK_S = 1.0  # how often a guard looks for its parent, should no signal tell
 ASK_S = 0.05  # and at a command of the system
@@ -115,6 +118,20 @@ def _interrupt(number: int) -> NoReturn:
     for action in _first:
         action()
     raise Interrupted(number)
+
+
+def ended(work: Iterable[Future]) -> Iterator[Future]:
+    """Futures as they end; a signal is heard meanwhile, whichever thread the system gave it to.
+
+    (Python hears signals in the main thread alone, and one that waits in a lock is not woken for what
+    another thread was given: after SIGSTOP, for example.)
+    """
+    from concurrent.futures import FIRST_COMPLETED, wait  # (a guard has no use for it)
+
+    pending = set(work)
+    while pending:
+        done, pending = wait(pending, timeout=LOOK_S, return_when=FIRST_COMPLETED)
+        yield from done
 
 
 @contextlib.contextmanager

@@ -30,7 +30,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -224,12 +224,11 @@ def run(
         Progress(len(jobs), "notebooks", enabled=progress, unit="notebooks") as bar,
         ThreadPoolExecutor(parallel) as pool,
     ):
-        started = {
-            pool.submit(_one, number, job, resume, cores, working): number
-            for number, job in enumerate(jobs)
-        }
+        started: dict[Future, int] = {}
         try:
-            for future in as_completed(started):
+            for number, job in enumerate(jobs):
+                started[pool.submit(_one, number, job, resume, cores, working)] = number
+            for future in processes.ended(started):
                 row = rows[started[future]] = future.result()
                 if row["status"] not in GOOD:
                     bar.message(f"{row['output']} {row['status']}: {row['message']}")

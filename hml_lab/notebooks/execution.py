@@ -70,7 +70,8 @@ def execute(
     output : path
         Default ``my_results/notebooks/<name>.ipynb`` of the notebook's checkout. It is written beside and
         renamed in the end: until then an older result stays there. After a failure it holds what was
-        executed; after SIGINT, SIGTERM or SIGHUP, too, unless it held a notebook that was done.
+        executed; after SIGINT, SIGTERM or SIGHUP, too, unless it held a notebook that was done. Such a
+        one also stays where no cell was begun.
     show_progress : bool
         Count the cells.
     timeout : float, optional
@@ -267,7 +268,9 @@ def _keep(partial: Path, output: Path, record: dict[str, Any], folder: Path) -> 
     Where that cannot be written, the older result is still there and ``partial`` holds what was executed.
     """
     content = outputs.read(partial)
-    older = outputs.read(output) if record["status"] == "stopped" else None
+    status = record["status"]
+    keeps_older = status == "stopped" or (status != outputs.DONE and not _has_begun(partial))
+    older = outputs.read(output) if keeps_older else None
     if content is not None and (older is None or outputs.status(older) != outputs.DONE):
         content.metadata.setdefault("papermill", {})["output_path"] = os.path.relpath(output)
         content.metadata["hml_core"] = record

@@ -141,9 +141,11 @@ def _locked(path: Path) -> int:
 
 
 def read(path: str | Path) -> nbformat.NotebookNode | None:
-    """A notebook; None for what is none."""
+    """A notebook; None for what is none. (Too little memory tells nothing about the file.)"""
     try:
         return parsed(path)
+    except (MemoryError, ImportError):
+        raise
     except Exception:  # nbformat raises its validators' and decoders' own errors
         return None
 

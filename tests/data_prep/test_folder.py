@@ -16,6 +16,8 @@ from PIL import Image
 from data_prep import cli, parallel
 from data_prep.folder import duplicates, example, images, report, source
 from data_prep.folder.prepare import Prepared, prepare
+from data_prep.isic import archive as isic
+from data_prep.isic import splits as isic_splits
 from data_prep.splits import by_group
 from hml_core import datasets
 from hml_core.config import RunConfig
@@ -584,6 +586,35 @@ def test_a_csv_of_another_form_is_explained(text, message, photos, tmp_path):
     csv.write_bytes(b"path,class\n\xff,a\n")
     with pytest.raises(DataError, match="is not UTF-8"):
         source.read(photos, csv)
+
+
+NO_TABLES = {
+    "a byte 0": (b"path,class\nant/0.png,a\nant/1\0.png,a\n", "line 3 holds a byte 0"),
+    "a byte 0 in front": (b"\0path,class\nant/0.png,a\n", "line 1 holds a byte 0"),
+    "columns": (b"path,class" + b"," * 2000 + b"\nant/0.png,a\n", "more than 1,000 columns"),
+    "columns in a row": (b"path,class\nant/0.png,a" + b"," * 2000, "more than 1,000 columns"),
+    "a line": (b"path,class\n" + b"a" * 10**6 + b",a\n", "line 2 has more than 65,536 bytes"),
+    "no lines": (b"a" * 10**6, "line 1 has more than 65,536 bytes"),
+    "a cell": (b"path,class\n" + b"a" * 5000 + b",a\n", "a path of more than 4,096 characters"),
+    "a class": (b"path,class\nant/0.png," + b"a" * 5000, "a class of more than 4,096"),
+    "lines in a cell": (b'path,class\n"' + b"a\n" * 5000 + b'",a\n', "a path of more than 4,096"),
+}
+
+
+@pytest.mark.parametrize("name", NO_TABLES)
+def test_what_no_table_holds_is_told_before_it_takes_memory(name, photos, tmp_path, monkeypatch):
+    """pandas takes hundreds of bytes for each empty cell; a message is no longer than a screen."""
+    content, said = NO_TABLES[name]
+    csv = tmp_path / "table.csv"
+    csv.write_bytes(content)
+    with pytest.raises(DataError, match=f"table.csv.*{said}") as told:
+        source.read(photos, csv)
+    assert len(str(told.value)) < 1000
+    if said.startswith(("line", "more")):
+        monkeypatch.setattr("pandas.read_csv", lambda *_, **__: pytest.fail("pandas was asked"))
+        for read in (lambda: isic._read_csv(csv, set()), lambda: isic_splits.from_csv(None, csv)):
+            with pytest.raises(DataError, match=f"table.csv.*{said}"):
+                read()
 
 
 def test_no_folder_no_image_and_odd_fractions_are_explained(photos, tmp_path):

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import nbformat
@@ -16,7 +17,7 @@ import yaml
 from click.testing import CliRunner
 
 from hml_core.errors import ConfigError, RunError
-from hml_core.system import files
+from hml_core.system import files, processes
 from hml_lab.cli import main
 from hml_lab.notebooks import batch, execution, outputs
 from tests.notebooks.helpers import make
@@ -176,6 +177,27 @@ def test_what_was_cut_off_while_an_older_result_lay_there_is_done_again(
     frame = batch.run(jobs, resume=True, parallel=parallel, progress=False)
     assert frame["status"].tolist() == ["done before", status, "done before"]
     assert executed == (["2.ipynb"] if status == "done" else [])
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_is_heard_whichever_thread_the_system_gives_it_to(sent, folder, monkeypatch):
+    """As after SIGSTOP: the main thread, which waits, was not woken before the end of all jobs."""
+    write(folder, {"output": "out", "jobs": [job()]})
+    stopped = threading.Event()
+
+    class Process:
+        terminate = staticmethod(stopped.set)
+
+    def one(number, task, resume, cores, working):
+        working[number] = Process()
+        signal.pthread_kill(threading.get_ident(), sent)
+        assert stopped.wait(LIMIT_S), "the jobs were not told"
+
+    monkeypatch.setattr(batch, "_one", one)
+    with processes.interruptible(), pytest.raises(processes.Interrupted) as heard:
+        batch.run(batch.read("batch.yaml"), progress=False)
+    assert heard.value.signal == sent
+    assert stopped.is_set()
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])

@@ -109,6 +109,52 @@ def test_a_kernel_that_never_starts_is_given_up(tmp_path, kernels):
     assert len(kernels) == 2
 
 
+@pytest.mark.parametrize("error", [MemoryError(), ImportError("failed to map segment")])
+def test_too_little_memory_to_read_what_was_executed_throws_nothing_away(
+    error, tmp_path, instead, monkeypatch
+):
+    path = make(tmp_path, "x = 1  # a number")
+    instead([cell()])
+    output = run(path)
+    good = output.read_bytes()
+    real = outputs.parsed
+
+    def parsed(file):
+        if file.name.endswith(".running"):
+            raise error
+        return real(file)
+
+    monkeypatch.setattr(outputs, "parsed", parsed)
+    with pytest.raises(type(error)):
+        run(path, {"x": 2})
+    assert output.read_bytes() == good
+    assert nbformat.read(output.parent / ".done.ipynb.running", as_version=4).cells
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_an_older_result_stays_where_nothing_was_executed(begun, tmp_path, instead):
+    """And is replaced by what was executed before a failure, which says so."""
+    path = make(tmp_path, "x = 1  # a number")
+    instead([cell()])
+    output = run(path)
+    good = everything(output.parent)
+
+    def fail():
+        raise RunError("it failed")
+
+    shown = cell(count=None)
+    if begun:
+        shown.metadata["papermill"] = {"start_time": "now"}
+    instead([shown], fail)
+    with pytest.raises(RunError, match="it failed"):
+        run(path, {"x": 2})
+    if begun:
+        assert record_of(output)["status"] == "failed"
+    else:
+        assert everything(output.parent) == good
+        assert is_done(path, {}, output)
+
+
 def test_a_kernel_that_dies_in_a_cell_is_not_started_again(tmp_path, kernels):
     """What it had done would be done twice."""
     mark = tmp_path / "mark"
