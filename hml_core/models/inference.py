@@ -66,8 +66,15 @@ class _Folded:
             # oneDNN's ReLU turns NaN into 0: a network that has diverged would look sound.
             self.is_probed = True
             if self._features(images[:PROBE]).isfinite().all():
-                self.fused = fused_convolution(self.dtype)
+                self._fuse(images[:PROBE])
         return self._features(images)
+
+    def _fuse(self, images: Tensor) -> None:
+        self.fused = fused_convolution(self.dtype)
+        try:
+            self._features(images)
+        except RuntimeError:  # torch 2.11 has no sum for maps of one pixel
+            self.fused = None
 
     def _features(self, images: Tensor) -> Tensor:
         x = self.first(images.to(self.dtype), None, self.fused)

@@ -51,7 +51,9 @@ def to_latex(table: pd.DataFrame, label: str = "", note: str = "") -> str:
     small = rf"\smallskip\footnotesize\setlength{{\tabcolsep}}{{{SEPARATION_PT:g}pt}}"
     lines = [*begin]
     if caption := table.attrs.get("caption", ""):
-        lines.append(rf"\caption{{{escape(caption.replace('* best', 'Bold: best'))}}}")
+        lines.append(
+            rf"\caption{{\footnotesize {escape(caption.replace('* best', 'Bold: best'))}}}"
+        )
     if label:
         lines.append(rf"\label{{tab:{re.sub(r'[^A-Za-z0-9:-]+', '-', label)}}}")
     lines.append(small)
