@@ -76,7 +76,7 @@ lowest:  ## The tests with the lowest versions that pyproject.toml allows (some 
 	@$(PYTHON) -m venv $(VENV)-lowest
 	@$(PYTHON) .ci/requirements.py lowest > $(VENV)-lowest/constraints.txt
 	$(VENV)-lowest/bin/pip install --quiet --disable-pip-version-check \
-	  -c $(VENV)-lowest/constraints.txt --editable '.[cluster,lab,test]'
+	  -c $(VENV)-lowest/constraints.txt --editable '.[cluster,lab,test]' setuptools
 	@$(VENV)-lowest/bin/python $(PYTEST)
 
 hashes: $(INSTALLED)  ## Write requirements.hashes: the lock with the SHA-256 of each file, as pip tells

@@ -41,9 +41,11 @@ def hashes(report: str) -> list[str]:
 
 
 def lowest() -> list[str]:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    whole = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    project = whole["project"]
     extras = project["optional-dependencies"]
     texts = [*project["dependencies"], *(text for name in extras for text in extras[name])]
+    texts += whole["build-system"]["requires"]  # a test builds the package
     pairs = (text.split(">=") for text in texts)
     # (pip refuses constraints with extras, such as bleach[css].)
     return sorted(f"{name.partition('[')[0]}=={low}" for name, low in pairs)

@@ -183,7 +183,9 @@ def test_one_call_writes_every_format_with_caption_and_run_ids(tmp_path):
     plain = (tmp_path / "main.md").read_text()
     assert plain.startswith("Data: cifar10")
     assert caption in html.unescape((tmp_path / "main.html").read_text())
-    assert r"\caption{\footnotesize Data: cifar10 (10 classes)" in (tmp_path / "main.tex").read_text()
+    assert (
+        r"\caption{\footnotesize Data: cifar10 (10 classes)" in (tmp_path / "main.tex").read_text()
+    )
     csv = pd.read_csv(tmp_path / "main.csv", keep_default_na=False).set_index("Recipe")
     assert csv.loc["HML1", "run ids"] == "hml1-0 hml1-1 hml1-2"
     assert csv["Few"].tolist() == ["–", "–"]

@@ -8,8 +8,10 @@ There the identity is computed again and compared.
 from __future__ import annotations
 
 import contextlib
+import io
 import linecache
 import sys
+import types
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -76,12 +78,31 @@ def _pickled(own: Own, code: fingerprints.Code) -> bytes:
     try:
         for name in by_value:
             cloudpickle.register_pickle_by_value(sys.modules[name])
-        return cloudpickle.dumps((own.entry, function))
+        stream = io.BytesIO()
+        _pickler(stream).dump((own.entry, function))
+        return stream.getvalue()
     except Exception as error:  # whatever somebody's own objects raise
         raise ConfigError(f"The {own} cannot be sent to another process: {error}") from error
     finally:
         for name in by_value & {*cloudpickle.list_registry_pickle_by_value()}:
             cloudpickle.unregister_pickle_by_value(sys.modules[name])
+
+
+def _pickler(stream: io.BytesIO):
+    """cloudpickle's, whose code keeps the file by which its source is found: dropped from 3.1.3 on."""
+    import cloudpickle
+
+    reduce = cloudpickle.Pickler.dispatch_table[types.CodeType]
+
+    def with_file(code: types.CodeType) -> tuple:
+        make, arguments = reduce(code)
+        told = (code.co_filename if value == "<dynamic-code>" else value for value in arguments)
+        return make, tuple(told)
+
+    class Pickler(cloudpickle.Pickler):
+        dispatch_table = cloudpickle.Pickler.dispatch_table.new_child({types.CodeType: with_file})
+
+    return Pickler(stream)
 
 
 @contextlib.contextmanager
