@@ -38,8 +38,7 @@ def read(path: Path) -> pd.DataFrame:
         twice or another split.
     """
     try:
-        with files.opened(path, files.LARGEST_TABLE) as stream:
-            tables.require_plain(stream)
+        with tables.opened(path) as stream:
             header = stream.readline()
             separator = ";" if header.count(b";") > header.count(b",") else ","
             stream.seek(0)

@@ -103,10 +103,8 @@ class _Member(tarfile.TarInfo):
     def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
         """tarfile's place for subclasses."""
         content = tar.fileobj
-        if self.type in _MORE_OF_A_HEADER:  # tarfile holds them in memory, whole
-            _require_size(self, LARGEST_HEADER)
-        else:
-            _require_size(self, content.largest)
+        in_memory = self.type in _MORE_OF_A_HEADER  # whole: tarfile holds them so
+        _require_size(self, LARGEST_HEADER if in_memory else content.largest)
         if self.type in _PAX:
             _require_records(content.peek(self.size))
         if self.type == tarfile.XGLTYPE:

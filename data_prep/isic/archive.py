@@ -270,8 +270,7 @@ def _separator(stream: BinaryIO) -> str:
 
 def _read_csv(path: Path, columns: set[str]) -> pd.DataFrame:
     try:
-        with files.opened(path, files.LARGEST_TABLE) as stream:
-            tables.require_plain(stream)
+        with tables.opened(path) as stream:
             separator = _separator(stream)
             text = {"image": str, "image_id": str, "lesion_id": str}
             decimal = "," if separator == ";" else "."

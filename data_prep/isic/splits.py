@@ -53,8 +53,7 @@ def from_csv(records: pd.DataFrame, path: str | Path) -> pd.Series:
         "validation" (or "val") and "test".
     """
     try:
-        with files.opened(path, files.LARGEST_TABLE) as stream:
-            tables.require_plain(stream)
+        with tables.opened(path) as stream:
             given = pd.read_csv(stream, dtype=str)
     except (OSError, ValueError) as error:
         raise DataError(f"Cannot read {str(path)!r}: {files.reason(error)}") from error

@@ -99,10 +99,8 @@ def command(processes: int, config: Path, place: Place, meeting: Path) -> list[s
         *(sys.executable, "-m", "torch.distributed.run", "--rdzv-id", meeting.parent.name),
         *("--rdzv-backend", "c10d", "--rdzv-conf", "store_type=file"),
         *("--rdzv-endpoint", str(meeting / "torchrun"), "--local-addr", limits.LOOPBACK),
-        *(
-            "--log-dir",
-            str(meeting.parent / "logs"),
-        ),  # else a folder of its own, which nobody removes
+        # Else torchrun makes a folder of its own, which nobody removes.
+        *("--log-dir", str(meeting.parent / "logs")),
         *("--nproc-per-node", str(processes), "--max-restarts", str(MAX_RESTARTS)),
         *("-m", "hml_core", "train", "--final-errors", "--config", str(config)),
         *(text for name, value in options.items() for text in (f"--{name}", str(value))),

@@ -165,11 +165,11 @@ def verify(folder: Path, manifest_sha256: str) -> None:
     RunError
         Naming what is damaged.
     """
-    _require(_is_sealed(folder), folder, SEAL)
+    require(_is_sealed(folder), folder, SEAL)
     seal = json.loads(files.read_text(folder / SEAL))
     for name, recorded in seal["files"].items():
         path = folder / name
-        _require(files.holds(path, recorded), folder, name)
+        require(files.holds(path, recorded), folder, name)
     if seal["files"] and not (folder / "manifest.json").exists():
         manifest(folder, manifest_sha256)
 
@@ -209,7 +209,7 @@ def manifest(folder: Path, sha256: str) -> bytes:
         content = files.read_xz(path)
     except (OSError, lzma.LZMAError, EOFError):
         content = None
-    _require(
+    require(
         content is not None and files.sha256_of(content) == sha256,
         folder,
         f"../{MANIFESTS}/{path.name}",
@@ -224,7 +224,8 @@ def write_manifest(folder: Path, content: bytes) -> None:
     files.write_atomically(path, lzma.compress(content, preset=9))
 
 
-def _require(holds: bool, folder: Path, name: str) -> None:
+def require(holds: bool, folder: Path, name: str) -> None:
+    """RunError where a file of a record is not what its checksum says, or not there."""
     if not holds:
         said = "not what was written" if (folder / name).exists() else "not there"
         raise RunError(f"The run {folder.name} is damaged: {name} is {said}.")

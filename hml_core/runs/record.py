@@ -185,9 +185,7 @@ class Run:
             may_lack = self.is_compact or name == kept_weights.NAME
             if may_lack and name not in EXPORTED and not path.exists():
                 continue
-            if not files.holds(path, recorded):
-                said = "not what was written" if path.exists() else "not there"
-                raise RunError(f"The run {self.path.name} is damaged: {name} is {said}.")
+            compact_predictions.require(files.holds(path, recorded), self.path, name)
         return self
 
     @property

@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import BinaryIO
+
+from hml_core.system import files
 
 LONGEST_LINE = 2**16  # bytes
 MOST_COLUMNS = 1000
 LONGEST_NAME = 4096  # characters of a cell that names something; no system has longer paths
 
 
-def require_plain(stream: BinaryIO) -> None:
-    """Go over the lines of a table and stand at its beginning again.
+def opened(path: str | Path) -> BinaryIO:
+    """A table, open for reading, whose lines have been gone over.
 
     Raises
     ------
+    OSError
+        See :func:`hml_core.system.files.opened`.
     ValueError
         With the line, to stand behind the file's name: for one that is too long, that begins with more
         columns than anybody has, or that holds a byte of no text.
     """
-    stream.seek(0)
+    stream = files.opened(path, files.LARGEST_TABLE)
+    try:
+        _require_plain(stream)
+        stream.seek(0)
+    except BaseException:
+        stream.close()
+        raise
+    return stream
+
+
+def _require_plain(stream: BinaryIO) -> None:
     number = 0
     while line := stream.readline(LONGEST_LINE + 1):
         number += 1
@@ -30,4 +45,3 @@ def require_plain(stream: BinaryIO) -> None:
             raise ValueError(
                 f"line {number} holds a byte 0, which is in no text (or is it UTF-16?)"
             )
-    stream.seek(0)

@@ -29,6 +29,7 @@ from hml_lab.tables.contrasts import collapsed, is_sharper
 from hml_lab.wording import number
 
 SHARPER = " †"  # of a label: significant by Holm, with 0 in Bonferroni's interval
+MARK_PT = 7  # of a difference
 LABEL_LETTERS = 52  # of a question beside the axis, before it takes a second line
 
 
@@ -90,7 +91,9 @@ def forest(
             continue
         sure = row["p_holm"] < 0.05
         measured = spreads.Spread(row["difference"], row["low"], row["high"], np.empty(0))
-        marks.add(position, measured, how, size=7, markerfacecolor=how.colour if sure else "white")
+        marks.add(
+            position, measured, how, size=MARK_PT, markerfacecolor=how.colour if sure else "white"
+        )
         of = f"{label(str(row[by]))}, " if by else ""
         said.append(f"{of}{row['label']}: {row['difference']:+.1f}{' (p < 0.05)' if sure else ''}")
     marks.finish()
@@ -101,7 +104,7 @@ def forest(
     )
     low, high = ax.get_xlim()
     per_point = (high - low) / (72 * drawn.get_figwidth() * ax.get_position().width)
-    narrow = (rows["high"] - rows["low"] < 7 * per_point).any()
+    narrow = (rows["high"] - rows["low"] < MARK_PT * per_point).any()
     bars += ", or within the mark" if narrow else ""
     leaves = "; arrow: goes on" if any(line.get_gid() for line in ax.lines) else ""
     sharp = (
@@ -115,7 +118,7 @@ def forest(
     ax.set(xlabel=below, title=title)
     if by:
         names = [str(group) for group in table[by].unique()]
-        legend(drawn, [spreads.key(look(name), size=7) for name in names])
+        legend(drawn, [spreads.key(look(name), size=MARK_PT) for name in names])
     alt_text(drawn, f"Differences, {xlabel}. {'; '.join(reversed(said))}. {title}")
     return drawn
 
@@ -169,12 +172,12 @@ def delta_sweep(frame: pd.DataFrame, runs: Iterable[Run] = ()) -> Figure:
     if plain is not None:
         base = look("ce")
         ax.axhline(plain.mean, color=base.colour)
-        ends, band = (plain.low, plain.high), " (band: 95 % interval)"
+        ends, what = (plain.low, plain.high), "95 % interval"
         if len(plain.dots):
-            ends, band = (plain.dots.min(), plain.dots.max()), " (band: lowest to highest run)"
-        if not np.isfinite(ends).all():
-            band = ""
-        else:
+            ends, what = (plain.dots.min(), plain.dots.max()), "lowest to highest run"
+        band = ""
+        if np.isfinite(ends).all():
+            band = f" (band: {what})"
             ax.axhspan(*np.clip(ends, *ax.get_ylim()), color=base.colour, alpha=0.1, linewidth=0)
         line = spreads.key(base, line=True)
         line.set(label=f"CE{band}", marker="")

@@ -65,9 +65,7 @@ def stratified_bootstrap(
         statistic(np.concatenate([random.choice(own, len(own)) for own in members]))
         for _ in range(n_resamples)
     ]
-    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-    low, high = np.quantile(np.asarray(values), tails, axis=0)
-    return low, high
+    return _percentiles(values, confidence)
 
 
 def cluster_bootstrap(
@@ -105,17 +103,10 @@ def cluster_bootstrap(
         Where targets and clusters are not as many.
     """
     check_confidence(confidence)
-    targets, clusters = np.asarray(targets), np.asarray(clusters)
-    if targets.shape != clusters.shape or targets.ndim != 1:
-        raise ValueError(
-            f"Expected a cluster for each of {targets.shape} targets, got {clusters.shape}."
-        )
+    numbers, members = _in_clusters(targets, clusters)
     random = np.random.default_rng(random_state)
-    _, first, numbers = np.unique(clusters, return_index=True, return_inverse=True)
     order = np.argsort(numbers, kind="stable")
     starts = np.concatenate([[0], np.bincount(numbers).cumsum()])
-    classes = targets[first]  # of each cluster
-    members = [np.flatnonzero(classes == label) for label in np.unique(classes)]
     values = []
     for _ in range(n_resamples):
         drawn = np.concatenate([random.choice(own, len(own)) for own in members])
@@ -123,9 +114,7 @@ def cluster_bootstrap(
         # The images of the drawn clusters, one after the other.
         offsets = np.arange(sizes.sum()) - np.repeat(sizes.cumsum() - sizes, sizes)
         values.append(statistic(order[np.repeat(starts[drawn], sizes) + offsets]))
-    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-    low, high = np.quantile(np.asarray(values), tails, axis=0)
-    return low, high
+    return _percentiles(values, confidence)
 
 
 def class_means_bootstrap(
@@ -152,20 +141,24 @@ def class_means_bootstrap(
     Returns
     -------
     low, high : float
+
+    Raises
+    ------
+    ValueError
+        As there.
     """
     check_confidence(confidence)
+    numbers, members = _in_clusters(targets, clusters)
     _, labels = np.unique(np.asarray(targets), return_inverse=True)
-    _, first, numbers = np.unique(np.asarray(clusters), return_index=True, return_inverse=True)
-    shape = len(first), labels.max() + 1
+    shape = numbers.max() + 1, labels.max() + 1
     counts, sums = np.zeros(shape), np.zeros(shape)
     np.add.at(counts, (numbers, labels), 1)
     np.add.at(sums, (numbers, labels), np.asarray(values, dtype=float))
     random = np.random.default_rng(random_state)
-    members = [np.flatnonzero(labels[first] == label) for label in range(shape[1])]
     means = []
     for start in range(0, n_resamples, 200):
         size = min(200, n_resamples - start)
-        times = np.zeros((size, len(first)))
+        times = np.zeros((size, shape[0]))
         for own in members:
             drawn = random.integers(len(own), size=(size, len(own)))
             drawn += len(own) * np.arange(size)[:, None]
@@ -173,6 +166,24 @@ def class_means_bootstrap(
         there = times @ counts
         with np.errstate(invalid="ignore"):  # a class may be missing from a draw
             means.append(np.nanmean(times @ sums / there, axis=1))
-    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-    low, high = np.quantile(np.concatenate(means), tails)
+    low, high = _percentiles(np.concatenate(means), confidence)
     return float(low), float(high)
+
+
+def _percentiles(values, confidence: float) -> tuple[np.ndarray, np.ndarray]:
+    """Both ends of what was drawn (B, ...), each of shape (...)."""
+    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
+    low, high = np.quantile(np.asarray(values), tails, axis=0)
+    return low, high
+
+
+def _in_clusters(targets, clusters) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Of each image (N,) the number of its cluster; the clusters of each class, by their first image."""
+    targets, clusters = np.asarray(targets), np.asarray(clusters)
+    if targets.shape != clusters.shape or targets.ndim != 1:
+        raise ValueError(
+            f"Expected a cluster for each of {targets.shape} targets, got {clusters.shape}."
+        )
+    _, first, numbers = np.unique(clusters, return_index=True, return_inverse=True)
+    classes = targets[first]
+    return numbers, [np.flatnonzero(classes == label) for label in np.unique(classes)]

@@ -205,11 +205,10 @@ def _judged(mining: Sequence[str], found: Mapping[str, list], seeds: int, level:
         if len(on) == len(own) and len(signs) == 1:
             apart.append(f"{methods.title(method)} ({'above' if 1 in signs else 'below'})")
         elif on:
-            where = " and ".join(f"{WHERE[of]} ({_side(own[of])})" for of in on)
-            others = " and ".join(f"{WHERE[of]} ({_side(own[of])})" for of in own if of not in on)
-            partly.append(
-                f"{methods.title(method)} is so {where}{f', not {others}' * bool(others)}"
-            )
+            told = {of: f"{WHERE[of]} ({_side(row)})" for of, row in own.items()}
+            where = " and ".join(told.pop(of) for of in on)
+            others = f", not {' and '.join(told.values())}" if told else ""
+            partly.append(f"{methods.title(method)} is so {where}{others}")
     criteria = "by Holm's p over seeds and by the interval over lesions"
     sets = " on both sets" if len(found) > 1 else ""
     if apart:

@@ -115,8 +115,7 @@ def caption(
     if any(cell.startswith("median ") for cell in cells):
         parts.append(
             "A median where a mean would describe no run: one collapsed (ended less than a tenth "
-            "of the way from chance "
-            "to 100 %), or half of the values are 0."
+            "of the way from chance to 100 %), or half of the values are 0."
         )
     if any(cell.endswith(BEST) for cell in cells):
         parts.append("* best of its column.")

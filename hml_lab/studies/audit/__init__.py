@@ -29,7 +29,7 @@ from hml_lab.studies.audit.settings import (
     rate_cell,
     run,
 )
-from hml_lab.studies.audit.steps import BESIDE, WAY, beside, lacking, way
+from hml_lab.studies.audit.steps import BESIDE, WAY, beside, lacking, seeds_of_the_way, way
 
 __all__ = [
     "AXES",
@@ -62,6 +62,7 @@ __all__ = [
     "rate_cell",
     "run",
     "scores_by_cell",
+    "seeds_of_the_way",
     "verdict",
     "way",
 ]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pandas as pd
 
 from hml_lab import tables
@@ -53,7 +51,7 @@ def way(frame: pd.DataFrame) -> pd.DataFrame:
         raise ValueError(f"Expected finished runs of {', '.join(absent)}, got none.")
     done = frame[frame["status"] == "done"]
     names = [cell for _, cell in WAY]
-    common = _seeds_of_all(done, names)
+    common = seeds_of_the_way(frame)
     if not common:
         raise ValueError(f"Expected a seed that {', '.join(names)} have in common, got none.")
     done = done[done["seed"].isin(common)]
@@ -74,16 +72,17 @@ def way(frame: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def _seeds_of_all(done: pd.DataFrame, names: Sequence[str]) -> list[int]:
-    """The seeds that all of these cells have."""
-    seeds = [set(done.loc[done["cell"] == name, "seed"]) for name in names]
+def seeds_of_the_way(frame: pd.DataFrame) -> list[int]:
+    """The seeds of which all cells of :data:`WAY` have a finished run."""
+    done = frame[frame["status"] == "done"]
+    seeds = [set(done.loc[done["cell"] == cell, "seed"]) for _, cell in WAY]
     return sorted(set.intersection(*seeds))
 
 
 def beside(frame: pd.DataFrame) -> pd.DataFrame:
     """Label, mean and every seed (percent) of the methods that the way is shown beside, with its seeds."""
     done = frame[frame["status"] == "done"]
-    common = _seeds_of_all(done, [cell for _, cell in WAY])
+    common = seeds_of_the_way(frame)
     scores = scores_by_seed(done[done["seed"].isin(common)])
     there = [cell for cell in BESIDE if cell in scores and len(scores[cell]) == len(common)]
     return pd.DataFrame(

@@ -34,10 +34,10 @@ def readme_figure() -> str:
     n = _counted(len(steps["values"].iloc[0]))
     small = steps.iloc[2:4]
     unclear = bool(((small["low"] < 0) & (small["high"] > 0)).all())
-    each = stored.pairs_of(stored.CONTROL, "CE re-weighted like HML1 + early drop")
-    divisor = stats.mean(each[stored.seeds_of_the_way()])
-    first = stored.pairs_of("CE re-weighted like HML1 + early drop", "CE re-weighted like HML1")
-    rate = stats.mean_interval(first[stored.seeds_of_the_way()])
+    over_weights, seeds = "CE re-weighted like HML1", audit.seeds_of_the_way(stored.frame())
+    rated = f"{over_weights} + early drop"
+    rate = stats.mean_interval(stored.pairs_of(rated, over_weights)[seeds])
+    divisor = stats.mean(stored.pairs_of(stored.CONTROL, rated)[seeds])
     return (
         "![Balanced accuracy on CIFAR-100-LT after each step from cross-entropy, "
         f"{ends[0]}, to HML1, {ends[1]}: weights from half of the run on {gains[0]}, mean over images "

@@ -79,22 +79,14 @@ def differences_over_common(cells: Sequence[str], reference: str) -> list[stats.
 def over_images(a: str, b: str) -> pd.Series:
     """One difference over seeds and test images, a question of the audit or not."""
     own = frame()
-    members = {
-        cell: [Run(folder(FULL) / run_id) for run_id in own.loc[own["cell"] == cell, "run_id"]]
-        for cell in (a, b)
-    }
+    own = own[own["cell"].isin([a, b])]
+    members = audit.by_cell(own, [Run(folder(FULL) / run_id) for run_id in own["run_id"]])
     return tables.over_images(members, [(a, b)], margin=audit.MARGIN).iloc[0]
 
 
 def common_seeds() -> list[int]:
     """The seeds that all cells have which are compared in pairs (:func:`hml_lab.tables.all_pairs`)."""
     return tables.all_pairs(frame(), by="cell").attrs["seeds"]
-
-
-def seeds_of_the_way() -> list[int]:
-    """The seeds that all cells of the way from CE to HML1 have."""
-    every = [scores(cell) for _, cell in audit.WAY]
-    return pd.concat(every, axis=1).dropna().index.tolist()
 
 
 def within(each: pd.Series) -> stats.Equivalence:
