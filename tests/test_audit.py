@@ -171,10 +171,10 @@ def test_the_figure_of_the_way_draws_every_step_with_its_interval(full):
 
 def test_the_verdict_of_the_stored_runs(full):
     """Written down by hand from the records' balanced accuracies."""
-    hml, control = np.array([41.62, 40.52, 38.99]), np.array([42.14, 40.98, 39.45])
+    hml, control = np.array([41.61, 41.28, 39.84]), np.array([42.03, 41.63, 40.30])
     reference = scipy.stats.ttest_rel(hml, control)
     said = audit.verdict(full)
-    assert f"{(hml - control).mean():+.2f} [-0.57, -0.39] points" in said
+    assert f"{(hml - control).mean():+.2f} [-0.55, -0.27] points" in said
     assert f"p = {reference.pvalue:.4f}" in said
     assert "Equivalent within ±1 point" in said
 
@@ -288,7 +288,7 @@ def test_seeds_that_not_all_cells_have_do_not_break_the_way_or_all_pairs(full):
 
 
 def test_figures_of_methods_draw_the_runs_of_one_that_collapsed_and_no_mean():
-    own = audit.cells(BASE_FULL, [0, 1, 2])
+    own = audit.cells(BASE_FULL, [0, 1, 3])
     unstable, stable = (
         [Run(FULL / config.run_id) for config in own[cell]] for cell in ("HML1", "CE")
     )
@@ -301,7 +301,7 @@ def test_figures_of_methods_draw_the_runs_of_one_that_collapsed_and_no_mean():
     drawn = [line.get_xdata() for line in accuracy.lines]
     kept = [end for end in ends if end > 10]
     assert any(sorted(xs) == pytest.approx(sorted(kept)) for xs in map(list, drawn))
-    assert "2 runs at 1.0 / 1.1" in [text.get_text() for text in accuracy.texts]
+    assert "2 runs at 1.0 / 1.0" in [text.get_text() for text in accuracy.texts]
     assert accuracy.get_xlim()[0] > 30, "the others have the axis"
     assert [line.get_gid() for line in accuracy.lines].count("off the axis") == 1
     alone = plots.balanced_accuracy([run for run in unstable if run.config.seed > 0]).axes[0]
@@ -338,13 +338,13 @@ def test_figures_of_methods_draw_the_runs_of_one_that_collapsed_and_no_mean():
 
 
 def test_the_runs_that_are_drawn_are_counted():
-    """Of HML1's runs those with a run of CE of their seed, here three of which two collapsed."""
+    """Of HML1's runs those with a run of CE of their seed, here three of which one collapsed."""
     own = audit.cells(BASE_FULL, [0, 1, 2, 3, 4])
     mined = [Run(FULL / config.run_id) for config in own["HML1"]]
     plain = [Run(FULL / config.run_id) for config in own["CE"][:3]]
     (ax,) = plots.gain_by_frequency([*plain, *mined]).axes
     title = ax.get_title()
-    assert "HML1: 2 of the 3 runs drawn (3 of 5 runs) collapsed" in title
+    assert "HML1: 1 of the 3 runs drawn (2 of 5 runs) collapsed" in title
     assert "n = 3 seeds" in title
     assert sum(line.get_linewidth() == 0.8 for line in ax.lines) == 3
     assert ax.get_ylim()[0] > -30
@@ -352,7 +352,7 @@ def test_the_runs_that_are_drawn_are_counted():
 
 
 def test_times_unlike_each_other_are_no_costs():
-    """Two commits, and beginnings that were taken over: no mean, and the title says why."""
+    """Three commits, and beginnings that were taken over: no mean, and the title says why."""
     own = audit.cells(BASE_FULL, [0, 1, 2, 3])
     runs = [
         Run(FULL / config.run_id) for cell in ("CE", "Balanced softmax") for config in own[cell]
@@ -360,7 +360,7 @@ def test_times_unlike_each_other_are_no_costs():
     (ax,) = plots.accuracy_by_cost(runs).axes
     title = ax.get_title()
     assert "not timed alike" in title
-    assert "2 commits (001e4d5c75, 424d657429-dirty)" in title
+    assert "3 commits (001e4d5c75, 424d657429-dirty, 613ccefe79)" in title
     assert "1 of 8 runs began with another's epochs" in title
     drawn = sorted(x for line in ax.lines for x in line.get_xdata())
     assert drawn == pytest.approx(sorted(run.history["seconds"].sum() / 60 for run in runs))
@@ -394,12 +394,12 @@ def test_a_mean_over_other_images_is_none_where_a_run_collapsed(full):
     records = [Run(FULL / run_id) for run_id in done["run_id"].unique()]
     found = audit.over_images(full, records)
     lost = found["collapsed"] > 0
-    assert lost.sum() == 4
+    assert lost.sum() == 7
     assert found.loc[lost, [c for c in MEANS if c in found]].isna().all(axis=None)
     assert found.loc[~lost, "difference"].notna().all()
     words = audit.over_images_in_words(found)
     row = words.loc["HML1 against CE, both without the drop"]
-    assert row.tolist() == ["+2.1 / -36.7 / -35.9", "–", "–", "–", "3"]
+    assert row.tolist() == ["+1.9 / -38.0 / +1.5", "–", "–", "–", "3"]
     effects = audit.effects(full).set_index("label")["each"]
     assert found.set_index("label").loc[lost.values, "each"].to_dict() == {
         label: effects[label] for label in found.loc[lost, "label"]
@@ -427,18 +427,18 @@ def test_all_pairs_say_whether_the_primary_contrast_is_apart():
 def test_a_collapse_is_told_by_its_seeds(full):
     effects = audit.effects(full).set_index("label")
     lost = effects.loc["HML1 against CE, both without the drop"]
-    assert (lost["collapsed"], lost["each"]) == (2, "+2.1 / -36.7 / -35.9")
-    assert "2 of these runs collapsed" in audit.answer(full)
+    assert (lost["collapsed"], lost["each"]) == (1, "+1.9 / -38.0 / +1.5")
+    assert "1 of these runs collapsed" in audit.answer(full)
     cells = audit.scores_by_cell(full, ["HML1", "CE", "HML2"], ["balanced_accuracy"])
     assert cells["balanced_accuracy"].tolist() == [
-        "median 1.1 of 41.2 / 1.0 / 1.1", "37.9 ± 1.1", "–",
+        "median 39.1 of 41.1 / 1.0 / 39.1", "38.6 ± 0.8", "median 1.0 of 1.0 / 1.0 / 1.0",
     ]  # fmt: skip
 
 
 def test_effects_are_one_family(full):
     effects = audit.effects(full)
     lost = effects["collapsed"] > 0
-    assert lost.sum() == 4  # told by their seeds; their tests count
+    assert lost.sum() == 7  # told by their seeds; their tests count
     assert effects.loc[lost, [c for c in MEANS if c in effects]].isna().all(axis=None)
     assert effects.attrs["tests"] == effects["p_value"].notna().sum() + lost.sum() == len(effects)
     assert effects["p_holm"].min() == pytest.approx(len(effects) * effects["p_value"].min())

@@ -17,6 +17,7 @@ PARAGRAPHS = {
         answer.setting,
         answer.primary,
         answer.later,
+        answer.before,
         answer.variants,
         answer.margin,
         answer.bears,

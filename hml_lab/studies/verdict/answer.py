@@ -13,6 +13,7 @@ from hml_core.runs import Run
 from hml_lab import stats, tables
 from hml_lab.studies import audit
 from hml_lab.studies.verdict import stored, words
+from hml_lab.tables.contrasts import is_lost
 from hml_lab.wording import number
 
 
@@ -77,8 +78,10 @@ def lead() -> str:
         f"{words.signed(found.difference)} points of balanced accuracy {words.interval(found)} "
         f"over seeds, {words.interval(known.images)} over seeds and test images (CIFAR-100-LT, ratio "
         f"100, n = {found.n}; δ = 1e4, not tuned). As in its authors' code (inner weights, ×10) "
-        f"HML1 minus that control is {authors_form()} (no question of the audit). What it gains "
-        f"over cross-entropy, {words.said(gain)}, is {known.than} "
+        f"HML1 minus that control is {authors_form()}; its step is ten times the control's, and minus "
+        f"the same cross-entropy at that step it is {same_step()}. (Neither is a question of the audit.) "
+        "What HML1 with outer weights gains over cross-entropy, "
+        f"{words.said(gain)}, is {known.than} "
         "than what the same weights and schedule give cross-entropy itself, "
         f"{words.said(control)} (n = {gain.n}, the seeds that all three have). Without the schedule "
         "that only it gets in its authors' code, "
@@ -94,10 +97,17 @@ def authors_form(form: str = "+.2f") -> str:
     code = stored.difference(stored.AUTHORS, stored.CONTROL)
     images = stored.over_images(stored.AUTHORS, stored.CONTROL)
     apart = code.p_value < 0.05 and images.p_value < 0.05
+    side = "above it" if code.difference > 0 else "below it"
     return (
         f"{words.said(code, form)} over seeds (n = {code.n}), {words.interval(images)} with the "
-        f"test images: {'apart' if apart else 'not apart'}"
+        f"test images: {side if apart else 'not apart'}"
     )
+
+
+def same_step() -> str:
+    """HML1 as in its authors' code minus the control at the same step. Thought of when it was known."""
+    found = stored.difference(stored.AUTHORS, stored.SAME_STEP)
+    return f"{words.said(found)} (n = {found.n}, looked at afterwards)"
 
 
 def setting() -> str:
@@ -160,20 +170,52 @@ def _of(each: pd.Series) -> stats.Difference:
 
 
 def later() -> str:
-    """The seeds that were trained after the first had been looked at, by themselves."""
+    """What was known when, by itself."""
     each = stored.pairs_of(*audit.PRIMARY)
-    parts = []
-    for own in (each[each.index < stored.FIRST_SEEDS], each[each.index >= stored.FIRST_SEEDS]):
-        if len(own) < 2:
-            parts.append("too few to be tested")
-            continue
-        found, same = _of(own), stored.within(own)
-        parts.append(
-            f"{words.said(found, '.2f')}, 90 % {words.interval(same)}, two one-sided tests p "
-            f"{words.p_text(same.p_value)}, n = {found.n}"
-        )
-    first = words.seeds_text(range(stored.FIRST_SEEDS))
-    return f"{first.capitalize()}: {parts[0]}. Later seeds: {parts[1]}."
+    first, seen = stored.FIRST_SEEDS, stored.SEEN_SEEDS
+    parts = {
+        words.seeds_text(range(first)): each[each.index < first],
+        "later seeds": each[each.index >= first],
+        f"of these, from seed {seen} on": each[each.index >= seen],
+    }
+    told = "; ".join(f"{which}: {_alone(own)}" for which, own in parts.items())
+    return f"{told[0].upper()}{told[1:]}."
+
+
+def _alone(each: pd.Series) -> str:
+    if len(each) < 2:
+        return "too few to be tested"
+    found, same = _of(each), stored.within(each)
+    return (
+        f"{words.said(found, '.2f')}, 90 % {words.interval(same)}, two one-sided tests p "
+        f"{words.p_text(same.p_value)}, n = {found.n}"
+    )
+
+
+def before() -> str:
+    """The primary contrast with the first trainings in their old place."""
+    each = stored.pairs_of(*audit.PRIMARY)
+    twins = stored.twins(stored.BEFORE)
+    old = twins.pivot(index="seed", columns="cell", values="there")
+    old = old[stored.HML] - old[stored.CONTROL]
+    lost = {
+        name: int(is_lost(twins.loc[twins["cell"] == "HML1", name] / 100, 100).sum())
+        for name in ("there", "here")
+    }
+    replaced = each.copy()
+    replaced[old.index] = old
+    return (
+        f"{words.seeds_text(old.index).capitalize()} had "
+        f"{words.listed([words.signed(value) for value in old])} in their first training (now "
+        f"{words.listed([words.signed(value) for value in each[old.index]])}). With these in their place "
+        f"the primary contrast has {_alone(replaced)}. Of their HML1 runs without the drop "
+        f"{lost['there']} collapsed then and {lost['here']} now."
+    )
+
+
+def _sharing(each: pd.Series) -> str:
+    apart = sorted({*each.index} - {*stored.shared_beginnings(*audit.PRIMARY)})
+    return f"But for {words.seeds_text(apart)}, the two runs" if apart else "The two runs"
 
 
 def variants() -> str:
@@ -187,10 +229,14 @@ def variants() -> str:
     stands = same.holds and wide.equivalence_p < same.level
     return (
         "This is HML1 with the weights outside of the loss. **As in its authors' code** (inner "
-        f"weights, ×10), HML1 differs from the same control by {authors_form()}; "
-        f"from the cross-entropy whose mean is over the weights by {words.said(level)} (n = {level.n}): "
-        "not the loss alone, as no cross-entropy with such weights was run. HML1 with outer weights "
-        f"differs from the latter by {words.said(own)}, 90 % {words.interval(same)}, p of the two "
+        f"weights, ×10), HML1 differs from the same control by {authors_form()}; from the "
+        f"cross-entropy whose mean is over the weights by {words.said(level)} (n = {level.n}). That "
+        "is not the loss alone: its loss is ten times as large, and so is its step. Cross-entropy over "
+        "images whose rate from the switch on is × 0.1, not × 0.01, has the same steps (but for the "
+        "weight decay, which follows the rate alone): HML1 as in its authors' code minus that is "
+        f"{same_step()}. So few seeds show neither that it is better than that nor that it is not; no "
+        "cross-entropy with inner weights was run. HML1 with outer weights differs from the control over "
+        f"weights by {words.said(own)}, 90 % {words.interval(same)}, p of the two "
         f"one-sided tests {words.p_text(same.p_value)} (n = {own.n}); with the test images 90 % "
         f"{words.bracket(wide.equivalence_low, wide.equivalence_high)}, p "
         f"{words.p_text(wide.equivalence_p)}: equivalence with the control over weights "
@@ -243,10 +289,10 @@ def bears() -> str:
         f"What {number(n, 'seed')} can bear: the sd of the {n} differences is {found.sd:.2f} "
         f"points, and {n} values say of the true one only that it lies between {low:.2f} and "
         f"{high:.2f} (95 %). At {high:.2f} the 95 % interval would be {around(t95 * high)} and "
-        f"the 90 % interval of the equivalence {around(t90 * high)}. {so} The two runs of "
-        "a pair share their first 100 epochs and go on at a hundredth of the rate; that alone does not "
-        "make the sd so small: the same control over images minus over weights, of which that holds as "
-        f"well, has one of {beside:.2f} points."
+        f"the 90 % interval of the equivalence {around(t90 * high)}. {so} {_sharing(each)} of a "
+        f"pair share their first {stored.switch_epoch()} epochs, to the bit, and go on at a hundredth of "
+        "the rate; that alone does not make the sd so small: the same control over images minus over "
+        f"weights, of which that holds as well, has one of {beside:.2f} points."
     )
     pair = [stored.run_id_of(cell, 0) for cell in audit.PRIMARY]
     if not all((stored.folder(stored.AGAIN) / run_id).is_dir() for run_id in pair):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 
-from hml_core import runs as records
 from hml_lab import stats, tables
 from hml_lab.studies import audit
 from hml_lab.studies.verdict import stored, words
+from hml_lab.tables.contrasts import is_lost
 from hml_lab.wording import number
 
 POWERED = 0.4  # points: the sd for which the page says what would have been found
@@ -89,18 +90,35 @@ def all_pairs() -> str:
 
 
 def machines() -> str:
-    """How far a run lies from its twin on another machine."""
-    again = records.load(stored.folder(stored.AGAIN)).set_index("run_id")["last_balanced_accuracy"]
-    here = stored.frame().drop_duplicates("run_id").set_index("run_id")["last_balanced_accuracy"]
-    apart = 100 * (again - here).dropna().to_numpy(dtype=float)
+    """How far a run lies from its twin on another machine, or of another set of kernels."""
+    cpu, first = stored.twins(stored.AGAIN), stored.twins(stored.BEFORE)
     stable = [cell for cell in stored.frame()["cell"].unique() if stored.is_stable(cell)]
     widest = max(float(np.ptp(stored.scores(cell))) for cell in stable)
+    whole = first[~is_lost(first["here"] / 100, 100) & ~is_lost(first["there"] / 100, 100)]
+    moved = stats.mean_interval(_of_seeds(whole))
     return (
-        f"**Two machines.** {len(apart)} runs of seed 0 were trained again on a CPU. One run "
-        f"lies up to {np.abs(apart).max():.2f} points from its twin, with an sd of "
-        f"{np.sqrt((apart**2).mean() / 2):.2f} points for one run: rounding alone is another "
-        "run. (They are no independent draws: runs of one machine share trunks.) Intervals over "
-        "seeds contain that; a comparison of one run here with one run "
+        f"**Trained twice.** {number(len(cpu), 'run')} of seed 0 were trained again on a CPU, and "
+        f"{len(first)} of {words.seeds_text(first['seed'])} on the GPU. One run lies up to "
+        f"{_farthest(cpu):.2f} points from its twin on the CPU, with an sd of {_sd(cpu):.2f} points for "
+        f"one run, and up to {_farthest(whole):.2f} from its twin on the GPU (sd {_sd(whole):.2f}; "
+        f"{len(first) - len(whole)} pairs with a collapse left out): rounding alone is another run. The "
+        f"second training on the GPU reached {words.signed(moved.mean, '+.2f')} {words.interval(moved)} "
+        f"points more, by means of {number(moved.n, 'seed')}. (These are no independent draws: runs share "
+        "their beginnings.) Intervals over seeds contain that; a comparison of one run here with one run "
         f"there does not. Seeds of a cell without a collapse differ by up to {widest:.1f} points, subsets "
         "included."
     )
+
+
+def _farthest(twins: pd.DataFrame) -> float:
+    return float((twins["there"] - twins["here"]).abs().max())
+
+
+def _sd(twins: pd.DataFrame) -> float:
+    """Of one run, by the differences of two."""
+    return float(np.sqrt(((twins["there"] - twins["here"]) ** 2).mean() / 2))
+
+
+def _of_seeds(twins: pd.DataFrame) -> np.ndarray:
+    """What the second training changed: one number a seed, whose runs have beginnings in common."""
+    return (twins["here"] - twins["there"]).groupby(twins["seed"]).mean().to_numpy()

@@ -9,6 +9,7 @@ from hml_lab.studies import audit
 from hml_lab.studies.verdict import stored, words
 from hml_lab.tables.cells import each_difference
 from hml_lab.tables.contrasts import is_lost
+from hml_lab.wording import number
 
 
 def way() -> str:
@@ -112,16 +113,29 @@ def cells() -> str:
     )
 
 
+COLLAPSING = {  # cell → how the page calls it
+    "HML1": "*HML1* without the drop (δ = 1e4)",
+    "HML1, over weights": "*HML1, over weights* without the drop",
+    "HML2": "*HML2*, whose first stage has L_c already (its authors ran δ = 1e10)",
+}
+
+
 def collapse() -> str:
-    """What happened to HML1 without the drop."""
-    own = stored.scores("HML1").sort_index()
-    lost = int(is_lost(own / 100, 100).sum())
-    if not lost:
-        return f"No run of *HML1* without the drop collapsed ({len(own)} runs)."
-    values = ", ".join(f"{value:.1f}" for value in own)
+    """What happened to the hard-mining losses without the drop."""
+    told = []
+    for cell, name in COLLAPSING.items():
+        own = stored.scores(cell).sort_index()
+        if not len(own):
+            continue
+        lost = int(is_lost(own / 100, 100).sum())
+        values = ", ".join(f"{value:.1f}" for value in own)
+        told.append(
+            f"{name}: {lost} of {number(len(own), 'run')} collapsed; they ended at {values} %."
+        )
     return (
-        f"*HML1* without the drop (δ = 1e4) has no mean: {lost} of its {len(own)} runs collapsed; they "
-        f"ended at {values} %. Where all probabilities of the true class are far below 1/δ, the "
+        "Cells with a collapsed run have no mean. "
+        + " ".join(told)
+        + " Where all probabilities of the true class are far below 1/δ, the "
         "outlier cut leaves neither a loss nor a gradient."
     )
 
@@ -167,6 +181,12 @@ def second_stage() -> str:
         "n",
     ]
     made = words.table(header, rows) if rows else ""
+    sinc = ("Balanced softmax × sinc(p)", "Balanced softmax")
+    if {*sinc} <= there and stored.within(stored.pairs_of(*sinc)).holds:
+        made += (
+            "\n\nBalanced softmax × sinc(p) is equivalent within 1 point to balanced softmax: it is no "
+            "new method, and gives no reason to try it on the second ratio or on CIFAR-10."
+        )
     if lacking:
         made += f"\n\nNot stored yet, and therefore open: {'; '.join(lacking)}."
     return made.strip()

@@ -10,12 +10,15 @@ import numpy as np
 import pandas as pd
 
 from hml_core import runs as records
+from hml_core.config import RunConfig
 from hml_core.runs import Run
 from hml_lab import stats, tables
 from hml_lab.places import checkout
 from hml_lab.studies import audit
 
-FULL, AGAIN, SHORT = "cifar100_lt_full", "cifar100_lt_full_cpu", "cifar10_lt_short"
+FULL, SHORT = "cifar100_lt_full", "cifar10_lt_short"
+# Runs of the same configs as in FULL: on a CPU, and those whose place in FULL a second training took.
+AGAIN, BEFORE = "cifar100_lt_full_cpu", "cifar100_lt_full_first"
 BASE = {"dataset": "imagefolder", "imbalance_ratio": 100.0, "protocol": "controlled"}
 SETTINGS = {
     FULL: BASE | {"epochs": 200, "model": "resnet32", "evaluate_every": 5, "subset_seed": "seed"},
@@ -25,7 +28,10 @@ DELTAS = {FULL: (), SHORT: (1e2, 1e4, 1e6)}
 RATES = {FULL: (0.3, 0.1), SHORT: ()}
 HML, CONTROL = audit.PRIMARY
 AUTHORS = "HML1 as in the authors' code (official, inner, ×10)"
-FIRST_SEEDS = 3  # looked at, and published, before the others were trained
+# The control at the step of the authors' code: there the rate ×0.01 and the loss ×10, here the rate ×0.1.
+SAME_STEP = audit.rate_cell("CE re-weighted like HML1, over images", 0.1)
+# Seeds below the first were looked at before the contrast was fixed, below the second were published next.
+FIRST_SEEDS, SEEN_SEEDS = 3, 6
 
 
 def folder(name: str) -> Path:
@@ -63,6 +69,39 @@ def scores(cell: str, name: str = FULL) -> pd.Series:
 def pairs_of(a: str, b: str, name: str = FULL) -> pd.Series:
     """Differences in points by seed, of the seeds that both cells have."""
     return scores(a, name).sub(scores(b, name)).dropna()
+
+
+def shared_beginnings(a: str, b: str) -> list[int]:
+    """The seeds whose two runs are one until the switch: their losses until then are the same."""
+    own = frame().drop_duplicates(["cell", "seed"]).set_index(["cell", "seed"])["run_id"]
+    switch = switch_epoch()
+
+    def losses(cell: str, seed: int) -> list[float]:
+        return Run(folder(FULL) / own[cell, seed]).history["train_loss"].tolist()[:switch]
+
+    return [seed for seed in pairs_of(a, b).index if losses(a, seed) == losses(b, seed)]
+
+
+def switch_epoch() -> int:
+    """The epoch after which HML1 switches."""
+    base = {name: value for name, value in SETTINGS[FULL].items() if name != "subset_seed"}
+    return RunConfig(**base, recipe="hml1").stage_ends[0]
+
+
+def twins(name: str) -> pd.DataFrame:
+    """Runs of FULL that were trained twice: ``cell``, ``seed``, ``here`` and ``there`` (percent)."""
+    there = records.load(folder(name)).set_index("run_id")["last_balanced_accuracy"]
+    own = frame().drop_duplicates("run_id").set_index("run_id")
+    both = own.index.intersection(there.index)
+    here = own.loc[both, "last_balanced_accuracy"]
+    return pd.DataFrame(
+        {
+            "cell": own.loc[both, "cell"],
+            "seed": own.loc[both, "seed"],
+            "here": 100 * here.astype(float),
+            "there": 100 * there[both].astype(float),
+        }
+    )
 
 
 def difference(a: str, b: str, name: str = FULL) -> stats.Difference:
