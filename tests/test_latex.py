@@ -126,6 +126,23 @@ def test_a_page_with_every_published_table_compiles(tmp_path):
 
 
 @needs_latex
+def test_a_table_of_many_rows_goes_on_on_the_next_pages(tmp_path):
+    names = [
+        f"cell {number} with a name of two lines, as the audit has them" for number in range(70)
+    ]
+    table = pd.DataFrame({"Top-1": "37.9 ± 1.1", "ECE": "4.0 ± 0.1"}, index=names)
+    table.attrs["caption"] = "What is said of it, at length. " * 60
+    text = to_latex(table)
+    parts = text.split(r"\emph{(continued)}")
+    assert len(parts) > 2
+    assert all(r"Top-1 & ECE \\" in part for part in parts), "each has the head"
+    assert [int(n) for n in re.findall(r"cell (\d+) with", text)] == [*range(70)]
+    said, pages = compiled(tmp_path, text)
+    assert pages == len(parts)
+    assert not re.search("Overfull|Undefined|too large", said)
+
+
+@needs_latex
 def test_odd_tables_compile_within_the_page(tmp_path):
     said, _ = compiled(tmp_path, "\n".join(map(to_latex, TABLES.values())))
     assert not re.search(r"Overfull \\hbox|Undefined", said)

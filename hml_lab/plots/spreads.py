@@ -140,9 +140,15 @@ class Marks:
         if np.isfinite(values.mean) or len(values.dots):
             self._entries.append((place, values, look, look.scale * marker_size(size), marker))
 
-    def add_far(self, place: float, values: Sequence[float], look: Look) -> None:
-        """Values that the axis need not hold: dots where it does, else named at the edge with an arrow."""
-        self._far.append((place, np.asarray(values, dtype=float), look))
+    def add_far(self, place: float | Sequence[float], values: Sequence[float], look: Look) -> None:
+        """Values that the axis need not hold: dots where it does, else named at the edge with an arrow.
+
+        With a ``place`` for each value there is an arrow at each, and one text for all of them.
+        """
+        values = np.asarray(values, dtype=float)
+        self._far.append(
+            (np.broadcast_to(np.asarray(place, dtype=float), values.shape), values, look)
+        )
 
     def finish(self, *, dots: float = 0.0) -> None:
         """Draw everything; ``dots`` is the room beside the mark over which its dots are spread."""
@@ -161,38 +167,46 @@ class Marks:
             self._plot([place], [values.mean], color=look.colour, marker=look.marker, markersize=size,
                        linestyle="none", markeredgecolor=look.colour, markeredgewidth=0.8, zorder=3,
                        clip_on=False, **marker)  # fmt: skip
-        for place, values, look in self._far:
-            self._at_edges(place, values, look, limits)
+        for line, (places, values, look) in enumerate(self._far):
+            self._at_edges(places, values, look, limits, line)
 
     def _with_room(self, limits: tuple[float, float]) -> tuple[float, float]:
         """Limits with room for what is named at an edge below or above; at the sides its row has it."""
         far = np.concatenate([[], *(values for _, values, _ in self._far)])
         if self.along == "x" or not len(far):
             return limits
-        line = 0.09 * (limits[1] - limits[0])
+        line = (0.04 + 0.05 * len(self._far)) * (limits[1] - limits[0])  # a line of text each
         low = limits[0] - line if far.min() < limits[0] else limits[0]
         high = limits[1] + line if far.max() > limits[1] else limits[1]
         return low, high
 
     def _at_edges(
-        self, place: float, values: np.ndarray, look: Look, limits: tuple[float, float]
+        self,
+        places: np.ndarray,
+        values: np.ndarray,
+        look: Look,
+        limits: tuple[float, float],
+        line: int,
     ) -> None:
         inside = (values >= limits[0]) & (values <= limits[1])
         if inside.any():
-            self._plot(np.full(inside.sum(), place), values[inside], color=look.colour, marker=".",
+            self._plot(places[inside], values[inside], color=look.colour, marker=".",
                        linestyle="none", alpha=0.7, markeredgewidth=0, clip_on=False)  # fmt: skip
         arrows = ("<", ">") if self.along == "x" else ("v", "^")
-        for edge, arrow, beyond in (
-            (limits[0], arrows[0], values[values < limits[0]]),
-            (limits[1], arrows[1], values[values > limits[1]]),
+        for edge, arrow, is_beyond in (
+            (limits[0], arrows[0], values < limits[0]),
+            (limits[1], arrows[1], values > limits[1]),
         ):
-            if not len(beyond):
+            if not is_beyond.any():
                 continue
-            self._plot([place], [edge], color=look.colour, marker=arrow, markersize=marker_size(6),
+            beyond, there = values[is_beyond], np.unique(places[is_beyond])
+            edges = np.full(len(there), edge)
+            self._plot(there, edges, color=look.colour, marker=arrow, markersize=marker_size(6),
                        linestyle="none", clip_on=False, zorder=3, gid="off the axis")  # fmt: skip
-            at = (edge, place) if self.along == "x" else (place, edge)
-            inwards = 7 if edge == limits[0] else -7
             along_x = self.along == "x"
+            at = (edge, there.mean()) if along_x else (there.mean(), edge)
+            # Above each other at a lower or upper edge; at the sides each has its row.
+            inwards = (7 if along_x else 7 + 11 * line) * (1 if edge == limits[0] else -1)
             self.ax.annotate(
                 f"{number(len(beyond), 'run')} at {_listed(beyond)}", at, textcoords="offset points",
                 xytext=(inwards, 0) if along_x else (0, inwards), fontsize="small", color=look.colour,

@@ -233,9 +233,8 @@ def accuracy_by_cost(
         values = 100 * np.array([run.selection(selection)[metric] for run in members])
         how = look(method)
         lost = np.array([unstable(members) and run_is_lost(run) for run in members])
-        for minute in np.unique(minutes[lost].round()):  # one arrow for runs of like time
-            there = lost & (minutes.round() == minute)
-            marks.add_far(minutes[there].mean(), values[there], how)
+        if lost.any():
+            marks.add_far(minutes[lost], values[lost], how)
         kept = ~lost
         if reasons:
             size = how.scale * marker_size(5)

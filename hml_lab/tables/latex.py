@@ -36,6 +36,7 @@ FONT_PT = 4.25  # a digit of \footnotesize
 # Where a cell of numbers and one of words are broken: as late as the number of panels allows.
 BREAKS_PT = ((140.0, 220.0), (140.0, 150.0), (100.0, 150.0), (66.0, 110.0))
 MOST_LINES = 48  # of a table's panels on one page, beside its caption
+PAGE_LINES = 62  # of \footnotesize on a page, the caption's among them
 HEAD_PT = 40.0  # a head is broken where its cells end, but not before
 
 
@@ -49,11 +50,12 @@ def to_latex(table: pd.DataFrame, label: str = "", note: str = "") -> str:
     header, body = rows(table)
     begin = [r"\begin{table}", r"\centering"]
     small = rf"\smallskip\footnotesize\setlength{{\tabcolsep}}{{{SEPARATION_PT:g}pt}}"
-    lines = [*begin]
+    lines, room = [*begin], float(PAGE_LINES)
     if caption := table.attrs.get("caption", ""):
         lines.append(
             rf"\caption{{\footnotesize {escape(caption.replace('* best', 'Bold: best'))}}}"
         )
+        room -= width(caption) / PAGE_PT + 2
     if label:
         lines.append(rf"\label{{tab:{re.sub(r'[^A-Za-z0-9:-]+', '-', label)}}}")
     lines.append(small)
@@ -61,11 +63,21 @@ def to_latex(table: pd.DataFrame, label: str = "", note: str = "") -> str:
     columns, places = _arranged([list(column) for column in zip(header, *body)], named)
     high = sum(_lines([columns[place] for place in panel]) for panel in places)
     for number, panel in enumerate(places):
-        if number and high > MOST_LINES:
-            lines += [r"\end{table}", "", *begin, small, r"\emph{(continued)}", r"", r"\smallskip"]
-        elif number:
-            lines += [r"", r"\medskip"]
-        lines += _tabular([columns[place] for place in panel])
+        own = [columns[place] for place in panel]
+        for part, some in enumerate(_parts(own, PAGE_LINES if number else room)):
+            if part or (number and high > MOST_LINES):
+                lines += [
+                    r"\end{table}",
+                    "",
+                    *begin,
+                    small,
+                    r"\emph{(continued)}",
+                    r"",
+                    r"\smallskip",
+                ]
+            elif number:
+                lines += [r"", r"\medskip"]
+            lines += _tabular(own, some)
     lines += [r"", r"\smallskip", rf"\parbox{{\linewidth}}{{{escape(note)}}}"] if note else []
     return "\n".join([*lines, r"\end{table}"]) + "\n"
 
@@ -166,9 +178,26 @@ def _lines(columns: Sequence[_Column]) -> float:
     return sum(heights) + 0.5 * sum(height > 1 for height in heights) + 3
 
 
-def _tabular(columns: Sequence[_Column]) -> list[str]:
+def _parts(columns: Sequence[_Column], room: float) -> list[slice]:
+    """The rows below the head in parts that fit on a page each, the first into ``room`` lines."""
+    head, *heights = (
+        max(map(len, row)) for row in zip(*(column.cells for column in columns), strict=True)
+    )
+    parts, first, used = [], 0, head + 3.0
+    for number, height in enumerate(heights):
+        own = height + 0.5 * (max(heights[max(number - 1, 0) : number + 1]) > 1)
+        if used + own > room and number > first:
+            parts.append(slice(first, number))
+            first, used, room = number, head + 3.0, float(PAGE_LINES)
+        used += own
+    return [*parts, slice(first, len(heights))]
+
+
+def _tabular(columns: Sequence[_Column], some: slice) -> list[str]:
+    """The rows ``some`` below the head."""
     kinds = "l" + "".join("r" if column.is_numeric else "l" for column in columns[1:])
     header, *body = zip(*(column.cells for column in columns), strict=True)
+    body = body[some]
     lines = [rf"\begin{{tabular}}{{{kinds}}}", r"\toprule"]
     lines += [_line(header, kinds, "b"), r"\midrule"]
     for number, row in enumerate(body):
