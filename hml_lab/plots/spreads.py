@@ -175,7 +175,7 @@ class Marks:
         far = np.concatenate([[], *(values for _, values, _ in self._far)])
         if self.along == "x" or not len(far):
             return limits
-        line = (0.04 + 0.05 * len(self._far)) * (limits[1] - limits[0])  # a line of text each
+        line = (0.04 + 0.065 * len(self._far)) * (limits[1] - limits[0])  # a line of text each
         low = limits[0] - line if far.min() < limits[0] else limits[0]
         high = limits[1] + line if far.max() > limits[1] else limits[1]
         return low, high
