@@ -60,7 +60,7 @@ class _Group(click.Group):
             with contextlib.suppress(AttributeError):
                 stream.reconfigure(errors="backslashreplace")
         try:
-            with processes.interruptible(), _notes():
+            with processes.interruptible(), ending.never_silent(), _notes():
                 _require_folder()
                 return super().invoke(context)
         except KeyboardInterrupt as error:

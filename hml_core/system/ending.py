@@ -6,7 +6,11 @@ import atexit
 import contextlib
 import os
 import sys
+import traceback
+from collections.abc import Iterator
 from typing import NoReturn
+
+_end = os._exit
 
 
 def leave(status: int) -> NoReturn:
@@ -19,4 +23,34 @@ def leave(status: int) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):  # nobody listens any more
             stream.flush()
-    os._exit(status)
+    _end(status)
+
+
+@contextlib.contextmanager
+def never_silent() -> Iterator[None]:
+    """Within the block nobody ends this process with ``os._exit(0)``: it has status 1, and says who did.
+
+    No command of ours ends so, and nothing behind it would be reached that could notice. Processes
+    forked within the block end as they like.
+    """
+    process, before = os.getpid(), os._exit
+
+    def answer(status: int) -> NoReturn:
+        if os.getpid() == process and status == 0:
+            place = traceback.extract_stack(limit=2)[0]
+            with contextlib.suppress(Exception):
+                print(
+                    f"Error: The command was left before its end by os._exit(0, {place.filename}:"
+                    f"{place.lineno}): expected its own code (a loss, a model, a data set) to return, or "
+                    "to raise an error.",
+                    file=sys.stderr,
+                    flush=True,
+                )
+            status = 1
+        _end(status)
+
+    os._exit = answer
+    try:
+        yield
+    finally:
+        os._exit = before

@@ -22,7 +22,7 @@ from hml_core.errors import ConfigError, DataError, RunError
 from hml_core.losses import LOSSES, ClassificationLoss
 from hml_core.losses.registry import TRIAL_COUNTS
 from hml_core.recipes import Stage
-from hml_core.system import streams
+from hml_core.system import ending, streams
 from hml_core.trainer import fit
 from hml_core.trainer.world import World
 from hml_lab import cli
@@ -196,6 +196,31 @@ def test_training_is_not_done_by_leaving(how, monkeypatch, tmp_path):
     assert result.exit_code == 1
     assert f"left before its end by {name_of(how)}" in result.output
     assert not list(tmp_path.glob("*/metrics.json"))
+
+
+@pytest.mark.parametrize(
+    ("ends", "told"), [("os._exit(0)", 1), ("os._exit(3)", 3), ("os.fork()", 0)]
+)
+def test_the_process_of_a_command_does_not_end_as_if_it_were_done(ends, told, monkeypatch, capfd):
+    """A fork of it may: multiprocessing's do."""
+
+    def examine(*_):
+        if (child := eval(ends)) == 0:
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        return []
+
+    monkeypatch.setattr("hml_lab.doctor.examine", examine)
+    process = os.fork()
+    if process == 0:
+        try:
+            cli.main.main(["doctor"], standalone_mode=False)
+        finally:
+            ending.leave(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == told
+    left = "left before its end by os._exit(0, <string>:1)" in capfd.readouterr().err
+    assert left == (told == 1)
+    assert os._exit is ending._end, "the library leaves it as it was"
 
 
 @pytest.mark.parametrize(
