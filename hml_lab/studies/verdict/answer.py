@@ -124,8 +124,9 @@ def setting() -> str:
         "Data: CIFAR-100-LT, exponential, ratio 100, ResNet-32, 200 epochs, last epoch, controlled "
         f"protocol (*as in the authors' code*: official), {words.seeds_text(own['seed'])} (cells "
         f"of fewer say so), {' or '.join(sorted(precisions))} on {devices}, "
-        "another training subset for each seed. **Lossless images, but not the official "
-        "files**: official counts, other members. Everything below is made by "
+        "another training subset for each seed. **CIFAR-100's images, lossless, but not its files**: the "
+        "test images are all of the official ones, the training subsets have the official counts and "
+        "other members. Everything below is made by "
         "[`07_audit`](../results/notebooks/07_audit_cifar100_full.ipynb) from the "
         f"[records](../results/records/README.md), {number(own['run_id'].nunique(), 'run')}:"
     )
