@@ -305,15 +305,14 @@ def test_the_readme_says_what_the_records_say(full):
         f"HML1 with outer weights gains +{gain.difference:.1f} {in_brackets(gain)} over plain "
         f"cross-entropy, less than the +{control.difference:.1f} {in_brackets(control)} that deferred "
         "weights and schedule give "
-        f"cross-entropy itself (the {counts[gain.n]} seeds that all three have"
+        f"cross-entropy itself ({counts[gain.n]} seeds; "
     ) in text
     effects = pd.read_csv(ROOT / "results" / "tables" / "audit_cifar100_full_effects.csv")
     after = effects.set_index(["cell", "reference"]).loc[("HML1 + early drop", "CE"), "p_holm"]
     whole = paired(full["hml1"], full["ce"])
     assert after < 0.05
     assert (
-        f"of all {counts[whole.n]} pairs HML1's gain has p {p_in_words(after)} after Holm over the "
-        "audit's "
+        f"{counts[whole.n]} seeds; HML1's gain has p {p_in_words(after)} after Holm over the audit's "
         f"{len(effects)} questions)"
     ) in text
     lost, n = int((full["unstable"] < 10).sum()), len(full["unstable"])

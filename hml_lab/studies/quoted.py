@@ -65,7 +65,10 @@ def written(text: str, name: str, paragraph: str) -> str:
 def _filled(part: str) -> str:
     if "\n" in part or part.startswith("!["):
         return part
-    return textwrap.fill(part, WIDTH, break_long_words=False, break_on_hyphens=False)
+    indent = "  " if part.startswith("- ") else ""
+    return textwrap.fill(
+        part, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def main() -> None:

@@ -59,9 +59,7 @@ def readme_answer() -> str:
     found, gain, control = known.primary, known.gain, known.control
     verb = "" if known.is_same else "not shown to be "
     apart = f", and slightly {known.side} it" if known.is_same and known.is_apart else ""
-    all_five = stored.difference(
-        stored.HML, "CE"
-    )  # as the audit has it: of the seeds that both have
+    both = stored.difference(stored.HML, "CE")  # as the audit has it: of the seeds that both have
     effects = audit.effects(stored.frame()).set_index(["cell", "reference"])
     p = effects.loc[(stored.HML, "CE"), "p_holm"]
     holm = "" if p < 0.05 else "not significant, "
@@ -84,29 +82,36 @@ def readme_answer() -> str:
     paper = published.every("ldam_drw", "cifar100", "exp", 100.0).filter(like="Cao2019").item()
     beyond = stats.mean(stored.scores("LDAM-DRW")) - paper
     common = _counted(int(pairs["n"].iloc[0]))
+    pairs_there = f"{_counted(gain.n)} seeds; HML1's gain"
+    if gain.n != both.n:
+        shared, every = _counted(gain.n), _counted(both.n)
+        pairs_there = f"the {shared} seeds that all three have; of all {every} pairs HML1's gain"
     return (
         "On CIFAR-100-LT (ratio 100, ResNet-32, 200 epochs, last epoch, another subset for each "
-        "seed; lossless images, not the official members) HML1 (outer weights, δ = 1e4, not "
-        "tuned), on its "
+        "seed; lossless images, not the official members):\n\n"
+        "- **The loss.** HML1 (outer weights, δ = 1e4, not tuned), on its "
         f"authors' schedule, is **{verb}equivalent within one point to deferred weighted "
         "cross-entropy over images (same class weights from the same epoch on, mean over the "
         f"number of images as in HML){apart}**: {words.said(found, '.2f')} over "
         f"{_counted(found.n)} seeds (made the primary contrast, with its margin, when the first "
-        f"three were known; the later ones alone: {words.said(answer.later_alone(), '.2f')}). As "
+        f"three were known; the later ones alone: {words.said(answer.later_alone(), '.2f')}).\n\n"
+        "- **Its authors' form.** As "
         "in its authors' code (inner weights, ×10) HML1 minus that control is "
         f"{answer.authors_form()}; minus the same cross-entropy at its step, which is ten times as "
-        f"large, {answer.same_step()}. HML1 with outer weights gains {words.said(gain, '+.1f')} over "
+        f"large, {answer.same_step()}.\n\n"
+        f"- **What a table shows.** HML1 with outer weights gains {words.said(gain, '+.1f')} over "
         "plain cross-entropy, "
         f"{known.than} than the {words.said(control, '+.1f')} that deferred weights and schedule "
-        f"give cross-entropy itself (the {_counted(gain.n)} seeds that all three have; of all "
-        f"{_counted(all_five.n)} pairs HML1's gain has {holm}p {words.p_text(p)} after Holm over "
+        f"give cross-entropy itself ({pairs_there} has {holm}p {words.p_text(p)} after Holm over "
         f"the audit's {len(effects)} questions), and without the early drop of the learning rate "
         f"that in its authors' code only HML gets {_counted(known.lost)} of "
-        f"{_counted(known.without_drop)} HML1 runs ended at chance. Balanced Softmax and LDAM-DRW "
+        f"{_counted(known.without_drop)} HML1 runs ended at chance.\n\n"
+        "- **Other methods.** Balanced Softmax and LDAM-DRW "
         f"lie {apart_from(stored.HML)}; corrected over all pairs, on {common} common seeds, "
         f"{corrected(stored.HML)}) points above HML1, and {apart_from(stored.AUTHORS)}; so "
-        f"corrected {corrected(stored.AUTHORS)}) above HML1 as in its authors' code. The authors' "
-        "ISIC 2018 runs support more than weights from the first epoch on (CHML2, their best "
+        f"corrected {corrected(stored.AUTHORS)}) above HML1 as in its authors' code.\n\n"
+        "- **ISIC 2018.** The authors' "
+        "runs support more than weights from the first epoch on (CHML2, their best "
         f"configuration by test score, minus their CE with CS weights: {words.said(isic)}, ten "
         "runs each), but hold no deferred weighted cross-entropy.\n\nBrackets are 95 % intervals "
         f"of each difference alone; this LDAM-DRW is {beyond:.1f} points above its own paper's; the "
@@ -116,19 +121,19 @@ def readme_answer() -> str:
 
 
 def readme_table() -> str:
-    """One small table."""
-    common = stored.common_seeds()
-    alike = [
-        f"{stats.mean(stored.scores(cell)[common]):.1f}" if stored.is_stable(cell) else "–"
-        for cell in COLUMNS.values()
-    ]
+    """One small table; its last row is there where some of its cells have more seeds than others."""
+    seeds = {cell: {*stored.scores(cell).index} for cell in COLUMNS.values()}
+    common = sorted(set.intersection(*seeds.values()))
     cells = audit.scores_by_cell(stored.frame(), COLUMNS.values(), ["balanced_accuracy"])
     shown = [text.removesuffix(BEST) for text in cells["balanced_accuracy"]]
-    return words.table(
-        ["balanced accuracy, %", *COLUMNS],
-        [
-            ["[CIFAR-100-LT](results/tables/audit_cifar100_full_cells.csv)", *shown],
-            ["seeds", *cells["n"]],
-            [f"mean of {words.seeds_text(common)}, which all have", *alike],
-        ],
-    )
+    rows = [
+        ["[CIFAR-100-LT](results/tables/audit_cifar100_full_cells.csv)", *shown],
+        ["seeds", *cells["n"]],
+    ]
+    if any(own != {*common} for own in seeds.values()):
+        alike = [
+            f"{stats.mean(stored.scores(cell)[common]):.1f}" if stored.is_stable(cell) else "–"
+            for cell in seeds
+        ]
+        rows.append([f"mean of {words.seeds_text(common)}, which all have", *alike])
+    return words.table(["balanced accuracy, %", *COLUMNS], rows)
