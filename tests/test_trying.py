@@ -157,6 +157,7 @@ def test_each_number_of_the_readmes_table_is_in_the_table_that_it_leads_to():
             "HML1 + drop": "HML1 + early drop",
             "HML1, no drop": "HML1",
             "HML1, authors' code": "HML1 as in the authors' code (official, inner, ×10)",
+            "CE-DRW": "CE-DRW",
             "Balanced Softmax": "Balanced softmax",
             "LDAM-DRW": "LDAM-DRW",
         },

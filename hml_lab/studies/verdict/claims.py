@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from hml_lab import stats, tables
+from hml_lab import stats
 from hml_lab.studies import audit
 from hml_lab.studies.verdict import stored, words
 from hml_lab.tables.contrasts import is_lost
@@ -50,25 +50,23 @@ def holm() -> str:
 
 def all_pairs() -> str:
     """What stands if every pair is looked at."""
-    pairs = tables.all_pairs(stored.frame(), by="cell")
-    cells_there = sorted({*pairs["cell"], *pairs["reference"]})
-    by = {}
-    for row in pairs.itertuples():
-        by[row.cell, row.reference] = row
-    sure = [row for row in pairs.itertuples() if row.p_max_t < 0.05]
-    above = [row for row in sure if row.reference == "CE"]
-    others = [cell for cell in cells_there if cell not in ("CE", *(row.cell for row in above))]
+    pairs = stored.all_pairs()
+    cells_there = sorted({cell for pair in pairs.index for cell in pair})
+    sure = pairs[pairs["p_max_t"] < 0.05]
+    above = [cell for cell, reference in sure.index if reference == "CE"]
+    others = [cell for cell in cells_there if cell not in ("CE", *above)]
 
     def pair(a: str, b: str) -> str:
-        row = by.get((a, b)) or by[b, a]
-        sign = 1 if (a, b) in by else -1
-        ends = sorted([sign * row.low_simultaneous, sign * row.high_simultaneous])
-        found = words.signed(sign * row.difference, "+.2f")
-        return f"{found} {words.bracket(*ends)}, p {words.drawn_p(row.p_max_t)}"
+        found = stored.corrected(pairs, a, b)
+        return f"{words.said(found)}, p {words.drawn_p(found.p)}"
 
-    told = [
-        f"{a} {pair(a, stored.HML)}" for a in ("Balanced softmax", "LDAM-DRW") if a in cells_there
-    ]
+    rivals = {
+        cell: stored.corrected(pairs, cell, stored.HML)
+        for cell in cells_there
+        if stored.HML in cells_there and cell != stored.HML
+    }
+    higher = [cell for cell, found in rivals.items() if found.p < 0.05 and found.difference > 0]
+    told = [f"{cell} {pair(cell, stored.HML)}" for cell in higher]
     left = [*pairs.attrs["left_out"], *pairs.attrs["few_seeds"]]
     out = (
         f" (left out, collapsed or of fewer seeds: {', '.join(f'*{cell}*' for cell in left)})"
@@ -101,7 +99,8 @@ def machines() -> str:
         f"{len(first)} of {words.seeds_text(first['seed'])} on the GPU. One run lies up to "
         f"{_farthest(cpu):.2f} points from its twin on the CPU, with an sd of {_sd(cpu):.2f} points for "
         f"one run, and up to {_farthest(whole):.2f} from its twin on the GPU (sd {_sd(whole):.2f}; "
-        f"{len(first) - len(whole)} pairs with a collapse left out): rounding alone is another run. The "
+        f"{len(first) - len(whole)} pairs with a collapse left out; other kernels, and another "
+        "commit): rounding is another run. The "
         f"second training on the GPU reached {words.signed(moved.mean, '+.2f')} {words.interval(moved)} "
         f"points more, by means of {number(moved.n, 'seed')}. (These are no independent draws: runs share "
         "their beginnings.) Intervals over seeds contain that; a comparison of one run here with one run "

@@ -28,8 +28,8 @@ DELTAS = {FULL: (), SHORT: (1e2, 1e4, 1e6)}
 RATES = {FULL: (0.3, 0.1), SHORT: ()}
 HML, CONTROL = audit.PRIMARY
 AUTHORS = "HML1 as in the authors' code (official, inner, ×10)"
-# The control at the step of the authors' code: there the rate ×0.01 and the loss ×10, here the rate ×0.1.
-SAME_STEP = audit.rate_cell("CE re-weighted like HML1, over images", 0.1)
+# The control at the authors' rate times factor: there the rate ×0.01 and the loss ×10, here the rate ×0.1.
+SAME_RATE = audit.rate_cell("CE re-weighted like HML1, over images", 0.1)
 # Seeds below the first were looked at before the contrast was fixed, below the second were published next.
 FIRST_SEEDS, SEEN_SEEDS = 3, 6
 
@@ -102,6 +102,29 @@ def twins(name: str) -> pd.DataFrame:
             "there": 100 * there[both].astype(float),
         }
     )
+
+
+def with_first(cell: str) -> pd.Series:
+    """Scores of a cell by seed, with the first trainings in the place of the second."""
+    own, again = scores(cell), twins(BEFORE)
+    first = again[again["cell"] == cell].set_index("seed")["there"]
+    return first.combine_first(own)
+
+
+def all_pairs() -> pd.DataFrame:
+    """All pairs of cells, corrected together: :func:`hml_lab.tables.all_pairs`, by cell and reference."""
+    return tables.all_pairs(frame(), by="cell").set_index(["cell", "reference"])
+
+
+def corrected(pairs: pd.DataFrame, a: str, b: str) -> pd.Series | None:
+    """Of :func:`all_pairs` ``difference``, ``low``, ``high`` (at once) and ``p`` of a − b, if there."""
+    sign, key = (1, (a, b)) if (a, b) in pairs.index else (-1, (b, a))
+    if key not in pairs.index:
+        return None
+    row = pairs.loc[key]
+    low, high = sorted([sign * row["low_simultaneous"], sign * row["high_simultaneous"]])
+    found = {"difference": sign * row["difference"], "low": low, "high": high, "p": row["p_max_t"]}
+    return pd.Series(found)
 
 
 def difference(a: str, b: str, name: str = FULL) -> stats.Difference:
