@@ -494,9 +494,7 @@ def test_the_yardsticks_are_set_beside_the_records(page, full):
     ) in text
     gain = paired(full["balanced_softmax"], full["ce"])
     own = full["balanced_softmax"][0] - full["ce"][0]
-    assert (
-        f"it gains {gain.difference:.1f} {in_brackets(gain)} here ({own:.1f} with seed 0)" in text
-    )
+    assert f"it gains {gain.difference:.1f} {in_brackets(gain)} ({own:.1f} with seed 0)" in text
 
 
 def test_the_short_runs_are_quoted_with_the_corrections_of_their_tables():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import datetime
 import io
-import os
 import sys
 import threading
 from collections.abc import Callable
@@ -18,6 +17,7 @@ import torch.distributed as dist
 
 from hml_core.config import RunConfig
 from hml_core.errors import DataError, DeviceError, HmlError, RunError
+from hml_core.system import ending
 from hml_core.trainer import world
 from hml_core.trainer.chance import LayerChance
 from hml_core.trainer.epochs import Shares
@@ -152,7 +152,7 @@ def test_a_process_leaves_with_its_status_once_all_is_said(monkeypatch):
             raise BrokenPipeError
 
     monkeypatch.setattr(atexit, "_run_exitfuncs", lambda: order.append("exit functions"))
-    monkeypatch.setattr(os, "_exit", order.append)
+    monkeypatch.setattr(ending, "_end", order.append)
     monkeypatch.setattr(sys, "stdout", Unheard())
     monkeypatch.setattr(sys, "stderr", Unheard())
     world.leave(3)
