@@ -28,8 +28,9 @@ BATCHES = {
     "part (c): focal and L_f in the place of L_c, L_c over weights, the second stage's rate × 0.3 and "
     "0.1, balanced softmax × sinc(p)": "cifar100_lt_full_c",
     "part (d): HML2, IB, focal": "cifar100_lt_full_d",
-    "part (e): the control at the step of the authors' code, L_c over weights, balanced softmax × "
-    "sinc(p)": "cifar100_lt_full_e",
+    "part (e): the control at ten times the rate, L_c over weights, balanced softmax × sinc(p)": (
+        "cifar100_lt_full_e"
+    ),
 }
 
 
