@@ -95,8 +95,8 @@ def machines() -> str:
     whole = first[~is_lost(first["here"] / 100, 100) & ~is_lost(first["there"] / 100, 100)]
     moved = stats.mean_interval(_of_seeds(whole))
     return (
-        f"**Trained twice.** {number(len(cpu), 'run')} of seed 0 were trained again on a CPU, and "
-        f"{len(first)} of {words.seeds_text(first['seed'])} on the GPU. One run lies up to "
+        f"**How far twins lie apart.** {number(len(cpu), 'run')} of seed 0 were trained again on a CPU, "
+        f"and {len(first)} of {words.seeds_text(first['seed'])} on the GPU. One run lies up to "
         f"{_farthest(cpu):.2f} points from its twin on the CPU, with an sd of {_sd(cpu):.2f} points for "
         f"one run, and up to {_farthest(whole):.2f} from its twin on the GPU (sd {_sd(whole):.2f}; "
         f"{len(first) - len(whole)} pairs with a collapse left out; other kernels, and another "
