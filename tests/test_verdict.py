@@ -206,6 +206,8 @@ def full() -> dict[str, pd.Series]:
         "authors": chosen(runs, "hml1", protocol="official"),
         "balanced_softmax": chosen(runs, "balanced_softmax"),
         "ldam_drw": chosen(runs, "ldam_drw"),
+        "ib": chosen(runs, "ib"),
+        "focal": chosen(runs, "focal"),
     }
 
 
@@ -461,6 +463,8 @@ def test_the_yardsticks_are_set_beside_the_records(page, full):
         "CE-DRW": "ce_drw",
         "LDAM-DRW": "ldam_drw",
         "Balanced softmax": "balanced_softmax",
+        "IB": "ib",
+        "Focal": "focal",
     }
     for title, recipe in rows.items():
         scores, there = full[recipe], published.every(recipe, "cifar100", "exp", 100.0)
@@ -469,9 +473,12 @@ def test_the_yardsticks_are_set_beside_the_records(page, full):
         ]
         beside = f" ({cpu['score'].iloc[0]:.1f})" if len(cpu) else ""
         sources = there.index.nunique()
+        span = (
+            f"{there.min():.1f} to {there.max():.1f}" if len(there) > 1 else f"{there.item():.1f}"
+        )
         assert (
             f"| {title} | {scores.mean():.1f} (n = {len(scores)}) | {scores[0]:.1f}{beside} | "
-            f"{there.min():.1f} to {there.max():.1f} ({sources}) |"
+            f"{span} ({sources}) |"
         ) in page
     text = re.sub(r"\s+", " ", page)
     softmax, plain = full["balanced_softmax"], full["ce"]
