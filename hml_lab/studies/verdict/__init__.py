@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from hml_lab.studies.verdict import answer, beside, claims, readme, steps
+from hml_lab.studies.verdict import answer, beside, claims, readme, steps, twice
 
 PARAGRAPHS = {
     made.__name__: made
@@ -17,7 +17,6 @@ PARAGRAPHS = {
         answer.setting,
         answer.primary,
         answer.later,
-        answer.before,
         answer.variants,
         answer.margin,
         answer.bears,
@@ -29,7 +28,8 @@ PARAGRAPHS = {
         steps.second_stage,
         claims.holm,
         claims.all_pairs,
-        claims.machines,
+        twice.before,
+        twice.machines,
         beside.yardsticks,
         beside.softmax,
         beside.ldam,

@@ -13,7 +13,6 @@ from hml_core.runs import Run
 from hml_lab import stats, tables
 from hml_lab.studies import audit
 from hml_lab.studies.verdict import stored, words
-from hml_lab.tables.contrasts import is_lost
 from hml_lab.wording import number
 
 
@@ -110,8 +109,8 @@ def same_rate() -> str:
     fast = stored.pairs_of(stored.AUTHORS, stored.SAME_RATE)
     slow = stored.pairs_of(stored.AUTHORS, stored.CONTROL).reindex(fast.index).dropna()
     return (
-        f"{words.said(_of(fast))}, where minus the control itself it is {words.said(_of(slow))} "
-        f"({words.seeds_text(fast.index)}; looked at afterwards)"
+        f"{words.said(stored.paired(fast))}, where minus the control itself it is "
+        f"{words.said(stored.paired(slow))} ({words.seeds_text(fast.index)}; looked at afterwards)"
     )
 
 
@@ -168,11 +167,7 @@ def primary() -> str:
 def later_alone() -> stats.Difference:
     """The primary contrast of the seeds that were trained after the first had been looked at."""
     each = stored.pairs_of(*audit.PRIMARY)
-    return _of(each[each.index >= stored.FIRST_SEEDS])
-
-
-def _of(each: pd.Series) -> stats.Difference:
-    return stats.paired_difference(each.to_numpy(), np.zeros(len(each)))
+    return stored.paired(each[each.index >= stored.FIRST_SEEDS])
 
 
 def later() -> str:
@@ -191,58 +186,10 @@ def later() -> str:
 def _alone(each: pd.Series) -> str:
     if len(each) < 2:
         return "too few to be tested"
-    found, same = _of(each), stored.within(each)
+    found, same = stored.paired(each), stored.within(each)
     return (
         f"{words.said(found, '.2f')}, 90 % {words.interval(same)}, two one-sided tests p "
         f"{words.p_text(same.p_value)}, n = {found.n}"
-    )
-
-
-TOLD_TWICE = (  # differences that the page tells elsewhere
-    audit.PRIMARY,
-    (stored.HML, "CE"),
-    (stored.AUTHORS, stored.CONTROL),
-    (stored.AUTHORS, "CE re-weighted like HML1 + early drop"),
-    ("Balanced softmax", stored.HML),
-    ("LDAM-DRW", stored.HML),
-    ("CE-DRW", stored.HML),
-    ("Balanced softmax", stored.AUTHORS),
-    ("LDAM-DRW", stored.AUTHORS),
-    ("Balanced softmax", "CE"),
-    ("LDAM-DRW", "CE"),
-)
-
-
-def before() -> str:
-    """What the page would say with the first trainings in their old place."""
-    each = stored.pairs_of(*audit.PRIMARY)
-    twins = stored.twins(stored.BEFORE)
-    old = (stored.with_first(stored.HML) - stored.with_first(stored.CONTROL)).loc[
-        sorted(twins["seed"].unique())
-    ]
-    lost = [
-        int(is_lost(values / 100, 100).sum())
-        for values in (stored.with_first("HML1"), stored.scores("HML1"))
-    ]
-    rows = []
-    for a, b in TOLD_TWICE:
-        first = (stored.with_first(a) - stored.with_first(b)).dropna()
-        now = stored.difference(a, b)
-        rows.append([f"{a} − {b}", words.said(now), words.said(_of(first)), str(now.n)])
-    return (
-        f"In the primary contrast {words.seeds_text(old.index)} had "
-        f"{words.listed([words.signed(value) for value in old])} in their first training, and have "
-        f"{words.listed([words.signed(value) for value in each[old.index]])} now. Of the HML1 runs "
-        f"without the drop {lost[0]} had collapsed with the first ones in place, {lost[1]} have now.\n\n"
-        + words.table(
-            [
-                "points [95 %, alone]",
-                "as they stand",
-                "with the first trainings in their place",
-                "n",
-            ],
-            rows,
-        )
     )
 
 
@@ -255,7 +202,7 @@ def _unshared(each: pd.Series) -> str:
     """What the pairs without a common beginning had, and the others without them."""
     if not (apart := _apart(each)):
         return ""
-    others = _of(each.drop(apart))
+    others = stored.paired(each.drop(apart))
     values = words.listed([words.signed(value, "+.2f") for value in each[apart]])
     return (
         f"; without {words.seeds_text(apart)}, which has {values} and no common beginning, it is "

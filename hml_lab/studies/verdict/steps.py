@@ -151,7 +151,7 @@ def _of_sinc(each: pd.Series) -> str:
     parts = [each[each.index < stored.FIRST_SEEDS], each[each.index >= stored.FIRST_SEEDS]]
     if min(map(len, parts)) < 2:
         return "Balanced softmax × sinc(p) has too few seeds to say whether it is a new method."
-    found = [stats.paired_difference(part.to_numpy(), np.zeros(len(part))) for part in parts]
+    found = [stored.paired(part) for part in parts]
     later = stored.within(parts[1])
     alone = (
         f"Seeds 0 to {stored.FIRST_SEEDS - 1} had {words.said(found[0])}; the others, which were added "

@@ -151,6 +151,11 @@ def common_seeds() -> list[int]:
     return tables.all_pairs(frame(), by="cell").attrs["seeds"]
 
 
+def paired(each: pd.Series) -> stats.Difference:
+    """The mean of paired differences, one a seed, with its interval and test."""
+    return stats.paired_difference(each.to_numpy(), np.zeros(len(each)))
+
+
 def within(each: pd.Series) -> stats.Equivalence:
     """Whether paired differences are within the audit's margin, by two one-sided tests."""
     return stats.equivalence(each.to_numpy(), np.zeros(len(each)), audit.MARGIN)
