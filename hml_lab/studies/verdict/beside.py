@@ -7,7 +7,6 @@ import pandas as pd
 import scipy.stats
 import yaml
 
-from hml_core import runs as records
 from hml_core.config import RunConfig, grids
 from hml_core.runs import Run
 from hml_lab import published, stats, tables
@@ -47,7 +46,7 @@ _TOLD_BELOW = ("Balanced softmax", "LDAM-DRW")  # by a paragraph of their own
 
 def yardsticks() -> str:
     """Beside what was published."""
-    again = records.load(stored.folder(stored.AGAIN)).set_index("run_id")["last_balanced_accuracy"]
+    again = stored.loaded(stored.AGAIN).set_index("run_id")["last_balanced_accuracy"]
     rows, far = [], []
     for title, recipe in YARDSTICKS.items():
         own, there = _own(title), published.every(recipe, "cifar100", "exp", 100.0)
@@ -72,7 +71,7 @@ def _own(title: str) -> pd.Series:
     """Scores of a cell of the audit, or of a recipe that is none, by seed."""
     if title in {*stored.frame()["cell"]}:
         return stored.scores(title)
-    runs = records.load(stored.folder(stored.FULL))
+    runs = stored.loaded()
     runs = runs[(runs["recipe"] == YARDSTICKS[title]) & (runs["protocol"] == "controlled")]
     return 100 * runs.set_index("seed")["last_balanced_accuracy"].astype(float).sort_index()
 
@@ -285,7 +284,7 @@ def short() -> str:
 
 def missing() -> str:
     """Which runs of the planned table are not stored."""
-    there = {*stored.frame()["run_id"], *records.load(stored.folder(stored.FULL))["run_id"]}
+    there = {*stored.frame()["run_id"], *stored.loaded()["run_id"]}
     rows = []
     for what, name in BATCHES.items():
         path = checkout() / "notebooks" / "batches" / f"{name}.yaml"

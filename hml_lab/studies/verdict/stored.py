@@ -40,14 +40,20 @@ def folder(name: str) -> Path:
 
 
 @functools.cache
+def loaded(name: str = FULL) -> pd.DataFrame:
+    """All runs of a folder of records."""
+    return records.load(folder(name))
+
+
+@functools.cache
 def frame(name: str = FULL) -> pd.DataFrame:
     """The stored runs by cell of the audit, with the column ``cell``."""
-    loaded = records.load(folder(name))
-    seeds = sorted(loaded["seed"].unique().tolist())
+    every = loaded(name)
+    seeds = sorted(every["seed"].unique().tolist())
     cells = audit.cells(SETTINGS[name], seeds, DELTAS[name], RATES[name])
     found = []
     for cell, configs in cells.items():
-        own = loaded[loaded["run_id"].isin([config.run_id for config in configs])]
+        own = every[every["run_id"].isin([config.run_id for config in configs])]
         found.append(own.assign(cell=cell))
     return pd.concat(found, ignore_index=True).sort_values(["cell", "seed"], kind="stable")
 
@@ -90,7 +96,7 @@ def switch_epoch() -> int:
 
 def twins(name: str) -> pd.DataFrame:
     """Runs of FULL that were trained twice: ``cell``, ``seed``, ``here`` and ``there`` (percent)."""
-    there = records.load(folder(name)).set_index("run_id")["last_balanced_accuracy"]
+    there = loaded(name).set_index("run_id")["last_balanced_accuracy"]
     own = frame().drop_duplicates("run_id").set_index("run_id")
     both = own.index.intersection(there.index)
     here = own.loc[both, "last_balanced_accuracy"]
@@ -148,7 +154,7 @@ def over_images(a: str, b: str) -> pd.Series:
 
 def common_seeds() -> list[int]:
     """The seeds that all cells have which are compared in pairs (:func:`hml_lab.tables.all_pairs`)."""
-    return tables.all_pairs(frame(), by="cell").attrs["seeds"]
+    return all_pairs().attrs["seeds"]
 
 
 def paired(each: pd.Series) -> stats.Difference:
