@@ -85,13 +85,24 @@ def _another_run(own: pd.Series, there: pd.Series) -> str:
     half = scipy.stats.t.ppf(0.975, n - 1) * own.std(ddof=1) * np.sqrt(1 + 1 / n)
     low, high = own.mean() - half, own.mean() + half
     inside = [f"{value:.1f}" for value in there if low <= value <= high]
-    outside = [f"{value:.1f}" for value in there if not low <= value <= high]
-    said = {"within it": inside, "outside": outside}
-    told = [f"{where} {words.listed(sorted(set(found)))}" for where, found in said.items() if found]
-    return (
+    scatter = own.std(ddof=1) * np.sqrt(1 + 1 / n)
+    outside = {}
+    for value in sorted(there):
+        if not low <= value <= high:
+            p = 2 * scipy.stats.t.sf(abs(value - own.mean()) / scatter, n - 1)
+            outside[f"{value:.1f}"] = f"{100 * p:.1f}"
+    told = (
         f"One more run of ours would lie in {words.bracket(low, high, '.1f')} (95 %); of the published "
-        f"values {', '.join(told)}"
+        f"values within it {words.listed(sorted(set(inside)))}"
+        if inside
+        else "none"
     )
+    if outside:
+        far = words.listed([f"{value} ({share})" for value, share in outside.items()])
+        told += (
+            f", outside {far}; in brackets, in how many of 100 cases one more would be as far out"
+        )
+    return told
 
 
 def softmax() -> str:
@@ -123,7 +134,7 @@ def softmax() -> str:
         f"with seed 0), {words.listed(gains)} in the sources, whose cross-entropies have "
         f"{words.listed(theirs)}. {_another_run(own, there)}. "
         f"What the best test epoch adds here is {peeked - own.mean():.1f}. "
-        f"{_DRAWS} so that the draw does not explain what lies outside."
+        f"{_DRAWS} which the interval covers."
     )
 
 
@@ -146,8 +157,8 @@ def ldam() -> str:
         f"{gain.n}; {own[0] - plain[0]:.1f} with seed 0), "
         f"{source['mean_percent'] - source['ce_percent']:.1f} in its paper. The loss, its weights "
         "and the cosine classifier with its start are those of the paper's code. "
-        f"{_DRAWS} so that the draw does not explain what lies outside. What does, bf16 or another "
-        "implementation, was not separated; so much is open in what the audit's HML1 lies below "
+        f"{_DRAWS} which the interval covers. What else differs, bf16 or the implementation, was not "
+        "separated; so much is open in what the audit's HML1 lies below "
         "LDAM-DRW, too."
     )
 

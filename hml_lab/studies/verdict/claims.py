@@ -25,7 +25,7 @@ def holm() -> str:
             for row in sure.itertuples()
         ]
         how = "with simultaneous intervals by Bonferroni, wider than Holm's test"
-        told = f"significant are ({how}): {'; '.join(named)}"
+        told = f"significant, of the lines without a collapse, are ({how}): {'; '.join(named)}"
     n = int(effects.set_index(["cell", "reference"]).loc[audit.PRIMARY, "n"])
     measured = stats.minimum_detectable(POWERED, n)
     ends = [stats.minimum_detectable(sd, n) for sd in stats.sd_interval(POWERED, n)]

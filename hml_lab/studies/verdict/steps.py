@@ -54,8 +54,8 @@ def order() -> str:
         f"{words.said(stored.difference(*divisor))} (n = {len(each)}), and there over images and over "
         f"weights {is_same} within 1 point (90 % {words.interval(same)}, p "
         f"{words.p_text(same.p_value)}; not a question of the audit). Weights from epoch 101 on, with the "
-        f"drop, gain {words.said(weights)} over CE with the drop (n = {weights.n}); the drop alone gives "
-        f"plain CE {words.said(drop)} (n = {drop.n}), and CE re-weighted over weights "
+        f"drop and over images, gain {words.said(weights)} over CE with the drop (n = {weights.n}); the "
+        f"drop alone gives plain CE {words.said(drop)} (n = {drop.n}), and CE re-weighted over weights "
         f"{words.said(weighted)} (n = {weighted.n}).{others}"
     )
 

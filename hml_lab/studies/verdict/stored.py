@@ -66,9 +66,9 @@ def images() -> pd.DataFrame:
     return audit.over_images(own, found).set_index(["group", "reference"])
 
 
-def scores(cell: str, name: str = FULL) -> pd.Series:
-    """Balanced accuracy in percent by seed."""
-    own = frame(name)
+def scores(cell: str, name: str = FULL, own: pd.DataFrame | None = None) -> pd.Series:
+    """Balanced accuracy in percent by seed, of the frame ``own`` where one is given."""
+    own = frame(name) if own is None else own
     return 100 * own[own["cell"] == cell].set_index("seed")["last_balanced_accuracy"].astype(float)
 
 
@@ -110,16 +110,24 @@ def twins(name: str) -> pd.DataFrame:
     )
 
 
-def with_first(cell: str) -> pd.Series:
-    """Scores of a cell by seed, with the first trainings in the place of the second."""
-    own, again = scores(cell), twins(BEFORE)
-    first = again[again["cell"] == cell].set_index("seed")["there"]
-    return first.combine_first(own)
+def with_first() -> pd.DataFrame:
+    """:func:`frame` with the first trainings in the place of the second."""
+    own, first = frame(), loaded(BEFORE).set_index("run_id")["last_balanced_accuracy"]
+    before = own["run_id"].map(first).astype(float)
+    return own.assign(last_balanced_accuracy=before.fillna(own["last_balanced_accuracy"]))
 
 
-def all_pairs() -> pd.DataFrame:
+def most_seeds() -> pd.DataFrame:
+    """:func:`frame` of the cells that have as many seeds as any."""
+    own = frame()
+    sizes = own.groupby("cell")["seed"].transform("size")
+    return own[sizes == sizes.max()]
+
+
+def all_pairs(own: pd.DataFrame | None = None) -> pd.DataFrame:
     """All pairs of cells, corrected together: :func:`hml_lab.tables.all_pairs`, by cell and reference."""
-    return tables.all_pairs(frame(), by="cell").set_index(["cell", "reference"])
+    found = tables.all_pairs(frame() if own is None else own, by="cell")
+    return found.set_index(["cell", "reference"])
 
 
 def corrected(pairs: pd.DataFrame, a: str, b: str) -> pd.Series | None:

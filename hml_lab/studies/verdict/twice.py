@@ -28,35 +28,54 @@ TOLD_TWICE = (  # differences that the page tells elsewhere
 
 def before() -> str:
     """What the page would say with the first trainings in their old place."""
-    each = stored.pairs_of(*audit.PRIMARY)
-    twins = stored.twins(stored.BEFORE)
-    old = (stored.with_first(stored.HML) - stored.with_first(stored.CONTROL)).loc[
-        sorted(twins["seed"].unique())
-    ]
+    each, own = stored.pairs_of(*audit.PRIMARY), stored.with_first()
+
+    def first_of(a: str, b: str) -> pd.Series:
+        return stored.scores(a, own=own).sub(stored.scores(b, own=own)).dropna()
+
+    seeds = sorted(stored.twins(stored.BEFORE)["seed"].unique())
+    old = first_of(*audit.PRIMARY)[seeds]
     lost = [
         int(is_lost(values / 100, 100).sum())
-        for values in (stored.with_first("HML1"), stored.scores("HML1"))
+        for values in (stored.scores("HML1", own=own), stored.scores("HML1"))
     ]
     rows = []
     for a, b in TOLD_TWICE:
-        first = (stored.with_first(a) - stored.with_first(b)).dropna()
-        now = stored.difference(a, b)
-        rows.append([f"{a} − {b}", words.said(now), words.said(stored.paired(first)), str(now.n)])
+        now, first = stored.difference(a, b), stored.paired(first_of(a, b))
+        rows.append([f"{a} − {b}", words.said(now), words.said(first), str(now.n)])
+    heads = ["points [95 %, alone]", "as they stand", "with the first trainings in their place"]
     return (
-        f"In the primary contrast {words.seeds_text(old.index)} had "
+        f"In the primary contrast {words.seeds_text(seeds)} had "
         f"{words.listed([words.signed(value) for value in old])} in their first training, and have "
-        f"{words.listed([words.signed(value) for value in each[old.index]])} now. Of the HML1 runs "
+        f"{words.listed([words.signed(value) for value in each[seeds]])} now. Of the HML1 runs "
         f"without the drop {lost[0]} had collapsed with the first ones in place, {lost[1]} have now.\n\n"
-        + words.table(
-            [
-                "points [95 %, alone]",
-                "as they stand",
-                "with the first trainings in their place",
-                "n",
-            ],
-            rows,
-        )
+        f"{words.table([*heads, 'n'], rows)}\n\n{_corrected(stored.all_pairs(), stored.all_pairs(own))}"
     )
+
+
+def _corrected(now: pd.DataFrame, first: pd.DataFrame) -> str:
+    """Which of the differences told is significant among all pairs with one training and not the other."""
+    changed = []
+    for a, b in TOLD_TWICE:
+        both = [stored.corrected(family, a, b) for family in (now, first)]
+        if all(one is not None for one in both) and len({one.p < 0.05 for one in both}) == 2:
+            p = words.drawn_ps(one.p for one in both)
+            changed.append(f"{a} − {b} has p {p[0]} as it stands and {p[1]} with the first")
+    numbers = [int((family["p_max_t"] < 0.05).sum()) for family in (now, first)]
+    which = (
+        "; ".join(changed)
+        if changed
+        else "none of these is significant with one and not with the other"
+    )
+    return (
+        f"Corrected over all pairs, {which}. Of all pairs {numbers[0]} differ as they stand, {numbers[1]} "
+        "with the first trainings."
+    )
+
+
+OWN_BEGINNING = (
+    "CE, then CS-focal"  # of the same kernels both times, the first with a beginning of its own
+)
 
 
 def machines() -> str:
@@ -65,17 +84,21 @@ def machines() -> str:
     stable = [cell for cell in stored.frame()["cell"].unique() if stored.is_stable(cell)]
     widest = max(float(np.ptp(stored.scores(cell))) for cell in stable)
     whole = first[~is_lost(first["here"] / 100, 100) & ~is_lost(first["there"] / 100, 100)]
-    moved = stats.mean_interval(_of_seeds(whole))
+    focal = whole["cell"] == OWN_BEGINNING
+    kernels = whole[~focal]
+    moved = stats.mean_interval(_of_seeds(kernels))
     return (
         f"**How far twins lie apart.** {number(len(cpu), 'run')} of seed 0 were trained again on a CPU, "
         f"and {len(first)} of {words.seeds_text(first['seed'])} on the GPU. One run lies up to "
         f"{_farthest(cpu):.2f} points from its twin on the CPU, with an sd of {_sd(cpu):.2f} points for "
-        f"one run, and up to {_farthest(whole):.2f} from its twin on the GPU (sd {_sd(whole):.2f}; "
-        f"{len(first) - len(whole)} pairs with a collapse left out; other kernels, and another "
-        "commit): rounding is another run. The "
-        f"second training on the GPU reached {words.signed(moved.mean, '+.2f')} {words.interval(moved)} "
-        f"points more, by means of {number(moved.n, 'seed')}. (These are no independent draws: runs share "
-        "their beginnings.) Intervals over seeds contain that; a comparison of one run here with one run "
+        f"one run, and up to {_farthest(kernels):.2f} from its twin of other kernels (sd "
+        f"{_sd(kernels):.2f}; another commit, too; {len(first) - len(whole)} pairs with a collapse left "
+        f"out); {focal.sum()} of CS-focal, which had these kernels before and now share the beginning of "
+        f"the others, up to {_farthest(whole[focal]):.2f}. Rounding is another run. The second training "
+        f"by other kernels reached {words.signed(moved.mean, '+.2f')} {words.interval(moved)} "
+        "points more, "
+        f"by means of {number(moved.n, 'seed')}. (These are no independent draws: runs share their "
+        "beginnings.) Intervals over seeds contain that; a comparison of one run here with one run "
         f"there does not. Seeds of a cell without a collapse differ by up to {widest:.1f} points, subsets "
         "included."
     )

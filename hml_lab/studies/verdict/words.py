@@ -40,6 +40,12 @@ def drawn_p(value: float) -> str:
     return "< 0.01" if value < 0.005 else f"= {value:.2f}"
 
 
+def drawn_ps(values: Iterable[float]) -> list[str]:
+    """Several of :func:`drawn_p`, of which the first alone has the sign of equality."""
+    first, *others = map(drawn_p, values)
+    return [first, *(text.removeprefix("= ") for text in others)]
+
+
 def seeds_text(seeds: Iterable[int]) -> str:
     """ "seeds 0 to 9", "seeds 0, 2"."""
     seeds = sorted({int(seed) for seed in seeds})
