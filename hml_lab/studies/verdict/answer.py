@@ -83,9 +83,9 @@ def lead() -> str:
         f"{words.said(gain)}, is {known.than} "
         "than what the same weights and schedule give cross-entropy itself, "
         f"{words.said(control)} (n = {gain.n}, the seeds that all three have); as in its authors' code it "
-        f"gains {words.said(stored.difference(stored.AUTHORS, 'CE'))}. Without the schedule that "
-        "only it gets in its authors' code, "
-        f"{known.lost} of {known.without_drop} runs collapsed to chance."
+        f"gains {words.said(stored.difference(stored.AUTHORS, 'CE'))}. HML1 with outer weights collapsed "
+        f"to chance in {known.lost} of {known.without_drop} runs without the schedule that only HML gets "
+        "in its authors' code (whose form was not run without it)."
     )
 
 
@@ -228,6 +228,20 @@ def _sharing(each: pd.Series) -> str:
     return f"But for {words.seeds_text(apart)}, the two runs" if apart else "The two runs"
 
 
+def _by_beginning() -> str:
+    """The authors' form minus the control, of pairs with a common beginning and of the others."""
+    each = stored.pairs_of(stored.AUTHORS, stored.CONTROL)
+    shared = stored.shared_beginnings(stored.AUTHORS, stored.CONTROL)
+    parts = each[shared], each.drop(shared)
+    if min(map(len, parts)) < 2:
+        return ""
+    one, other = map(stored.paired, parts)
+    return (
+        f" (pairs with a common beginning {words.said(one)}, n = {one.n}; without {words.said(other)}, "
+        f"n = {other.n})"
+    )
+
+
 def variants() -> str:
     """The other forms of HML1 and of its control."""
     over_weights = "CE re-weighted like HML1 + early drop"
@@ -239,7 +253,8 @@ def variants() -> str:
     stands = same.holds and wide.equivalence_p < same.level
     return (
         "This is HML1 with the weights outside of the loss. **As in its authors' code** (inner "
-        f"weights, ×10), HML1 differs from the same control by {authors_form()}; from the "
+        f"weights, ×10), HML1 differs from the same control by {authors_form()}{_by_beginning()}; "
+        "from the "
         f"cross-entropy whose mean is over the weights by {words.said(level)} (n = {level.n}). That "
         "is not the loss alone: it has a factor of ten. Cross-entropy over images whose rate from the "
         "switch on is × 0.1, not × 0.01, has the same rate times factor (but for the weight decay and "

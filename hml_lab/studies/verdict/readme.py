@@ -106,10 +106,10 @@ def readme_answer() -> str:
         f"{known.than} than the {words.said(control, '+.1f')} that deferred weights and schedule "
         f"give cross-entropy itself ({pairs_there} has {holm}p {words.p_text(p)} after Holm over "
         f"the audit's {len(effects)} questions); in its authors' form it gains "
-        f"{words.said(stored.difference(stored.AUTHORS, 'CE'), '+.1f')}; and without the early "
-        "drop of the learning rate "
-        f"that in its authors' code only HML gets {_counted(known.lost)} of "
-        f"{_counted(known.without_drop)} HML1 runs ended at chance.\n\n"
+        f"{words.said(stored.difference(stored.AUTHORS, 'CE'), '+.1f')}. Without the early "
+        "drop of the learning rate that in its authors' code only HML gets, "
+        f"{_counted(known.lost)} of {_counted(known.without_drop)} runs of HML1 with outer weights ended "
+        "at chance (its authors' form was not run so).\n\n"
         "- **Other methods.** CE-DRW, Balanced Softmax and LDAM-DRW minus HML1 are "
         f"{apart_from(stored.HML)}; "
         "minus HML1 as in its authors' code "
@@ -121,8 +121,8 @@ def readme_answer() -> str:
         f"of each difference alone; this LDAM-DRW is {beyond:.1f} points above its own paper's; "
         "seeds 0 to 2 of all but it and Balanced Softmax were trained a second time, by other kernels, "
         "which the page sets beside the first; the "
-        "correction over all pairs lets through 2 to 9 false claims "
-        "of 100. [The whole argument, each number with its runs](docs/verdict.md)."
+        "correction over all pairs makes a false claim in 2 to 9 of 100 "
+        "tables. [The whole argument, each number with its runs](docs/verdict.md)."
     )
 
 

@@ -15,20 +15,22 @@ from hml_lab.wording import number
 
 def way() -> str:
     """The steps from CE to HML1."""
-    steps = audit.way(stored.frame()).iloc[1:]
-    labels = [" ".join(label.split()) for label in steps["label"]]
+    steps = audit.way(stored.frame())
+    effects = audit.effects(stored.frame()).set_index(["cell", "reference"])["p_holm"]
+    before = [*steps["cell"].iloc[:-2], steps["cell"].iloc[0]]  # the last row is all of it
     rows = [
         [
-            label,
+            " ".join(row.label.split()),
             words.said(row),
             f"[{words.signed(row.low_simultaneous)}, {words.signed(row.high_simultaneous)}]",
+            words.p_text(effects[row.cell, reference]).removeprefix("= "),
         ]
-        for label, row in zip(labels, steps.itertuples(), strict=True)
+        for row, reference in zip(steps.iloc[1:].itertuples(), before, strict=True)
     ]
     n = len(steps["values"].iloc[0])
-    return words.table(
-        [f"step (n = {n})", "points [95 %, this step alone]", "[95 %, all five at once]"], rows
-    )
+    heads = ["points [95 %, this step alone]", "[95 %, all five at once]"]
+    holm = f"p after Holm over the audit's {len(effects)} questions, all pairs"
+    return words.table([f"step (n = {n})", *heads, holm], rows)
 
 
 def order() -> str:
@@ -154,7 +156,8 @@ def _of_sinc(each: pd.Series) -> str:
     found = [stored.paired(part) for part in parts]
     later = stored.within(parts[1])
     alone = (
-        f"Seeds 0 to {stored.FIRST_SEEDS - 1} had {words.said(found[0])}; the others, which were added "
+        f"Seeds 0 to {stored.FIRST_SEEDS - 1}, of other kernels on one side, had "
+        f"{words.said(found[0])}; the others, which were added "
         f"when these were known, have {words.said(found[1])}, 90 % {words.interval(later)}, p "
         f"{words.p_text(later.p_value)} of the two one-sided tests"
     )
