@@ -29,7 +29,7 @@ def way() -> str:
     ]
     n = len(steps["values"].iloc[0])
     heads = ["points [95 %, this step alone]", "[95 %, all five at once]"]
-    holm = f"p after Holm over the audit's {len(effects)} questions, all pairs"
+    holm = f"p after Holm over the audit's {len(effects)} questions"
     return words.table([f"step (n = {n})", *heads, holm], rows)
 
 
@@ -50,12 +50,15 @@ def order() -> str:
     others = (
         "" if is_all else " These are all pairs that there are, not the seeds of the way alone."
     )
+    effects = audit.effects(stored.frame()).set_index(["cell", "reference"])
+    holm = effects.loc[divisor, "p_holm"]
     is_same = "are equivalent" if same.holds else "are not shown to be equivalent"
     return (
         "The order matters to the shares of divisor and drop: with the drop, the divisor changes "
-        f"{words.said(stored.difference(*divisor))} (n = {len(each)}), and there over images and over "
-        f"weights {is_same} within 1 point (90 % {words.interval(same)}, p "
-        f"{words.p_text(same.p_value)}; not a question of the audit). Weights from epoch 101 on, with the "
+        f"{words.said(stored.difference(*divisor))} (n = {len(each)}; p {words.p_text(holm)} after Holm), "
+        f"and there over images and over weights {is_same} within 1 point (90 % {words.interval(same)}, p "
+        f"{words.p_text(same.p_value)}; the equivalence is no question of the audit). Weights from "
+        "epoch 101 on, with the "
         f"drop and over images, gain {words.said(weights)} over CE with the drop (n = {weights.n}); the "
         f"drop alone gives plain CE {words.said(drop)} (n = {drop.n}), and CE re-weighted over weights "
         f"{words.said(weighted)} (n = {weighted.n}).{others}"
