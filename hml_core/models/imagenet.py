@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hml_core.errors import DataError
+from hml_core.errors import ConfigError, DataError
 from hml_core.models import heads
 from hml_core.system import downloads, files, states
 
@@ -32,6 +32,11 @@ class ImageNetModel(heads.Headed):
         3; these networks take colour images.
     head_scale : float
         The scale of a cosine head.
+
+    Raises
+    ------
+    ConfigError
+        For images of another number of channels.
     """
 
     def __init__(
@@ -45,7 +50,10 @@ class ImageNetModel(heads.Headed):
     ) -> None:
         super().__init__()
         if in_channels != 3:
-            raise ValueError(f"{name} takes images of 3 channels, got {in_channels}.")
+            raise ConfigError(
+                f"The model {name} takes images of 3 channels, got {in_channels}: expected a data set of "
+                "colour images, or another `model`."
+            )
         from torchvision import models  # takes seconds; most runs do not need it
 
         self.name = name
