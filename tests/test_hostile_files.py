@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gzip
+import inspect
 import io
 import json
 import lzma
@@ -11,6 +12,7 @@ import os
 import shutil
 import signal
 import struct
+import sys
 import tarfile
 import zipfile
 import zlib
@@ -28,7 +30,7 @@ from data_prep.isic import splits
 from hml_core import engines, runs
 from hml_core.datasets import prepared
 from hml_core.errors import ConfigError, DataError, HmlError, RunBusyError, RunError
-from hml_core.models import imagenet
+from hml_core.models import imagenet, prediction
 from hml_core.runs import Run, compact_predictions, exporting
 from hml_core.runs.folder import FORMAT
 from hml_core.runs.record import ForeignRecordError
@@ -698,3 +700,41 @@ def test_what_a_newer_version_began_alike_is_gone_on_with(begun):
     of_a_newer_version(folder)
     newer_environment(folder)
     assert len(fit(config, runs_root=folder.parent, progress=False).history) == 3
+
+
+def test_folders_within_folders_are_gone_over_at_any_depth(tmp_path):
+    """The standard library's own walk calls itself for each, and ends in a RecursionError."""
+    deep = tmp_path / "/".join(["d"] * 200)
+    deep.mkdir(parents=True)
+    (tmp_path / "e" / "f").mkdir(parents=True)
+    for path in (deep / "a.png", tmp_path / "e" / "b.png", tmp_path / "c.png"):
+        path.touch()
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "e" / "up").symlink_to("..")
+    listed = {folder: (set(below), set(names)) for folder, below, names in os.walk(tmp_path)}
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack(0)) + 100)
+    try:
+        found = list(files.walk(tmp_path))
+        some = prediction.read_paths(tmp_path)
+    finally:
+        sys.setrecursionlimit(before)
+    assert {folder: (set(below), set(names)) for folder, below, names in found} == listed
+    assert len(found) == len(listed)
+    assert {path.name for path in some.files} == {"a.png", "b.png", "c.png"}
+
+
+def test_what_a_walk_takes_out_is_not_gone_into_and_what_cannot_be_listed_is_told(tmp_path):
+    for name in ("a", "b", "c"):
+        (tmp_path / name / name).mkdir(parents=True)
+    seen, told = [], []
+    for folder, below, _ in files.walk(tmp_path, told.append):
+        seen.append(os.path.relpath(folder, tmp_path))
+        below[:] = sorted(name for name in below if name != "b")
+        if folder.endswith("c"):
+            shutil.rmtree(tmp_path / "c" / "c", ignore_errors=True)
+    assert seen == [".", "a", "a/a", "c"]
+    assert [error.filename for error in told] == [str(tmp_path / "c" / "c")]
+    (tmp_path / "a" / "b").symlink_to(tmp_path / "b")
+    linked = [os.path.relpath(one[0], tmp_path) for one in files.walk(tmp_path / "a", None, True)]
+    assert "a/b/b" in linked

@@ -64,7 +64,7 @@ class Tree:
         Folders in ``first`` have the name that they have there.
         """
         seen = set()
-        walked = os.walk(self.root, onerror=self._refuse, followlinks=follow)
+        walked = files.walk(self.root, onerror=self._refuse, followlinks=follow)
         for folder, below, names in walked:
             real = os.path.realpath(folder)
             is_other_name = real in seen or first.get(real, folder) != folder
