@@ -435,6 +435,10 @@ def test_unreachable_weights_are_said_and_recorded(published, root, tmp_path):
         run = fit(config, data_root=root, runs_root=tmp_path / "runs", progress=False)
     assert run.initialised_from == "random"
     assert "not reachable" in run.metrics["initialisation"]["why"]
+    with pytest.warns(UserWarning, match="was found finished; it started at random") as told:
+        again = fit(config, data_root=root, runs_root=tmp_path / "runs", progress=False)
+    assert again.path == run.path
+    assert f"The run {run.run_id}" in str(told[0].message)
 
 
 # Training ----------------------------------------------------------------------------------------
