@@ -6,6 +6,9 @@ from pathlib import Path
 
 import torchvision
 
+from hml_core.datasets.cifar import require_regular
+from hml_core.system import downloads
+
 ARCHIVES = {
     "cifar10": torchvision.datasets.CIFAR10,
     "cifar100": torchvision.datasets.CIFAR100,
@@ -35,17 +38,22 @@ def download(name: str, data_root: str | Path) -> Path:
     ValueError
         For another name.
     DownloadError
-        Where the server cannot be reached, the folder not be written to, or the checksum is wrong.
+        Where the server cannot be reached, or says nothing for half a minute; where the folder cannot be
+        written to, the checksum is wrong, or something lies in a file's place that is none of its size.
     """
     if name not in ARCHIVES:
         raise ValueError(f"Expected `name` to be one of {', '.join(ARCHIVES)}, got {name!r}.")
     kind, root = ARCHIVES[name], Path(data_root)
     try:
         root.mkdir(parents=True, exist_ok=True)
-        kind(root=str(root), download=True)
-    except (RuntimeError, OSError) as error:
+        require_regular(kind, root)
+        with downloads.patience():
+            kind(root=str(root), download=True)
+    except (RuntimeError, ValueError, *downloads.UNREACHABLE) as error:
+        there = "The archive can also be put there by hand"
+        if (root / kind.filename).is_file() and not isinstance(error, RuntimeError):
+            there = f"The {kind.filename} that lies there is not the published one, or cut off"
         raise DownloadError(
-            f"{name} could not be prepared in {str(root)!r}: {error}. The archive can also be put there "
-            f"by hand: {kind.url}"
+            f"{name} could not be prepared in {str(root)!r}: {error}. {there}: {kind.url}"
         ) from error
     return root / kind.base_folder

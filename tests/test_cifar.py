@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import http.server
+import os
 import pickle
+import socket
 import tarfile
 import threading
+import urllib.request
 
 import numpy as np
 import pytest
@@ -18,6 +22,7 @@ from hml_core import datasets
 from hml_core.config import RunConfig
 from hml_core.datasets import cifar
 from hml_core.errors import ConfigError, DataError
+from hml_core.system import downloads
 from hml_lab.cli import main
 
 PER_BATCH = 1000  # images in each of the five stand-in training batches
@@ -105,6 +110,88 @@ def test_a_wrong_checksum_is_refused(server, tmp_path, monkeypatch):
 def test_a_server_that_is_not_there_is_explained(server, tmp_path, monkeypatch):
     monkeypatch.setattr(archive.ARCHIVES["cifar10"], "url", "http://127.0.0.1:9/cifar.tar.gz")
     assert "could not be prepared" in prepare(tmp_path / "data", code=1)
+
+
+@contextlib.contextmanager
+def answering(says: bytes, monkeypatch):
+    """An address at which whoever connects hears ``says`` and then nothing, though it stays open."""
+    held = []
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    held.append(listening.accept()[0])
+                    held[-1].sendall(says)
+
+        threading.Thread(target=answer, daemon=True).start()
+        address = f"http://127.0.0.1:{listening.getsockname()[1]}/cifar.tar.gz"
+        monkeypatch.setattr(archive.ARCHIVES["cifar10"], "url", address)
+        yield address
+        listening.shutdown(socket.SHUT_RDWR)
+    for one in held:
+        one.close()
+
+
+@pytest.mark.parametrize(
+    ("says", "told"),
+    [
+        (b"", "timed out"),
+        (b"SSH-2.0-OpenSSH\r\n\r\n", "SSH-2.0"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n<html>", "timed out"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzzz\r\n", "IncompleteRead"),
+    ],
+)
+def test_a_server_that_falls_silent_or_is_none_is_explained(
+    says, told, server, tmp_path, monkeypatch
+):
+    """What an open port behind a firewall, another service or a login page of a network answers."""
+    monkeypatch.setattr(archive.downloads, "patience", functools.partial(downloads.patience, 0.2))
+    with answering(says, monkeypatch):
+        output = prepare(tmp_path / "data", code=1)
+    assert "could not be prepared" in output
+    assert told in output
+    assert socket.getdefaulttimeout() is None
+
+
+def test_an_address_of_a_proxy_that_is_none_is_explained(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(archive.ARCHIVES["cifar10"], "url", "http://cifar.invalid/cifar.tar.gz")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:none")
+    monkeypatch.setattr(urllib.request, "_opener", None)  # it holds the proxies of before
+    assert "nonnumeric port: 'none'" in prepare(tmp_path / "data", code=1)
+
+
+def test_an_archive_put_there_by_hand_that_is_cut_off_is_told(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(archive.ARCHIVES["cifar10"], "url", "http://127.0.0.1:9/cifar.tar.gz")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / server.name).write_bytes(server.read_bytes()[:-1])
+    output = prepare(tmp_path / "data", code=1)
+    assert f"The {server.name} that lies there is not the published one, or cut off" in output
+
+
+@pytest.mark.parametrize("name", ["cifar-10-python.tar.gz", "cifar-10-batches-py/data_batch_3"])
+@pytest.mark.parametrize("kind", ["hole", "pipe", "folder", "loop"])
+def test_what_is_no_file_of_the_archive_is_named(kind, name, server, tmp_path, monkeypatch):
+    """Not waited for, and its sum not taken for minutes: neither by prepare nor by a run."""
+    monkeypatch.setattr(archive.ARCHIVES["cifar10"], "_check_integrity", None)
+    path = tmp_path / "data" / name
+    path.parent.mkdir(parents=True)
+    if kind == "hole":
+        path.touch()
+        os.truncate(path, 2**40)
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(path.name)
+    expected = {"hole": "1,099,511,627,776 bytes", "loop": "symbolic links"}
+    told = expected.get(kind, "no regular file")
+    output = prepare(tmp_path / "data", code=1)
+    assert told in output
+    assert path.name in output
+    with pytest.raises(DataError, match=told):
+        datasets.load(RunConfig(dataset="cifar10"), tmp_path / "data")
 
 
 def test_missing_files_say_how_to_get_them(tmp_path):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import functools
 import gzip
+import inspect
 import io
 import json
 import lzma
 import os
 import shutil
 import signal
+import struct
+import sys
 import tarfile
 import zipfile
 import zlib
@@ -27,7 +30,7 @@ from data_prep.isic import splits
 from hml_core import engines, runs
 from hml_core.datasets import prepared
 from hml_core.errors import ConfigError, DataError, HmlError, RunBusyError, RunError
-from hml_core.models import imagenet
+from hml_core.models import imagenet, prediction
 from hml_core.runs import Run, compact_predictions, exporting
 from hml_core.runs.folder import FORMAT
 from hml_core.runs.record import ForeignRecordError
@@ -279,13 +282,13 @@ def test_weights_in_torchs_old_format_are_read(tmp_path):
     assert states.weights(tmp_path / "old.pth")["a"].tolist() == [1, 1]
 
 
+def chunk(kind: bytes, content: bytes) -> bytes:
+    said = len(content).to_bytes(4, "big") + kind + content
+    return said + zlib.crc32(kind + content).to_bytes(4, "big")
+
+
 def bomb_png(side: int) -> bytes:
     """A black square of so many pixels in next to no bytes; its rows are made one after the other."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        said = len(content).to_bytes(4, "big") + kind + content
-        return said + zlib.crc32(kind + content).to_bytes(4, "big")
-
     pack = zlib.compressobj(9)
     rows = b"".join(pack.compress(bytes(1 + side // 8)) for _ in range(side)) + pack.flush()
     head = 2 * side.to_bytes(4, "big") + bytes([1, 0, 0, 0, 0])
@@ -353,6 +356,116 @@ def test_a_jpeg_of_many_parts_is_told_before_pillow_reads_it(name, read, monkeyp
     monkeypatch.setattr(images.Image, "open", lambda *_, **__: pytest.fail("Pillow was asked"))
     with pytest.raises(images.ImageError, match=r"has more than .* in front of its pixels"):
         read(data[:2] + PARTS[name] + data[2:])
+
+
+def small(kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    images.Image.new("RGB", (16, 16), "red").save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def tiff(*tags: tuple[int, int, int, int], data: bytes = b"", is_big: bool = False) -> bytes:
+    """A grey TIFF of 16 × 16 pixels with further tags: number, kind, count, value or place."""
+    usual = {256: 16, 257: 16, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 16, 279: 256}
+    entries = {number: (number, 4, 1, value) for number, value in usual.items()}
+    entries |= {tag[0]: tag for tag in tags}
+    form, head = ("<HHQQ", b"II+\0\x08\0\0\0") if is_big else ("<HHII", b"II*\0")
+    whole = "<Q" if is_big else "<I"
+    body = struct.pack("<Q" if is_big else "<H", len(entries))
+    body += b"".join(struct.pack(form, *entries[number]) for number in sorted(entries))
+    return head + struct.pack(whole, 16 if is_big else 8) + body + bytes(8) + bytes(512) + data
+
+
+def slow_parts(name: str) -> bytes:
+    """An image whose parts Pillow keeps, unpacks or makes objects of, one by one."""
+    png, gif, many = small("PNG"), small("GIF"), images.NUMBERS + 1
+    start = 13 + (3 << (1 + (gif[10] & 7)))  # behind the palette
+    profile = chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(1000)))
+    made = {
+        "PNG, parts in front": lambda: png[:33] + chunk(b"abCd", b"") * 1001 + png[33:],
+        "PNG, profiles": lambda: png[:33] + profile * 2 + png[33:],
+        "TIFF, strips": lambda: tiff((273, 4, many, 300), data=bytes(4 * many)),
+        "TIFF, bits": lambda: tiff((258, 3, many, 300), data=bytes(2 * many)),
+        "BigTIFF": lambda: tiff((258, 3, many, 300), data=bytes(2 * many), is_big=True),
+        "GIF, comment": lambda: gif[:start] + b"!\xfe" + b"\x01x" * 100_000 + b"\0" + gif[start:],
+        "GIF, comments": lambda: gif[:start] + b"!\xfe\x01x\0" * 100_000 + gif[start:],
+        "GIF, stray bytes": lambda: gif[:start] + bytes(100_001) + gif[start:],
+        "GIF, length": lambda: gif + bytes(images.LARGEST_SLOW),
+    }
+    return made[name]()
+
+
+SLOW = (
+    "PNG, parts in front", "PNG, profiles", "TIFF, strips", "TIFF, bits", "BigTIFF", "GIF, comment",
+    "GIF, comments", "GIF, stray bytes", "GIF, length",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("read", [images.decode, images.require_usable, images.size])
+@pytest.mark.parametrize("name", SLOW)
+def test_an_image_of_very_many_parts_is_told_before_pillow_reads_it(name, read, monkeypatch):
+    """A few megabytes of them took Pillow ten seconds and more, or gigabytes of memory."""
+    data = slow_parts(name)
+    monkeypatch.setattr(images.Image, "open", lambda *_, **__: pytest.fail("Pillow was asked"))
+    with pytest.raises(images.ImageError, match=r"more than|expected at most"):
+        read(data)
+
+
+@pytest.mark.parametrize("read", [images.decode, images.require_usable])
+@pytest.mark.parametrize("where", ["pixels", "behind them"])
+def test_parts_of_a_png_with_or_behind_its_pixels_are_counted_too(where, read, monkeypatch):
+    png = small("PNG")
+    never_decoded(monkeypatch)
+    monkeypatch.setattr(images, "DATA_CHUNKS", 1000)
+    place = png.index(b"IDAT") - 4 if where == "pixels" else len(png) - 12
+    part = chunk(b"IDAT", b"") if where == "pixels" else chunk(b"abCd", b"")
+    with pytest.raises(images.ImageError, match="has more than 1,000 parts"):
+        read(png[:place] + part * 1001 + png[place:])
+
+
+@pytest.mark.parametrize("read", [images.decode, images.require_usable])
+@pytest.mark.parametrize("with_end", [True, False])
+def test_filling_between_the_scans_of_a_jpeg_is_told_before_it_is_decoded(
+    with_end, read, monkeypatch
+):
+    """50 MB of it kept libjpeg busy for 19 seconds; behind the end it is nobody's business."""
+    data = jpeg()
+    assert images.decode(data + b"\xff" * 10**5).size == (64, 64)
+    never_decoded(monkeypatch)
+    with pytest.raises(images.ImageError, match="of filling"):
+        read(data[:-2] + b"\xff" * 10**5 + (data[-2:] if with_end else b""))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_an_exif_that_is_no_cameras_is_told(kind):
+    """A JPEG's fits 64 KiB; a count of 60 million in another's made 60 million numbers."""
+    head = (
+        b"MM\0*\0\0\0\x08" + struct.pack(">HHHII", 1, images.ORIENTATION, 3, 10**6, 30) + bytes(8)
+    )
+    data = small(kind, exif=head + b"\0\1" * 10**6)
+    with pytest.raises(images.ImageError, match=r"has 2,000,0\d\d bytes of EXIF"):
+        images.decode(data)
+
+
+def test_a_compressed_bmp_is_short(monkeypatch):
+    head = struct.pack("<IiiHHIIiiII", 40, 16, 16, 1, 8, 1, 0, 0, 0, 256, 0) + bytes(1024)
+    data = b"BM" + struct.pack("<IHHI", 0, 0, 0, 14 + len(head)) + head + b"\x10\7\0\0" * 16
+    assert images.decode(data).size == (16, 16)
+    monkeypatch.setattr(images, "LARGEST_SLOW", len(data) - 1)
+    assert images.decode(small("BMP") + bytes(len(data))).size == (16, 16)
+    never_decoded(monkeypatch)
+    with pytest.raises(images.ImageError, match="is a compressed BMP of"):
+        images.decode(data)
+
+
+def test_images_as_people_have_them_have_few_parts():
+    for kind in ("PNG", "GIF", "TIFF", "BMP", "WEBP"):
+        data = small(kind)
+        assert images.decode(data).size == images.size(data) == (16, 16)
+        images.require_usable(data)
+    private = tiff((40_000, 3, images.NUMBERS + 1, 300), data=bytes(2 * images.NUMBERS + 2))
+    for data in (tiff(), tiff(is_big=True), private):
+        assert images.decode(data).size == images.size(data) == (16, 16)
 
 
 def test_jpegs_as_people_have_them_are_no_bombs():
@@ -587,3 +700,41 @@ def test_what_a_newer_version_began_alike_is_gone_on_with(begun):
     of_a_newer_version(folder)
     newer_environment(folder)
     assert len(fit(config, runs_root=folder.parent, progress=False).history) == 3
+
+
+def test_folders_within_folders_are_gone_over_at_any_depth(tmp_path):
+    """The standard library's own walk calls itself for each, and ends in a RecursionError."""
+    deep = tmp_path / "/".join(["d"] * 200)
+    deep.mkdir(parents=True)
+    (tmp_path / "e" / "f").mkdir(parents=True)
+    for path in (deep / "a.png", tmp_path / "e" / "b.png", tmp_path / "c.png"):
+        path.touch()
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "e" / "up").symlink_to("..")
+    listed = {folder: (set(below), set(names)) for folder, below, names in os.walk(tmp_path)}
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack(0)) + 100)
+    try:
+        found = list(files.walk(tmp_path))
+        some = prediction.read_paths(tmp_path)
+    finally:
+        sys.setrecursionlimit(before)
+    assert {folder: (set(below), set(names)) for folder, below, names in found} == listed
+    assert len(found) == len(listed)
+    assert {path.name for path in some.files} == {"a.png", "b.png", "c.png"}
+
+
+def test_what_a_walk_takes_out_is_not_gone_into_and_what_cannot_be_listed_is_told(tmp_path):
+    for name in ("a", "b", "c"):
+        (tmp_path / name / name).mkdir(parents=True)
+    seen, told = [], []
+    for folder, below, _ in files.walk(tmp_path, told.append):
+        seen.append(os.path.relpath(folder, tmp_path))
+        below[:] = sorted(name for name in below if name != "b")
+        if folder.endswith("c"):
+            shutil.rmtree(tmp_path / "c" / "c", ignore_errors=True)
+    assert seen == [".", "a", "a/a", "c"]
+    assert [error.filename for error in told] == [str(tmp_path / "c" / "c")]
+    (tmp_path / "a" / "b").symlink_to(tmp_path / "b")
+    linked = [os.path.relpath(one[0], tmp_path) for one in files.walk(tmp_path / "a", None, True)]
+    assert "a/b/b" in linked

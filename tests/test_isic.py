@@ -6,8 +6,11 @@ import functools
 import hashlib
 import http.server
 import json
+import os
 import shutil
+import socket
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,8 +22,9 @@ from data_prep.isic.prepare import prepare
 from hml_core import datasets, metrics, models, runs, schedule
 from hml_core.config import RunConfig, grid
 from hml_core.errors import ConfigError, DataError
-from hml_core.models import trained
+from hml_core.models import imagenet, trained
 from hml_core.runs import kept_weights
+from hml_core.system import downloads
 from hml_core.trainer import Trainer, feeds, fit
 from hml_lab import plots, stats, tables
 
@@ -394,6 +398,35 @@ def test_a_damaged_download_is_refused(published):
         models.load_weights(models.build("resnet18", 3), "imagenet")
 
 
+@pytest.mark.parametrize("kind", ["hole", "pipe", "folder"])
+def test_what_is_no_file_in_the_place_of_weights_is_named(kind, published):
+    path, _, _ = published
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / path.name
+    cached.parent.mkdir(parents=True)
+    if kind == "hole":
+        cached.touch()
+        os.truncate(cached, 2**40)
+    elif kind == "pipe":
+        os.mkfifo(cached)
+    else:
+        cached.mkdir()
+    with pytest.raises(DataError, match=rf"Cannot read '.*{path.name}': it (has|is no)"):
+        models.load_weights(models.build("resnet18", 3), "imagenet")
+
+
+def test_a_server_of_weights_that_falls_silent_counts_as_unreachable(published, monkeypatch):
+    from torchvision.models import ResNet18_Weights
+
+    brief = functools.partial(downloads.patience, 0.2)
+    monkeypatch.setattr(imagenet.downloads, "patience", brief)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}/resnet18-01234567.pth"
+        object.__setattr__(ResNet18_Weights.DEFAULT.value, "url", address)
+        with pytest.warns(UserWarning, match=r"cannot be reached \(.*timed out"):
+            started = models.load_weights(models.build("resnet18", 3), "imagenet")
+    assert started["weights"] == "random"
+
+
 def test_unreachable_weights_are_said_and_recorded(published, root, tmp_path):
     path, _, _ = published
     path.unlink()
@@ -402,6 +435,10 @@ def test_unreachable_weights_are_said_and_recorded(published, root, tmp_path):
         run = fit(config, data_root=root, runs_root=tmp_path / "runs", progress=False)
     assert run.initialised_from == "random"
     assert "not reachable" in run.metrics["initialisation"]["why"]
+    with pytest.warns(UserWarning, match="was found finished; it started at random") as told:
+        again = fit(config, data_root=root, runs_root=tmp_path / "runs", progress=False)
+    assert again.path == run.path
+    assert f"The run {run.run_id}" in str(told[0].message)
 
 
 # Training ----------------------------------------------------------------------------------------

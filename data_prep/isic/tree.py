@@ -64,9 +64,10 @@ class Tree:
         Folders in ``first`` have the name that they have there.
         """
         seen = set()
-        walked = os.walk(self.root, onerror=self._refuse, followlinks=follow)
+        places: dict[str, str] = {}
+        walked = files.walk(self.root, onerror=self._refuse, followlinks=follow)
         for folder, below, names in walked:
-            real = os.path.realpath(folder)
+            real = places[folder] = _place(folder, places)
             is_other_name = real in seen or first.get(real, folder) != folder
             if is_other_name or (set(OURS) & set(names)):
                 links += [(Path(folder), real)] if is_other_name else []
@@ -195,6 +196,17 @@ class Tree:
         held = sorted(file for folder in tried for file in self.folders[folder])
         some = f"{len(held)} other files, such as {shown(held[0])}" if held else "no files"
         return what + f"is in {str(tried[0])!r}, which holds {some}."
+
+
+def _place(folder: str, places: Mapping[str, str]) -> str:
+    """Where a folder really lies: below its parent in ``places``, unless it is a link.
+
+    (os.path.realpath looks at every part of a path again: of folders of depth 1,500 for minutes.)
+    """
+    parent, name = os.path.split(folder)
+    if parent in places and not os.path.islink(folder):
+        return os.path.join(places[parent], name)
+    return os.path.realpath(folder)
 
 
 @dataclass(frozen=True)

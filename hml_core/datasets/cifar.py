@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from hml_core.datasets.base import LabelledImages, Splits, make_long_tailed
 from hml_core.datasets.registry import DatasetInfo, register
 from hml_core.errors import DataError
+from hml_core.system import downloads
 
 # The constants of the LDAM code, which the literature on these subsets uses.
 MEAN = (0.4914, 0.4822, 0.4465)
 STD = (0.2023, 0.1994, 0.2010)
 LONG_TAILED = {"model": "resnet32", "epochs": 200}  # of the literature on these subsets
+LARGEST_FILE = 2**28  # bytes of an archive, and of each file in it; they have 170 million
 
 
 def load_cifar10(config, data_root) -> Splits:
@@ -57,6 +61,7 @@ def read(name: str, data_root: str) -> tuple[LabelledImages, LabelledImages, tup
     parts = []
     for is_train in (True, False):
         try:
+            require_regular(kind, Path(data_root))
             part = kind(root=data_root, train=is_train, download=False)
         except (RuntimeError, OSError, EOFError, ValueError) as error:
             raise DataError(
@@ -65,6 +70,19 @@ def read(name: str, data_root: str) -> tuple[LabelledImages, LabelledImages, tup
             ) from error
         parts.append(LabelledImages(part.data, np.asarray(part.targets, dtype=np.int64)))
     return parts[0], parts[1], tuple(part.classes)
+
+
+def require_regular(kind: Any, root: Path) -> None:
+    """Look at the files of a class of torchvision's, before it takes the sum of whatever lies there.
+
+    Raises
+    ------
+    OSError
+        For a pipe, a device, a file with a hole of a terabyte: with its name.
+    """
+    names = (kind.meta["filename"], *(name for name, _ in (*kind.train_list, *kind.test_list)))
+    for path in (root / kind.filename, *(root / kind.base_folder / name for name in names)):
+        downloads.require_regular(path, LARGEST_FILE)
 
 
 register(

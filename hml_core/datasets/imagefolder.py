@@ -36,6 +36,7 @@ from hml_core.datasets.packs import SPLITS, index_of
 from hml_core.datasets.registry import DatasetInfo, register
 from hml_core.datasets.trees import shown
 from hml_core.errors import DataError
+from hml_core.system import files
 from hml_core.system import images as opener
 from hml_core.system.limits import usable_cores
 
@@ -280,7 +281,7 @@ def _left_out(root: Path, found: dict[str, list[_Image]]) -> list[str]:
     read = {image.name for images in found.values() for image in images}
     with_images = {name.rpartition("/")[0] for name in read}
     kinds: defaultdict[str, list[str]] = defaultdict(list)
-    for path, folders, names in os.walk(root):
+    for path, folders, names in files.walk(root):
         folders[:] = sorted(name for name in folders if not trees.is_system(name))
         here = os.path.relpath(path, root).replace(os.sep, "/")
         depth = 0 if here == "." else here.count("/") + 1

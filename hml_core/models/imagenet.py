@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import http.client
-import urllib.error
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,13 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hml_core.errors import DataError
+from hml_core.errors import ConfigError, DataError
 from hml_core.models import heads
-from hml_core.system import files, states
+from hml_core.system import downloads, files, states
 
 WEIGHTS = ("none", "imagenet")
 CHECKPOINT_KEYS = ("state_dict", "model_state_dict", "model")  # of files that hold more
-_UNREACHABLE = (urllib.error.URLError, http.client.HTTPException, OSError)
 
 
 class ImageNetModel(heads.Headed):
@@ -35,6 +32,11 @@ class ImageNetModel(heads.Headed):
         3; these networks take colour images.
     head_scale : float
         The scale of a cosine head.
+
+    Raises
+    ------
+    ConfigError
+        For images of another number of channels.
     """
 
     def __init__(
@@ -48,7 +50,10 @@ class ImageNetModel(heads.Headed):
     ) -> None:
         super().__init__()
         if in_channels != 3:
-            raise ValueError(f"{name} takes images of 3 channels, got {in_channels}.")
+            raise ConfigError(
+                f"The model {name} takes images of 3 channels, got {in_channels}: expected a data set of "
+                "colour images, or another `model`."
+            )
         from torchvision import models  # takes seconds; most runs do not need it
 
         self.name = name
@@ -110,8 +115,13 @@ def load_weights(model: ImageNetModel, weights: str) -> dict[str, Any]:
         published = models.get_model_weights(model.name).DEFAULT
         cached = Path(torch.hub.get_dir()) / "checkpoints" / published.url.rpartition("/")[2]
         try:
-            state = published.get_state_dict(progress=False, check_hash=True)
-        except _UNREACHABLE as error:
+            downloads.require_regular(cached, files.LARGEST_DATA)
+        except OSError as error:
+            raise DataError(f"Cannot read {str(cached)!r}: {files.reason(error)}") from error
+        try:
+            with downloads.patience():
+                state = published.get_state_dict(progress=False, check_hash=True)
+        except downloads.UNREACHABLE as error:
             warnings.warn(
                 f"The ImageNet weights of {model.name} cannot be reached ({error}): the network starts "
                 f"at random. Expected a connection, or {published.url} in the folder checkpoints/ of "

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -83,7 +82,7 @@ def read_paths(given: Iterable[str | Path]) -> Paths:
         if not path.is_dir():
             found[path] = None
             continue
-        for folder, folders, names in os.walk(path):
+        for folder, folders, names in files.walk(path):
             folders[:] = sorted(name for name in folders if not _is_passed_over(name))
             for name in sorted(name for name in names if not _is_passed_over(name)):
                 if name.lower().endswith(opener.SUFFIXES):

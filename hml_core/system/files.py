@@ -15,7 +15,7 @@ import os
 import re
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -74,6 +74,40 @@ def read_text(path: str | Path, limit: int = LARGEST_TEXT, encoding: str = "utf-
     """
     text = read_bytes(path, limit).decode(encoding)
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def walk(
+    top: str | Path,
+    onerror: Callable[[OSError], None] | None = None,
+    followlinks: bool = False,
+) -> Iterator[tuple[str, list[str], list[str]]]:
+    """:func:`os.walk`, from the top down, of folders of any depth.
+
+    (Before Python 3.12 that of the standard library calls itself for each level, up to 1,000.)
+    """
+    todo = [os.fspath(top)]
+    while todo:
+        folder = todo.pop()
+        folders: list[str] = []
+        names: list[str] = []
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    (folders if _is_folder(entry) else names).append(entry.name)
+        except OSError as error:
+            if onerror is not None:
+                onerror(error)
+            continue
+        yield folder, folders, names
+        below = [os.path.join(folder, name) for name in reversed(folders)]
+        todo += below if followlinks else [path for path in below if not os.path.islink(path)]
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that goes in circles
+        return False
 
 
 def read_end(path: str | Path, size: int) -> str:

@@ -8,6 +8,7 @@ from typing import BinaryIO
 from hml_core.system import files
 
 LONGEST_LINE = 2**16  # bytes
+MOST_LINES = 10_000_000  # twenty times the images of iNaturalist 2018
 MOST_COLUMNS = 1000
 LONGEST_NAME = 4096  # characters of a cell that names something; no system has longer paths
 
@@ -20,8 +21,8 @@ def opened(path: str | Path) -> BinaryIO:
     OSError
         See :func:`hml_core.system.files.opened`.
     ValueError
-        With the line, to stand behind the file's name: for one that is too long, that begins with more
-        columns than anybody has, or that holds a byte of no text.
+        To stand behind the file's name: for more lines than anybody has; with the line, for one that is
+        too long, begins with more columns than anybody has, or holds a byte of no text.
     """
     stream = files.opened(path, files.LARGEST_TABLE)
     try:
@@ -37,6 +38,8 @@ def _require_plain(stream: BinaryIO) -> None:
     number = 0
     while line := stream.readline(LONGEST_LINE + 1):
         number += 1
+        if number > MOST_LINES:
+            raise ValueError(f"it has more than {MOST_LINES:,} lines")
         if len(line) > LONGEST_LINE:
             raise ValueError(f"line {number} has more than {LONGEST_LINE:,} bytes")
         if max(line.count(sign) for sign in (b",", b";", b"\t")) >= MOST_COLUMNS:

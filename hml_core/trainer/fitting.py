@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -174,6 +175,8 @@ def training(
                             config.run_id, done.path, done.metrics, keep_weights
                         )
                 if is_enough:
+                    if world.is_first:
+                        _tell_of_its_beginning(done)
                     return done
             beginning = recorder.beginning(wait)
             with world.together():
@@ -189,6 +192,16 @@ def training(
                     with settings.aside():
                         yield
                 return recorder.finish(trainer)
+
+
+def _tell_of_its_beginning(done: Run) -> None:
+    """What a run that could not reach its weights said when it was trained: they may be there now."""
+    if why := done.metrics.get("initialisation", {}).get("why"):
+        warnings.warn(
+            f"The run {done.run_id} was found finished; it started at random ({why}): remove its folder "
+            "to train it from those weights.",
+            stacklevel=3,
+        )
 
 
 def require_keeping(keep_weights: str | None, retrain: bool) -> None:

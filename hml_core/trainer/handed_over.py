@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import reprlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from hml_core.datasets.targets import check_targets
 from hml_core.errors import DataError
 
 MOST_CHANNELS_FIRST = 4  # of images whose channels stand where their height should be
+LONGEST_NOTE = 10_000  # characters: it stands below tables and figures
 NAME = re.compile(
     r"(?!(?:test|best|last)(?:_|$))[a-z]\w*"
 )  # of a further set, no name of another array
@@ -33,6 +35,7 @@ def check(config: RunConfig, splits: Splits) -> None:
             f"Expected the loader of {config.dataset!r} to return `hml_core.datasets.Splits`, got "
             f"{type(splits).__name__}."
         )
+    _require_kinds(config, splits)
     _require_validation(config, splits)
     for what, part in _parts(config, splits):
         if not isinstance(part, LabelledImages | LabelledFiles):
@@ -56,6 +59,35 @@ def check(config: RunConfig, splits: Splits) -> None:
             f"{splits.num_classes} classes, got {len(splits.class_groups)}."
         )
     _require_channels(config, splits)
+
+
+def _require_kinds(config: RunConfig, splits: Splits) -> None:
+    """What a run's record holds as it is, and what is counted or sorted when all is trained."""
+
+    def texts(given: Any) -> bool:
+        return isinstance(given, tuple | list) and all(isinstance(one, str) for one in given)
+
+    def whole(given: Any) -> bool:
+        return isinstance(given, np.ndarray) and given.dtype.kind in "iu"
+
+    def note(given: Any) -> bool:
+        return isinstance(given, str) and len(given) <= LONGEST_NOTE
+
+    expected = {
+        "class_names": (texts, "a tuple of texts"),
+        "class_groups": (texts, "a tuple of texts"),
+        "train_indices": (whole, "an array of whole numbers"),
+        "synthetic": (lambda given: isinstance(given, bool), "True or False"),
+        "images_note": (note, f"a text of at most {LONGEST_NOTE:,} characters"),
+        "further_tests": (lambda given: isinstance(given, Mapping), "a mapping by name"),
+    }
+    for name, (is_right, what) in expected.items():
+        given = getattr(splits, name)
+        if not is_right(given):
+            raise DataError(
+                f"Expected `{name}` of {config.dataset!r} to be {what}, got {type(given).__name__} "
+                f"{reprlib.repr(given)}."
+            )
 
 
 def _parts(config: RunConfig, splits: Splits) -> Iterator[tuple[str, Any]]:
@@ -83,6 +115,17 @@ def _require_clusters(config: RunConfig, splits: Splits) -> None:
                 f"Expected a cluster for each of the {len(images)} images of the set {name!r} of "
                 f"{config.dataset!r}, got an array of shape {np.shape(clusters)}."
             )
+        if clusters is not None and not all(isinstance(one, str) for one in _objects(clusters)):
+            raise DataError(
+                f"Expected the clusters of the set {name!r} of {config.dataset!r} to be texts, got "
+                f"{reprlib.repr(_objects(clusters))}."
+            )
+
+
+def _objects(values: Any) -> list[Any]:
+    """Those of an array of objects, which may be of any kind; numbers and texts alone can be sorted."""
+    found = np.asarray(values)
+    return found.tolist() if found.dtype.kind == "O" else []
 
 
 def _require_validation(config: RunConfig, splits: Splits) -> None:
@@ -138,7 +181,10 @@ def _require_channels(config: RunConfig, splits: Splits) -> None:
                 f"training images, got {part.images.shape[-1]}."
             )
     for name in ("mean", "std"):
-        values = np.asarray(getattr(splits, name), dtype=float)
+        try:
+            values = np.asarray(getattr(splits, name), dtype=float)
+        except (TypeError, ValueError):  # texts, lists of several lengths, complex numbers
+            values = np.empty(0)
         if values.shape != (channels,) or not np.isfinite(values).all():
             raise DataError(
                 f"Expected `{name}` of {config.dataset!r} to be a finite number for each of {channels} "

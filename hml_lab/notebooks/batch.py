@@ -256,6 +256,9 @@ def _one(
             return row | _executed(number, job, cores, working, log)
     except RunError as error:
         return row | {"status": "failed", "message": str(error)}
+    except OSError as error:  # its folder went, a process could not be started: the others go on
+        where = "" if error.filename is None else f"{str(error.filename)!r}: "
+        return row | {"status": "failed", "message": f"{where}{files.reason(error)}"}
 
 
 def _was_cut_off(job: Job) -> bool:
@@ -330,7 +333,12 @@ def _status(job: Job, code: int, before: tuple[int, int] | None) -> str:
 
 def _message(log: Path, code: int) -> str:
     """The first line of the error that the job's process ended with; the log has the rest."""
-    lines = files.read_end(log, LOG_BYTES).strip().splitlines()
+    if code == 0:  # what it executed is not what is there now
+        return "its notebook or its output was changed by somebody else meanwhile"
+    try:
+        lines = files.read_end(log, LOG_BYTES).strip().splitlines()
+    except OSError as error:
+        return f"its process ended with status {code}, and its log: {files.reason(error)}"
     last = next(
         (n for n, line in reversed(list(enumerate(lines))) if line.startswith("Error: ")), None
     )

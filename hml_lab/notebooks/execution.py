@@ -120,9 +120,11 @@ def execute(
             status = outputs.DONE
         except _TimedOut as error:
             status = "timed out"
+            what = f"The executed part lies in {output}."
+            if not _has_begun(partial):
+                what = "Not one of its cells was begun."
             raise RunError(
-                f"{notebook.name} was stopped: it was not done after {timeout:g} s. The executed part "
-                f"lies in {output}."
+                f"{notebook.name} was stopped: it was not done after {timeout:g} s. {what}"
             ) from error
         except KeyboardInterrupt:
             status = "stopped"

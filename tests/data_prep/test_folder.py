@@ -601,6 +601,15 @@ NO_TABLES = {
 }
 
 
+def test_a_table_of_empty_lines_without_end_is_told(photos, tmp_path, monkeypatch):
+    """300 MB of them kept a reader busy for minutes, which said nothing."""
+    monkeypatch.setattr("hml_core.system.tables.MOST_LINES", 1000)
+    csv = tmp_path / "table.csv"
+    csv.write_bytes(b"path,class\n" + b"\n" * 1000)
+    with pytest.raises(DataError, match=r"table\.csv.*it has more than 1,000 lines"):
+        source.read(photos, csv)
+
+
 @pytest.mark.parametrize("name", NO_TABLES)
 def test_what_no_table_holds_is_told_before_it_takes_memory(name, photos, tmp_path, monkeypatch):
     """pandas takes hundreds of bytes for each empty cell; a message is no longer than a screen."""

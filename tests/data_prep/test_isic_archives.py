@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from data_prep.isic import archive, images, report, splits, synthetic
+from data_prep.isic import archive, images, report, splits, synthetic, tree
 from data_prep.isic.prepare import prepare
 from hml_core import datasets
 from hml_core.config import RunConfig
@@ -470,3 +470,20 @@ def test_the_real_tables_of_2019_are_read_and_split(tmp_path, tables_of_2019):
     assert found.notes[0].startswith("25330 of the 25331 listed images")
     split = splits.by_lesion(found.records, 0)
     assert splits.straddling(found.records, split)["straddling"] == 0
+
+
+def test_where_folders_really_lie_is_not_asked_for_each_part_of_a_path_again(tmp_path, monkeypatch):
+    """Of folders within each other 1,500 deep that took minutes."""
+    (tmp_path / "a" / "b" / "c").mkdir(parents=True)
+    (tmp_path / "d").symlink_to("a")
+    (tmp_path / "a" / "b" / "up").symlink_to("../..")
+    real = {str(one): os.path.realpath(one) for one in (tmp_path, *tmp_path.rglob("*"))}
+    asked = []
+    monkeypatch.setattr(
+        tree.os.path, "realpath", lambda path, *_: asked.append(path) or real[str(path)]
+    )
+    found = tree.Tree(tmp_path)
+    a = tmp_path / "a"
+    assert list(found.folders) == [tmp_path, a, a / "b", a / "b" / "c"]
+    assert all(place == real[str(folder)] for folder, place in found.places.items())
+    assert {os.path.basename(path) for path in asked} == {tmp_path.name, "d", "up"}

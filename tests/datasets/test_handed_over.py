@@ -153,6 +153,37 @@ FAULTS = {
         lambda: sound(class_groups=("x", "y")),
         "`class_groups` .* one for each of 3 classes, got 2",
     ),
+    "names that are numbers": (
+        lambda: sound(class_names=(1, 2, 3)),
+        r"`class_names` of 'own' to be a tuple of texts, got tuple \(1, 2, 3\)",
+    ),
+    "a text of names": (lambda: sound(class_names="abc"), "tuple of texts, got str 'abc'"),
+    "names one by one": (lambda: sound(class_names=iter("abc")), "tuple of texts, got str_ascii"),
+    "an array of groups": (
+        lambda: sound(class_groups=np.array(["x", "y", "z"])),
+        "`class_groups` of 'own' to be a tuple of texts, got ndarray",
+    ),
+    "no indices": (
+        lambda: sound(train_indices=None),
+        "`train_indices` .* an array of whole numbers, got NoneType None",
+    ),
+    "indices between": (lambda: sound(train_indices=np.arange(12) / 2), "array of whole numbers"),
+    "a truth of NumPy": (
+        lambda: sound(synthetic=np.bool_(True)),
+        "`synthetic` of 'own' to be True or False, got bool",
+    ),
+    "a word for a truth": (lambda: sound(synthetic="no"), "to be True or False, got str 'no'"),
+    "a note without end": (
+        lambda: sound(images_note="x" * 10**6),
+        "`images_note` .* a text of at most 10,000 characters",
+    ),
+    "a list of further sets": (lambda: sound(further_tests=[1]), "a mapping by name, got list"),
+    "clusters of nothing": (
+        lambda: sound(test_clusters=np.array([None] * 9)),
+        r"clusters of the set 'test' of 'own' to be texts, got \[None",
+    ),
+    "means in words": (lambda: sound(mean="abc"), "`mean` .* finite number .* got 'abc'"),
+    "complex deviations": (lambda: sound(std=(1j,) * 3), "`std` .* finite number"),
     "something else": (lambda: (part(), part()), "return `hml_core.datasets.Splits`, got tuple"),
     "arrays": (
         lambda: sound(train=TARGETS),

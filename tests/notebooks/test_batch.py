@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pandas as pd
@@ -265,6 +268,34 @@ def test_a_second_batch_leaves_the_log_of_the_first_alone(folder):
         )
         assert job.log.read_bytes() == b"said by the first"
     assert not job.output.exists()
+
+
+@pytest.mark.parametrize(
+    ("goes", "told"),
+    [
+        ("folder", "its process ended with status 1, and its log: No such file or directory"),
+        ("process", "'python': Cannot allocate memory"),
+    ],
+)
+def test_a_job_whose_folder_or_process_is_gone_stops_no_other(goes, told, folder, monkeypatch):
+    """Nor does the summary go: what the others did is said."""
+    gone, kept = (batch.Job(Path("made.ipynb"), Path(name, "out.ipynb")) for name in "ab")
+
+    def started(command, **_):
+        if str(gone.output) in command and goes == "process":
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM), "python")
+        if str(gone.output) in command:
+            shutil.rmtree("a")
+        return SimpleNamespace(wait=lambda *_: None, returncode=1)
+
+    monkeypatch.setattr(batch.subprocess, "Popen", started)
+    rows = batch.run([gone, kept], progress=False)
+    assert rows["status"].tolist() == ["failed", "failed"]
+    assert rows["message"].tolist() == [told, "its process ended with status 1"]
+
+
+def test_a_notebook_that_was_changed_meanwhile_says_so(folder):
+    assert batch._message(folder / "a.log", 0).startswith("its notebook or its output was changed")
 
 
 def test_of_a_log_without_end_the_error_is_told(folder):

@@ -199,6 +199,23 @@ def test_a_time_limit_ends_all_that_was_started_and_keeps_what_ran(tmp_path, mon
     assert not is_done(path, {}, output)
 
 
+def test_a_time_that_was_up_before_the_first_cell_says_so_and_leaves_the_older_result(
+    tmp_path, monkeypatch
+):
+    def execute(*_):
+        raise execution._TimedOut
+
+    path = make(tmp_path, "x = 1  # a number", "assert x == 1")
+    output = tmp_path / "older.ipynb"
+    output.write_text("older")
+    monkeypatch.setattr(execution, "_execute", execute)
+    told = r"it was not done after 4 s\. Not one of its cells was begun\."
+    with pytest.raises(RunError, match=told):
+        execution.execute(path, {}, output, timeout=4, show_progress=False)
+    assert output.read_text() == "older"
+    assert {one.name for one in tmp_path.glob("*older*")} == {"older.ipynb"}
+
+
 def test_an_older_result_is_not_taken_for_a_failed_one_s(tmp_path):
     path = make(tmp_path, "x = 1  # a number", "assert x == 1")
     output = run(path)
