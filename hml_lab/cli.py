@@ -249,7 +249,7 @@ def batch(
     width = max(map(len, frame["output"]))
     for row in frame.itertuples():
         click.echo(f"{row.status:<12}{row.seconds:>9.1f} s  {row.output:<{width}}  {row.message}")
-    files.write_atomically(summary, frame.to_csv(index=False))
+    files.write_atomically(summary, batches.with_others(summary, frame).to_csv(index=False))
     click.echo(f"Summary: {summary}")
     if not frame["status"].isin(batches.GOOD).all():
         raise SystemExit(1)

@@ -38,7 +38,7 @@ from typing import Any
 import pandas as pd
 
 from hml_core.errors import ConfigError, RunError
-from hml_core.system import files, limits, paths, processes, quantities, scratch, yaml_files
+from hml_core.system import files, limits, paths, processes, quantities, scratch, tables, yaml_files
 from hml_core.system.progress import Progress
 from hml_lab.notebooks import outputs
 from hml_lab.notebooks.execution import is_done, record_of
@@ -242,6 +242,22 @@ def run(
                 bar.message("Interrupted: the same command with --resume goes on from there.")
             raise
     return pd.DataFrame([rows[number] for number in sorted(rows)])
+
+
+def with_others(summary: Path, frame: pd.DataFrame) -> pd.DataFrame:
+    """What :func:`run` returned, and behind it what the file ``summary`` says of other outputs.
+
+    Those of another batch of this name, or of jobs that were left out this time, as long as their
+    notebooks are there.
+    """
+    try:
+        with tables.opened(summary) as stream:
+            before = pd.read_csv(stream, keep_default_na=False)
+        before = before[list(frame.columns)]
+    except (OSError, ValueError, KeyError):  # not there, or not of ours
+        return frame
+    is_other = ~before["output"].isin(frame["output"]) & before["output"].map(os.path.lexists)
+    return pd.concat([frame, before[is_other]], ignore_index=True)
 
 
 def _one(

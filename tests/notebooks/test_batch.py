@@ -117,6 +117,27 @@ def printed(path: Path) -> str:
     return "".join(out.get("text", "") for c in cells for out in c.get("outputs", []))
 
 
+def test_a_summary_keeps_what_it_said_of_other_notebooks_that_are_there(folder):
+    """Of a batch of the same name, or of all jobs where `--only` runs one."""
+    frame = pd.DataFrame([{"output": "new.ipynb", "status": "done", "seconds": 1.0, "message": ""}])
+    summary = folder / "batch_summary.csv"
+    assert batch.with_others(summary, frame).equals(frame), "no summary yet"
+    before = pd.DataFrame(
+        [
+            {"output": name, "status": "failed", "seconds": 2.0, "message": "NA"}
+            for name in ("new.ipynb", str(folder / "other.ipynb"), str(folder / "gone.ipynb"))
+        ]
+    )
+    (folder / "other.ipynb").write_text("{}")
+    before.to_csv(summary, index=False)
+    found = batch.with_others(summary, frame)
+    assert found["output"].tolist() == ["new.ipynb", str(folder / "other.ipynb")]
+    assert found["message"].tolist() == ["", "NA"]
+    for foreign in ("", "a,b\n1,2\n", "\0", 'output,status,seconds,message\n"x'):
+        summary.write_text(foreign)
+        assert batch.with_others(summary, frame).equals(frame)
+
+
 @pytest.mark.slow
 def test_a_batch_ends_with_a_summary_whatever_fails_and_goes_on_with_resume(folder):
     """Two at a time; the exit status says that one failed; what is done is not done again."""
