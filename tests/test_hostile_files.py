@@ -34,7 +34,7 @@ from hml_core.models import imagenet, prediction
 from hml_core.runs import Run, compact_predictions, exporting
 from hml_core.runs.folder import FORMAT
 from hml_core.runs.record import ForeignRecordError
-from hml_core.system import arrays, files, images, locks, states, yaml_files
+from hml_core.system import arrays, files, image_parts, images, locks, states, yaml_files
 from hml_core.trainer import fit
 from hml_lab import published
 from hml_lab.cli import main
@@ -331,10 +331,10 @@ def test_a_jpeg_of_many_scans_is_told_before_it_is_decoded(number, read, monkeyp
 
 def test_a_large_jpeg_has_fewer_scans():
     data = jpeg(progressive=True)
-    images._require_few_scans(data, (12_000, 12_000))
+    image_parts.require_few_scans(data, (12_000, 12_000))
     scan = data[data.rindex(b"\xff\xda") : -2]
     with pytest.raises(images.ImageError, match="in more than 20 scans"):
-        images._require_few_scans(data[:-2] + scan * 20 + data[-2:], (12_000, 12_000))
+        image_parts.require_few_scans(data[:-2] + scan * 20 + data[-2:], (12_000, 12_000))
 
 
 PARTS = {
@@ -378,7 +378,7 @@ def tiff(*tags: tuple[int, int, int, int], data: bytes = b"", is_big: bool = Fal
 
 def slow_parts(name: str) -> bytes:
     """An image whose parts Pillow keeps, unpacks or makes objects of, one by one."""
-    png, gif, many = small("PNG"), small("GIF"), images.NUMBERS + 1
+    png, gif, many = small("PNG"), small("GIF"), image_parts.NUMBERS + 1
     start = 13 + (3 << (1 + (gif[10] & 7)))  # behind the palette
     profile = chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(1000)))
     made = {
@@ -390,7 +390,7 @@ def slow_parts(name: str) -> bytes:
         "GIF, comment": lambda: gif[:start] + b"!\xfe" + b"\x01x" * 100_000 + b"\0" + gif[start:],
         "GIF, comments": lambda: gif[:start] + b"!\xfe\x01x\0" * 100_000 + gif[start:],
         "GIF, stray bytes": lambda: gif[:start] + bytes(100_001) + gif[start:],
-        "GIF, length": lambda: gif + bytes(images.LARGEST_SLOW),
+        "GIF, length": lambda: gif + bytes(image_parts.LARGEST_SLOW),
     }
     return made[name]()
 
@@ -416,7 +416,7 @@ def test_an_image_of_very_many_parts_is_told_before_pillow_reads_it(name, read, 
 def test_parts_of_a_png_with_or_behind_its_pixels_are_counted_too(where, read, monkeypatch):
     png = small("PNG")
     never_decoded(monkeypatch)
-    monkeypatch.setattr(images, "DATA_CHUNKS", 1000)
+    monkeypatch.setattr(image_parts, "DATA_CHUNKS", 1000)
     place = png.index(b"IDAT") - 4 if where == "pixels" else len(png) - 12
     part = chunk(b"IDAT", b"") if where == "pixels" else chunk(b"abCd", b"")
     with pytest.raises(images.ImageError, match="has more than 1,000 parts"):
@@ -451,7 +451,7 @@ def test_a_compressed_bmp_is_short(monkeypatch):
     head = struct.pack("<IiiHHIIiiII", 40, 16, 16, 1, 8, 1, 0, 0, 0, 256, 0) + bytes(1024)
     data = b"BM" + struct.pack("<IHHI", 0, 0, 0, 14 + len(head)) + head + b"\x10\7\0\0" * 16
     assert images.decode(data).size == (16, 16)
-    monkeypatch.setattr(images, "LARGEST_SLOW", len(data) - 1)
+    monkeypatch.setattr(image_parts, "LARGEST_SLOW", len(data) - 1)
     assert images.decode(small("BMP") + bytes(len(data))).size == (16, 16)
     never_decoded(monkeypatch)
     with pytest.raises(images.ImageError, match="is a compressed BMP of"):
@@ -463,7 +463,9 @@ def test_images_as_people_have_them_have_few_parts():
         data = small(kind)
         assert images.decode(data).size == images.size(data) == (16, 16)
         images.require_usable(data)
-    private = tiff((40_000, 3, images.NUMBERS + 1, 300), data=bytes(2 * images.NUMBERS + 2))
+    private = tiff(
+        (40_000, 3, image_parts.NUMBERS + 1, 300), data=bytes(2 * image_parts.NUMBERS + 2)
+    )
     for data in (tiff(), tiff(is_big=True), private):
         assert images.decode(data).size == images.size(data) == (16, 16)
 
