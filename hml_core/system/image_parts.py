@@ -102,7 +102,8 @@ def require_short(length: int, what: str) -> None:
     """Refuse a file of many bytes where Pillow goes over them one by one."""
     if length > LARGEST_SLOW:
         raise ImageError(
-            f"is a {what} of {length:,} bytes: expected at most {LARGEST_SLOW:,}, so save it as PNG or JPEG"
+            f"is a {what} of {length:,} bytes: expected at most {LARGEST_SLOW:,}, so save it as PNG or "
+            "JPEG"
         )
 
 
