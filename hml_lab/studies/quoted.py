@@ -59,6 +59,7 @@ def written(text: str, name: str, paragraph: str) -> str:
     if len(pattern.findall(text)) != 1:
         raise ValueError(f"Expected one place for the paragraph {name!r}, got another number.")
     filled = "\n\n".join(map(_filled, paragraph.split("\n\n")))
+    filled = re.sub(r"(?<=\n)(- .*(?:\n  .*)*)\n(?=\n- )", r"\1", filled)  # a list has no gaps
     return pattern.sub(lambda found: f"{found[1]}{filled}\n{found[2]}", text)
 
 

@@ -89,8 +89,8 @@ def readme_answer() -> str:
         shared, every = _counted(gain.n), _counted(both.n)
         pairs_there = f"the {shared} seeds that all three have; of all {every} pairs HML1's gain"
     return (
-        "On CIFAR-100-LT (ratio 100, ResNet-32, 200 epochs, last epoch, another subset for each "
-        "seed; lossless images, not the official members):\n\n"
+        "On CIFAR-100-LT (ratio 100, ResNet-32, 200 epochs, last epoch; a subset for each seed, not the "
+        "official one):\n\n"
         "- **The loss.** HML1 (outer weights, δ = 1e4, not tuned), on its "
         f"authors' schedule, is **{verb}equivalent within one point to deferred weighted "
         "cross-entropy over images (same class weights from the same epoch on, mean over the "
