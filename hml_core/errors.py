@@ -57,7 +57,12 @@ def left_by(what: str, error: BaseException) -> str:
     told = code if isinstance(error, SystemExit) else error
     places = traceback.extract_tb(error.__traceback__)
     where = f", {places[-1].filename}:{places[-1].lineno}" if places else ""
+    return left(what, f"{name} ({told}{where})")
+
+
+def left(what: str, how: str) -> str:
+    """The sentence of :func:`left_by`."""
     return (
-        f"{what} was left before its end by {name} ({told}{where}): expected its own code (a loss, a "
-        "model, a data set) to return, or to raise an error."
+        f"{what} was left before its end by {how}: expected its own code (a loss, a model, a data set) "
+        "to return, or to raise an error."
     )

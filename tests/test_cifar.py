@@ -24,6 +24,7 @@ from hml_core.datasets import cifar
 from hml_core.errors import ConfigError, DataError
 from hml_core.system import downloads
 from hml_lab.cli import main
+from tests.chaos.foreign import hole
 
 PER_BATCH = 1000  # images in each of the five stand-in training batches
 
@@ -170,23 +171,22 @@ def test_an_archive_put_there_by_hand_that_is_cut_off_is_told(server, tmp_path, 
 
 
 @pytest.mark.parametrize("name", ["cifar-10-python.tar.gz", "cifar-10-batches-py/data_batch_3"])
-@pytest.mark.parametrize("kind", ["hole", "pipe", "folder", "loop"])
-def test_what_is_no_file_of_the_archive_is_named(kind, name, server, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (hole, "1,099,511,627,776 bytes"),
+        (os.mkfifo, "no regular file"),
+        (os.mkdir, "no regular file"),
+        (lambda path: path.symlink_to(path.name), "symbolic links"),
+    ],
+    ids=["hole", "pipe", "folder", "loop"],
+)
+def test_what_is_no_file_of_the_archive_is_named(make, told, name, server, tmp_path, monkeypatch):
     """Not waited for, and its sum not taken for minutes: neither by prepare nor by a run."""
     monkeypatch.setattr(archive.ARCHIVES["cifar10"], "_check_integrity", None)
     path = tmp_path / "data" / name
     path.parent.mkdir(parents=True)
-    if kind == "hole":
-        path.touch()
-        os.truncate(path, 2**40)
-    elif kind == "pipe":
-        os.mkfifo(path)
-    elif kind == "folder":
-        path.mkdir()
-    else:
-        path.symlink_to(path.name)
-    expected = {"hole": "1,099,511,627,776 bytes", "loop": "symbolic links"}
-    told = expected.get(kind, "no regular file")
+    make(path)
     output = prepare(tmp_path / "data", code=1)
     assert told in output
     assert path.name in output

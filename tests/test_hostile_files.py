@@ -39,6 +39,7 @@ from hml_core.trainer import fit
 from hml_lab import published
 from hml_lab.cli import main
 from hml_lab.notebooks import executed, interface, outputs
+from tests.chaos.foreign import hole
 
 WATCHED_S = 60  # whoever waits for a pipe would wait for ever
 
@@ -53,12 +54,6 @@ def _watched():
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
-
-
-def hole(path: Path, size: int = 2**40) -> None:
-    """A file that says it has so many bytes, and takes no room."""
-    with path.open("wb") as stream:
-        stream.truncate(size)
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,7 @@ from hml_core.runs import kept_weights
 from hml_core.system import downloads
 from hml_core.trainer import Trainer, feeds, fit
 from hml_lab import plots, stats, tables
+from tests.chaos.foreign import hole
 
 CPU = torch.device("cpu")
 SIDE = 32
@@ -398,18 +399,12 @@ def test_a_damaged_download_is_refused(published):
         models.load_weights(models.build("resnet18", 3), "imagenet")
 
 
-@pytest.mark.parametrize("kind", ["hole", "pipe", "folder"])
-def test_what_is_no_file_in_the_place_of_weights_is_named(kind, published):
+@pytest.mark.parametrize("make", [hole, os.mkfifo, os.mkdir], ids=["hole", "pipe", "folder"])
+def test_what_is_no_file_in_the_place_of_weights_is_named(make, published):
     path, _, _ = published
     cached = Path(torch.hub.get_dir()) / "checkpoints" / path.name
     cached.parent.mkdir(parents=True)
-    if kind == "hole":
-        cached.touch()
-        os.truncate(cached, 2**40)
-    elif kind == "pipe":
-        os.mkfifo(cached)
-    else:
-        cached.mkdir()
+    make(cached)
     with pytest.raises(DataError, match=rf"Cannot read '.*{path.name}': it (has|is no)"):
         models.load_weights(models.build("resnet18", 3), "imagenet")
 

@@ -15,7 +15,7 @@ from hml_core.config import RunConfig
 from hml_core.runs import Run
 from hml_lab import published, stats
 from hml_lab.studies import audit, dermoscopy, quoted, verdict
-from hml_lab.studies.verdict import stored
+from hml_lab.studies.verdict import beside, stored
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "verdict.md"
@@ -457,6 +457,17 @@ def test_what_all_pairs_say_is_computed_from_the_records(page):
     assert f"{above} cells are established above CE" in text
     pairs = int((np.triu(p_value < 0.05, 1)).sum())
     assert f"{pairs} of the pairs differ in all" in text
+
+
+def test_published_values_are_said_to_lie_within_or_outside_of_one_more_run():
+    own = pd.Series([10.0, 10.2, 9.8, 10.1])
+    far = beside._another_run(own, pd.Series([50.0]))
+    assert (
+        "would lie in [9.4, 10.6] (95 %); of the published values within it none, outside 50.0 ("
+        in far
+    )
+    near = beside._another_run(own, pd.Series([10.4, 10.0, 10.0]))
+    assert near.endswith("of the published values within it 10.0 and 10.4")
 
 
 def test_the_yardsticks_are_set_beside_the_records(page, full):

@@ -10,6 +10,8 @@ import traceback
 from collections.abc import Iterator
 from typing import NoReturn
 
+from hml_core.errors import left
+
 _end = os._exit
 
 
@@ -38,14 +40,9 @@ def never_silent() -> Iterator[None]:
     def answer(status: int) -> NoReturn:
         if os.getpid() == process and status == 0:
             place = traceback.extract_stack(limit=2)[0]
+            told = left("The command", f"os._exit(0, {place.filename}:{place.lineno})")
             with contextlib.suppress(Exception):
-                print(
-                    f"Error: The command was left before its end by os._exit(0, {place.filename}:"
-                    f"{place.lineno}): expected its own code (a loss, a model, a data set) to return, or "
-                    "to raise an error.",
-                    file=sys.stderr,
-                    flush=True,
-                )
+                print(f"Error: {told}", file=sys.stderr, flush=True)
             status = 1
         _end(status)
 

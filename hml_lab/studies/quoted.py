@@ -7,6 +7,7 @@ with the records (``tests/test_verdict.py``).
 
 from __future__ import annotations
 
+import itertools
 import re
 import textwrap
 from collections.abc import Callable
@@ -58,8 +59,11 @@ def written(text: str, name: str, paragraph: str) -> str:
     pattern = re.compile(rf"(<!-- {name}:[^>]*-->\n).*?(<!-- end of {name} -->)", re.DOTALL)
     if len(pattern.findall(text)) != 1:
         raise ValueError(f"Expected one place for the paragraph {name!r}, got another number.")
-    filled = "\n\n".join(map(_filled, paragraph.split("\n\n")))
-    filled = re.sub(r"(?<=\n)(- .*(?:\n  .*)*)\n(?=\n- )", r"\1", filled)  # a list has no gaps
+    parts = [_filled(part) for part in paragraph.split("\n\n")]
+    filled = parts[0]
+    for before, part in itertools.pairwise(parts):
+        is_list = before.startswith("- ") and part.startswith("- ")  # which has no gaps
+        filled += ("\n" if is_list else "\n\n") + part
     return pattern.sub(lambda found: f"{found[1]}{filled}\n{found[2]}", text)
 
 

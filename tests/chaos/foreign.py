@@ -25,10 +25,10 @@ from tests.chaos.scenarios import Outcome, scenario
 PATIENCE_S = 120  # seconds of what should wait for nothing
 
 
-def hole(path: Path) -> None:
-    """A terabyte that takes no room."""
+def hole(path: Path, size: int = 2**40) -> None:
+    """A file that says it has so many bytes, a terabyte, and takes no room."""
     with path.open("wb") as stream:
-        stream.truncate(2**40)
+        stream.truncate(size)
 
 
 def folder_of(path: Path) -> None:

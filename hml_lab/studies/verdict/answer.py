@@ -89,12 +89,12 @@ def lead() -> str:
     )
 
 
-def authors_form(form: str = "+.2f") -> str:
+def authors_form() -> str:
     """HML1 as in its authors' code minus the control: over seeds, with the images, among all pairs."""
     code = stored.difference(stored.AUTHORS, stored.CONTROL)
     images = stored.over_images(stored.AUTHORS, stored.CONTROL)
     told = (
-        f"{words.said(code, form)} over seeds (n = {code.n}), {words.interval(images)} with the test "
+        f"{words.said(code)} over seeds (n = {code.n}), {words.interval(images)} with the test "
         "images"
     )
     pair = (stored.AUTHORS, stored.CONTROL)
@@ -106,14 +106,13 @@ def authors_form(form: str = "+.2f") -> str:
     found = [stored.corrected(family, *pair) for family in families]
     if any(one is None for one in found):
         return f"{told}, uncorrected"
-    number = [int(family["n"].iloc[0]) for family in families[:2]]
+    seeds = [int(family["n"].iloc[0]) for family in families[:2]]
     p = words.drawn_ps(one.p for one in found)
     sure = [one.p < 0.05 for one in found]
     so = "apart" if all(sure) else "not settled" if any(sure) else "not established"
     return (
-        f"{told}; corrected over all pairs p {p[0]} ({number[0]} seeds in common), {p[1]} over the "
-        "cells with "
-        f"{number[1]} alone, {p[2]} with the first trainings of seeds 0 to 2: {so}"
+        f"{told}; corrected over all pairs p {p[0]} ({seeds[0]} seeds in common), {p[1]} over the cells "
+        f"with {seeds[1]} alone, {p[2]} with the first trainings of seeds 0 to 2: {so}"
     )
 
 
@@ -211,9 +210,9 @@ def _apart(each: pd.Series) -> list[int]:
     return sorted({*each.index} - {*stored.shared_beginnings(*audit.PRIMARY)})
 
 
-def _unshared(each: pd.Series) -> str:
+def _unshared(each: pd.Series, apart: list[int]) -> str:
     """What the pairs without a common beginning had, and the others without them."""
-    if not (apart := _apart(each)):
+    if not apart:
         return ""
     others = stored.paired(each.drop(apart))
     values = words.listed([words.signed(value, "+.2f") for value in each[apart]])
@@ -221,11 +220,6 @@ def _unshared(each: pd.Series) -> str:
         f"; without {words.seeds_text(apart)}, which has {values} and no common beginning, it is "
         f"{words.said(others, '.2f')} (sd {others.sd:.2f})"
     )
-
-
-def _sharing(each: pd.Series) -> str:
-    apart = _apart(each)
-    return f"But for {words.seeds_text(apart)}, the two runs" if apart else "The two runs"
 
 
 def _by_beginning() -> str:
@@ -256,10 +250,9 @@ def variants() -> str:
     return (
         "This is HML1 with the weights outside of the loss. **As in its authors' code** (inner "
         f"weights, ×10), HML1 differs from the same control by {authors_form()}{_by_beginning()}; "
-        "from the "
-        f"cross-entropy whose mean is over the weights by {words.said(level)} (n = {level.n}). That "
-        "is not the loss alone: it has a factor of ten. Cross-entropy over images whose rate from the "
-        "switch on is × 0.1, not × 0.01, has the same rate times factor (but for the weight decay and "
+        f"from the cross-entropy whose mean is over the weights by {words.said(level)} (n = {level.n}). "
+        "That is not the loss alone: it has a factor of ten. Cross-entropy over images whose rate from "
+        "the switch on is × 0.1, not × 0.01, has the same rate times factor (but for the weight decay and "
         "the momentum from before the switch, which follow the rate alone): HML1 as in its authors' code "
         f"minus that is {same_rate()}. So few seeds do not show which is better, and by the margin "
         f"{'they are equivalent' if fast.holds else 'their equivalence is open'} (90 % "
@@ -313,13 +306,19 @@ def bears() -> str:
         so = f"So **equivalence within 1 point stands even then; that HML1 is {side} needs a smaller sd**."
     else:
         so = "At that sd neither would be shown."
+    apart_before = _apart(each)
+    whose = (
+        f"But for {words.seeds_text(apart_before)}, the two runs"
+        if apart_before
+        else "The two runs"
+    )
     divisor = (stored.CONTROL, "CE re-weighted like HML1 + early drop")
     beside = stored.difference(*divisor).sd
     text = (
         f"What {number(n, 'seed')} can bear: the sd of the {n} differences is {found.sd:.2f} "
         f"points, and {n} values say of the true one only that it lies between {low:.2f} and "
         f"{high:.2f} (95 %). At {high:.2f} the 95 % interval would be {around(t95 * high)} and "
-        f"the 90 % interval of the equivalence {around(t90 * high)}. {so} {_sharing(each)} of a "
+        f"the 90 % interval of the equivalence {around(t90 * high)}. {so} {whose} of a "
         f"pair share their first {stored.switch_epoch()} epochs, to the bit, and go on at a hundredth of "
         "the rate; that alone does not make the sd so small: the same control over images minus over "
         f"weights, of which that holds as well, has one of {beside:.2f} points."
@@ -337,7 +336,7 @@ def bears() -> str:
     return (
         f"{text} The equivalence would hold up to an sd of {_down((audit.MARGIN - abs(mean)) / t90)}, the "
         f"sign up to {_down(abs(mean) / t95)}. {same_sign} of the {n} pairs have the sign of the "
-        f"mean{_unshared(each)}. One "
-        f"was trained again, on a CPU: {words.link(pair[0], stored.AGAIN)} − "
+        f"mean{_unshared(each, apart_before)}. One was trained again, on a CPU: "
+        f"{words.link(pair[0], stored.AGAIN)} − "
         f"{words.link(pair[1], stored.AGAIN)} = {words.signed(again)}, {moved:.2f} from its twin."
     )

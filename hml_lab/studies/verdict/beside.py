@@ -81,21 +81,20 @@ def _another_run(own: pd.Series, there: pd.Series) -> str:
 
     What is compared with a published value is one run, not a mean: the interval has the scatter of both.
     """
-    n = len(own)
-    half = scipy.stats.t.ppf(0.975, n - 1) * own.std(ddof=1) * np.sqrt(1 + 1 / n)
-    low, high = own.mean() - half, own.mean() + half
-    inside = [f"{value:.1f}" for value in there if low <= value <= high]
+    n, mean = len(own), own.mean()
     scatter = own.std(ddof=1) * np.sqrt(1 + 1 / n)
-    outside = {}
+    half = scipy.stats.t.ppf(0.975, n - 1) * scatter
+    inside, outside = [], {}
     for value in sorted(there):
-        if not low <= value <= high:
-            p = 2 * scipy.stats.t.sf(abs(value - own.mean()) / scatter, n - 1)
+        if abs(value - mean) <= half:
+            inside.append(f"{value:.1f}")
+        else:
+            p = 2 * scipy.stats.t.sf(abs(value - mean) / scatter, n - 1)
             outside[f"{value:.1f}"] = f"{100 * p:.1f}"
+    within = words.listed(list(dict.fromkeys(inside))) if inside else "none"
     told = (
-        f"One more run of ours would lie in {words.bracket(low, high, '.1f')} (95 %); of the published "
-        f"values within it {words.listed(sorted(set(inside)))}"
-        if inside
-        else "none"
+        f"One more run of ours would lie in {words.bracket(mean - half, mean + half, '.1f')} (95 %); of "
+        f"the published values within it {within}"
     )
     if outside:
         far = words.listed([f"{value} ({share})" for value, share in outside.items()])
@@ -247,8 +246,8 @@ def short() -> str:
         row("HML1, inner", "HML1"),
         row("HML1, inner, ×10 + early drop", "HML1 + early drop"),
     )
-    code = "HML1 as in the authors' code (official, inner, ×10)"
-    full = audit.effects(stored.frame()).set_index(["cell", "reference"]).loc[(code, stored.HML)]
+    full = audit.effects(stored.frame()).set_index(["cell", "reference"])
+    full = full.loc[(stored.AUTHORS, stored.HML)]
     smallest = stored.scores("HML1, δ = 1e+02", stored.SHORT)
     swept = pd.DataFrame(
         {

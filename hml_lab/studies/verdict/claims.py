@@ -1,4 +1,4 @@
-"""What can be claimed beside the primary contrast, and how far two machines lie apart."""
+"""What can be claimed beside the primary contrast, by two corrections."""
 
 from __future__ import annotations
 
@@ -56,13 +56,11 @@ def all_pairs() -> str:
         found = stored.corrected(pairs, a, b)
         return f"{words.said(found)}, p {words.drawn_p(found.p)}"
 
-    rivals = {
-        cell: stored.corrected(pairs, cell, stored.HML)
-        for cell in cells_there
-        if stored.HML in cells_there and cell != stored.HML
-    }
-    higher = [cell for cell, found in rivals.items() if found.p < 0.05 and found.difference > 0]
-    told = [f"{cell} {pair(cell, stored.HML)}" for cell in higher]
+    told = []
+    for cell in cells_there:
+        found = stored.corrected(pairs, cell, stored.HML)
+        if found is not None and found.p < 0.05 and found.difference > 0:
+            told.append(f"{cell} {pair(cell, stored.HML)}")
     left = [*pairs.attrs["left_out"], *pairs.attrs["few_seeds"]]
     out = (
         f" (left out, collapsed or of fewer seeds: {', '.join(f'*{cell}*' for cell in left)})"

@@ -15,7 +15,7 @@ COLUMNS = {  # README's name → cell
     "deferred CS-CE over images + drop (control)": stored.CONTROL,
     "HML1 + drop": stored.HML,
     "HML1, no drop": "HML1",
-    "HML1, authors' code": "HML1 as in the authors' code (official, inner, ×10)",
+    "HML1, authors' code": stored.AUTHORS,
     "CE-DRW": "CE-DRW",
     "Balanced Softmax": "Balanced softmax",
     "LDAM-DRW": "LDAM-DRW",

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from hml_core import runs as records
-from hml_core.config import RunConfig
 from hml_core.runs import Run
 from hml_lab import stats, tables
 from hml_lab.places import checkout
@@ -90,8 +89,7 @@ def shared_beginnings(a: str, b: str) -> list[int]:
 
 def switch_epoch() -> int:
     """The epoch after which HML1 switches."""
-    base = {name: value for name, value in SETTINGS[FULL].items() if name != "subset_seed"}
-    return RunConfig(**base, recipe="hml1").stage_ends[0]
+    return Run(folder(FULL) / run_id_of(HML, 0)).config.stage_ends[0]
 
 
 def twins(name: str) -> pd.DataFrame:

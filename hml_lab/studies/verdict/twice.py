@@ -73,9 +73,8 @@ def _corrected(now: pd.DataFrame, first: pd.DataFrame) -> str:
     )
 
 
-OWN_BEGINNING = (
-    "CE, then CS-focal"  # of the same kernels both times, the first with a beginning of its own
-)
+# Of the same kernels both times, the first with a beginning of its own.
+OWN_BEGINNING = "CE, then CS-focal"
 
 
 def machines() -> str:
@@ -99,8 +98,7 @@ def machines() -> str:
         f"{len(cells)} cells that each of these seeds has whole, the training by this package's kernels "
         f"reached {words.signed(moved.mean, '+.2f')} {words.interval(moved)} points more "
         f"({number(moved.n, 'seed')}, uncorrected; more in {int((cells > 0).sum())} of the cells): "
-        "a shift by "
-        "kernels or commit is not excluded. (These are no independent draws: runs share their "
+        "a shift by kernels or commit is not excluded. (These are no independent draws: runs share their "
         "beginnings.) Intervals over seeds contain the scatter, not such a shift; what it does beside "
         "balanced softmax and LDAM-DRW, whose first seeds have the other kernels, is the table above. "
         f"Seeds of a cell without a collapse differ by up to {widest:.1f} points, subsets "
