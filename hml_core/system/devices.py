@@ -7,8 +7,9 @@ import ctypes
 import functools
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -76,6 +77,36 @@ def autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
 def current(device: torch.device) -> contextlib.AbstractContextManager:
     """Make a CUDA device the one that new streams and graphs belong to, inside the block."""
     return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
+
+
+class Beside:
+    """Work beside other work: on a stream of its own while a CUDA graph is captured, else at once.
+
+    A captured step is a chain of small kernels that wait for each other. What nothing in it waits for
+    fills the device meanwhile.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[Callable[..., Any]]:
+        """``beside(function, *arguments)`` gives what the function does, to be read after the block."""
+        if self.stream is None or not torch.cuda.is_current_stream_capturing():
+            yield lambda function, *arguments: function(*arguments)
+            return
+        main = torch.cuda.current_stream(self.stream.device)
+        in_use = []  # what is read beside is given to nobody else before the end
+
+        def beside(function: Callable[..., Any], *arguments: Any) -> Any:
+            in_use.append(arguments)
+            self.stream.wait_stream(main)
+            with torch.cuda.stream(self.stream):
+                return function(*arguments)
+
+        self.stream.wait_stream(main)
+        yield beside
+        main.wait_stream(self.stream)
 
 
 @contextlib.contextmanager
