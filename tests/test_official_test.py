@@ -272,6 +272,32 @@ def test_images_that_do_not_fit_into_memory_are_refused(root, monkeypatch):
         feeds.make(found.train, found, tiny(), CPU, augmented=True)
 
 
+def test_runs_of_a_sweep_decode_each_image_once_and_nothing_is_kept_after_it(
+    root, tmp_path, monkeypatch
+):
+    decoded = []
+    read = feeds._Files.__getitem__
+
+    def counted(self, key):
+        decoded.append(self.part.names[key[0]])
+        return read(self, key)
+
+    monkeypatch.setattr(feeds._Files, "__getitem__", counted)
+    runs = [tiny(epochs=1, seed=seed) for seed in (0, 1)]
+    frame = engines.sweep(runs, runs_root=tmp_path / "a", data_root=root, progress=False)
+    assert set(frame["status"]) == {"done"}
+    found = datasets.load(tiny(), root)
+    sets = [found.train, found.validation, found.test, found.further_tests[OFFICIAL].images]
+    assert sorted(decoded) == sorted(name for part in sets for name in part.names)
+    # As much as may be kept is the largest set alone.
+    most = len(found.train) * tiny().image_size ** 2 * 3
+    monkeypatch.setenv("HML_IMAGE_CACHE_GB", f"{most / 1e9}")
+    alone = engines.sweep(runs, runs_root=tmp_path / "b", data_root=root, progress=False)
+    assert len(decoded) > 2 * len(set(decoded)), "nothing is left of the first sweep, nor kept"
+    columns = ["last_balanced_accuracy", "last_top1"]
+    assert frame[columns].equals(alone[columns])
+
+
 def test_a_changed_file_is_refused_in_memory_too(root, tmp_path):
     folder = shutil.copytree(root / "prepared", tmp_path / "prepared")
     found = datasets.load(tiny(), folder)

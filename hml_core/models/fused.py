@@ -31,9 +31,6 @@ PIXELS, ROWS = {16: 512, 32: 256, 64: 64}, {16: 512, 32: 128, 64: 64}
 PARTS, TILE = {16: 128, 32: 128, 64: 32}, {16: 128, 32: 32, 64: 64}
 LEAST_CHANNELS = 16  # of a matrix product
 MOST_ELEMENTS = 2**31  # of a tensor: they are numbered in 32 bits
-# Layers whose weights get their gradients beside the rest from one point on: a graph that forks often
-# takes longer to start.
-TOGETHER = 4
 CHUNK = 128  # partial sums of a weight's gradient that are added at a time
 # What only passes over the pixels first adds up sums of parts, in each program: so many at a time, of all
 # channels, and by few programs, each of which passes over several tiles of many pixels.
@@ -123,23 +120,17 @@ class _Features(torch.autograd.Function):
             tuple[Tensor | None, Tensor, Tensor]
         ] = []  # of each layer, the last one first
 
-        waiting: list[tuple[_Layer, Tensor, Tensor, Tensor]] = []  # for gradients of weights
-
         with fused.beside() as beside:
 
             def through_norm(layer: _Layer, dout: Tensor, parts: Tensor, keeps: bool) -> Tensor:
                 """Of the layer whose number comes next: the gradient of its convolution's result."""
-                nonlocal waiting
                 number = len(kept) - 1 - len(gradients)
                 dy, sums = layer.norm_gradient(kept[number], dout, parts, keeps)
                 dw = None
                 if wanted[number]:
                     dw = torch.empty_like(layer.rounded, dtype=torch.float32)
-                    waiting.append((layer, kept[number].x, dy, dw))
+                    beside(layer.weight_gradient, kept[number].x, dy, dw)
                 gradients.append((dw, sums[1], sums[0]))
-                if number % TOGETHER == 0:
-                    beside(_weight_gradients, waiting)
-                    waiting = []
                 return dy
 
             dout, parts = fused.layers[-1].pool_gradient(kept[-1], dfeatures)
@@ -150,11 +141,6 @@ class _Features(torch.autograd.Function):
                 dout, parts = first.gradient(dy, before, dout, block)
             through_norm(fused.layers[0], dout, parts, False)
         return None, None, *(one for of_layer in reversed(gradients) for one in of_layer)
-
-
-def _weight_gradients(layers: list[tuple[_Layer, Tensor, Tensor, Tensor]]) -> None:
-    for layer, x, dy, dw in layers:
-        layer.weight_gradient(x, dy, dw)
 
 
 def _by_block(fused: FusedFeatures) -> Iterator[tuple[BasicBlock, _Layer, _Layer]]:

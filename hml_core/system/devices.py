@@ -110,11 +110,13 @@ class Beside:
 
 
 @contextlib.contextmanager
-def algorithms(deterministic: bool) -> Iterator[None]:
+def algorithms(deterministic: bool, *, search: bool = True) -> Iterator[None]:
     """Which algorithms torch may choose inside the block: repeatable ones, or on CUDA the fastest.
 
-    With ``deterministic``, an operation that has no repeatable algorithm is an error, and cuBLAS gets the
-    workspace that it needs to repeat itself (``CUBLAS_WORKSPACE_CONFIG``, before CUDA is first used).
+    With ``search`` all of cuDNN's are tried on each shape that comes up; without, it chooses by rules. A
+    small network has few shapes, an EfficientNet so many that the search takes minutes (docs/gpu.md). With
+    ``deterministic`` there is none, an operation that has no repeatable algorithm is an error, and cuBLAS
+    gets the workspace that it needs to repeat itself (``CUBLAS_WORKSPACE_CONFIG``, before its first use).
     """
     cudnn = torch.backends.cudnn
     before = (
@@ -131,7 +133,8 @@ def algorithms(deterministic: bool) -> Iterator[None]:
         torch.utils.deterministic.fill_uninitialized_memory = (
             False  # nothing here reads such memory
         )
-        cudnn.deterministic, cudnn.benchmark = deterministic, not deterministic
+        cudnn.deterministic = deterministic
+        cudnn.benchmark = search and not deterministic
         yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
