@@ -354,7 +354,7 @@ def test_the_gpu_benchmark_asks_for_a_gpu(monkeypatch):
 def test_the_gpu_benchmark_measures_what_it_says(monkeypatch):
     """In miniature on a CPU, but for the GPU's memory: it must not fail where minutes are dear."""
     for name, value in {
-        "SPLITS": lambda: images.splits(200, 16),
+        "SPLITS": lambda: images.splits(128, 16),
         "EPOCHS": 2,
         "EVALUATE_EVERY": 1,
         "RUNS": 2,
