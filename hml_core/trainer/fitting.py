@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 import torch
 
 from hml_core import datasets
-from hml_core.config import RunConfig
-from hml_core.errors import ConfigError, DataError, RunError, never_left
+from hml_core.config import RunConfig, identity
+from hml_core.errors import ConfigError, DataError, HmlError, RunError, never_left
 from hml_core.runs import Run, kept_weights
-from hml_core.system import devices, paths, quantities
+from hml_core.system import devices, fingerprints, paths, quantities
 from hml_core.trainer import handed_over
 from hml_core.trainer.branches import Point
 from hml_core.trainer.epochs import micro_batches
@@ -187,11 +187,26 @@ def training(
             if done is not None:
                 recorder.replace()
             trainer = _where_it_stands(trainer, manifest, beginning, recorder, data_root, retrain)
-            with recorder.watching(trainer), is_whole():
+            with recorder.watching(trainer), _own_faults(config), is_whole():
                 for _ in train(trainer, recorder):
                     with settings.aside():
                         yield
                 return recorder.finish(trainer)
+
+
+@contextlib.contextmanager
+def _own_faults(config: RunConfig) -> Iterator[None]:
+    """What somebody's own code raises while a run is trained is told with its place; RunError."""
+    try:
+        yield
+    except (HmlError, torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:  # whatever that may be
+        if not (identity.used(config) and fingerprints.own_place(error)):
+            raise
+        raise RunError(
+            f"The run {config.run_id} failed in its own code: {fingerprints.told(error)}"
+        ) from error
 
 
 def _tell_of_its_beginning(done: Run) -> None:

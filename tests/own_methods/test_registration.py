@@ -311,8 +311,8 @@ class Flat(nn.Module):
         (lambda in_channels: nn.Conv2d(in_channels, 4, 3), "`out_features`"),
         (lambda in_channels: nn.Linear(7, 4), "does not work"),
         (lambda: None, "to take `in_channels`"),
-        (Wide, r"'odd' to make trainable features of shape \(2, 9\) .* got \(2, 8\)"),
-        (Frozen, r"'odd' to make trainable features"),
+        (Wide, r"'odd' to make features of shape \(2, 9\) .* got \(2, 8\)"),
+        (Frozen, r"'odd' to make features in training .* trained by"),
     ],
 )
 def test_a_backbone_that_does_not_work_is_refused(backbone, said):
