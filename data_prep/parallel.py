@@ -145,7 +145,10 @@ def in_parallel(
     context = multiprocessing.get_context("spawn")  # nothing of this process goes along
     running: dict[Future, Any] = {}
     workers = max(workers, 1)
-    with ProcessPoolExecutor(workers, context, worker.begin) as pool:
+    with (
+        processes.only_installed_modules(),
+        ProcessPoolExecutor(workers, context, worker.begin) as pool,
+    ):
         try:
             failure: DataError | None = None
             while True:

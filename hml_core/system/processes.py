@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 LOOK_S = 1.0  # how often a guard looks for its parent, should no signal tell
 ASK_S = 0.05  # and at a command of the system
+SAFE_PATH = "PYTHONSAFEPATH"
 INNER, SUPERVISOR = "--inner", "--supervisor"
 INNER_GRACE_S = 1.0  # by so much the outer guard is more patient than the inner one
 REAP_S = 0.02  # and for what is left, while it ends everything
@@ -177,6 +178,21 @@ def guarded(command: Sequence[str], grace: float, *, is_supervisor: bool = False
         return list(command)
     kind = [SUPERVISOR] * is_supervisor
     return [*_guard(), *kind, str(os.getpid()), str(grace), *command]
+
+
+@contextlib.contextmanager
+def only_installed_modules() -> Iterator[None]:
+    """Inside the block, interpreters that are started (``python -m``, ``python -c``, multiprocessing's)
+    import nothing of the current folder, which may be anybody's."""
+    before = os.environ.get(SAFE_PATH)
+    os.environ[SAFE_PATH] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(SAFE_PATH, None)
+        else:
+            os.environ[SAFE_PATH] = before
 
 
 class Answer(NamedTuple):

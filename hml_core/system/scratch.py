@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import getpass
 import os
+import re
 import shutil
 import socket
 import stat
@@ -12,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PREFIX = "hml-"
+TORCH_CACHE = "TORCHINDUCTOR_CACHE_DIR"
 OWNER = ".owner"  # a file with this host's name, which the folder's process holds a lock on
 
 
@@ -38,6 +42,47 @@ def folder(place: str | Path | None = None) -> Iterator[Path]:
         shutil.rmtree(own, ignore_errors=True)
         if held is not None:
             os.close(held)
+
+
+def keep_compiled_code_private() -> None:
+    """Let torch's compiler keep what it runs again in a folder that nobody else can write to.
+
+    Its own choice is ``torchinductor_<user>`` where temporary files go, whoever made that folder: what is
+    in it is executed. One that is not this user's alone is left, for another one that is gone afterwards.
+    Nothing happens where ``TORCHINDUCTOR_CACHE_DIR`` names a folder.
+    """
+    if TORCH_CACHE in os.environ or not hasattr(os, "getuid"):
+        return
+    with contextlib.suppress(
+        OSError
+    ):  # nowhere can files be written: there is nothing to run again
+        try:
+            user = re.sub(r'[\\/:*?"<>|]', "_", getpass.getuser())
+        except (KeyError, OSError):  # no entry in the list of users
+            user = str(os.getuid())
+        usual = Path(tempfile.gettempdir()) / f"torchinductor_{user}"
+        if _is_ours_alone(usual):
+            os.environ[TORCH_CACHE] = str(usual)
+            return
+        own, process = tempfile.mkdtemp(prefix="torchinductor_"), os.getpid()
+        os.environ[TORCH_CACHE] = own
+
+        @atexit.register
+        def remove() -> None:
+            if os.getpid() == process:
+                shutil.rmtree(own, ignore_errors=True)
+
+
+def _is_ours_alone(place: Path) -> bool:
+    """Whether the folder is this user's, and nobody else may write to it; made, if it is not there."""
+    with contextlib.suppress(FileExistsError):
+        place.mkdir(mode=0o700)
+    told = place.lstat()
+    return (
+        stat.S_ISDIR(told.st_mode)
+        and told.st_uid == os.getuid()
+        and not stat.S_IMODE(told.st_mode) & 0o022
+    )
 
 
 def _claimed(own: Path) -> int | None:

@@ -304,7 +304,7 @@ def _executed(
         options = ["-f", given, "-o", job.output]
         if job.timeout is not None:
             options += ["--timeout", job.timeout]
-        command = [sys.executable, "-m", "hml_core", "run", job.notebook, *options]
+        command = [sys.executable, "-P", "-m", "hml_core", "run", job.notebook, *options]
         process = working[number] = subprocess.Popen(
             processes.guarded([str(part) for part in command], GRACE_S),
             stdin=subprocess.DEVNULL,
