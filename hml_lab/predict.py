@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from data_prep.cli import File
-from hml_lab import options
+from hml_lab import options, places
 
 if TYPE_CHECKING:
     from hml_core.models.trained import TrainedModel
@@ -65,6 +65,7 @@ def predict(
     extensions.bring(imports)
     found = prediction.read_paths(paths)
     if output is not None:
+        places.require_no_record(output)
         prediction.require_output(output, found.files)
     model = _model(run, runs_root)
     columns = prediction.Columns(model.class_names, top, every_class)

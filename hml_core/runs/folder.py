@@ -129,7 +129,14 @@ class RunFolder:
         ------
         ForeignRecordError
             For a checkpoint of a newer version that this one does not understand: it is left where it is.
+        RunError
+            Where the folder is a link, or cannot be written to.
         """
+        if self.path.is_symlink():
+            raise RunError(
+                f"The folder {str(self.path)!r} of the run is a link to {os.readlink(self.path)!r}, and a "
+                "run is not written through one: expected a folder there, or nothing."
+            )
         checkpoint = self._read_checkpoint()
         if checkpoint is not None and not self._is_same(manifest):
             self._require_ours("it tells of its images in another way, or of others", checkpoint)

@@ -20,7 +20,7 @@ OWNER = ".owner"  # a file with this host's name, which the folder's process hol
 
 
 @contextlib.contextmanager
-def folder(place: str | Path | None = None) -> Iterator[Path]:
+def folder(place: str | Path | None = None, prefix: str = PREFIX) -> Iterator[Path]:
     """A private folder, gone afterwards; what killed processes left beside it goes now.
 
     Removed are folders that this function made for this user on this host and whose process is gone: it
@@ -31,10 +31,12 @@ def folder(place: str | Path | None = None) -> Iterator[Path]:
     ----------
     place : path, optional
         Default: where temporary files go (TMPDIR).
+    prefix : str
+        How its name begins, and the names of those that are looked for.
     """
     place = tempfile.gettempdir() if place is None else place
-    _remove_abandoned(place)
-    own = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
+    _remove_abandoned(place, prefix)
+    own = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
     held = _claimed(own)
     try:
         yield own
@@ -102,10 +104,10 @@ def _claimed(own: Path) -> int | None:
     return handle
 
 
-def _remove_abandoned(place: str | Path) -> None:
+def _remove_abandoned(place: str | Path, prefix: str) -> None:
     with contextlib.suppress(OSError), os.scandir(place) as entries:
         for entry in entries:
-            if entry.name.startswith(PREFIX) and entry.is_dir(follow_symlinks=False):
+            if entry.name.startswith(prefix) and entry.is_dir(follow_symlinks=False):
                 with contextlib.suppress(ImportError, OSError):  # held, or not one of ours
                     _remove_if_abandoned(entry.path)
 

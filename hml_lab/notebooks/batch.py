@@ -216,7 +216,7 @@ def run(
     parallel = quantities.whole(parallel, "the number of jobs at a time")
     for job in jobs:
         outputs.require_place(job.output, "`output`")
-        outputs.require_plain(job.log, "the log")
+        outputs.require_plain(job.log, "the log", room=0)
     rows: dict[int, dict[str, Any]] = {}
     working: dict[int, subprocess.Popen] = {}
     cores = max(limits.usable_cores() // parallel, 1)
