@@ -19,7 +19,7 @@ import click
 from data_prep.cli import File, Folder, prepare
 from hml_core import __version__
 from hml_core.errors import HmlError, RunError, left_by
-from hml_core.system import ending, files, processes, streams, yaml_files
+from hml_core.system import ending, files, left_behind, processes, streams, yaml_files
 from hml_lab import options
 from hml_lab.predict import predict
 from hml_lab.run_records import runs
@@ -40,12 +40,12 @@ class _Group(click.Group):
     def main(self, *arguments: Any, **options: Any) -> Any:
         streams.open_closed()
         streams.forgive_errors()
-        self.interruption = None
+        self.interruption, self.left = None, left_behind.LeftBehind()
+        is_called = bool(arguments) or options.get("args") is not None  # not by the shell
         try:
             return super().main(*arguments, **options)
         except SystemExit as end:
-            is_called = bool(arguments) or options.get("args") is not None  # not by the shell
-            if self.interruption is not None and not is_called:
+            if (self.interruption is not None or self.left.threads) and not is_called:
                 ending.leave(end.code)
             raise
         except OSError as error:  # a help text, or the version, that standard output does not take
@@ -54,13 +54,23 @@ class _Group(click.Group):
             streams.drop_unwritable()
             click.ClickException(f"The system: {files.reason(error)}.").show()
             raise SystemExit(1) from error
+        except Exception:
+            if self.left.threads and not is_called:  # they would keep the interpreter
+                traceback.print_exc()
+                ending.leave(1)
+            raise
 
     def invoke(self, context: click.Context) -> Any:
         for stream in (sys.stdout, sys.stderr):  # of a terminal that has no letters for what we say
             with contextlib.suppress(AttributeError):
                 stream.reconfigure(errors="backslashreplace")
         try:
-            with processes.interruptible(), ending.never_silent(), _notes():
+            with (
+                processes.interruptible(),
+                ending.never_silent(),
+                _notes(),
+                left_behind.ended(_note) as self.left,
+            ):
                 _require_folder()
                 return super().invoke(context)
         except KeyboardInterrupt as error:
@@ -118,6 +128,11 @@ def _require_folder() -> None:
         raise RunError(
             f"The current folder cannot be told ({files.reason(error)}): change to one that is there."
         ) from error
+
+
+def _note(text: str) -> None:
+    with contextlib.suppress(OSError):  # after SIGHUP the terminal is gone
+        click.echo(f"Note: {streams.printable(text)}", err=True)
 
 
 @contextlib.contextmanager
