@@ -24,9 +24,17 @@ from hml_core.trainer import fit
 from hml_lab.cli import main
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Run:
+    """Trained once; no test writes into it."""
+    config = RunConfig(dataset="digits", recipe="hml1", epochs=2, batch_size=64)
+    return fit(config, runs_root=tmp_path_factory.mktemp("trained"), progress=False)
+
+
 @pytest.fixture
-def done(tiny, tmp_path) -> Run:
-    return fit(tiny(recipe="hml1", epochs=2), runs_root=tmp_path, progress=False)
+def done(trained, tmp_path) -> Run:
+    """A record of this test's own."""
+    return Run(shutil.copytree(trained.path, tmp_path / trained.run_id))
 
 
 def test_a_record_holds_what_it_promises(done):
@@ -241,6 +249,48 @@ NEWER = {
         per_class_accuracy=["high"]
     ),
     "counts as text": lambda metrics, config: metrics.update(class_counts="many"),
+    **{
+        f"{name} {value!r}": lambda metrics, config, name=name, value=value: metrics.update(
+            {name: value}
+        )
+        for name, values in {
+            "kept_weights": [
+                {},
+                {"which": "first", "epoch": 1},
+                {"which": "last", "epoch": "1"},
+                3,
+            ],
+            "further_tests": [
+                -1,
+                {"more": {}},
+                {"more": {"images": 1, "clusters": 1, "sha256": "0"}},
+            ],
+            "initialisation": ["x", {"weights": 3}],
+            "branch": [3, {}, {"epoch": 1, "from": 3}],
+            "class_groups": ["ab", ["a"], 3],
+            "own": [3],
+            "seconds": ["3", True, None],
+            "trained_epochs": ["3", -1],
+            "synthetic": ["no"],
+            "images_note": [3],
+            "class_names": [[*"abcdefghi", "\ud800"]],
+        }.items()
+        for value in values
+    },
+    **{
+        f"{name} {value!r} at an epoch": lambda metrics, config, name=name, value=value: metrics[
+            "selections"
+        ]["last"].update({name: value})
+        for name, values in {
+            "balanced_accuracy": [{"a": 1}, [1], None, True],
+            "few": ["0", []],
+            "macro_auc": [{}],
+            "per_class_accuracy": [1, [1.0], {"a": 1}],
+            "epoch": [1.0, -1, True],
+            "sensitivity": [0.5],
+        }.items()
+        for value in values
+    },
 }
 
 

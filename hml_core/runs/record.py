@@ -30,13 +30,12 @@ from hml_core.config import RunConfig, identity
 from hml_core.errors import ConfigError, RunError
 from hml_core.metrics import Predictions
 from hml_core.models.trained import TrainedModel
-from hml_core.runs import compact_predictions, kept_weights
+from hml_core.runs import compact_predictions, form, kept_weights
 from hml_core.runs.evaluated import TEST, Evaluated
+from hml_core.runs.form import REQUIRED, SELECTIONS
 from hml_core.system import files, locks, paths
 
-SELECTIONS = ("last", "best_validation", "best_test")
 EXPORTED = ("config.json", "environment.json", "history.csv", "metrics.json")
-REQUIRED = {"selections", "class_counts", "class_names", "seconds", "device", "files"}
 # What a file of the right name and the wrong content makes its readers raise.
 UNREADABLE = (
     OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError,
@@ -153,7 +152,7 @@ class Run:
             damaged |= self.path.name != self.metrics["run_id"]
             damaged |= not set(self.metrics) >= REQUIRED
             damaged |= set(self.metrics["files"]) - {kept_weights.NAME} != set(RECORDED)
-            damaged |= not _is_understood(self.metrics)
+            damaged |= not form.is_understood(self.metrics)
         except UnknownMethodError as error:
             raise UnknownMethodError(f"The run {self.path.name} {error}") from error
         except FileNotFoundError as error:
@@ -510,36 +509,6 @@ def _is_whole(folder: Path) -> bool:
     except UNREADABLE as error:
         _require_reached(error, folder)
         return False
-
-
-def _is_understood(metrics: Mapping[str, Any]) -> bool:
-    """Whether the parts of a record's metrics are of the kind that its readers take them for."""
-    names, counts, selections = (
-        metrics[name] for name in ("class_names", "class_counts", "selections")
-    )
-    return (
-        isinstance(names, list)
-        and isinstance(counts, list)
-        and len(names) == len(counts) > 0
-        and all(isinstance(name, str) for name in names)
-        and all(type(count) is int and count >= 0 for count in counts)
-        and all(isinstance(selections[name], dict | None) for name in SELECTIONS)
-        and selections["last"] is not None
-        and all(_are_numbers(chosen) for chosen in selections.values())
-        and "balanced_accuracy" in selections["last"]
-        and type(selections["last"]["epoch"]) is int
-        and isinstance(metrics["seconds"], int | float)
-        and isinstance(metrics["device"], str)
-    )
-
-
-def _are_numbers(measured: Any) -> bool:
-    """Whether all that was measured at an epoch, if anything, are numbers, lists of them, or undefined."""
-    if isinstance(measured, dict):
-        return all(map(_are_numbers, measured.values()))
-    if isinstance(measured, list):
-        return all(map(_are_numbers, measured))
-    return measured is None or isinstance(measured, int | float)
 
 
 def _with_nan(metrics: dict[str, Any]) -> dict[str, Any]:
