@@ -19,7 +19,7 @@ import click
 from data_prep.cli import File, Folder, prepare
 from hml_core import __version__
 from hml_core.errors import HmlError, RunError, left_by
-from hml_core.system import ending, files, left_behind, processes, streams, yaml_files
+from hml_core.system import ending, files, left_behind, limits, processes, streams, yaml_files
 from hml_lab import options
 from hml_lab.predict import predict
 from hml_lab.run_records import runs
@@ -31,6 +31,7 @@ SHORT = (
     errno.EAGAIN, errno.EROFS,
 )  # fmt: skip
 UNLOADABLE = re.compile("failed to map|cannot allocate memory|cannot apply additional memory", re.I)
+ALLOCATION = re.compile(r"can't allocate memory|std::bad_alloc|Cannot allocate memory")
 _TOO_LITTLE = "There is too little memory for this command, or a limit on it (`ulimit -v`)."
 
 
@@ -72,6 +73,7 @@ class _Group(click.Group):
                 left_behind.ended(_note) as self.left,
             ):
                 _require_folder()
+                limits.require_libraries()
                 return super().invoke(context)
         except KeyboardInterrupt as error:
             with contextlib.suppress(OSError):  # after SIGHUP the terminal is gone
@@ -101,6 +103,10 @@ class _Group(click.Group):
             what = "The system" if error.filename is None else repr(error.filename)
             raise click.ClickException(f"{what}: {files.reason(error)}.") from error
         except MemoryError as error:
+            raise click.ClickException(_TOO_LITTLE) from error
+        except RuntimeError as error:
+            if not ALLOCATION.search(str(error)):  # what torch makes of it
+                raise
             raise click.ClickException(_TOO_LITTLE) from error
         except ModuleNotFoundError as error:
             if error.name is None or error.name.startswith(("hml_core", "hml_lab", "data_prep")):

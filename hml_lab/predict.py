@@ -60,7 +60,7 @@ def predict(
     """
     from hml_core.errors import RunError
     from hml_core.models import prediction
-    from hml_core.system import extensions
+    from hml_core.system import extensions, limits
 
     extensions.bring(imports)
     found = prediction.read_paths(paths)
@@ -68,6 +68,7 @@ def predict(
         places.require_no_record(output)
         prediction.require_output(output, found.files)
     model = _model(run, runs_root)
+    limits.require_address_space(limits.TO_PREDICT, "predicting")
     columns = prediction.Columns(model.class_names, top, every_class)
     rows = prediction.predictions(
         model, found.files, device=device, progress=output is not None and not quiet

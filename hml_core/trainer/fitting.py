@@ -15,7 +15,7 @@ from hml_core import datasets
 from hml_core.config import RunConfig, identity
 from hml_core.errors import ConfigError, DataError, HmlError, RunError, never_left
 from hml_core.runs import Run, kept_weights
-from hml_core.system import devices, fingerprints, paths, quantities
+from hml_core.system import devices, fingerprints, limits, paths, quantities
 from hml_core.trainer import handed_over
 from hml_core.trainer.branches import Point
 from hml_core.trainer.epochs import micro_batches
@@ -136,6 +136,7 @@ def training(
     that one of them left there, or leaves its own.
     """
     with world.together():
+        limits.require_address_space(limits.TO_TRAIN, "training")
         where = devices.resolve(device)
         runs_root = paths.named(runs_root, "`runs_root`")
         if data_root is not None:
