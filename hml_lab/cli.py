@@ -32,6 +32,8 @@ SHORT = (
 )  # fmt: skip
 UNLOADABLE = re.compile("failed to map|cannot allocate memory|cannot apply additional memory", re.I)
 ALLOCATION = re.compile(r"can't allocate memory|std::bad_alloc|Cannot allocate memory")
+_PILLOW = re.compile(r"[/\\]PIL[/\\]\w+\.py$")  # who gives a warning
+NOTE = 200  # characters of one
 _TOO_LITTLE = "There is too little memory for this command, or a limit on it (`ulimit -v`)."
 
 
@@ -143,18 +145,29 @@ def _note(text: str) -> None:
 
 @contextlib.contextmanager
 def _notes() -> Iterator[None]:
-    """A warning to the user is a line in our voice, without the place in the code that gave it."""
+    """A warning to the user is a line in our voice, without the place in the code that gave it.
+
+    Pillow's, of which a single image may give hundreds, are told once, in the end.
+    """
+    of_images: list[str] = []
     with warnings.catch_warnings():
         others = warnings.showwarning
 
-        def show(message: Any, category: type, *where: Any, **how: Any) -> None:
-            if issubclass(category, UserWarning):
+        def show(message: Any, category: type, filename: str = "", *where: Any, **how: Any) -> None:
+            if _PILLOW.search(filename):
+                of_images.append(str(message))
+            elif issubclass(category, UserWarning):
                 click.echo(f"Note: {message}", err=True)
             else:
-                others(message, category, *where, **how)
+                others(message, category, filename, *where, **how)
 
         warnings.showwarning = show
-        yield
+        try:
+            yield
+        finally:
+            if of_images:
+                more = f" ({len(of_images)} such notes)" if len(of_images) > 1 else ""
+                _note(f"Pillow found something odd in image files: {of_images[0][:NOTE]}{more}.")
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
