@@ -8,12 +8,21 @@ from pathlib import Path
 
 import pandas as pd
 
+from hml_core.datasets import prepared
+from hml_core.datasets.trees import shown
 from hml_core.errors import ConfigError, DataError, RunError
 from hml_core.system import files
 
+JOURNAL = "journal.jsonl"  # what is done; a folder that holds it was prepared here
+TABLES = ("manifest.csv", "rejected.csv")
+
 
 def make_folder(
-    output: str | Path, records: pd.DataFrame, root: Path, originals: Iterable[Path]
+    output: str | Path,
+    records: pd.DataFrame,
+    root: Path,
+    originals: Iterable[Path],
+    tables: Iterable[str] = TABLES,
 ) -> Path:
     """Make the folder that prepared images go to, once it is known to be no part of the archive.
 
@@ -26,13 +35,16 @@ def make_folder(
         The archive's folder.
     originals : iterable of Path
         The folders of the original images, whether they are there or not.
+    tables : iterable of str
+        What is written beside the images.
 
     Raises
     ------
     ConfigError
         For an empty ``output``.
     DataError
-        Where it is the archive's folder or lies among its images, also by way of links.
+        Where it is the archive's folder or lies among its images, also by way of links; where it holds
+        what has the name of something that we write, and no journal of ours.
     RunError
         Where it cannot be written to, with the system's reason.
     """
@@ -53,6 +65,11 @@ def make_folder(
     # The archive's folders may be links themselves, each to another place.
     if hit := targets & {_real(part) for part in {path.parent for path in records["path"]}}:
         raise _among_originals(output, min(hit))
+    if not os.path.lexists(folder / JOURNAL):
+        parts = {Path(file).parts[0] for file in records["file"]}
+        taken = [*sorted(parts), prepared.DESCRIPTION, *tables]
+        if held := [name for name in taken if os.path.lexists(folder / name)]:
+            raise foreign(folder, held[0])
     try:
         return files.require_writable(folder)
     except RunError as error:
@@ -60,6 +77,13 @@ def make_folder(
         raise RunError(
             f"The output folder {str(folder)!r} cannot be written to ({reason}): give another `output`."
         ) from error
+
+
+def foreign(folder: Path, name: str) -> DataError:
+    """Something of somebody else's has a name that we write to."""
+    return DataError(
+        f"The output '{shown(folder)}' holds {name!r} that was not prepared here: give another folder."
+    )
 
 
 def _among_originals(output: str | Path, original: Path) -> DataError:

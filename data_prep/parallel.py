@@ -14,6 +14,7 @@ import pandas as pd
 
 from data_prep import worker
 from data_prep.image_files import cannot_write
+from data_prep.output import foreign
 from hml_core.errors import DataError, RunError
 from hml_core.system import files, limits, processes, quantities
 from hml_core.system.progress import Progress
@@ -145,7 +146,10 @@ def in_parallel(
     context = multiprocessing.get_context("spawn")  # nothing of this process goes along
     running: dict[Future, Any] = {}
     workers = max(workers, 1)
-    with ProcessPoolExecutor(workers, context, worker.begin) as pool:
+    with (
+        processes.only_installed_modules(),
+        ProcessPoolExecutor(workers, context, worker.begin) as pool,
+    ):
         try:
             failure: DataError | None = None
             while True:
@@ -190,7 +194,7 @@ class Journal:
     Raises
     ------
     DataError
-        For a journal of other options.
+        For a journal of other options, and a file that is none of ours.
     RunError
         Where it cannot be read or written.
     """
@@ -274,9 +278,16 @@ class Journal:
 
 
 def _lines(path: Path, needed: Mapping[str, type]) -> list[dict[str, Any]]:
-    """The options and the whole entries of a journal; nothing where the options are not there.
+    """The options and the whole entries of a journal; nothing where there is none.
 
-    What is left out, half-written or damaged, is done again.
+    Entries that are left out, half-written or damaged, are done again. The options cannot be half-written.
+
+    Raises
+    ------
+    DataError
+        For a file that does not begin with options: somebody else's.
+    RunError
+        Where it cannot be read.
     """
     try:
         content = files.read_bytes(path, files.LARGEST_TABLE)
@@ -286,8 +297,8 @@ def _lines(path: Path, needed: Mapping[str, type]) -> list[dict[str, Any]]:
     except OSError as error:
         raise RunError(f"Cannot read {str(path)!r}: {error.strerror or error}.") from error
     options, *entries = [_parsed(text) for text in texts] or [None]
-    if not isinstance(options, dict) or "id" in options:
-        return []
+    if not isinstance(options, dict) or "archive" not in options:
+        raise foreign(path.parent, path.name)
     return [options, *(entry for entry in entries if _is_entry(entry, needed))]
 
 

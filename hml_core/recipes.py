@@ -31,7 +31,7 @@ from torch import nn
 from hml_core import imbalance, sampling
 from hml_core.errors import ConfigError
 from hml_core.losses import registry
-from hml_core.system import fingerprints
+from hml_core.system import fingerprints, kinds
 
 EARLY_DROP = 1e-2  # of the hard-mining recipes, in their authors' code
 INFLUENCE_DROP = 1e-2  # of IB's second stage, in its authors' code
@@ -373,6 +373,11 @@ def get(name: str, **overrides: Any) -> Recipe:
         if key not in known:
             has = f"its options are {', '.join(known)}" if known else "it has no options"
             raise ConfigError(f"The recipe {name!r} has no option `{key}`: {has}.")
+    if entry is not BUILT_IN.get(
+        name
+    ):  # those of this package are settings, with types of their own
+        for key, value in overrides.items():
+            kinds.require(value, entry.build, key, f"the option `{key}` of the recipe {name!r}")
     filled = {**known, **overrides}
     stages = _stages(name, entry, filled)
     return Recipe(name, entry.title, entry.source, stages, filled, entry.post_hoc)

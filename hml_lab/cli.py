@@ -19,7 +19,7 @@ import click
 from data_prep.cli import File, Folder, prepare
 from hml_core import __version__
 from hml_core.errors import HmlError, RunError, left_by
-from hml_core.system import ending, files, processes, streams, yaml_files
+from hml_core.system import ending, files, left_behind, limits, processes, streams, yaml_files
 from hml_lab import options
 from hml_lab.predict import predict
 from hml_lab.run_records import runs
@@ -31,6 +31,9 @@ SHORT = (
     errno.EAGAIN, errno.EROFS,
 )  # fmt: skip
 UNLOADABLE = re.compile("failed to map|cannot allocate memory|cannot apply additional memory", re.I)
+ALLOCATION = re.compile(r"can't allocate memory|std::bad_alloc|Cannot allocate memory")
+_PILLOW = re.compile(r"[/\\]PIL[/\\]\w+\.py$")  # who gives a warning
+NOTE = 200  # characters of one
 _TOO_LITTLE = "There is too little memory for this command, or a limit on it (`ulimit -v`)."
 
 
@@ -40,12 +43,12 @@ class _Group(click.Group):
     def main(self, *arguments: Any, **options: Any) -> Any:
         streams.open_closed()
         streams.forgive_errors()
-        self.interruption = None
+        self.interruption, self.left = None, left_behind.LeftBehind()
+        is_called = bool(arguments) or options.get("args") is not None  # not by the shell
         try:
             return super().main(*arguments, **options)
         except SystemExit as end:
-            is_called = bool(arguments) or options.get("args") is not None  # not by the shell
-            if self.interruption is not None and not is_called:
+            if (self.interruption is not None or self.left.threads) and not is_called:
                 ending.leave(end.code)
             raise
         except OSError as error:  # a help text, or the version, that standard output does not take
@@ -54,14 +57,25 @@ class _Group(click.Group):
             streams.drop_unwritable()
             click.ClickException(f"The system: {files.reason(error)}.").show()
             raise SystemExit(1) from error
+        except Exception:
+            if self.left.threads and not is_called:  # they would keep the interpreter
+                traceback.print_exc()
+                ending.leave(1)
+            raise
 
     def invoke(self, context: click.Context) -> Any:
         for stream in (sys.stdout, sys.stderr):  # of a terminal that has no letters for what we say
             with contextlib.suppress(AttributeError):
                 stream.reconfigure(errors="backslashreplace")
         try:
-            with processes.interruptible(), ending.never_silent(), _notes():
+            with (
+                processes.interruptible(),
+                ending.never_silent(),
+                _notes(),
+                left_behind.ended(_note) as self.left,
+            ):
                 _require_folder()
+                limits.require_libraries()
                 return super().invoke(context)
         except KeyboardInterrupt as error:
             with contextlib.suppress(OSError):  # after SIGHUP the terminal is gone
@@ -92,6 +106,10 @@ class _Group(click.Group):
             raise click.ClickException(f"{what}: {files.reason(error)}.") from error
         except MemoryError as error:
             raise click.ClickException(_TOO_LITTLE) from error
+        except RuntimeError as error:
+            if not ALLOCATION.search(str(error)):  # what torch makes of it
+                raise
+            raise click.ClickException(_TOO_LITTLE) from error
         except ModuleNotFoundError as error:
             if error.name is None or error.name.startswith(("hml_core", "hml_lab", "data_prep")):
                 raise
@@ -120,20 +138,36 @@ def _require_folder() -> None:
         ) from error
 
 
+def _note(text: str) -> None:
+    with contextlib.suppress(OSError):  # after SIGHUP the terminal is gone
+        click.echo(f"Note: {streams.printable(text)}", err=True)
+
+
 @contextlib.contextmanager
 def _notes() -> Iterator[None]:
-    """A warning to the user is a line in our voice, without the place in the code that gave it."""
+    """A warning to the user is a line in our voice, without the place in the code that gave it.
+
+    Pillow's, of which a single image may give hundreds, are told once, in the end.
+    """
+    of_images: list[str] = []
     with warnings.catch_warnings():
         others = warnings.showwarning
 
-        def show(message: Any, category: type, *where: Any, **how: Any) -> None:
-            if issubclass(category, UserWarning):
+        def show(message: Any, category: type, filename: str = "", *where: Any, **how: Any) -> None:
+            if _PILLOW.search(filename):
+                of_images.append(str(message))
+            elif issubclass(category, UserWarning):
                 click.echo(f"Note: {message}", err=True)
             else:
-                others(message, category, *where, **how)
+                others(message, category, filename, *where, **how)
 
         warnings.showwarning = show
-        yield
+        try:
+            yield
+        finally:
+            if of_images:
+                more = f" ({len(of_images)} such notes)" if len(of_images) > 1 else ""
+                _note(f"Pillow found something odd in image files: {of_images[0][:NOTE]}{more}.")
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})

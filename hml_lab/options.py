@@ -7,6 +7,15 @@ from pathlib import Path
 import click
 
 from data_prep.cli import Folder
+from hml_core.system import left_behind
+
+
+def _watched(_context: click.Context, _option: click.Parameter, names: tuple) -> tuple:
+    """Somebody's own code is to run in this process: what it starts ends with it, also by ``kill -9``."""
+    if names:
+        left_behind.watch()
+    return names
+
 
 device = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
@@ -35,5 +44,6 @@ imports = click.option(
     "imports",
     multiple=True,
     metavar="FILE_OR_MODULE",
+    callback=_watched,
     help="One's own losses, recipes, models and data sets.",
 )

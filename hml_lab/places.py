@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hml_core.errors import ConfigError
+
 DATA = "data"
 RUNS = "results/runs"
 # What is tried goes to the first, which git ignores, what `hml batch --publish` makes to the second.
@@ -39,3 +41,22 @@ def place(given: str | Path | None, default: str = RESULTS) -> Path:
     PosixPath('my_results')
     """
     return Path(given).expanduser().absolute() if given else checkout() / default
+
+
+def require_no_record(output: Path) -> None:
+    """Refuse an output that would take the place of a file of a run record.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if not ((folder := output.parent) / "config.json").is_file():
+        return
+    from hml_core.runs.compact_predictions import ARRAYS, SEAL
+    from hml_core.runs.folder import WRITTEN
+
+    if output.name in (*WRITTEN, ARRAYS, SEAL):
+        raise ConfigError(
+            f"Expected an output of its own, got {str(output)!r}: that is a file of the run record "
+            f"{folder.name!r}."
+        )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from data_prep.cli import File
-from hml_lab import options
+from hml_lab import options, places
 
 if TYPE_CHECKING:
     from hml_core.models.trained import TrainedModel
@@ -60,13 +60,15 @@ def predict(
     """
     from hml_core.errors import RunError
     from hml_core.models import prediction
-    from hml_core.system import extensions
+    from hml_core.system import extensions, limits
 
     extensions.bring(imports)
     found = prediction.read_paths(paths)
     if output is not None:
+        places.require_no_record(output)
         prediction.require_output(output, found.files)
     model = _model(run, runs_root)
+    limits.require_address_space(limits.TO_PREDICT, "predicting")
     columns = prediction.Columns(model.class_names, top, every_class)
     rows = prediction.predictions(
         model, found.files, device=device, progress=output is not None and not quiet

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import warnings
 
 import pytest
 from click.testing import CliRunner
@@ -256,3 +257,23 @@ def test_an_interrupted_command_ends_the_process_at_once(by, monkeypatch, capsys
             main(["doctor"])
         assert end.value.code == 143
     assert "Interrupted: stopped by SIGTERM." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("number", "told"), [(1, "odd 0."), (300, "odd 0 (300 such notes).")])
+def test_what_pillow_finds_odd_is_told_once(number, told, monkeypatch):
+    """A single TIFF may have thousands of tags that are none."""
+
+    def examine(*_):
+        for one in range(number):
+            warnings.warn_explicit(f"odd {one}", UserWarning, "/lib/PIL/TiffImagePlugin.py", 900)
+        warnings.warn("ours", stacklevel=1)
+        return []
+
+    monkeypatch.setattr("hml_lab.doctor.examine", examine)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        result = CliRunner().invoke(main, ["doctor"])
+    assert result.output.splitlines() == [
+        "Note: ours",
+        f"Note: Pillow found something odd in image files: {told}",
+    ]

@@ -15,6 +15,7 @@ from hml_core.config import RunConfig
 from hml_core.errors import RunError
 from hml_core.runs import Run, RunFolder, compact_predictions, exporting
 from hml_core.runs import record as runs
+from hml_core.system import files
 from hml_core.trainer import fit
 from hml_lab import plots, stats
 from hml_lab.cli import main
@@ -223,12 +224,81 @@ def test_the_same_call_adds_what_is_new_and_repairs_what_is_damaged(whole, tmp_p
     assert (first / "metrics.json").stat().st_mtime_ns == written
     assert len(list((target / compact_predictions.MANIFESTS).iterdir())) == 1
     (first / "history.csv").write_text("epoch\n")
-    exporting.export(root, target)
+    with pytest.warns(UserWarning, match=r"is damaged: history.csv .* It was set aside in "):
+        exporting.export(root, target)
+    (damaged,) = (target / ".damaged").iterdir()
+    assert (damaged / "history.csv").read_text() == "epoch\n"
     Run(first).verify()
     assert {path.name: path.read_bytes() for path in first.iterdir()} == before
     # A record can be made of records.
     (again, _) = exporting.export(target, tmp_path / "again")
     assert {path.name: path.read_bytes() for path in again.iterdir()} == before
+
+
+def _newer(folder) -> None:
+    metrics = files.unsealed(json.loads((folder / "metrics.json").read_text()))
+    metrics["selections"]["last"]["balanced_accuracy"] = "high"
+    files.write_json(folder / "metrics.json", files.sealed({**metrics, "format": 99}))
+
+
+def _another_time(folder) -> None:
+    metrics = files.unsealed(json.loads((folder / "metrics.json").read_text()))
+    files.write_json(folder / "metrics.json", files.sealed({**metrics, "seconds": 1.0}))
+
+
+def _linked(folder) -> None:
+    folder.rename(folder.parent.parent / "elsewhere")
+    folder.symlink_to(folder.parent.parent / "elsewhere")
+
+
+def _begun(folder) -> None:
+    (folder / "metrics.json").unlink()
+    (folder / "checkpoint.pt").write_bytes(b"of a run that goes on")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_newer, "written by a version of this package that this one does not understand"),
+        (_another_time, "it holds, and is the same run trained another time"),
+        (_linked, "it is a link, or no folder"),
+        (_begun, "it is a run that was begun"),
+    ],
+)
+def test_what_lies_at_the_destination_is_never_written_over(whole, tmp_path, change, said):
+    """Kept weights, a newer version's record, what a link leads to; the others are exported."""
+    root, target = whole[0].path.parent, tmp_path / "records"
+    folder = shutil.copytree(whole[0].path, target / whole[0].run_id)
+    (folder / "weights.safetensors").write_bytes(b"kept")
+    change(folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    arguments = ["runs", "export", str(target), "--runs-root", str(root)]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 1
+    assert "Exported 1, and left 1 as they are" in result.output
+    assert f"{folder}: " in result.output
+    assert said in result.output
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    Run(target / whole[1].run_id).verify()
+
+
+def test_an_export_waits_for_nobody_who_works_on_the_record(whole, tmp_path):
+    (record, _) = exporting.export(whole[0].path.parent, tmp_path)
+    (record / "metrics.json").unlink()
+    run = Run(whole[0].path.parent / record.name)
+    with (
+        RunFolder(tmp_path, run.config).locked(),
+        pytest.raises(RunError, match=r"Exported 1, .*\n.*: a process works on it\."),
+    ):
+        exporting.export(whole[0].path.parent, tmp_path)
+    exporting.export(whole[0].path.parent, tmp_path)  # what was left half exported is made whole
+    Run(record).verify()
+    assert not (tmp_path / ".damaged").exists()
+    (record / "metrics.json").unlink()
+    (record / "weights.safetensors").write_bytes(b"kept")
+    exporting.export(whole[0].path.parent, tmp_path)
+    (lost,) = (tmp_path / ".damaged").iterdir()
+    assert (lost / "weights.safetensors").read_bytes() == b"kept"
 
 
 def test_what_does_not_hold_is_not_published(whole, tmp_path):

@@ -14,10 +14,10 @@ from hml_core import engines, runs
 from hml_core.config import RunConfig, grid
 from hml_core.errors import ConfigError, DataError
 from hml_core.runs import Run
-from hml_core.system import paths, quantities
+from hml_core.system import files, paths, quantities, yaml_files
 from hml_core.trainer import fit
 from hml_lab.cli import main
-from hml_lab.notebooks import execute
+from hml_lab.notebooks import batch, execute, outputs
 
 NO_PATHS = ["", " ", "\t\n", "a\0b", "a\ud800", "x" * 300, "x/" * 3000, 3, True, [], b"bytes", None]
 USES = {
@@ -62,6 +62,44 @@ def test_a_name_that_no_notebook_can_hold_is_refused_before_anything_starts(tmp_
         execute(strange)
     assert paths.named(strange, "it") == strange, "a folder of runs may have any name"
     assert [path.name for path in tmp_path.iterdir()] == ["ours.ipynb"]
+
+
+def test_a_name_to_which_nothing_can_be_added_is_refused_before_anything_starts(tmp_path):
+    """While a notebook is executed, and while it is written, its file has a longer name."""
+    (tmp_path / "ours.ipynb").write_text(NOTEBOOK)
+    longest = tmp_path / f"{'n' * 239}.ipynb"
+    outputs.require_plain(longest, "it")
+    with outputs.claimed(longest), files.written_beside(longest):
+        pass
+    longer = tmp_path / f"{'n' * 240}.ipynb"
+    with pytest.raises(ConfigError, match=r"too long .a name has at most 245 bytes, a path 4085"):
+        execute(tmp_path / "ours.ipynb", output=longer)
+    deep = tmp_path
+    while len(os.fsencode(deep)) < 4086:
+        deep /= "d" * min(200, 4085 - len(os.fsencode(deep)))
+    with pytest.raises(ConfigError, match="too long"):
+        execute(tmp_path / "ours.ipynb", output=deep)
+    jobs = tmp_path / "jobs.yaml"
+    jobs.write_text(
+        yaml_files.text(
+            {"jobs": [{"notebook": str(tmp_path / "ours.ipynb"), "output": str(longer)}]}
+        )
+    )
+    with pytest.raises(ConfigError, match="too long"):
+        batch.read(jobs)
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "weights.safetensors", "compact.json"])
+def test_no_output_takes_the_place_of_a_record_s_file(name, tmp_path):
+    (tmp_path / "ours.ipynb").write_text(NOTEBOOK)
+    place = tmp_path / "run" / name
+    place.parent.mkdir()
+    outputs.require_plain(place, "it")  # of no record
+    for inside in ("config.json", name):
+        (place.parent / inside).write_text("{}")
+    with pytest.raises(ConfigError, match="that is a file of the run record 'run'"):
+        execute(tmp_path / "ours.ipynb", output=place)
+    assert place.read_text() == "{}"
 
 
 def test_a_name_in_other_letters_is_a_path(tmp_path):

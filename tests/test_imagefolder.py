@@ -366,6 +366,26 @@ def test_a_pack_that_cannot_be_written_says_how_it_can(tree, monkeypatch):
         imagefolder.pack(tree)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs forks")
+def test_what_a_killed_packing_left_goes_with_the_next_one(tree, monkeypatch):
+    """It is as large as all images together. What somebody put beside it stays."""
+    foreign = tree.with_name(".tree.packed.mine")
+    foreign.mkdir()
+    before = datasets.load(config(), tree).manifest()
+    shutil.copyfile(tree / "train" / "ant" / "00.PNG", tree / "train" / "ant" / "new.png")
+    for moment in ("_decode", "_replace"):  # while it is made, and when it has the old one's place
+        child = os.fork()
+        if child == 0:
+            monkeypatch.setattr(packs, moment, lambda *_: os._exit(9))
+            imagefolder.pack(tree)
+        os.waitpid(child, 0)
+        assert len(list(tree.parent.iterdir())) == 4
+    imagefolder.pack(tree)
+    names = {path.name for path in tree.parent.iterdir()}
+    assert names == {"tree", "tree.packed", foreign.name}
+    assert datasets.load(config(), tree).manifest() != before
+
+
 def test_a_process_lists_hashes_and_counts_once_and_notices_every_change(tree, monkeypatch):
     imagefolder.pack(tree)
     first = datasets.load(config(), tree)

@@ -121,6 +121,68 @@ def test_too_few_processes_are_told_before_anything_starts(few_threads, tmp_path
         next(parallel.in_parallel(print, iter(()), tmp_path, None, 1))
 
 
+@pytest.mark.parametrize(
+    ("text", "loads"),
+    [
+        ("", True),
+        ("raise ImportError('failed to map segment')", False),
+        ("import os; os.kill(os.getpid(), 9)", False),  # as of std::bad_alloc
+        ("while True: pass", False),  # as OpenBLAS
+    ],
+)
+def test_libraries_that_get_too_few_addresses_are_told_before_work(
+    text, loads, tmp_path, monkeypatch
+):
+    """Natively they abort or go in circles: in a fork, which is given up after a while."""
+    (tmp_path / "library_for_tests.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(limits, "LOADED", ("library_for_tests",))
+    monkeypatch.setattr(limits, "LOADED_S", 0.5 if text.startswith("while") else 600.0)
+    monkeypatch.setattr(limits, "require_address_space", lambda *_: None)
+    monkeypatch.setattr(limits, "_address_space", lambda: limits.AMPLE - 1)
+    result = CliRunner().invoke(main, ["runs", "list", "--runs-root", str(tmp_path)])
+    assert (result.exit_code == 0) == loads
+    told = "torch and scipy do not load within the 8,192 MiB of addresses"
+    assert (told in result.output) != loads
+    monkeypatch.setattr(limits, "_address_space", lambda: limits.AMPLE)  # nobody looks
+    assert CliRunner().invoke(main, ["runs", "list", "--runs-root", str(tmp_path)]).exit_code == 0
+    assert "library_for_tests" not in sys.modules
+
+
+def test_addresses_are_counted_before_training_and_predicting(tmp_path, monkeypatch):
+    taken = limits._told(limits.STATUS, "VmSize:", unit=1024)
+    if taken is None:
+        pytest.skip("this system does not tell")
+    monkeypatch.setattr(limits, "_address_space", lambda: int(taken) + limits.TO_TRAIN // 2)
+    with pytest.raises(RunError, match=r"MiB of addresses .* training needs 768 more"):
+        fit(RunConfig(epochs=1), runs_root=tmp_path, progress=False)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(RunError, match="any command needs 1,024 more"):
+        limits.require_address_space(limits.LIBRARIES, "any command")
+    monkeypatch.undo()
+    limits.require_address_space(limits.TO_TRAIN, "training")  # nothing limits this process
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert limits._address_space() is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory"
+        ),
+        RuntimeError("std::bad_alloc"),
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+    ],
+)
+def test_too_little_memory_is_one_message(error, monkeypatch):
+    monkeypatch.setattr("hml_lab.doctor.examine", lambda *_: (_ for _ in ()).throw(error))
+    result = CliRunner().invoke(main, ["doctor"])
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: There is too little memory for this command")
+
+
 def test_a_worker_without_a_watch_over_its_parent_ends(monkeypatch):
     """It would live on after a parent that is killed; the parent is told that a worker has died."""
     monkeypatch.setattr(os, "_exit", lambda status: (_ for _ in ()).throw(SystemExit(status)))

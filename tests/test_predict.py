@@ -231,6 +231,19 @@ def test_the_command_takes_an_id_and_writes_to_standard_output(run, photographs)
     assert "Predicted: 3 of 4" in result.stderr
 
 
+def test_a_link_is_not_replaced_by_the_table(run, photographs, tmp_path):
+    (tmp_path / "real.csv").write_text("old")
+    (tmp_path / "link.csv").symlink_to("real.csv")
+    result = call("predict", run.path, photographs, "-o", tmp_path / "link.csv", code=1)
+    assert "is a link to 'real.csv': name that file itself" in result.stderr
+    assert (tmp_path / "link.csv").read_text() == "old"
+    kept = run.path / "metrics.json"
+    before = kept.read_bytes()
+    result = call("predict", run.path, photographs, "-o", kept, code=1)
+    assert f"that is a file of the run record '{run.run_id}'" in result.stderr
+    assert kept.read_bytes() == before
+
+
 def test_names_that_are_not_utf_8_are_written_as_they_are(run, tmp_path):
     name = os.fsencode(tmp_path) + b"/caf\xe9.png"
     try:

@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from click.testing import CliRunner
 
 from hml_core.config import RunConfig
 from hml_core.errors import RunError
 from hml_core.runs import Run, RunFolder
 from hml_core.runs import record as runs
-from hml_core.runs.record import ForeignRecordError
+from hml_core.runs.record import ForeignRecordError, UnreachableRecordError
 from hml_core.system import files
 from hml_core.trainer import fit
+from hml_lab.cli import main
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Run:
+    """Trained once; no test writes into it."""
+    config = RunConfig(dataset="digits", recipe="hml1", epochs=2, batch_size=64)
+    return fit(config, runs_root=tmp_path_factory.mktemp("trained"), progress=False)
 
 
 @pytest.fixture
-def done(tiny, tmp_path) -> Run:
-    return fit(tiny(recipe="hml1", epochs=2), runs_root=tmp_path, progress=False)
+def done(trained, tmp_path) -> Run:
+    """A record of this test's own."""
+    return Run(shutil.copytree(trained.path, tmp_path / trained.run_id))
 
 
 def test_a_record_holds_what_it_promises(done):
@@ -236,6 +249,48 @@ NEWER = {
         per_class_accuracy=["high"]
     ),
     "counts as text": lambda metrics, config: metrics.update(class_counts="many"),
+    **{
+        f"{name} {value!r}": lambda metrics, config, name=name, value=value: metrics.update(
+            {name: value}
+        )
+        for name, values in {
+            "kept_weights": [
+                {},
+                {"which": "first", "epoch": 1},
+                {"which": "last", "epoch": "1"},
+                3,
+            ],
+            "further_tests": [
+                -1,
+                {"more": {}},
+                {"more": {"images": 1, "clusters": 1, "sha256": "0"}},
+            ],
+            "initialisation": ["x", {"weights": 3}],
+            "branch": [3, {}, {"epoch": 1, "from": 3}],
+            "class_groups": ["ab", ["a"], 3],
+            "own": [3],
+            "seconds": ["3", True, None],
+            "trained_epochs": ["3", -1],
+            "synthetic": ["no"],
+            "images_note": [3],
+            "class_names": [[*"abcdefghi", "\ud800"]],
+        }.items()
+        for value in values
+    },
+    **{
+        f"{name} {value!r} at an epoch": lambda metrics, config, name=name, value=value: metrics[
+            "selections"
+        ]["last"].update({name: value})
+        for name, values in {
+            "balanced_accuracy": [{"a": 1}, [1], None, True],
+            "few": ["0", []],
+            "macro_auc": [{}],
+            "per_class_accuracy": [1, [1.0], {"a": 1}],
+            "epoch": [1.0, -1, True],
+            "sensitivity": [0.5],
+        }.items()
+        for value in values
+    },
 }
 
 
@@ -328,3 +383,70 @@ def test_many_runs_in_a_process_do_not_only_write(monkeypatch):
         now[0] += 0.5
     spent, elapsed = 10.01, 30.01
     assert pace.factor() == pytest.approx(spent / elapsed / recorder.WRITING_SHARE, rel=0.01)
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "config.json", "predictions.npz", "history.csv"])
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.ESTALE, errno.EMFILE])
+def test_a_record_that_cannot_be_read_now_is_not_damaged(name, number, done, tmp_path, monkeypatch):
+    """A disk, a network or a right that fails tells nothing of what lies there: nothing is moved."""
+    before = {path.name: path.read_bytes() for path in done.path.iterdir()}
+    opened = files.opened
+
+    def fail(path, limit=None):
+        if Path(path).name == name:
+            raise OSError(number, os.strerror(number))  # as a read does: without the file's name
+        return opened(path, limit)
+
+    monkeypatch.setattr(files, "opened", fail)
+    told = rf"{done.run_id} cannot be read now \('.*': {os.strerror(number)}\)\. It is left"
+    with pytest.raises(UnreachableRecordError, match=told):
+        fit(done.config, runs_root=tmp_path, progress=False)
+    with pytest.warns(UserWarning, match=told):
+        assert runs.load(tmp_path).empty
+    result = CliRunner().invoke(main, ["runs", "verify", "--runs-root", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "cannot be read now" in result.output
+    assert {path.name: path.read_bytes() for path in done.path.iterdir()} == before
+    assert not (tmp_path / ".damaged").exists()
+
+
+def test_a_record_of_somebody_else_s_own_hides_no_others(done, tmp_path, monkeypatch):
+    """Of a folder that only its owner may open, in a `runs_root` of several users."""
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    exists, opened = Path.exists, files.opened
+
+    def refuse(call):
+        def ask(path, *more, **named):
+            if closed in Path(path).parents:
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return call(path, *more, **named)
+
+        return ask
+
+    monkeypatch.setattr(Path, "exists", refuse(exists))
+    monkeypatch.setattr(files, "opened", refuse(opened))
+    with pytest.warns(
+        UserWarning, match=r"The run closed cannot be read now \('.*metrics\.json': "
+    ):
+        assert runs.load(tmp_path)["run_id"].tolist() == [done.run_id]
+
+
+@pytest.mark.parametrize("linked", ["", ".locks"])
+def test_nothing_is_written_through_a_link_in_the_place_of_a_folder(linked, tiny, tmp_path):
+    """Anybody who shares `runs_root` knows the ids of runs beforehand."""
+    config, victim = tiny(epochs=1), tmp_path / "victim"
+    victim.mkdir()
+    (victim / "config.json").write_text("mine")
+    root = tmp_path / "runs"
+    root.mkdir()
+    (root / (linked or config.run_id)).symlink_to(victim)
+    with pytest.raises(RunError, match="is a link"):
+        fit(config, runs_root=root, progress=False)
+    assert {path.name: path.read_text() for path in victim.iterdir()} == {"config.json": "mine"}
+
+
+def test_a_finished_record_may_be_read_through_a_link(done, tmp_path):
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / done.run_id).symlink_to(done.path)
+    assert fit(done.config, runs_root=tmp_path / "linked", progress=False).metrics == done.metrics

@@ -46,7 +46,6 @@ NEEDED = {
     "sum": list,
     "square_sum": list,
 }
-JOURNAL = "journal.jsonl"
 TABLES = ("manifest", "rejected", "duplicates")
 
 
@@ -124,7 +123,7 @@ def prepare(
     records = source.records.assign(file=_files(source.records, FORMATS[options.format]))
     folder = _make_folder(output, records, source)
     described = {"archive": dataset.NAME, **asdict(options)}
-    journal = Journal(folder / JOURNAL, described, NEEDED)
+    journal = Journal(folder / outputs.JOURNAL, described, NEEDED)
     before = work_through(
         process, records, journal, options, workers, name="images", progress=progress
     )
@@ -172,14 +171,8 @@ def _make_folder(output: str | Path, records: pd.DataFrame, source: Source) -> P
             f"The output '{shown(folder)}' lies in the folder of the images: give one beside it, such as "
             f"'{shown(root.with_name(root.name + '-prepared'))}'."
         )
-    if not (folder / JOURNAL).exists():
-        taken = ["images", prepared.DESCRIPTION, *(f"{name}.csv" for name in TABLES)]
-        if foreign := [name for name in taken if os.path.lexists(folder / name)]:
-            raise DataError(
-                f"The output '{shown(folder)}' holds {foreign[0]!r} that was not prepared here: give "
-                "another folder."
-            )
-    return outputs.make_folder(output, records, source.root, [source.root])
+    tables = [f"{name}.csv" for name in TABLES]
+    return outputs.make_folder(output, records, source.root, [source.root], tables)
 
 
 # What was made ----------------------------------------------------------------------------------

@@ -83,9 +83,10 @@ def prepare(
     workers = checked_workers(workers)
     records = archive.records.assign(file="images/" + archive.records["name"])
     originals = [archive.root / name for name in FOLDERS]
-    folder = outputs.make_folder(output, records, archive.root, originals)
+    tables = (*outputs.TABLES, "categories.csv")
+    folder = outputs.make_folder(output, records, archive.root, originals, tables)
     described = {"archive": NAME, **asdict(options)}
-    journal = Journal(folder / "journal.jsonl", described, NEEDED, archive.tarball)
+    journal = Journal(folder / outputs.JOURNAL, described, NEEDED, archive.tarball)
     _require_room(folder, len(records) - len(journal.of(records, folder)), options)
     sources = None
     if archive.tarball is not None:

@@ -121,7 +121,7 @@ def prepare(
     records = records.assign(file=[f"images/{image}{suffix}" for image in records["id"]])
     folder = outputs.make_folder(output, records, archive.root, archive.folders)
     described = {"archive": archive.name, **asdict(options)}
-    done = Journal(folder / "journal.jsonl", described, NEEDED)
+    done = Journal(folder / outputs.JOURNAL, described, NEEDED)
     before = work_through(
         process, records, done, options, workers, name=archive.name, progress=progress
     )

@@ -25,6 +25,7 @@ from hml_core.datasets.trees import shown
 from hml_core.errors import DataError
 from hml_core.system import files as storage
 from hml_core.system import images as opener
+from hml_core.system import scratch
 from hml_core.system.limits import usable_cores
 from hml_core.system.progress import Progress
 
@@ -138,31 +139,33 @@ def write(
     DataError
         Where an image does not decode, or it cannot be written; a pack that was there is kept then.
     """
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    except OSError as error:
-        raise DataError(
-            f"Cannot write the pack '{shown(folder)}' ({error.strerror or error}): run `hml prepare "
-            "imagefolder --data-root … --pack-root FOLDER` with a folder of your own, and train with what "
-            "it names as `data_root`."
-        ) from error
-    try:
-        for split in SPLITS:
-            _decode(paths[split], building / f"{split}_images.npy", shape, split, progress)
-            np.save(building / f"{split}_targets.npy", targets[split])
-        levels = histogram(read(building, "train").images)
-        sums = {path.name: storage.sha256(path) for path in sorted(building.glob("*.npy"))}
-        index = {**fields, "files": sums, LEVELS: levels.tolist()}
-        storage.write_json(building / INDEX, storage.sealed(index))
-        building.chmod(mode)
-        _replace(folder, building)
-    except OSError as error:
-        raise DataError(
-            f"Cannot write the pack '{shown(folder)}': {error.strerror or error}."
-        ) from error
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+    with contextlib.ExitStack() as held:
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            # What a killed process left there goes now: each is as large as all images together.
+            beside = held.enter_context(scratch.folder(folder.parent, f".{folder.name}."))
+        except OSError as error:
+            raise DataError(
+                f"Cannot write the pack '{shown(folder)}' ({error.strerror or error}): run `hml prepare "
+                "imagefolder --data-root … --pack-root FOLDER` with a folder of your own, and train with "
+                "what it names as `data_root`."
+            ) from error
+        try:
+            building = beside / "new"
+            building.mkdir()
+            for split in SPLITS:
+                _decode(paths[split], building / f"{split}_images.npy", shape, split, progress)
+                np.save(building / f"{split}_targets.npy", targets[split])
+            levels = histogram(read(building, "train").images)
+            sums = {path.name: storage.sha256(path) for path in sorted(building.glob("*.npy"))}
+            index = {**fields, "files": sums, LEVELS: levels.tolist()}
+            storage.write_json(building / INDEX, storage.sealed(index))
+            building.chmod(mode)
+            _replace(folder, building)
+        except OSError as error:
+            raise DataError(
+                f"Cannot write the pack '{shown(folder)}': {error.strerror or error}."
+            ) from error
 
 
 def _replace(folder: Path, building: Path) -> None:
@@ -172,13 +175,13 @@ def _replace(folder: Path, building: Path) -> None:
             os.rename(building, folder)
             return
         # Aside first: there is no moment at which half a pack has the name.
-        old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
+        old = building.with_name("old")
         os.rename(folder, old)
         os.rename(building, folder)
         for name in (INDEX, *ARRAYS):
             (old / name).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # somebody has put something there since the look
-            old.rmdir()
+        if any(old.iterdir()):  # somebody has put something there since the look
+            os.rename(old, tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
     except OSError as error:
         raise DataError(f"Cannot replace {str(folder)!r}: {error}") from error
 

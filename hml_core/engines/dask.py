@@ -64,6 +64,7 @@ def local(configs: Sequence[RunConfig], place: Place) -> Iterator[tuple[RunConfi
 
         def start() -> Client:
             stack.enter_context(dask.config.set(SETTINGS))
+            stack.enter_context(processes.only_installed_modules())
             cluster = LocalCluster(
                 n_workers=min(workers, len(configs)),
                 threads_per_worker=1,

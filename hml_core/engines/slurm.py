@@ -36,6 +36,7 @@ from hml_core.engines.jobs import Outcome, Place
 from hml_core.engines.slurm_queue import LONGEST_WAIT_S, Submissions
 from hml_core.errors import ConfigError
 from hml_core.system import limits, scratch, yaml_files
+from hml_core.system.processes import SAFE_PATH
 from hml_core.system.quantities import told
 
 DEFAULT_FILE = "slurm.yaml"
@@ -218,6 +219,7 @@ def make_cluster(
     arguments = ["--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
     arguments += options.pop("worker_extra_args", [])
     directives = list(options.pop("job_extra_directives", []))
+    prologue = options.pop("job_script_prologue", None) or []
     if options.pop("gpus", 0):
         directives.append("--gres=gpu:1")
         arguments += ["--resources", "GPU=1"]
@@ -231,6 +233,7 @@ def make_cluster(
             job_cpu=cores,
             cores=1,  # one run at a time on each worker, whatever the cores of its job
             processes=1,
+            job_script_prologue=[f"export {SAFE_PATH}=1", *prologue],
             job_extra_directives=directives,
             worker_extra_args=arguments,
         )

@@ -133,6 +133,7 @@ def _run(arguments: list[str], place: Place, meeting: Path) -> list[str]:
         env={
             **os.environ,
             **private(meeting),
+            processes.SAFE_PATH: "1",
             "OMP_NUM_THREADS": str(threads),
             "HML_HEADLESS": "1",
         },

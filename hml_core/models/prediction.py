@@ -260,6 +260,11 @@ def require_output(output: Path, paths: Iterable[Path]) -> Path:
     ------
     RunError
     """
+    if output.is_symlink():  # it would be replaced instead of what it names
+        raise RunError(
+            f"Expected the output to be a file, {str(output)!r} is a link to {str(output.readlink())!r}: "
+            "name that file itself."
+        )
     if output.is_dir() or (output.exists() and not output.is_file()):
         raise RunError(f"Expected the output to be a file, {str(output)!r} is something else.")
     if not output.parent.is_dir():

@@ -20,7 +20,7 @@ from hml_core import models
 from hml_core.errors import ConfigError, RunError
 from hml_core.models import inference, post_hoc
 from hml_core.models.preprocessing import Preprocessing
-from hml_core.system import devices, files
+from hml_core.system import devices, files, scratch
 
 NETWORK, POST_HOC, SHIFT = "network.", "post_hoc.", "shift"  # how the names of tensors begin
 
@@ -125,6 +125,7 @@ class TrainedModel(nn.Module):
         RunError
             For a network that ``torch.export`` cannot follow, and a path that cannot be written.
         """
+        scratch.keep_compiled_code_private()
         device = next(self.network.parameters()).device
         shape = (2, self.preprocessing.channels, *self.preprocessing.size)
         example = torch.zeros(shape, dtype=torch.uint8, device=device)

@@ -12,17 +12,20 @@ and manifest are in the form of :mod:`hml_core.runs.compact_predictions`.
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from pathlib import Path
 
 from hml_core import metrics
 from hml_core.errors import RunError
 from hml_core.runs import compact_predictions, kept_weights
-from hml_core.runs.record import EXPORTED, UNREADABLE, Run, finished
-from hml_core.system import files, paths
+from hml_core.runs.folder import shelve
+from hml_core.runs.record import EXPORTED, RECORDED, UNREADABLE, ForeignRecordError, Run, finished
+from hml_core.system import files, locks, paths
 
 # Beside the folders of records: what has to be said of their images wherever they are quoted.
 DATA_NOTE = "data_note.txt"
+_NOT_EXPORTED = {*RECORDED, kept_weights.NAME, "failed.json"} - {*EXPORTED}
 
 
 def export(runs_root: str | Path, destination: str | Path, *, weights: bool = False) -> list[Path]:
@@ -31,21 +34,24 @@ def export(runs_root: str | Path, destination: str | Path, *, weights: bool = Fa
     Weights that a run has kept are left out, or with ``weights`` copied; a record holds without them.
 
     A record that is there and holds is left as it is, so that the same call adds what has been finished
-    since. A note on the images (``data_note.txt``) goes along. A run that is damaged is left out with a
-    warning; nothing below ``runs_root`` is changed.
+    since; one that is damaged is set aside first (``<destination>/.damaged/``). A note on the images
+    (``data_note.txt``) goes along. A run that is damaged is left out with a warning; nothing below
+    ``runs_root`` is changed.
 
     Raises
     ------
     RunError
         Where ``destination`` cannot be written to, or the predictions of a run do not give the balanced
-        accuracy that its metrics hold.
+        accuracy that its metrics hold. After all others were exported, where something else has a run's
+        name there: the same run trained another time, a newer version's record, a link, a run on which a
+        process works. It is left as it is.
     """
     runs_root = paths.named(runs_root, "`runs_root`")
     destination = files.require_writable(paths.named(destination, "`destination`"))
     note = runs_root / DATA_NOTE
-    if note.is_file() and not (destination / DATA_NOTE).exists():
+    if note.is_file() and not os.path.lexists(destination / DATA_NOTE):
         files.write_atomically(destination / DATA_NOTE, files.read_bytes(note))
-    records = []
+    records, left = [], []
     for path in finished(runs_root):
         try:
             run = Run(path).verify()
@@ -53,30 +59,57 @@ def export(runs_root: str | Path, destination: str | Path, *, weights: bool = Fa
             warnings.warn(f"{error} It is left out.", stacklevel=2)
             continue
         folder = destination / run.run_id
-        if not _holds(folder, run):
+        there, reason = _there(folder, run)
+        if reason is not None:
+            left.append(f"{folder}: {reason}.")
+            continue
+        if not there:
             _write(run, folder)
         if weights and run.keeps() and not Run(folder).keeps():
-            content = (run.path / kept_weights.NAME).read_bytes()
+            content = files.read_bytes(run.path / kept_weights.NAME, files.LARGEST_DATA)
             files.write_atomically(folder / kept_weights.NAME, content)
         records.append(folder)
+    if left:
+        raise RunError(
+            f"Exported {len(records)}, and left {len(left)} as they are, where something else lies: "
+            "expected another destination, or these to be moved away.\n" + "\n".join(left)
+        )
     return records
 
 
-def _holds(folder: Path, run: Run) -> bool:
+def _there(folder: Path, run: Run) -> tuple[bool, str | None]:
+    """Whether a run's record is there already, and else why nothing may be written to its place.
+
+    A damaged one is set aside.
+    """
+    if not os.path.lexists(folder):
+        return False, None
+    if folder.is_symlink() or not folder.is_dir():
+        return False, "it is a link, or no folder"
+    if locks.is_held(folder.parent, folder.name):
+        return False, "a process works on it"
+    if not os.path.lexists(folder / "metrics.json"):
+        if (folder / "checkpoint.pt").exists():
+            return False, "it is a run that was begun"
+        if {path.name for path in folder.iterdir()} & _NOT_EXPORTED:
+            shelve(folder, f"The record {str(folder)!r} has lost its metrics.json.")
+        return False, None  # what an export left that was killed
     try:
-        there = Run(folder).verify()
-    except RunError:
-        return False
-    return there.metrics == run.metrics
+        if Run(folder).verify().metrics == run.metrics:
+            return True, None
+    except ForeignRecordError as error:
+        return False, str(error).rstrip(".")
+    except RunError as error:
+        target = shelve(folder, str(error))
+        warnings.warn(f"{error} It was set aside in {target}.", stacklevel=3)
+        return False, None
+    return False, "it holds, and is the same run trained another time"
 
 
 def _write(run: Run, folder: Path) -> None:
     if run.has_predictions:
         _check(run)
     folder.mkdir(exist_ok=True)
-    weights = folder / kept_weights.NAME
-    if weights.exists() and files.sha256(weights) != run.metrics["files"].get(kept_weights.NAME):
-        files.remove(weights)
     content = {name: files.read_bytes(run.path / name) for name in EXPORTED}
     # Last of all comes metrics.json, which makes the folder a record.
     if run.has_predictions:

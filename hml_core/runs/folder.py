@@ -31,6 +31,31 @@ SHELF, REPLACED = ".damaged", ".replaced"
 FORMAT = 1  # of a checkpoint; to be raised when an older version could not go on from one
 
 
+def shelve(folder: Path, reason: str, shelf: str = SHELF) -> Path:
+    """Move the folder of a run to a shelf beside it, where it gets a number; where it lies then.
+
+    Raises
+    ------
+    RunError
+        Where something else has the name of that shelf.
+    """
+    place = folder.parent / shelf
+    try:
+        if place.is_symlink():
+            raise FileExistsError(0, "it is a link")
+        place.mkdir(exist_ok=True)
+        number = 0
+        while os.path.lexists(target := place / f"{folder.name}.{number}"):
+            number += 1
+        os.rename(folder, target)
+    except OSError as error:
+        raise RunError(
+            f"{reason} It cannot be set aside in {str(place)!r} ({error.strerror or error}): "
+            "expected a folder there, or nothing. Nothing was moved."
+        ) from error
+    return target
+
+
 class RunFolder:
     """The folder of one run while it is being made.
 
@@ -93,20 +118,7 @@ class RunFolder:
         RunError
             Where something else has the name of that folder.
         """
-        place = self.root / shelf
-        try:
-            if place.is_symlink():
-                raise FileExistsError(0, "it is a link")
-            place.mkdir(exist_ok=True)
-            number = 0
-            while os.path.lexists(target := place / f"{self.path.name}.{number}"):
-                number += 1
-            os.rename(self.path, target)
-        except OSError as error:
-            raise RunError(
-                f"{reason} It cannot be set aside in {str(place)!r} ({error.strerror or error}): "
-                "expected a folder there, or nothing. Nothing was moved."
-            ) from error
+        target = shelve(self.path, reason, shelf)
         warnings.warn(f"{reason} It was set aside in {target} and is trained again.", stacklevel=3)
         return target
 
@@ -117,7 +129,14 @@ class RunFolder:
         ------
         ForeignRecordError
             For a checkpoint of a newer version that this one does not understand: it is left where it is.
+        RunError
+            Where the folder is a link, or cannot be written to.
         """
+        if self.path.is_symlink():
+            raise RunError(
+                f"The folder {str(self.path)!r} of the run is a link to {os.readlink(self.path)!r}, and a "
+                "run is not written through one: expected a folder there, or nothing."
+            )
         checkpoint = self._read_checkpoint()
         if checkpoint is not None and not self._is_same(manifest):
             self._require_ours("it tells of its images in another way, or of others", checkpoint)

@@ -11,6 +11,7 @@ SHA-256 of every other file and of itself.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -29,16 +30,20 @@ from hml_core.config import RunConfig, identity
 from hml_core.errors import ConfigError, RunError
 from hml_core.metrics import Predictions
 from hml_core.models.trained import TrainedModel
-from hml_core.runs import compact_predictions, kept_weights
+from hml_core.runs import compact_predictions, form, kept_weights
 from hml_core.runs.evaluated import TEST, Evaluated
+from hml_core.runs.form import REQUIRED, SELECTIONS
 from hml_core.system import files, locks, paths
 
-SELECTIONS = ("last", "best_validation", "best_test")
 EXPORTED = ("config.json", "environment.json", "history.csv", "metrics.json")
-REQUIRED = {"selections", "class_counts", "class_names", "seconds", "device", "files"}
 # What a file of the right name and the wrong content makes its readers raise.
 UNREADABLE = (
     OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError,
+)  # fmt: skip
+# What the system says where something is not there, or is no file of ours; all else tells nothing of it.
+_NOT_THERE = (
+    errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.EFBIG, errno.EISDIR, errno.ENXIO,
+    errno.ENODEV, errno.ENAMETOOLONG,
 )  # fmt: skip
 CLOCK = ("seconds", "waiting_seconds")  # columns of the history that differ from repeat to repeat
 RECORDED = ("config.json", "environment.json", "manifest.json", "history.csv", "predictions.npz")
@@ -46,6 +51,10 @@ RECORDED = ("config.json", "environment.json", "manifest.json", "history.csv", "
 
 class ForeignRecordError(RunError):
     """A record that is whole and that this version cannot judge, such as a newer version's."""
+
+
+class UnreachableRecordError(ForeignRecordError):
+    """A record that the system does not let us read now: a disk or network that fails, somebody's own."""
 
 
 class UnknownMethodError(ForeignRecordError):
@@ -143,7 +152,7 @@ class Run:
             damaged |= self.path.name != self.metrics["run_id"]
             damaged |= not set(self.metrics) >= REQUIRED
             damaged |= set(self.metrics["files"]) - {kept_weights.NAME} != set(RECORDED)
-            damaged |= not _is_understood(self.metrics)
+            damaged |= not form.is_understood(self.metrics)
         except UnknownMethodError as error:
             raise UnknownMethodError(f"The run {self.path.name} {error}") from error
         except FileNotFoundError as error:
@@ -151,6 +160,7 @@ class Run:
                 f"The run {self.path.name} is damaged: {Path(error.filename).name} is not there."
             ) from error
         except UNREADABLE as error:
+            _require_reached(error, self.path)
             self._require_ours(repr(error))
             raise RunError(f"The run {self.path.name} is damaged: {error!r}") from error
         if damaged:
@@ -176,16 +186,22 @@ class Run:
 
         Which files must be there is told by the record: predictions and manifest may lack where its seal
         says that it was exported, and what has their place (:mod:`hml_core.runs.compact_predictions`).
-        Weights may be removed from any record.
+        Weights may be removed from any record. UnreachableRecordError where the system does not let us
+        read a file that is there: that tells nothing of it.
         """
-        if self.is_compact:
-            compact_predictions.verify(self.path, self.metrics["files"]["manifest.json"])
-        for name, recorded in self.metrics["files"].items():
-            path = self.path / name
-            may_lack = self.is_compact or name == kept_weights.NAME
-            if may_lack and name not in EXPORTED and not path.exists():
-                continue
-            compact_predictions.require(files.holds(path, recorded), self.path, name)
+        name = compact_predictions.SEAL
+        try:
+            if self.is_compact:
+                compact_predictions.verify(self.path, self.metrics["files"]["manifest.json"])
+            for name, recorded in self.metrics["files"].items():
+                path = self.path / name
+                may_lack = self.is_compact or name == kept_weights.NAME
+                if may_lack and name not in EXPORTED and not path.exists():
+                    continue
+                compact_predictions.require(files.holds(path, recorded), self.path, name)
+        except OSError as error:
+            _require_reached(error, self.path, name)
+            raise
         return self
 
     @property
@@ -465,6 +481,16 @@ class Run:
         return row
 
 
+def _require_reached(error: Exception, folder: Path, name: str = "") -> None:
+    """An error of reading that is not about what lies there: UnreachableRecordError."""
+    if isinstance(error, OSError) and error.errno not in (None, *_NOT_THERE):
+        place = error.filename or folder / name
+        raise UnreachableRecordError(
+            f"The run {folder.name} cannot be read now ({str(place)!r}: {files.reason(error)}). It is "
+            "left as it is."
+        ) from error
+
+
 def _is_whole(folder: Path) -> bool:
     """Whether the record's seal holds, and every file that it names is what was written."""
     try:
@@ -480,38 +506,9 @@ def _is_whole(folder: Path) -> bool:
             for name, known in recorded.items()
             if name in EXPORTED or (folder / name).exists()
         )
-    except UNREADABLE:
+    except UNREADABLE as error:
+        _require_reached(error, folder)
         return False
-
-
-def _is_understood(metrics: Mapping[str, Any]) -> bool:
-    """Whether the parts of a record's metrics are of the kind that its readers take them for."""
-    names, counts, selections = (
-        metrics[name] for name in ("class_names", "class_counts", "selections")
-    )
-    return (
-        isinstance(names, list)
-        and isinstance(counts, list)
-        and len(names) == len(counts) > 0
-        and all(isinstance(name, str) for name in names)
-        and all(type(count) is int and count >= 0 for count in counts)
-        and all(isinstance(selections[name], dict | None) for name in SELECTIONS)
-        and selections["last"] is not None
-        and all(_are_numbers(chosen) for chosen in selections.values())
-        and "balanced_accuracy" in selections["last"]
-        and type(selections["last"]["epoch"]) is int
-        and isinstance(metrics["seconds"], int | float)
-        and isinstance(metrics["device"], str)
-    )
-
-
-def _are_numbers(measured: Any) -> bool:
-    """Whether all that was measured at an epoch, if anything, are numbers, lists of them, or undefined."""
-    if isinstance(measured, dict):
-        return all(map(_are_numbers, measured.values()))
-    if isinstance(measured, list):
-        return all(map(_are_numbers, measured))
-    return measured is None or isinstance(measured, int | float)
 
 
 def _with_nan(metrics: dict[str, Any]) -> dict[str, Any]:
@@ -525,7 +522,14 @@ def finished(runs_root: Path) -> list[Path]:
     These hold what a run writes in its end, and nothing to go on with. One that was ended just before its
     metrics were written looks the same; one that is written at this moment is held by a process.
     """
-    return sorted(path for path in runs_root.glob("*/") if _was_finished(path))
+    return sorted(path for path in runs_root.glob("*/") if _may_be_finished(path))
+
+
+def _may_be_finished(folder: Path) -> bool:
+    try:
+        return _was_finished(folder)
+    except PermissionError:  # somebody's own: named by whoever reads it
+        return not folder.name.startswith(".")
 
 
 def _was_finished(folder: Path) -> bool:

@@ -26,6 +26,7 @@ SEAL = "checksum"  # the field of a description that vouches for the others
 LARGEST_TEXT = 2**26  # of a description; the longest ones here have a few million
 LARGEST_TABLE = 2**30  # of a table or list with a line for each image
 LARGEST_DATA = 2**34  # of arrays, weights or a checkpoint
+BESIDE = 10  # bytes by which the name of a file that is written beside another one is longer
 NOT_REGULAR = "it is no regular file, but a folder, pipe, socket or device"
 
 

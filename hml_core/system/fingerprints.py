@@ -24,6 +24,7 @@ import math
 import re
 import sys
 import sysconfig
+import traceback
 import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
@@ -122,6 +123,24 @@ def is_external(module: str | None) -> bool:
         place.startswith(_INSTALLED) or _LIBRARIES & {*Path(place).parts}
         for place in filter(None, places)
     )
+
+
+def own_place(error: BaseException) -> str:
+    """Where an error comes from: the innermost place outside of libraries; empty where there is none."""
+    found, seen = "", set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        for frame, line in traceback.walk_tb(error.__traceback__):
+            if not is_external(frame.f_globals.get("__name__")):
+                found = f"{frame.f_code.co_filename}:{line}"
+        error = error.__cause__
+    return found
+
+
+def told(error: BaseException) -> str:
+    """What somebody's own code raised, with its place in that code."""
+    place = own_place(error)
+    return f"{type(error).__name__}: {error}{f' ({place})' if place else ''}"
 
 
 class Code:

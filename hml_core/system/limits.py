@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
+import signal
 import socket
 import threading
+import time
 from pathlib import Path
+from typing import NoReturn
 
 from hml_core.errors import RunError
 
@@ -17,7 +21,12 @@ _SMALL_STACK = 2**18  # bytes: a thread that only waits
 SEMAPHORES = 16  # of a pool of processes or a cluster's
 LOOPBACK, CONNECT_S = "127.0.0.1", 5.0
 SHARED_MEMORY = "/dev/shm"
-MEMORY = "/proc/meminfo"
+MEMORY, STATUS = "/proc/meminfo", "/proc/self/status"
+# Of addresses: torch and scipy alone take more than the first; the others beside them, measured with
+# small networks on two cores.
+LIBRARIES, TO_TRAIN, TO_PREDICT = 2**30, 3 * 2**28, 2**29
+AMPLE = 2**33  # above which nobody looks
+LOADED, LOADED_S, LOOK_S = ("scipy.linalg", "pandas", "torch"), 120.0, 0.05
 # Of a container: limit, what is used of it, and what of that are files the system lets go of.
 CONTAINERS = (
     ("/sys/fs/cgroup/memory.max", "memory.current", "memory.stat", "inactive_file"),
@@ -57,6 +66,77 @@ def require_files(number: int, what: str) -> None:
             "that limit, or ask who runs the machine."
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, (number, hard))
+
+
+def require_address_space(size: int, what: str) -> None:
+    """Prove that this process may still take so many bytes of addresses (``ulimit -v``).
+
+    Libraries that get none abort or go in circles, where nothing can be told any more.
+
+    Raises
+    ------
+    RunError
+    """
+    most, taken = _address_space(), _told(STATUS, "VmSize:", unit=1024)
+    if most is None or taken is None or most - taken >= size:
+        return
+    raise RunError(
+        f"This process may take {most / 2**20:,.0f} MiB of addresses (`ulimit -v`) and has taken "
+        f"{taken / 2**20:,.0f}: {what} needs {size / 2**20:,.0f} more. Raise that limit, or ask who runs "
+        "the machine."
+    )
+
+
+def require_libraries() -> None:
+    """Prove that the libraries which all commands need can be loaded, where the addresses are few.
+
+    How many they take is theirs to say, so a fork of this process loads them first: in it they may abort.
+
+    Raises
+    ------
+    RunError
+    """
+    if (most := _address_space()) is None or most >= AMPLE or not hasattr(os, "fork"):
+        return
+    require_address_space(LIBRARIES, "any command")
+    child = os.fork()
+    if child == 0:
+        _load()
+    end, status = time.monotonic() + LOADED_S, None
+    while status is None and time.monotonic() < end:
+        ended, code = os.waitpid(child, os.WNOHANG)
+        status = code if ended else time.sleep(LOOK_S)
+    if status is None:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    if status != 0:
+        raise RunError(
+            f"torch and scipy do not load within the {most / 2**20:,.0f} MiB of addresses that this "
+            "process may take (`ulimit -v`): raise that limit, or ask who runs the machine."
+        )
+
+
+def _load() -> NoReturn:
+    status = 1
+    try:
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for number in range(3):
+            os.dup2(nothing, number)
+        for name in LOADED:
+            importlib.import_module(name)
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def _address_space() -> int | None:
+    """Bytes of addresses that this process may take; None where nothing limits them."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return None
+    most, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return None if most == resource.RLIM_INFINITY else most
 
 
 def require_threads(number: int, what: str) -> None:

@@ -86,6 +86,10 @@ def is_held(root: Path, name: str) -> bool:
 def _folder(root: Path) -> tuple[Path, int]:
     """The folder of locks, open to whom ``root`` is open to: others may train there, too."""
     folder = root / FOLDER
+    if folder.is_symlink():
+        raise RunError(
+            f"{str(folder)!r} is a link, and locks are not made where it leads: expected a folder."
+        )
     is_there = folder.is_dir()
     files.require_writable(folder)
     mode = stat.S_IMODE(root.stat().st_mode)

@@ -13,8 +13,10 @@ from hml_core.system.quantities import told
 LONGEST_PATH, LONGEST_NAME = 4096, 255
 
 
-def named(given: Any, what: str, *, is_recorded: bool = False) -> Path:
+def named(given: Any, what: str, *, is_recorded: bool = False, room: int = 0) -> Path:
     """The path that is given for ``what``; one that a record is to hold (``is_recorded``) is text.
+
+    ``room``: by so many bytes other names are longer that are made of it.
 
     >>> named("my results", "`runs_root`")
     PosixPath('my results')
@@ -40,10 +42,12 @@ def named(given: Any, what: str, *, is_recorded: bool = False) -> Path:
     if b"\0" in encoded:
         raise ConfigError(f"{said}: it holds the character NUL.")
     if (
-        len(encoded) >= LONGEST_PATH
+        len(encoded) + room >= LONGEST_PATH
         or max(map(len, encoded.split(os.fsencode(os.sep)))) > LONGEST_NAME
+        or len(encoded.split(os.fsencode(os.sep))[-1]) + room > LONGEST_NAME
     ):
         raise ConfigError(
-            f"{said}: it is too long (a name has at most {LONGEST_NAME} bytes, a path {LONGEST_PATH - 1})."
+            f"{said}: it is too long (a name has at most {LONGEST_NAME - room} bytes, a path "
+            f"{LONGEST_PATH - 1 - room})."
         )
     return Path(given)

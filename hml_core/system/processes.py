@@ -28,12 +28,14 @@ if TYPE_CHECKING:
 
 LOOK_S = 1.0  # how often a guard looks for its parent, should no signal tell
 ASK_S = 0.05  # and at a command of the system
-INNER, SUPERVISOR = "--inner", "--supervisor"
+SAFE_PATH = "PYTHONSAFEPATH"
+INNER, SUPERVISOR, BESIDE = "--inner", "--supervisor", "--beside"
+WATCH_S = 0.25  # how often a watcher looks for what was started
 INNER_GRACE_S = 1.0  # by so much the outer guard is more patient than the inner one
 REAP_S = 0.02  # and for what is left, while it ends everything
 # Neither the environment nor installed packages change what a guard does.
 _ISOLATED = ("-I", "-S")
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 1, 36, 37
 _STOPPING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 _late: list[list[int]] = []  # the signals that wait, for each block of `delayed`
@@ -179,6 +181,21 @@ def guarded(command: Sequence[str], grace: float, *, is_supervisor: bool = False
     return [*_guard(), *kind, str(os.getpid()), str(grace), *command]
 
 
+@contextlib.contextmanager
+def only_installed_modules() -> Iterator[None]:
+    """Inside the block, interpreters that are started (``python -m``, ``python -c``, multiprocessing's)
+    import nothing of the current folder, which may be anybody's."""
+    before = os.environ.get(SAFE_PATH)
+    os.environ[SAFE_PATH] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(SAFE_PATH, None)
+        else:
+            os.environ[SAFE_PATH] = before
+
+
 class Answer(NamedTuple):
     """What a command of the system said, and its status as :mod:`subprocess` gives it."""
 
@@ -279,6 +296,35 @@ def descendants(process: int) -> list[int]:
     return [child for child in below if child not in dead]
 
 
+def adopt(does: bool) -> bool:
+    """Whether processes below this one become its own when their parents end; what it was before."""
+    if sys.platform != "linux":
+        return False
+    import ctypes
+
+    before = ctypes.c_int(0)
+    library = ctypes.CDLL(None)
+    library.prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(before), 0, 0, 0)
+    library.prctl(_PR_SET_CHILD_SUBREAPER, int(does), 0, 0, 0)
+    return bool(before.value)
+
+
+def beside() -> subprocess.Popen:
+    """A watcher over this process: should it be killed, what it had started ends, too.
+
+    It has looked once by now, and looks again every quarter of a second: what was started since the last
+    look, and has left its parents, it does not know.
+    """
+    command = [*_guard(), BESIDE, str(os.getpid())]
+    nothing = subprocess.DEVNULL
+    watcher = subprocess.Popen(
+        command, stdin=nothing, stdout=subprocess.PIPE, stderr=nothing, start_new_session=True
+    )
+    with watcher.stdout:
+        watcher.stdout.read(1)
+    return watcher
+
+
 # The guard, as a program --------------------------------------------------------------------------
 
 
@@ -358,6 +404,47 @@ class _Guard:
                 status = exit_status(os.waitstatus_to_exitcode(code))
 
 
+def _stay_beside(parent: int) -> int:
+    """Be a watcher: note what is below the parent, and end that once the parent is gone."""
+    for number in (signal.SIGINT, *_STOPPING):
+        signal.signal(number, lambda *_: None)  # it ends with its parent, and not before
+    known: dict[int, str] = {}
+    has_told = False
+    while True:
+        started = time.monotonic()
+        found = {one: _began(one) for one in descendants(parent) if one != os.getpid()}
+        if os.getppid() != parent:  # gone, perhaps while it was looked at
+            break
+        known = found
+        if not has_told:
+            has_told = True
+            with contextlib.suppress(OSError):
+                os.write(1, b".")
+        # On a machine of many processes a look takes long: no more than a twentieth of the time.
+        time.sleep(max(WATCH_S, 20 * (time.monotonic() - started)))
+    until = time.monotonic() + INNER_GRACE_S
+    number = signal.SIGTERM
+    while known and time.monotonic() < until + INNER_GRACE_S:
+        for one in list(known):
+            for child in descendants(one):
+                known.setdefault(child, _began(child))
+        known = {one: began for one, began in known.items() if began and _began(one) == began}
+        _signal([*known], number)
+        time.sleep(REAP_S)
+        number = signal.SIGKILL if time.monotonic() >= until else 0
+    return 0
+
+
+def _began(process: int) -> str:
+    """When a living process began, by which it is told from a later one of its number; else empty."""
+    try:
+        with open(f"/proc/{process}/stat", "rb") as stream:
+            fields = stream.read().rpartition(b")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] in (b"Z", b"X") else fields[19].decode()
+
+
 def _signal(processes: Sequence[int], number: int) -> None:
     for process in processes:
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -374,6 +461,8 @@ def _prctl(option: int, value: int) -> None:
 
 def _watch(arguments: list[str]) -> int:
     """Be a guard: the inner one, or the outer one over it where it can adopt what that one leaves."""
+    if arguments[0] == BESIDE:
+        return _stay_beside(int(arguments[1]))
     flags = [argument for argument in arguments[:2] if argument in (INNER, SUPERVISOR)]
     parent, grace, *command = arguments[len(flags) :]
     if INNER in flags or sys.platform != "linux":

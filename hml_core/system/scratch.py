@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import getpass
 import os
+import re
 import shutil
 import socket
 import stat
@@ -12,11 +15,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PREFIX = "hml-"
+TORCH_CACHE = "TORCHINDUCTOR_CACHE_DIR"
 OWNER = ".owner"  # a file with this host's name, which the folder's process holds a lock on
 
 
 @contextlib.contextmanager
-def folder(place: str | Path | None = None) -> Iterator[Path]:
+def folder(place: str | Path | None = None, prefix: str = PREFIX) -> Iterator[Path]:
     """A private folder, gone afterwards; what killed processes left beside it goes now.
 
     Removed are folders that this function made for this user on this host and whose process is gone: it
@@ -27,10 +31,12 @@ def folder(place: str | Path | None = None) -> Iterator[Path]:
     ----------
     place : path, optional
         Default: where temporary files go (TMPDIR).
+    prefix : str
+        How its name begins, and the names of those that are looked for.
     """
     place = tempfile.gettempdir() if place is None else place
-    _remove_abandoned(place)
-    own = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
+    _remove_abandoned(place, prefix)
+    own = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
     held = _claimed(own)
     try:
         yield own
@@ -38,6 +44,47 @@ def folder(place: str | Path | None = None) -> Iterator[Path]:
         shutil.rmtree(own, ignore_errors=True)
         if held is not None:
             os.close(held)
+
+
+def keep_compiled_code_private() -> None:
+    """Let torch's compiler keep what it runs again in a folder that nobody else can write to.
+
+    Its own choice is ``torchinductor_<user>`` where temporary files go, whoever made that folder: what is
+    in it is executed. One that is not this user's alone is left, for another one that is gone afterwards.
+    Nothing happens where ``TORCHINDUCTOR_CACHE_DIR`` names a folder.
+    """
+    if TORCH_CACHE in os.environ or not hasattr(os, "getuid"):
+        return
+    with contextlib.suppress(
+        OSError
+    ):  # nowhere can files be written: there is nothing to run again
+        try:
+            user = re.sub(r'[\\/:*?"<>|]', "_", getpass.getuser())
+        except (KeyError, OSError):  # no entry in the list of users
+            user = str(os.getuid())
+        usual = Path(tempfile.gettempdir()) / f"torchinductor_{user}"
+        if _is_ours_alone(usual):
+            os.environ[TORCH_CACHE] = str(usual)
+            return
+        own, process = tempfile.mkdtemp(prefix="torchinductor_"), os.getpid()
+        os.environ[TORCH_CACHE] = own
+
+        @atexit.register
+        def remove() -> None:
+            if os.getpid() == process:
+                shutil.rmtree(own, ignore_errors=True)
+
+
+def _is_ours_alone(place: Path) -> bool:
+    """Whether the folder is this user's, and nobody else may write to it; made, if it is not there."""
+    with contextlib.suppress(FileExistsError):
+        place.mkdir(mode=0o700)
+    told = place.lstat()
+    return (
+        stat.S_ISDIR(told.st_mode)
+        and told.st_uid == os.getuid()
+        and not stat.S_IMODE(told.st_mode) & 0o022
+    )
 
 
 def _claimed(own: Path) -> int | None:
@@ -57,10 +104,10 @@ def _claimed(own: Path) -> int | None:
     return handle
 
 
-def _remove_abandoned(place: str | Path) -> None:
+def _remove_abandoned(place: str | Path, prefix: str) -> None:
     with contextlib.suppress(OSError), os.scandir(place) as entries:
         for entry in entries:
-            if entry.name.startswith(PREFIX) and entry.is_dir(follow_symlinks=False):
+            if entry.name.startswith(prefix) and entry.is_dir(follow_symlinks=False):
                 with contextlib.suppress(ImportError, OSError):  # held, or not one of ours
                     _remove_if_abandoned(entry.path)
 

@@ -100,6 +100,11 @@ class Shares:
             return self.micro_batch
         return self.images % self.micro_batch or self.micro_batch
 
+    @property
+    def sizes(self) -> set[int]:
+        """Images that pass the network together: of a whole micro-batch, and of the last one."""
+        return {min(self.micro_batch, self.images), self.smallest}
+
     def places(self, first_step: int) -> Tensor:
         """Places in an epoch's order that this process works on, from a step on; int64 on the CPU."""
         size = self.config.batch_size
@@ -114,6 +119,14 @@ class Shares:
             yield slice(start, min(start + self.micro_batch, number))
 
 
+def image_shape(config: RunConfig, splits: Splits) -> tuple[int, int, int]:
+    """Channels, height and width of what the network sees."""
+    height = width = config.image_size
+    if isinstance(splits.train, LabelledImages):
+        height, width = splits.train.images.shape[1:3]
+    return splits.channels, height, width
+
+
 def require_batch_statistics(
     model: nn.Module, shares: Shares, splits: Splits, device: torch.device
 ) -> None:
@@ -126,9 +139,6 @@ def require_batch_statistics(
     """
     if shares.smallest > 1 or not any(stage.trains == "all" for stage in shares.config.stages):
         return
-    side = (shares.config.image_size,) * 2
-    if isinstance(splits.train, LabelledImages):
-        side = splits.train.images.shape[1:3]
     single: list[nn.Module] = []
     watched = [
         layer.register_forward_pre_hook(
@@ -140,7 +150,7 @@ def require_batch_statistics(
     model.eval()  # where one image is enough, and nothing is drawn
     try:
         with torch.inference_mode():
-            model(torch.zeros(1, splits.channels, *side, device=device))
+            model(torch.zeros(1, *image_shape(shares.config, splits), device=device))
     finally:
         model.train()
         for hook in watched:

@@ -215,6 +215,15 @@ class Evaluator:
             return self.config.micro_batch_size or self.config.batch_size
         return feeds.bank_batch(self.device)
 
+    @property
+    def sizes(self) -> set[int]:
+        """Images that pass the network together: of whole batches, and of the last one of each split."""
+        most, found = self._images_at_a_time(), set()
+        for part in self.parts.values():
+            number = len(range(len(part))[self.world.share(len(part))])
+            found |= {min(most, number), number % most or min(most, number)}
+        return found
+
     @torch.inference_mode()
     def _outcome(
         self,

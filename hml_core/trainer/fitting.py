@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 import torch
 
 from hml_core import datasets
-from hml_core.config import RunConfig
-from hml_core.errors import ConfigError, DataError, RunError, never_left
+from hml_core.config import RunConfig, identity
+from hml_core.errors import ConfigError, DataError, HmlError, RunError, never_left
 from hml_core.models import IMAGENET_MODELS
 from hml_core.runs import Run, kept_weights
-from hml_core.system import devices, paths, quantities
+from hml_core.system import devices, fingerprints, limits, paths, quantities
 from hml_core.trainer import handed_over
 from hml_core.trainer.branches import Point
 from hml_core.trainer.epochs import micro_batches
@@ -137,6 +137,7 @@ def training(
     that one of them left there, or leaves its own.
     """
     with world.together():
+        limits.require_address_space(limits.TO_TRAIN, "training")
         where = devices.resolve(device)
         runs_root = paths.named(runs_root, "`runs_root`")
         if data_root is not None:
@@ -188,11 +189,26 @@ def training(
             if done is not None:
                 recorder.replace()
             trainer = _where_it_stands(trainer, manifest, beginning, recorder, data_root, retrain)
-            with recorder.watching(trainer), is_whole():
+            with recorder.watching(trainer), _own_faults(config), is_whole():
                 for _ in train(trainer, recorder):
                     with settings.aside():
                         yield
                 return recorder.finish(trainer)
+
+
+@contextlib.contextmanager
+def _own_faults(config: RunConfig) -> Iterator[None]:
+    """What somebody's own code raises while a run is trained is told with its place; RunError."""
+    try:
+        yield
+    except (HmlError, torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:  # whatever that may be
+        if not (identity.used(config) and fingerprints.own_place(error)):
+            raise
+        raise RunError(
+            f"The run {config.run_id} failed in its own code: {fingerprints.told(error)}"
+        ) from error
 
 
 def _tell_of_its_beginning(done: Run) -> None:

@@ -24,9 +24,15 @@ from hml_core.trainer import checkpoints, feeds
 from hml_core.trainer.batches import Batches
 from hml_core.trainer.branches import Point
 from hml_core.trainer.chance import LayerChance
-from hml_core.trainer.epochs import Epoch, Shares, require_batch_statistics
+from hml_core.trainer.epochs import Epoch, Shares, image_shape, require_batch_statistics
 from hml_core.trainer.evaluation import Evaluator
-from hml_core.trainer.phase import Phase, build_network, require_losses, require_samplers
+from hml_core.trainer.phase import (
+    Phase,
+    build_model,
+    build_network,
+    require_losses,
+    require_samplers,
+)
 from hml_core.trainer.views import Views, is_due
 from hml_core.trainer.world import ALONE, World
 
@@ -96,16 +102,17 @@ class Trainer:
         self.stage_ends = config.stage_ends
         self.rates = schedule.learning_rates(config)  # (epochs,)
         self.model, self.frozen, self.initialisation = build_network(config, splits, device)
+        self.autocast_dtype = devices.autocast_dtype(config.precision, device)
+        self.evaluator = self._evaluator_of(config)
+        self._try_own_backbone()
         require_batch_statistics(self.model, self.shares, splits, device)
         if keep_weights is not None:
             trained.require_keepable(self.model, config.model)
 
-        self.autocast_dtype = devices.autocast_dtype(config.precision, device)
         self.feed = feeds.make(splits.train, splits, config, device, augmented=True)
         self.batches = Batches(config, splits, self.feed, self.shares, device)
         draws = models.draws(self.model)
         self.chance = LayerChance(config, self.shares, device, is_needed=draws)
-        self.evaluator = self._evaluator_of(config)
         self.views = Views(config, points, self._evaluator_of)  # as other runs see the network
 
         self.epoch = 0  # epochs done
@@ -121,6 +128,19 @@ class Trainer:
         return Evaluator(
             config, self.splits, self.device, self.autocast_dtype, self.world, self.keep_weights
         )
+
+    def _try_own_backbone(self) -> None:
+        """On as many images at a time as it will get; ConfigError where it fails on them."""
+        if isinstance(self.model, models.Backbone):
+            models.try_sizes(
+                lambda: build_model(self.config, self.splits),
+                self.config.model,
+                image_shape(self.config, self.splits),
+                self.device,
+                self.autocast_dtype,
+                trained=self.shares.sizes,
+                evaluated=self.evaluator.sizes,
+            )
 
     # Stages -------------------------------------------------------------------------------------
 
@@ -178,6 +198,8 @@ class Trainer:
             epoch.seconds = time.perf_counter() - started
             yield
 
+        if self.phase.inventory is not None:
+            self.phase.inventory.require_same_state()
         sums = epoch.sums()  # losses (steps,), correct (), counts (C, BINS)
         self.require_finite(sums.losses)
         self.confidence.append(sums.counts)

@@ -11,7 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from hml_core import models, sampling
 from hml_core.config import RunConfig, identity
-from hml_core.datasets import LabelledImages, Splits
+from hml_core.datasets import Splits
 from hml_core.errors import ConfigError
 from hml_core.losses import registry
 from hml_core.losses.cross_entropy import label_aware_smoothing
@@ -20,6 +20,7 @@ from hml_core.recipes import Stage
 from hml_core.system import seeds
 from hml_core.trainer.chance import LayerChance
 from hml_core.trainer.cuda_graphs import GraphedStep
+from hml_core.trainer.epochs import image_shape
 from hml_core.trainer.update import Step, Update, build_loss, build_optimizer
 from hml_core.trainer.world import World
 
@@ -87,6 +88,7 @@ class Phase:
         self.step: Step | None = None
         if before is not None and before.trains == stage.trains:
             self.optimizer, self.averaged = before.optimizer, before.averaged
+            self.inventory = before.inventory
             return
         if self.trains == "classifier":
             fresh = build_model(config, splits, "classifier", index).classifier
@@ -96,6 +98,7 @@ class Phase:
             model.replace_classifier(scaled.to(device))
         let_move(model, self.trains, frozen)
         self.optimizer = build_optimizer(config, model, device)
+        self.inventory = models.inventory(model)
         self.averaged: AveragedModel | None = None
         if config.ema_decay:
             average = get_ema_multi_avg_fn(config.ema_decay)
@@ -135,6 +138,8 @@ class Phase:
 
     def follow_average(self) -> None:
         """Let the average of the weights follow them, where there is one."""
+        if self.inventory is not None:
+            self.inventory.require_same()
         if self.averaged is not None:
             self.averaged.update_parameters(self.model)
 
@@ -155,9 +160,10 @@ def build_network(
     model = build_model(config, splits)
     initialisation = models.load_weights(model, config.weights)
     models.freeze(model, config.frozen)
-    if isinstance(splits.train, LabelledImages):
-        height, width = splits.train.images.shape[1:3]
-        models.require_features(model, config.model, (splits.channels, height, width))
+    if isinstance(model, models.Backbone):
+        models.try_out(
+            lambda: build_model(config, splits), config.model, image_shape(config, splits)
+        )
     frozen = {tensor for tensor in model.parameters() if not tensor.requires_grad}
     return model.to(device, memory_format=torch.channels_last), frozen, initialisation
 

@@ -216,7 +216,7 @@ def run(
     parallel = quantities.whole(parallel, "the number of jobs at a time")
     for job in jobs:
         outputs.require_place(job.output, "`output`")
-        outputs.require_plain(job.log, "the log")
+        outputs.require_plain(job.log, "the log", room=0)
     rows: dict[int, dict[str, Any]] = {}
     working: dict[int, subprocess.Popen] = {}
     cores = max(limits.usable_cores() // parallel, 1)
@@ -304,7 +304,7 @@ def _executed(
         options = ["-f", given, "-o", job.output]
         if job.timeout is not None:
             options += ["--timeout", job.timeout]
-        command = [sys.executable, "-m", "hml_core", "run", job.notebook, *options]
+        command = [sys.executable, "-P", "-m", "hml_core", "run", job.notebook, *options]
         process = working[number] = subprocess.Popen(
             processes.guarded([str(part) for part in command], GRACE_S),
             stdin=subprocess.DEVNULL,

@@ -17,22 +17,25 @@ import nbformat
 
 from hml_core.errors import ConfigError, RunBusyError, RunError
 from hml_core.system import files, paths
+from hml_lab import places
 
 DONE = "done"
 UNFINISHED = "not finished"  # what a notebook is that nobody executed to its end
 SKIPPED, MAY_FAIL = "skip-execution", "raises-exception"  # tags that nbclient knows
 
 
-def require_plain(path: Path, what: str) -> None:
-    """Refuse a path where there is anything but a plain file, or nothing.
+def require_plain(path: Path, what: str, room: int = files.BESIDE) -> None:
+    """Refuse a path where there is anything but a plain file of no run record, or nothing.
 
     A link would be replaced instead of what it names; a device or a pipe is no place for a result.
+    ``room``: by so many bytes names are longer that are made of it meanwhile.
 
     Raises
     ------
     ConfigError
     """
-    paths.named(path, what, is_recorded=True)
+    paths.named(path, what, is_recorded=True, room=room)
+    places.require_no_record(path)
     if re.match(r"[A-Za-z][\w+.-]+:/", str(path)):  # (a Path holds one of the slashes)
         raise ConfigError(
             f"Expected {what} to be a file of this machine, got {str(path)!r}: write it "
@@ -91,7 +94,7 @@ def claimed(output: Path) -> Iterator[Path]:
         Where another process is executing into ``output``.
     """
     partial = running(output)
-    require_plain(partial, "the file of a notebook that is executed")
+    require_plain(partial, "the file of a notebook that is executed", room=0)
     with held(partial, f"Another process is executing a notebook into {str(output)!r}."):
         yield partial
 

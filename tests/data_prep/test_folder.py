@@ -365,7 +365,7 @@ def test_an_output_among_the_images_is_refused(where, photos):
 def test_images_that_lie_where_copies_would_go_are_never_written_over(photos):
     output = photos.with_name("mine")
     shutil.move(photos, output / "images")
-    with pytest.raises(DataError, match="holds 'images' that was not prepared here"):
+    with pytest.raises(DataError, match="would write among the original images"):
         made(output / "images", output)
     assert len(list(output.rglob("*.png"))) == 18
 

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,10 +16,12 @@ import warnings
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from data_prep import output as outputs
 from data_prep import worker
 from data_prep.inaturalist import archive
 from data_prep.inaturalist.images import Options, process
@@ -118,8 +121,9 @@ def test_an_output_that_cannot_be_a_folder_is_called_so(root):
 
 def test_an_image_that_cannot_be_written_ends_the_call_with_the_reason(root, tmp_path):
     supercategory = archive.read(root).categories["supercategory"].iloc[0]
+    prepare_small(root, tmp_path / "out")
     blocked = tmp_path / "out" / "images" / supercategory
-    blocked.parent.mkdir(parents=True)
+    shutil.rmtree(blocked)
     blocked.write_text("")
     with pytest.raises(RunError, match=r"Cannot write '.*\.jpg': .*What was done is kept"):
         prepare_small(root, tmp_path / "out")
@@ -278,12 +282,29 @@ def test_an_odd_line_of_the_journal_is_not_believed(change, tmp_path):
     assert set(Journal(path, options, NEEDED).entries) == {"b"}
 
 
-@pytest.mark.parametrize("first", ["", '{"archi', "[]", '{"id": "a"}'])
-def test_a_journal_that_does_not_say_its_options_is_begun_anew(first, tmp_path):
-    entry = {"id": "a", "source": None, "output": None, "error": "x"}
+@pytest.mark.parametrize(
+    "text", ["", "\n", '{"archi', "[]", '{"id": "a"}\n', "Mon: sowed 3 plates\n", '{"mode": 1}\n']
+)
+def test_a_journal_that_does_not_say_our_options_is_somebody_elses(text, tmp_path):
+    """It is not written over, and neither is what lies beside it."""
     path = tmp_path / "journal.jsonl"
-    path.write_text(first + "\n" + json.dumps(entry) + "\n")
-    assert not Journal(path, {"archive": "x"}, NEEDED).entries
+    path.write_text(text)
+    with pytest.raises(DataError, match=r"holds 'journal\.jsonl' that was not prepared here"):
+        Journal(path, {"archive": "x"}, NEEDED)
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize("name", ["images", "prepared.json", "manifest.csv", "rejected.csv"])
+def test_what_was_not_prepared_here_is_not_written_over(name, tmp_path):
+    """Of every preparation: without a journal of ours, nothing that has our names is ours."""
+    records = pd.DataFrame({"path": [tmp_path / "a.png"], "file": ["images/a.png"]})
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / name).symlink_to("nowhere")
+    with pytest.raises(DataError, match=rf"holds '{name}' that was not prepared here"):
+        outputs.make_folder(folder, records, tmp_path / "archive", [])
+    (folder / "journal.jsonl").touch()
+    assert outputs.make_folder(folder, records, tmp_path / "archive", []) == folder
 
 
 def test_a_journal_that_is_a_folder_is_named(tmp_path):

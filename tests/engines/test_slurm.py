@@ -38,7 +38,7 @@ GOLDEN = """\
 #SBATCH --mem=30G
 #SBATCH -t 04:00:00
 #SBATCH --gres=gpu:1
-
+export PYTHONSAFEPATH=1
 PYTHON -m distributed.cli.dask_worker tls://SCHEDULER --name dummy-name --nthreads 1 \
 --memory-limit 29.80GiB --nanny --death-timeout 60 --no-dashboard --dashboard-address 127.0.0.1:0 \
 --resources GPU=1 --protocol tls:// --tls-ca-file FILE --tls-cert FILE --tls-key FILE

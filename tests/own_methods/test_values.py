@@ -7,18 +7,21 @@ import functools
 import logging
 import math
 import random
+import sys
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from torch import nn
 
 from hml_core import engines, recipes
 from hml_core.config import RunConfig
 from hml_core.errors import ConfigError
 from hml_core.recipes import Stage
-from hml_core.system import fingerprints
+from hml_core.system import fingerprints, kinds
+from hml_lab.cli import main
 from tests.own_methods.helpers import Gentle, Odd, halves, recipe
 
 
@@ -205,3 +208,114 @@ def test_a_value_that_holds_itself_is_refused():
     circle["itself"] = circle
     with pytest.raises(ConfigError, match="without a circle"):
         fingerprints.of_value(circle)
+
+
+class Box:
+    """Not a plain value."""
+
+
+def annotated(
+    *,
+    number: float = 1.0,
+    whole: int = 1,
+    either: float | str = 1.0,
+    perhaps: float | None = None,
+    layers: tuple[int, ...] = (1,),
+    other: Box = None,
+    odd: "Missing" = 1.0,  # noqa: F821, UP037
+):
+    return (Stage("cross_entropy"),)
+
+
+def plain(*, number=1.0, whole=1, flag=False, word="a", nothing=None, layers=(1,)):
+    return (Stage("cross_entropy"),)
+
+
+GOOD = {
+    "plain": {"number": [2, 0.5, None], "whole": [2, 0.5], "flag": [True], "word": ["b"],
+              "nothing": ["a", 1], "layers": [[1, 2], "x"]},
+    "annotated": {"odd": [2.0], "number": [2]},
+}  # fmt: skip
+BAD = [
+    ("plain", "number", "abc", "a number .its default is 1.0., got 'abc'"),
+    ("plain", "number", True, "a number"),
+    ("plain", "number", [1.0], r"a number .*, got \[1\.0\]"),
+    ("plain", "whole", "1", "a number"),
+    ("plain", "flag", "no", "true or false"),
+    ("plain", "flag", 1, "true or false"),
+    ("plain", "word", 3, "text"),
+    ("annotated", "odd", "abc", "a number"),
+]
+
+
+@pytest.mark.parametrize(("name", "option", "value", "said"), BAD)
+def test_an_option_of_another_kind_is_refused_before_work_starts(name, option, value, said):
+    """As `--options margin abc`: by the recipe's own default, where nothing else says what is meant."""
+    recipes.register(title="t", source="s")({"plain": plain, "annotated": annotated}[name])
+    with pytest.raises(
+        ConfigError, match=rf"Expected the option `{option}` of .*'{name}' to be {said}"
+    ):
+        RunConfig(recipe=name, options={option: value})
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_an_option_of_its_kind_is_taken(name):
+    recipes.register(title="t", source="s")({"plain": plain, "annotated": annotated}[name])
+    for option, values in GOOD[name].items():
+        for value in values:
+            assert RunConfig(recipe=name, options={option: value}).options[option] == value
+
+
+@pytest.mark.parametrize(
+    ("option", "good", "bad", "said"),
+    [
+        ("number", [1, 0.5], [None, "a", True], "a number"),
+        ("whole", [3], [0.5, "a"], "a whole number"),
+        ("either", ["auto", 2], [[1], True], "a number or text"),
+        ("perhaps", [None, 2.0], ["a"], "a number or nothing"),
+        ("layers", [[1], (2,)], [3, "a"], "a list"),
+        ("other", [1, "a"], [], ""),
+    ],
+)
+def test_an_annotation_says_what_is_meant(option, good, bad, said):
+    def typed(
+        *,
+        number: float = 1.0,
+        whole: int = 1,
+        either: float | str = 1.0,
+        perhaps: float | None = None,
+        layers: tuple[int, ...] = (1,),
+        other: Box = None,
+    ): ...
+
+    for value in good:
+        kinds.require(value, typed, option, "it")
+    for value in bad:
+        with pytest.raises(ConfigError, match=f"Expected it to be {said} "):
+            kinds.require(value, typed, option, "it")
+
+
+def test_the_command_refuses_text_for_a_number(tmp_path):
+    file = tmp_path / "margins_for_tests.py"
+    file.write_text(
+        "from hml_core.recipes import Stage, register\n"
+        "@register(title='M', source='s')\n"
+        "def margins(*, margin: float = 1.0):\n"
+        "    return (Stage('focal', {'gamma': margin}),)\n"
+    )
+    given = [
+        "train",
+        "--import",
+        str(file),
+        "--recipe",
+        "margins",
+        "--runs-root",
+        str(tmp_path / "r"),
+    ]
+    result = CliRunner().invoke(main, [*given, "--options", "margin", "abc"])
+    assert result.exit_code == 1
+    assert "`margin` of the recipe 'margins' to be a number (its default is 1.0), got 'abc'" in (
+        result.output
+    )
+    assert not (tmp_path / "r").exists()
+    sys.modules.pop("margins_for_tests", None)

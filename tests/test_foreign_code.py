@@ -1,0 +1,147 @@
+"""Nothing is executed that lies where others may write: the current folder, a cache in TMPDIR."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from types import SimpleNamespace
+
+import pytest
+
+from data_prep import parallel
+from hml_core.engines.jobs import Place
+from hml_core.engines.torchrun import _run
+from hml_core.system import devices, processes, scratch
+from hml_lab.notebooks import batch
+
+
+class Started(Exception):
+    """What would have been started, and in which environment."""
+
+
+@pytest.fixture
+def started(monkeypatch):
+    def tell(command, env=None, **_):
+        raise Started([str(part) for part in command], env or os.environ)
+
+    monkeypatch.setattr(subprocess, "Popen", tell)
+
+
+def _prepare(tmp_path):
+    row = SimpleNamespace(id="a", file="a.png")
+    work = iter([(row, b"no image")])
+    return list(parallel.in_parallel(parallel.why, work, tmp_path, None, 1))
+
+
+def test_workers_import_nothing_of_the_current_folder(tmp_path, monkeypatch):
+    """Those of multiprocessing start with ``python -c``, which looks there first."""
+    for name in ("multiprocessing", "random", "data_prep"):
+        (tmp_path / f"{name}.py").write_text("open('executed', 'w'); raise SystemExit(7)")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TypeError):  # `why` takes something else: it was found and called
+        _prepare(tmp_path)
+    assert not (tmp_path / "executed").exists()
+    assert processes.SAFE_PATH not in os.environ
+
+
+def test_torchrun_and_its_processes_import_nothing_of_the_current_folder(started, tmp_path):
+    with pytest.raises(Started) as told:
+        _run(["x"], Place(tmp_path), tmp_path)
+    assert told.value.args[1][processes.SAFE_PATH] == "1"
+
+
+def test_the_jobs_of_a_batch_import_nothing_of_the_current_folder(started, tmp_path):
+    job = batch.Job(tmp_path / "a.ipynb", tmp_path / "b.ipynb")
+    with pytest.raises(Started) as told:
+        batch._executed(0, job, 1, {}, 1)
+    command = told.value.args[0]
+    assert command[command.index("hml_core") - 2 :][:2] == ["-P", "-m"]
+
+
+def test_the_way_to_modules_is_the_one_before(monkeypatch):
+    for before in (None, "", "1"):
+        monkeypatch.delenv(processes.SAFE_PATH, raising=False)
+        if before is not None:
+            monkeypatch.setenv(processes.SAFE_PATH, before)
+        with processes.only_installed_modules():
+            assert os.environ[processes.SAFE_PATH] == "1"
+        assert os.environ.get(processes.SAFE_PATH) == before
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    """A folder for temporary files of this test's own; what is registered for the end is kept here."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.delenv(scratch.TORCH_CACHE, raising=False)
+    monkeypatch.setattr("getpass.getuser", lambda: "a:user")
+    ends: list = []
+    monkeypatch.setattr(scratch.atexit, "register", ends.append)
+    yield SimpleNamespace(usual=tmp_path / "torchinductor_a_user", ends=ends)
+    os.environ.pop(scratch.TORCH_CACHE, None)
+
+
+def test_compiled_code_is_kept_where_torch_keeps_it(temporary):
+    scratch.keep_compiled_code_private()
+    assert os.environ[scratch.TORCH_CACHE] == str(temporary.usual)
+    assert temporary.usual.stat().st_mode & 0o777 == 0o700
+    del os.environ[scratch.TORCH_CACHE]
+    scratch.keep_compiled_code_private()  # it is there, and ours
+    assert os.environ[scratch.TORCH_CACHE] == str(temporary.usual)
+    os.environ[scratch.TORCH_CACHE] = "/elsewhere"  # as somebody wished
+    scratch.keep_compiled_code_private()
+    assert os.environ[scratch.TORCH_CACHE] == "/elsewhere"
+
+
+def _writable(place):
+    place.mkdir()
+    place.chmod(0o777)
+
+
+def _somebodys(place):
+    place.mkdir()
+    os.chown(place, 65534, 65534)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda place: place.touch(),
+        lambda place: place.symlink_to(place.parent),
+        lambda place: place.symlink_to("nowhere"),
+        _writable,
+        pytest.param(
+            _somebodys, marks=pytest.mark.skipif(os.name == "nt" or os.getuid() != 0, reason="root")
+        ),
+    ],
+)
+def test_a_folder_of_compiled_code_that_others_may_write_to_is_left(made, temporary):
+    """What lies in it is executed: another one is made, and gone in the end."""
+    made(temporary.usual)
+    scratch.keep_compiled_code_private()
+    own = os.environ[scratch.TORCH_CACHE]
+    assert own != str(temporary.usual)
+    assert os.stat(own).st_mode & 0o777 == 0o700
+    (end,) = temporary.ends
+    end()
+    assert not os.path.exists(own)
+
+
+def test_training_and_exporting_look_after_it(monkeypatch):
+    asked = []
+    monkeypatch.setattr(scratch, "keep_compiled_code_private", lambda: asked.append("asked"))
+    monkeypatch.setattr("torch.use_deterministic_algorithms", lambda *_, **__: asked.append("set"))
+    with devices.algorithms(deterministic=False):
+        assert asked == ["asked", "set"]
+
+
+def test_without_a_folder_for_temporary_files_there_is_no_cache(temporary, monkeypatch):
+    def fail():
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr("tempfile.gettempdir", fail)
+    scratch.keep_compiled_code_private()
+    assert scratch.TORCH_CACHE not in os.environ
+    monkeypatch.setattr("getpass.getuser", lambda: (_ for _ in ()).throw(KeyError("no entry")))
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(temporary.usual.parent))
+    scratch.keep_compiled_code_private()
+    assert os.environ[scratch.TORCH_CACHE].endswith(f"torchinductor_{os.getuid()}")
