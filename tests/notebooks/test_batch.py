@@ -112,6 +112,17 @@ def test_a_wrong_file_is_refused_before_anything_starts(content, message, folder
     assert not list(folder.glob("results*"))
 
 
+def test_no_job_writes_over_the_notebook_of_another(folder):
+    shutil.copy("made.ipynb", "other.ipynb")
+    before = Path("other.ipynb").read_bytes()
+    jobs = [job(output="other.ipynb"), {"notebook": "other.ipynb", "output": "last.ipynb"}]
+    write(folder, {"output": ".", "jobs": jobs})
+    said = CliRunner().invoke(main, ["batch", "batch.yaml"])
+    assert said.exit_code == 1
+    assert "would write over notebooks that it executes (other.ipynb)" in said.output
+    assert Path("other.ipynb").read_bytes() == before
+
+
 def printed(path: Path) -> str:
     cells = nbformat.read(path, 4).cells
     return "".join(out.get("text", "") for c in cells for out in c.get("outputs", []))
