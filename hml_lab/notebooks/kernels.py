@@ -27,7 +27,9 @@ def manager(sockets: str, managers: list[Any]) -> type:
     sockets of all kernels into the working folder, under one name.) The guard ends what a kernel has
     started together with it, whoever ends it. Each instance adds itself to ``managers``.
     """
+    from ipykernel.kernelspec import get_kernel_dict
     from jupyter_client import AsyncKernelManager
+    from jupyter_client.kernelspec import KernelSpec
 
     class GuardedKernelManager(AsyncKernelManager):
         def __init__(self, **options):
@@ -35,6 +37,12 @@ def manager(sockets: str, managers: list[Any]) -> type:
             own["connection_file"] = f"{sockets}/{len(managers)}.json"  # else beside the folder
             super().__init__(**{**own, "shutdown_wait_time": 2 * PATIENCE_S, **options})
             managers.append(self)
+
+        @property
+        def kernel_spec(self) -> KernelSpec:
+            # That of this interpreter: a specification found in a folder (of a user, of JUPYTER_PATH) may
+            # be another one's, whose versions nobody would record.
+            return KernelSpec(**get_kernel_dict())
 
         def format_kernel_cmd(self, *arguments, **options):
             return processes.guarded(super().format_kernel_cmd(*arguments, **options), GRACE_S)
