@@ -47,7 +47,7 @@ def export(runs_root: str | Path, destination: str | Path, *, weights: bool = Fa
         process works. It is left as it is.
     """
     runs_root = paths.named(runs_root, "`runs_root`")
-    destination = files.require_writable(paths.named(destination, "`destination`"))
+    destination = files.require_writable(paths.named(destination, "`destination`"), "destination")
     note = runs_root / DATA_NOTE
     if note.is_file() and not os.path.lexists(destination / DATA_NOTE):
         files.write_atomically(destination / DATA_NOTE, files.read_bytes(note))

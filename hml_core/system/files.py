@@ -260,8 +260,8 @@ def checksum(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def require_writable(folder: Path) -> Path:
-    """Make ``folder`` and prove that files can be written into it.
+def require_writable(folder: Path, what: str = "`runs_root`") -> Path:
+    """Make ``folder`` and prove that files can be written into it; ``what`` it is called in the message.
 
     Raises
     ------
@@ -275,7 +275,7 @@ def require_writable(folder: Path) -> Path:
     except OSError as error:
         raise RunError(
             f"The results folder {str(folder)!r} cannot be written to ({error.strerror or error}): "
-            "expected a writable `runs_root`."
+            f"expected a writable {what}."
         ) from error
     return folder
 

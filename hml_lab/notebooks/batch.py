@@ -41,7 +41,7 @@ from hml_core.errors import ConfigError, RunError
 from hml_core.system import files, limits, paths, processes, quantities, scratch, tables, yaml_files
 from hml_core.system.progress import Progress
 from hml_lab.notebooks import outputs
-from hml_lab.notebooks.execution import is_done, record_of
+from hml_lab.notebooks.execution import is_done, record_of, require_own
 from hml_lab.notebooks.interface import check_parameters, from_here
 from hml_lab.places import PUBLISHED, RESULTS
 
@@ -160,6 +160,8 @@ def _jobs_of(entry: Any, folder: Path, timeout: Any, publish: bool) -> Iterator[
         if output.resolve() == notebook.resolve():
             raise ConfigError(f"its output would overwrite the notebook {str(notebook)!r} itself.")
         outputs.require_plain(output, "`output`")
+        if "output" not in entry:
+            require_own(notebook, output)
         yield Job(notebook, output, parameters, timeout)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import errno
+import hashlib
 import json
 import os
 import sys
@@ -96,7 +97,9 @@ def execute(
     notebook = paths.named(notebook, "the notebook", is_recorded=True)
     given = from_here(given or {})
     check_parameters(notebook, given)
-    output = default_output(notebook) if output is None else output
+    if output is None:
+        output = default_output(notebook)
+        require_own(notebook, output)
     output = paths.named(output, "the output")
     if os.path.realpath(output) == os.path.realpath(notebook):
         raise ParameterError(f"The output would overwrite the notebook {str(notebook)!r} itself.")
@@ -108,6 +111,7 @@ def execute(
     record = {
         "parameters": given,
         "sha256": files.sha256(notebook),
+        "place": _place(notebook, output),
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": provenance.versions(),
         "git_commit": provenance.git_commit(),
@@ -135,6 +139,29 @@ def execute(
                 partial, output, {"status": status, "seconds": seconds, **record}, notebook.parent
             )
     return output
+
+
+def require_own(notebook: Path, output: Path) -> None:
+    """What lies where results go by default is this notebook's, not that of one of the same name.
+
+    Raises
+    ------
+    ParameterError
+        For another one's.
+    """
+    if not output.is_file() or (record := record_of(output)) is None:
+        return
+    if record.get("place") not in (None, _place(notebook, output)):
+        raise ParameterError(
+            f"{str(output)!r} is the result of another notebook that is called {notebook.name}, too: "
+            "give an output."
+        )
+
+
+def _place(notebook: Path, output: Path) -> str:
+    """Where a notebook lies, seen from its result: both may move together. No name of a folder is told."""
+    seen = os.path.relpath(os.path.realpath(notebook), os.path.realpath(output.parent))
+    return hashlib.sha256(os.fsencode(seen)).hexdigest()[:16]
 
 
 def default_output(notebook: str | Path) -> Path:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from nbconvert import HTMLExporter
 from nbconvert.preprocessors import TagRemovePreprocessor
 
@@ -26,6 +26,7 @@ from hml_core.system import files
 from hml_lab.notebooks import executed, safe_html
 
 TEMPLATES = Path(__file__).parent / "templates"
+INDEX = "index.html"
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
@@ -63,8 +64,8 @@ def build(notebooks: Sequence[str | Path], folder: str | Path, title: str = "Res
     Raises
     ------
     ConfigError
-        Without a notebook, for a file that is not there, or two of the same name; nothing is written
-        then.
+        Without a notebook, for a file that is not there, two of the same name, or a page of somebody
+        else's in the folder; nothing is written then.
     """
     paths = [Path(path) for path in notebooks]
     if not paths:
@@ -76,7 +77,9 @@ def build(notebooks: Sequence[str | Path], folder: str | Path, title: str = "Res
         raise ConfigError(f"Every page needs a file name of its own: {', '.join(twice)}.")
     pages = [_page(path) for path in paths]
     folder = Path(folder)
-    files.require_writable(folder)
+    files.require_writable(folder, "folder for the gallery")
+    for name in (INDEX, *(page.file for page in pages)):
+        _require_ours(folder / name)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined
     )
@@ -88,8 +91,24 @@ def build(notebooks: Sequence[str | Path], folder: str | Path, title: str = "Res
         )
         files.write_atomically(folder / page.file, html.lstrip())
     html = environment.get_template("index.html.j2").render(pages=pages, title=title, **shared)
-    files.write_atomically(folder / "index.html", html.lstrip())
-    return folder / "index.html"
+    files.write_atomically(folder / INDEX, html.lstrip())
+    return folder / INDEX
+
+
+def _require_ours(path: Path) -> None:
+    """A page that is there may be written over: nobody else's pages allow just this (:data:`POLICY`)."""
+    if not os.path.lexists(path):
+        return
+    try:
+        is_ours = not path.is_symlink() and str(escape(POLICY)) in files.read_text(
+            path, files.LARGEST_TABLE
+        )
+    except (OSError, UnicodeDecodeError):
+        is_ours = False
+    if not is_ours:
+        raise ConfigError(
+            f"{str(path.parent)!r} holds {path.name!r} that was not made here: give another folder."
+        )
 
 
 def _page(path: Path) -> Page:

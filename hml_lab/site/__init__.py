@@ -71,7 +71,7 @@ def build(
     if not (pages / "conf.py").is_file():
         raise ConfigError(f"Expected a folder of pages with a conf.py, got {str(pages)!r}.")
     output = Path(output)
-    files.require_writable(output)
+    files.require_writable(output, "folder for the site")
     shown = [executed.read(path) for path in notebooks]
     said, warned = io.StringIO(), io.StringIO()
     # Beside the pages, so that their links to files of the checkout lead there.

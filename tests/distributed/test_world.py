@@ -166,9 +166,9 @@ def test_a_process_leaves_with_its_status_once_all_is_said(monkeypatch):
 def test_an_environment_of_something_else_is_named(rank, size, monkeypatch):
     monkeypatch.setenv("RANK", rank)
     monkeypatch.setenv("WORLD_SIZE", size)
-    with pytest.raises(RunError, match=r"as torchrun sets them \(0 ≤ RANK < WORLD_SIZE\)"):
-        with group("cpu"):
-            pass
+    match = r"as torchrun sets them \(0 ≤ RANK < WORLD_SIZE\)"
+    with pytest.raises(RunError, match=match), group("cpu"):
+        pass
 
 
 @pytest.mark.parametrize(

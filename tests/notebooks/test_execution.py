@@ -19,10 +19,10 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from hml_core.errors import ConfigError, RunBusyError, RunError
 from hml_core.system import files, processes
-from hml_lab.notebooks import execution, outputs
+from hml_lab.notebooks import batch, execution, outputs
 from hml_lab.notebooks import kernels as kernels_of_notebooks
 from hml_lab.notebooks.execution import execute, is_done, record_of
-from hml_lab.notebooks.interface import check_parameters
+from hml_lab.notebooks.interface import ParameterError, check_parameters
 from tests.notebooks.helpers import make
 
 
@@ -78,6 +78,32 @@ def test_the_kernel_is_this_interpreter_whatever_is_called_python3(tmp_path, mon
     assert record_of(output)["status"] == "done"
     assert len(kernels) == 1
     assert kernels[0].kernel_spec.argv[0] == sys.executable
+
+
+def test_by_default_no_notebook_replaces_the_result_of_another_of_its_name(
+    tmp_path, instead, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    output = tmp_path / "made.ipynb"
+    monkeypatch.setattr(execution, "default_output", lambda notebook: output)
+    for folder in "xy":
+        (tmp_path / folder).mkdir()
+    one, other = (make(tmp_path / x, "n = 1  # a number", f"print({x!r}, n)") for x in "xy")
+    instead([new_code_cell("n", execution_count=1)])
+    execute(one, show_progress=False)
+    before = output.read_bytes()
+    with pytest.raises(ParameterError, match="is the result of another notebook that is called"):
+        execute(other, show_progress=False)
+    assert output.read_bytes() == before
+    jobs = {"output": ".", "jobs": [{"notebook": f"y/{other.name}"}]}
+    Path("batch.yaml").write_text(json.dumps(jobs))
+    with pytest.raises(ConfigError, match=r"Job 1 .* is the result of another notebook"):
+        batch.read("batch.yaml")
+    jobs["jobs"][0]["output"] = other.name  # who names it means it
+    Path("batch.yaml").write_text(json.dumps(jobs))
+    assert len(batch.read("batch.yaml")) == 1
+    execute(one, {"n": 2}, show_progress=False)
+    assert record_of(output)["parameters"] == {"n": 2}
 
 
 def test_no_path_of_the_machine_is_left_in_an_executed_notebook(tmp_path):

@@ -152,6 +152,18 @@ def test_a_call_without_sense_is_refused_and_nothing_is_written(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["index.html", "a.html"])
+def test_a_page_of_somebody_else_is_left_and_nothing_is_written(name, tmp_path):
+    path, folder = executed(tmp_path), tmp_path / "site"
+    folder.mkdir()
+    (folder / name).write_text("my homepage")
+    with pytest.raises(ConfigError, match=rf"holds '{name}' that was not made here"):
+        gallery.build([path], folder)
+    assert [(one.name, one.read_text()) for one in folder.iterdir()] == [(name, "my homepage")]
+    (folder / name).unlink()
+    assert gallery.build([path], folder) == gallery.build([path], folder), "our own is made anew"
+
+
 def test_a_bad_notebook_is_a_notice_and_the_others_are_shown(tmp_path):
     nbformat.write(new_notebook(cells=[new_code_cell("1")]), tmp_path / "new.ipynb")
     (tmp_path / "text.ipynb").write_text("hello")
