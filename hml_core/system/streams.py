@@ -61,8 +61,8 @@ class Copy:
 
     Attributes
     ----------
-    source : int
-        The handle that they are given to write to.
+    source : int or None
+        The handle that they are given to write to, until it is closed.
     end : bytes
         The last of what they wrote.
     error : OSError or None
@@ -73,6 +73,12 @@ class Copy:
         self.target, self.kept = target, kept
         self.end, self.error = b"", None
         self._reading, self.source = os.pipe()
+
+    def close(self) -> None:
+        """Give the handle up, once those have it who write to it. (Its number may be another's then.)"""
+        if self.source is not None:
+            os.close(self.source)
+            self.source = None
 
     def run(self) -> None:
         """Copy until nobody can write any more."""
@@ -106,8 +112,7 @@ def copied(target: int, kept: int = 0) -> Iterator[Copy]:
     try:
         yield copy
     finally:
-        with contextlib.suppress(OSError):  # closed already
-            os.close(copy.source)
+        copy.close()
         thread.join(LAST_WORDS_S)  # no longer: what was left behind may hold it open
         if not thread.is_alive():
             os.close(copy._reading)

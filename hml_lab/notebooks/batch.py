@@ -324,7 +324,7 @@ def _executed(
                 env=environment,
                 start_new_session=True,  # Ctrl-C reaches it through us, once
             )
-            os.close(copy.source)
+            copy.close()
             try:
                 process.wait(None if job.timeout is None else job.timeout + GRACE_S)
             except subprocess.TimeoutExpired:  # it does not even end by itself
