@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pandas as pd
 
 from hml_core.datasets import prepared
 from hml_core.datasets.trees import shown
-from hml_core.errors import ConfigError, DataError, RunError
-from hml_core.system import files
+from hml_core.errors import ConfigError, DataError, RunBusyError, RunError
+from hml_core.system import files, locks
 
 JOURNAL = "journal.jsonl"  # what is done; a folder that holds it was prepared here
 TABLES = ("manifest.csv", "rejected.csv")
 
 
-def make_folder(
+@contextlib.contextmanager
+def made(
     output: str | Path,
     records: pd.DataFrame,
     root: Path,
     originals: Iterable[Path],
     tables: Iterable[str] = TABLES,
-) -> Path:
-    """Make the folder that prepared images go to, once it is known to be no part of the archive.
+) -> Iterator[Path]:
+    """The folder that prepared images go to, made once it is known to be no part of the archive.
+
+    Inside the block no other process prepares there: each would vouch for what the other one writes.
 
     Parameters
     ----------
@@ -45,9 +51,37 @@ def make_folder(
     DataError
         Where it is the archive's folder or lies among its images, also by way of links; where it holds
         what has the name of something that we write, and no journal of ours.
+    RunBusyError
+        Where another process prepares there.
     RunError
         Where it cannot be written to, with the system's reason.
     """
+    folder = _make(output, records, root, originals, tables)
+    with contextlib.ExitStack() as stack:
+        try:
+            what = f"prepares images in '{shown(folder)}'"
+            stack.enter_context(locks.held(folder, "prepare", what, 0))
+        except RunBusyError:
+            raise
+        except RunError as error:
+            warnings.warn(f"{error} Nobody else may prepare there meanwhile.", stacklevel=3)
+        yield folder
+
+
+def write_table(folder: Path, name: str, table: pd.DataFrame) -> str:
+    """Write a table of prepared images; the SHA-256 of what was written."""
+    content = table.to_csv(index=False)
+    files.write_atomically(folder / name, content)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _make(
+    output: str | Path,
+    records: pd.DataFrame,
+    root: Path,
+    originals: Iterable[Path],
+    tables: Iterable[str],
+) -> Path:
     if not str(output):
         raise ConfigError("Expected `output` to be a folder, got ''.")
     folder = Path(output)

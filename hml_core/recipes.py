@@ -17,6 +17,7 @@ P1, P2 and P3 are the papers of Foahom Gouabou et al. named in docs/cite.md.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import itertools
 import json
@@ -177,6 +178,12 @@ class _Entry:
     official: Mapping[str, Any] = field(default_factory=dict)
     added: Mapping[str, Any] = field(default_factory=dict)
 
+    @functools.cached_property
+    def options(self) -> dict[str, Any]:
+        """The parameters of ``build`` with their defaults: a config asks for them some ten times."""
+        parameters = inspect.signature(self.build).parameters
+        return {key: parameter.default for key, parameter in parameters.items()}
+
 
 RECIPES: dict[str, _Entry] = {}
 BUILT_IN: dict[str, _Entry] = {}  # filled at the end of this module
@@ -326,8 +333,7 @@ def _entry(name: str) -> _Entry:
 
 def options(name: str) -> dict[str, Any]:
     """The options of a recipe with their defaults: ``options("focal")["gamma"] == 1.0``."""
-    parameters = inspect.signature(_entry(name).build).parameters
-    return {key: parameter.default for key, parameter in parameters.items()}
+    return dict(_entry(name).options)
 
 
 def is_hard_mining(name: str) -> bool:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
 
-from hml_core.config import RunConfig
+# (The process that only hands out the tests reads this file, too, before any is begun: no torch here.)
+if TYPE_CHECKING:
+    from hml_core.config import RunConfig
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -19,12 +22,25 @@ def _one_thread():
 
     The processes that tests start are more than there are cores, and so are the tests at a time.
     """
+    import torch
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
         before = torch.get_num_threads()
         torch.set_num_threads(1)
         yield
         torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_waiting_for_the_disk():
+    """See :func:`tests.forks.wait_for_no_disk`, for this process."""
+    from tests import forks
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", os.fsync)  # given back in the end
+        forks.wait_for_no_disk()
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -47,6 +63,7 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture
 def tiny():
     """Make configs of runs that take a fraction of a second."""
+    from hml_core.config import RunConfig
 
     def make(**fields) -> RunConfig:
         return RunConfig(**{"dataset": "digits", "epochs": 4, "batch_size": 64, **fields})

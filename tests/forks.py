@@ -33,6 +33,8 @@ IMPORTED = (
     "hml_core.engines", "hml_lab.train", "hml_lab.experiment", "hml_lab.cli", "hml_lab.notebooks.batch",
     "distributed", "cryptography.x509", "ipykernel.kernelapp", "ipykernel.ipkernel",
     "ipykernel.zmqshell", "torch.distributed.run", "tests.forks",
+    # What training and drawing import when they begin (torch.optim: torch._dynamo).
+    "torch._dynamo", "sklearn.datasets", "sklearn.manifold", "torchvision.transforms.v2",
 )  # fmt: skip
 CONTEXT.set_forkserver_preload([*IMPORTED])
 _DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG
@@ -46,6 +48,15 @@ def begin(*modules: str) -> None:
     if modules:
         CONTEXT.set_forkserver_preload([*IMPORTED, *modules])
     forkserver._forkserver.ensure_running()
+
+
+def wait_for_no_disk() -> None:
+    """Files are as safe from what tests do, kill -9 included, in the system's memory as on the disk.
+
+    Some ten thousand writes would wait for it. (That what is written lies there before it gets its name is
+    tested by itself: tests/notebooks/test_display_files.py.)
+    """
+    os.fsync = lambda handle: None
 
 
 class Python:
@@ -244,6 +255,7 @@ def _become(
         stream = os.fdopen(number, "rw"[number > 0], buffering=1, closefd=False)
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
+    wait_for_no_disk()
     os.environ.clear()
     os.environ.update(environment)
     time.tzset()

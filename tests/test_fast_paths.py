@@ -18,7 +18,7 @@ from hml_core.config import RunConfig
 from hml_core.datasets import LabelledImages, Splits
 from hml_core.models import inference
 from hml_core.system import devices, seeds
-from hml_core.trainer import Trainer, feeds, fit
+from hml_core.trainer import Trainer, feeds, fit, fitting
 from hml_core.trainer.cuda_graphs import GraphedStep, tensors_of
 from hml_core.trainer.update import MicroBatch, Update
 
@@ -164,6 +164,16 @@ def test_deterministic_algorithms_suffice_and_are_left_as_they_were(recipe, tiny
     assert all(during)
     assert not torch.are_deterministic_algorithms_enabled()
     assert not torch.backends.cudnn.deterministic
+
+
+@pytest.mark.parametrize(("model", "searches"), [("resnet32", True), ("efficientnet_b3", False)])
+def test_algorithms_are_searched_for_where_a_network_has_few_shapes(model, searches):
+    before = torch.backends.cudnn.benchmark
+    for deterministic in (False, True):
+        config = RunConfig(model=model, deterministic=deterministic)
+        with fitting._Settings(CPU, config):
+            assert torch.backends.cudnn.benchmark == (searches and not deterministic)
+        assert torch.backends.cudnn.benchmark == before
 
 
 # Against the plain trainer ------------------------------------------------------------------------
@@ -344,7 +354,7 @@ def test_the_gpu_benchmark_asks_for_a_gpu(monkeypatch):
 def test_the_gpu_benchmark_measures_what_it_says(monkeypatch):
     """In miniature on a CPU, but for the GPU's memory: it must not fail where minutes are dear."""
     for name, value in {
-        "SPLITS": lambda: images.splits(200, 16),
+        "SPLITS": lambda: images.splits(128, 16),
         "EPOCHS": 2,
         "EVALUATE_EVERY": 1,
         "RUNS": 2,

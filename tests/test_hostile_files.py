@@ -191,6 +191,21 @@ def test_a_shared_manifest_unpacks_to_no_more_than_is_expected(tmp_path):
         files.read_xz(path)
 
 
+@pytest.mark.parametrize("read", [files.read_bytes, files.read_xz, files.read_text])
+def test_a_small_file_takes_little_memory_whatever_is_allowed(read, tmp_path):
+    """A checkpoint of 1 MB may have 16 GiB: where there is less, it has to be read as well."""
+    path = tmp_path / "small"
+    path.write_bytes(lzma.compress(b"all of it") if read == files.read_xz else b"all of it")
+    assert read(path, 2**50) in (b"all of it", "all of it")
+
+
+def test_what_a_file_does_not_know_of_itself_is_read_up_to_the_limit():
+    said = files.read_bytes("/proc/self/status")  # of 0 bytes
+    assert b"Name:" in said
+    with files.opened("/proc/self/status") as stream:
+        assert files.read_all(stream, 5) == said[:5]
+
+
 def test_a_compact_record_names_the_archive_that_it_cannot_read(done, tmp_path):
     (folder,) = exporting.export(done.path.parent, tmp_path)
     (folder / compact_predictions.ARRAYS).write_bytes(b"PK")

@@ -18,6 +18,7 @@ from hml_core.runs import Run, exporting, kept_weights
 from hml_core.system import files
 from hml_core.system.images import ImageError
 from hml_core.trainer import Trainer, beginnings, feeds, fit, fitting
+from tests.distributed import helpers
 
 SELECTION = kept_weights.SELECTIONS
 TIMED = ("seconds", "files", "checksum", "kept_weights", "trained_epochs", "branch")
@@ -314,14 +315,22 @@ def test_a_beginning_without_weights_is_none_for_who_needs_the_best(which, tiny,
     assert content(run) == content(alone)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("engine", ["dask", "torchrun:2"])
+@pytest.mark.parametrize("engine", ["dask", "a group of two"])
 def test_in_other_processes(engine, tiny, tmp_path, forked_workers):
-    """Each of two processes evaluates its share; micro-batches make the batch whatever their number."""
+    """Each of two processes evaluates its share; micro-batches make the batch whatever their number.
+
+    (That torchrun is told what is to be kept: tests/engines/test_torchrun.py.)
+    """
     configs = [tiny(recipe=recipe, epochs=3, micro_batch_size=32) for recipe in ("ce", "ncm")]
-    place = {"runs_root": tmp_path, "progress": False, "keep_weights": "best"}
-    frame = engines.sweep(configs, engine=engine, **place)
-    assert (frame["status"] == "done").all(), frame["error"].tolist()
+    if engine == "dask":
+        place = {"runs_root": tmp_path, "progress": False, "keep_weights": "best"}
+        frame = engines.sweep(configs, engine=engine, **place)
+        assert (frame["status"] == "done").all(), frame["error"].tolist()
+    else:
+        file = tmp_path / "configs.json"
+        file.write_text(json.dumps([config.to_dict() for config in configs]))
+        status, said = helpers.run("train", tmp_path, tmp_path, file, "best")
+        assert status == 0, said
     for config in configs:
         run = Run(tmp_path / config.run_id).verify()
         found = run.model().probabilities(images_of(config))

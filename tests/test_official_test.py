@@ -272,6 +272,32 @@ def test_images_that_do_not_fit_into_memory_are_refused(root, monkeypatch):
         feeds.make(found.train, found, tiny(), CPU, augmented=True)
 
 
+def test_runs_of_a_sweep_decode_each_image_once_and_nothing_is_kept_after_it(
+    root, tmp_path, monkeypatch
+):
+    decoded = []
+    read = feeds._Files.__getitem__
+
+    def counted(self, key):
+        decoded.append(self.part.names[key[0]])
+        return read(self, key)
+
+    monkeypatch.setattr(feeds._Files, "__getitem__", counted)
+    runs = [tiny(epochs=1, seed=seed) for seed in (0, 1)]
+    frame = engines.sweep(runs, runs_root=tmp_path / "a", data_root=root, progress=False)
+    assert set(frame["status"]) == {"done"}
+    found = datasets.load(tiny(), root)
+    sets = [found.train, found.validation, found.test, found.further_tests[OFFICIAL].images]
+    assert sorted(decoded) == sorted(name for part in sets for name in part.names)
+    # As much as may be kept is the largest set alone.
+    most = len(found.train) * tiny().image_size ** 2 * 3
+    monkeypatch.setenv("HML_IMAGE_CACHE_GB", f"{most / 1e9}")
+    alone = engines.sweep(runs, runs_root=tmp_path / "b", data_root=root, progress=False)
+    assert len(decoded) > 2 * len(set(decoded)), "nothing is left of the first sweep, nor kept"
+    columns = ["last_balanced_accuracy", "last_top1"]
+    assert frame[columns].equals(alone[columns])
+
+
 def test_a_changed_file_is_refused_in_memory_too(root, tmp_path):
     folder = shutil.copytree(root / "prepared", tmp_path / "prepared")
     found = datasets.load(tiny(), folder)
@@ -469,15 +495,25 @@ def test_the_shortened_protocol_holds_the_control_of_the_notebook(repository):
     )
 
 
-@pytest.mark.parametrize("batch", ["results", "isic2018_small_here"])
-def test_the_notebook_asks_for_the_runs_that_the_sweep_trains(batch, repository, tmp_path):
+@pytest.mark.parametrize(
+    ("batch", "name"),
+    [
+        ("results", "isic2018_small"),
+        ("isic2018_small_here", "isic2018_small"),
+        ("results", "isic2018_b3"),
+    ],
+)
+def test_the_notebook_asks_for_the_runs_that_the_sweep_trains(batch, name, repository, tmp_path):
     batches = repository / "notebooks" / "batches"
-    trained = grids(yaml.safe_load((batches / "isic2018_small.yaml").read_text()))
-    asked, job = asked_by(
-        batches / f"{batch}.yaml", "06_isic2018_small.ipynb", repository, tmp_path
-    )
-    seeds = job["parameters"]["seeds"]  # of which there are records
-    shown = {config.run_id for config in trained if config.seed in seeds}
+    trained = grids(yaml.safe_load((batches / f"{name}.yaml").read_text()))
+    asked, job = asked_by(batches / f"{batch}.yaml", f"06_{name}.ipynb", repository, tmp_path)
+    wanted = job["parameters"]
+    shown = {
+        config.run_id
+        for config in trained
+        if config.seed in wanted["seeds"]  # of which there are records
+        and config.recipe in (*wanted["recipes"], "ce_drw")
+    }
     assert shown
     assert batch == "results" or len(shown) == len(trained)
     assert {config.run_id for config in asked.configs} == shown

@@ -7,18 +7,19 @@ import json
 import os
 import platform
 import signal
-import time
 
 import numpy as np
 import pytest
 import torch
 
-from hml_core import datasets, recipes, runs, trainer
+from hml_core import datasets, engines, recipes, runs, trainer
 from hml_core.config import RunConfig
 from hml_core.errors import DeviceError, RunError
 from hml_core.recipes import Stage
 from hml_core.system import devices
 from hml_core.trainer import NonFiniteLossError, Trainer, fit, update
+from hml_core.trainer.epochs import Shares
+from hml_core.trainer.world import ALONE
 from tests import forks
 
 # Everything of a record that does not depend on the clock.
@@ -99,31 +100,34 @@ def test_a_checkpoint_continues_to_bit_identical_weights(recipe, resume_at, tiny
 
 
 PATIENCE_S = 600  # with a child, whatever else the machine does
+# Trains; kills itself before the step with the number that may be given.
 KILLED = """
-import torch, sys
-from hml_core.trainer import fitting
+import os, signal, sys, torch
+from hml_core.trainer import fitting, update
 from hml_core.config import RunConfig
 torch.set_num_threads(1)
 fitting.CHECKPOINT_INTERVAL_S = 0.0
+plain, left = update.Update.__call__, [int(number) for number in sys.argv[3:]]
+def counted(self, batch):
+    if left == [0]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    left[:] = [number - 1 for number in left]
+    return plain(self, batch)
+update.Update.__call__ = counted
 fitting.fit(RunConfig.from_json(sys.argv[1]), runs_root=sys.argv[2], progress=False)
 """
 
 
 def test_kill_9_in_mid_epoch_loses_nothing(tiny, tmp_path):
     """A process is killed while it trains; the resumed run ends as if nothing had happened."""
-    config = tiny(recipe="hml1", epochs=16, batch_size=8)
+    config = tiny(recipe="hml1", epochs=6, batch_size=32)
     folder = tmp_path / "killed" / config.run_id
-    process = forks.Python(["-c", KILLED, config.to_json(), tmp_path / "killed"])
-    deadline = time.monotonic() + PATIENCE_S
-    while not (folder / "checkpoint.pt").exists():
-        assert process.poll() is None, "the run ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    steps = Shares(config, ALONE, len(datasets.load(config).train.targets)).steps
+    number = 3 * steps + steps // 2
+    process = forks.Python(["-c", KILLED, config.to_json(), tmp_path / "killed", number])
+    assert process.wait(timeout=PATIENCE_S) == -signal.SIGKILL
     assert not (folder / "metrics.json").exists()
-    epochs_before = torch.load(folder / "checkpoint.pt", weights_only=True)["epoch"]
-    assert 0 < epochs_before < 16
+    assert torch.load(folder / "checkpoint.pt", weights_only=True)["epoch"] == 3
 
     resumed = fit(config, runs_root=tmp_path / "killed", progress=False)
     straight = fit(config, runs_root=tmp_path / "straight", progress=False)
@@ -138,11 +142,11 @@ def test_a_finished_run_is_read_not_trained(tiny, tmp_path, monkeypatch):
 
 
 def test_two_processes_asked_for_one_run_train_it_once(tiny, tmp_path):
-    config = tiny(recipe="hml1", epochs=20)
+    config = tiny(recipe="hml1", epochs=8)
     both = [forks.Python(["-c", KILLED, config.to_json(), tmp_path]) for _ in range(2)]
     assert [process.wait(timeout=PATIENCE_S) for process in both] == [0, 0]
     done = runs.Run(tmp_path / config.run_id).verify()
-    assert len(done.history) == 20
+    assert len(done.history) == done.trained_epochs == 8
     assert not (tmp_path / ".damaged").exists()
 
 
@@ -207,11 +211,25 @@ def test_a_frozen_backbone_does_not_move(tiny):
             assert torch.equal(before["linear.weight"], after["linear.classifier.weight"])
 
 
+DIGITS = {
+    name: RunConfig(recipe=name, epochs=20, batch_size=64, imbalance_ratio=5.0)
+    for name in recipes.names()
+}
+
+
+@pytest.fixture(scope="module")
+def of_every_recipe(tmp_path_factory):
+    """Runs by recipe; what they have in common is trained once (tests/test_branches.py: the same bits)."""
+    root = tmp_path_factory.mktemp("digits")
+    engines.sweep(DIGITS.values(), runs_root=root, progress=False)
+    return root
+
+
 @pytest.mark.parametrize("recipe", recipes.names())
-def test_every_recipe_learns_the_digits(recipe, tmp_path):
+def test_every_recipe_learns_the_digits(recipe, of_every_recipe):
     """Far above the 10 % of guessing after a few hundred steps, on every recipe's own schedule."""
-    config = RunConfig(recipe=recipe, epochs=20, batch_size=64, imbalance_ratio=5.0)
-    run = fit(config, runs_root=tmp_path, progress=False)
+    config = DIGITS[recipe]
+    run = runs.Run(of_every_recipe / config.run_id).verify()
     assert run.selection("best_test")["balanced_accuracy"] > 0.7
     assert run.history["stage"].max() == len(config.stages) - 1
 

@@ -30,7 +30,6 @@ from hml_core.datasets import folder as dataset
 from hml_core.datasets import prepared
 from hml_core.datasets.trees import shown, some
 from hml_core.errors import ConfigError, DataError
-from hml_core.system import files
 
 FRACTIONS = (0.7, 0.15, 0.15)
 SIZES = 5  # of the originals that are told, the most frequent ones
@@ -121,13 +120,15 @@ def prepare(
     fractions = _checked(fractions)
     workers = checked_workers(workers)
     records = source.records.assign(file=_files(source.records, FORMATS[options.format]))
-    folder = _make_folder(output, records, source)
     described = {"archive": dataset.NAME, **asdict(options)}
-    journal = Journal(folder / outputs.JOURNAL, described, NEEDED)
-    before = work_through(
-        process, records, journal, options, workers, name="images", progress=progress
-    )
-    return _finish(source, records, folder, journal, options, seed, fractions, before)
+    _require_apart(output, source)
+    tables = [f"{name}.csv" for name in TABLES]
+    with outputs.made(output, records, source.root, [source.root], tables) as folder:
+        journal = Journal(folder / outputs.JOURNAL, described, NEEDED)
+        before = work_through(
+            process, records, journal, options, workers, name="images", progress=progress
+        )
+        return _finish(source, records, folder, journal, options, seed, fractions, before)
 
 
 def _checked(fractions: Sequence[float]) -> tuple[float, ...]:
@@ -161,7 +162,8 @@ def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
-def _make_folder(output: str | Path, records: pd.DataFrame, source: Source) -> Path:
+def _require_apart(output: str | Path, source: Source) -> None:
+    """The output is no part of the folder of the images."""
     if not str(output):
         raise ConfigError("Expected `output` to be a folder, got ''.")
     folder = Path(output)
@@ -171,8 +173,6 @@ def _make_folder(output: str | Path, records: pd.DataFrame, source: Source) -> P
             f"The output '{shown(folder)}' lies in the folder of the images: give one beside it, such as "
             f"'{shown(root.with_name(root.name + '-prepared'))}'."
         )
-    tables = [f"{name}.csv" for name in TABLES]
-    return outputs.make_folder(output, records, source.root, [source.root], tables)
 
 
 # What was made ----------------------------------------------------------------------------------
@@ -192,7 +192,7 @@ def _finish(
     good = {image: entry for image, entry in entries.items() if "error" not in entry}
     names = records["path"].map(lambda path: shown(os.path.relpath(path, source.root)))
     rejected = rejected_images(records, journal, names)
-    files.write_atomically(folder / "rejected.csv", rejected.to_csv(index=False))
+    outputs.write_table(folder, "rejected.csv", rejected)
     manifest = records[records["id"].isin(good)].reset_index(drop=True)
     _require_two_classes(manifest, rejected, len(records))
     split, notes = _split(manifest, seed, fractions)
@@ -233,8 +233,8 @@ def _finish(
         "notes": notes,
         "size": options.size,
     }
-    for name, table in (("manifest", manifest), ("duplicates", repeated)):
-        files.write_atomically(folder / f"{name}.csv", table.to_csv(index=False))
+    manifest_sha256 = outputs.write_table(folder, "manifest.csv", manifest)
+    outputs.write_table(folder, "duplicates.csv", repeated)
     prepared.describe(
         folder,
         {
@@ -246,7 +246,7 @@ def _finish(
             "mean": mean,
             "std": std,
             "summary": summary,
-            "manifest_sha256": files.sha256(folder / "manifest.csv"),
+            "manifest_sha256": manifest_sha256,
         },
     )
     return Prepared(folder, manifest, rejected, repeated, summary, done_before)

@@ -24,7 +24,6 @@ from data_prep.parallel import Journal, checked_workers, why, work_through
 from data_prep.parallel import rejected as rejected_images
 from hml_core.datasets import prepared
 from hml_core.errors import DataError
-from hml_core.system import files
 
 MANIFEST = ("id", "split", "category", "supercategory", "file", "output_sha256")
 NEEDED = {"output_sha256": str, "bytes": int}  # of each prepared image
@@ -84,34 +83,34 @@ def prepare(
     records = archive.records.assign(file="images/" + archive.records["name"])
     originals = [archive.root / name for name in FOLDERS]
     tables = (*outputs.TABLES, "categories.csv")
-    folder = outputs.make_folder(output, records, archive.root, originals, tables)
-    described = {"archive": NAME, **asdict(options)}
-    journal = Journal(folder / outputs.JOURNAL, described, NEEDED, archive.tarball)
-    _require_room(folder, len(records) - len(journal.of(records, folder)), options)
-    sources = None
-    if archive.tarball is not None:
+    with outputs.made(output, records, archive.root, originals, tables) as folder:
+        described = {"archive": NAME, **asdict(options)}
+        journal = Journal(folder / outputs.JOURNAL, described, NEEDED, archive.tarball)
+        _require_room(folder, len(records) - len(journal.of(records, folder)), options)
+        sources = None
+        if archive.tarball is not None:
 
-        def absent(row: Any) -> None:
-            journal.add(row, {"error": "not in the archive"})
+            def absent(row: Any) -> None:
+                journal.add(row, {"error": "not in the archive"})
 
-        def sources(todo: pd.DataFrame) -> Iterator[tuple[Any, bytes]]:
-            return tarball.members(archive.tarball, todo, absent)
+            def sources(todo: pd.DataFrame) -> Iterator[tuple[Any, bytes]]:
+                return tarball.members(archive.tarball, todo, absent)
 
-    try:
-        before = work_through(
-            process,
-            records,
-            journal,
-            options,
-            workers,
-            name=NAME,
-            progress=progress,
-            sources=sources,
-        )
-    except tarball.DamagedTarball:
-        journal.forget()  # a checksum says that something is wrong, not what
-        raise
-    return _finish(archive, records, folder, journal, options, before)
+        try:
+            before = work_through(
+                process,
+                records,
+                journal,
+                options,
+                workers,
+                name=NAME,
+                progress=progress,
+                sources=sources,
+            )
+        except tarball.DamagedTarball:
+            journal.forget()  # a checksum says that something is wrong, not what
+            raise
+        return _finish(archive, records, folder, journal, options, before)
 
 
 def _require_room(folder: Path, images: int, options: Options) -> None:
@@ -140,7 +139,7 @@ def _finish(
     manifest = records[good].assign(output_sha256=[entry["output_sha256"] for entry in kept])
     manifest = manifest[list(MANIFEST)]
     rejected = rejected_images(records, journal, records["name"])
-    files.write_atomically(folder / "rejected.csv", rejected.to_csv(index=False))
+    outputs.write_table(folder, "rejected.csv", rejected)
     counts = {
         split: manifest["category"][manifest["split"] == split]
         .value_counts()
@@ -159,8 +158,8 @@ def _finish(
         raise DataError(
             f"No validation image is left: {len(rejected)} images were rejected ({why(rejected)})."
         )
-    files.write_atomically(folder / "manifest.csv", manifest.to_csv(index=False))
-    files.write_atomically(folder / "categories.csv", categories.to_csv(index=False))
+    manifest_sha256 = outputs.write_table(folder, "manifest.csv", manifest)
+    categories_sha256 = outputs.write_table(folder, "categories.csv", categories)
     size = sum(entry["bytes"] for entry in kept)
     described = {
         "archive": NAME,
@@ -170,8 +169,8 @@ def _finish(
         "categories": len(categories),
         "imbalance_ratio": float(counts["train"].max() / counts["train"].min()),
         "bytes": size,
-        "manifest_sha256": files.sha256(folder / "manifest.csv"),
-        "categories_sha256": files.sha256(folder / "categories.csv"),
+        "manifest_sha256": manifest_sha256,
+        "categories_sha256": categories_sha256,
     }
     prepared.describe(folder, described)
     return Prepared(folder, manifest, categories, rejected, done_before, size)

@@ -23,7 +23,6 @@ from data_prep.parallel import Journal, checked_workers, why, work_through
 from data_prep.parallel import rejected as rejected_images
 from hml_core.datasets import prepared
 from hml_core.errors import DataError
-from hml_core.system import files
 
 MANIFEST = ("id", "class", "lesion_id", "split", "file", "source_sha256", "output_sha256")
 
@@ -119,13 +118,13 @@ def prepare(
     records = pd.concat([records, archive.official[[*records]]], ignore_index=True)
     suffix = FORMATS[options.format]
     records = records.assign(file=[f"images/{image}{suffix}" for image in records["id"]])
-    folder = outputs.make_folder(output, records, archive.root, archive.folders)
     described = {"archive": archive.name, **asdict(options)}
-    done = Journal(folder / outputs.JOURNAL, described, NEEDED)
-    before = work_through(
-        process, records, done, options, workers, name=archive.name, progress=progress
-    )
-    return _finish(archive, records, folder, done, options, seed, split_csv, before)
+    with outputs.made(output, records, archive.root, archive.folders) as folder:
+        done = Journal(folder / outputs.JOURNAL, described, NEEDED)
+        before = work_through(
+            process, records, done, options, workers, name=archive.name, progress=progress
+        )
+        return _finish(archive, records, folder, done, options, seed, split_csv, before)
 
 
 def _finish(
@@ -151,8 +150,8 @@ def _finish(
             f"No image is left for {', '.join(missing)}: {len(rejected)} of {len(records)} were rejected"
             f"{f' ({why(rejected)})' if len(rejected) else ''}."
         )
-    files.write_atomically(folder / "manifest.csv", manifest.to_csv(index=False))
-    files.write_atomically(folder / "rejected.csv", rejected.to_csv(index=False))
+    manifest_sha256 = outputs.write_table(folder, "manifest.csv", manifest)
+    outputs.write_table(folder, "rejected.csv", rejected)
     # Both over the images that are there, so that their numbers compare.
     kept_ids = set(manifest["id"])
     own = records[records["split"].isin(splits.SPLITS)]
@@ -182,7 +181,7 @@ def _finish(
         "leak": leak,
         "official": (official := _official(manifest)),
         "notes": notes,
-        "manifest_sha256": files.sha256(folder / "manifest.csv"),
+        "manifest_sha256": manifest_sha256,
     }
     prepared.describe(folder, described)
     return Prepared(folder, manifest, rejected, leak, done_before, tuple(notes), official)

@@ -36,7 +36,7 @@ from hml_core.engines.torchrun import torchrun
 from hml_core.errors import ConfigError
 from hml_core.system import devices, files, paths, quantities
 from hml_core.system.progress import Progress
-from hml_core.trainer import beginnings, branches, require_keeping
+from hml_core.trainer import beginnings, branches, feeds, require_keeping
 
 __all__ = ["ENGINES", "Engine", "check", "sweep"]
 
@@ -198,7 +198,7 @@ def sweep(
         devices.resolve(device)
     files.require_writable(runs_root)
     require_weights(list(known.values()), place)
-    with beginnings.kept(runs_root):
+    with beginnings.kept(runs_root), feeds.keeping_decoded():
         outcomes = _collect(known, chosen, place, progress)
     return frame(
         lambda run_id, config: {**row(config, outcomes[run_id], runs_root), "run_id": run_id}

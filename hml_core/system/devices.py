@@ -7,8 +7,9 @@ import ctypes
 import functools
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -78,12 +79,44 @@ def current(device: torch.device) -> contextlib.AbstractContextManager:
     return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
 
 
+class Beside:
+    """Work beside other work: on a stream of its own while a CUDA graph is captured, else at once.
+
+    A captured step is a chain of small kernels that wait for each other. What nothing in it waits for
+    fills the device meanwhile.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[Callable[..., Any]]:
+        """``beside(function, *arguments)`` gives what the function does, to be read after the block."""
+        if self.stream is None or not torch.cuda.is_current_stream_capturing():
+            yield lambda function, *arguments: function(*arguments)
+            return
+        main = torch.cuda.current_stream(self.stream.device)
+        in_use = []  # what is read beside is given to nobody else before the end
+
+        def beside(function: Callable[..., Any], *arguments: Any) -> Any:
+            in_use.append(arguments)
+            self.stream.wait_stream(main)
+            with torch.cuda.stream(self.stream):
+                return function(*arguments)
+
+        self.stream.wait_stream(main)
+        yield beside
+        main.wait_stream(self.stream)
+
+
 @contextlib.contextmanager
-def algorithms(deterministic: bool) -> Iterator[None]:
+def algorithms(deterministic: bool, *, search: bool = True) -> Iterator[None]:
     """Which algorithms torch may choose inside the block: repeatable ones, or on CUDA the fastest.
 
-    With ``deterministic``, an operation that has no repeatable algorithm is an error, and cuBLAS gets the
-    workspace that it needs to repeat itself (``CUBLAS_WORKSPACE_CONFIG``, before CUDA is first used).
+    With ``search`` all of cuDNN's are tried on each shape that comes up; without, it chooses by rules. A
+    small network has few shapes, an EfficientNet so many that the search takes minutes (docs/gpu.md). With
+    ``deterministic`` there is none, an operation that has no repeatable algorithm is an error, and cuBLAS
+    gets the workspace that it needs to repeat itself (``CUBLAS_WORKSPACE_CONFIG``, before its first use).
     """
     cudnn = torch.backends.cudnn
     before = (
@@ -101,7 +134,8 @@ def algorithms(deterministic: bool) -> Iterator[None]:
         torch.utils.deterministic.fill_uninitialized_memory = (
             False  # nothing here reads such memory
         )
-        cudnn.deterministic, cudnn.benchmark = deterministic, not deterministic
+        cudnn.deterministic = deterministic
+        cudnn.benchmark = search and not deterministic
         yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])

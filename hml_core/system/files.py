@@ -62,7 +62,21 @@ def reason(error: Exception) -> str:
 def read_bytes(path: str | Path, limit: int = LARGEST_TEXT) -> bytes:
     """What a regular file of at most ``limit`` bytes holds; OSError otherwise, see :func:`opened`."""
     with opened(path, limit) as stream:
-        return stream.read(limit)
+        return read_all(stream, limit)
+
+
+def read_all(stream: BinaryIO, limit: int) -> bytes:
+    """What is left of an open file, up to ``limit`` bytes; no more memory is asked for than it has.
+
+    (``stream.read(limit)`` asks for the limit: 16 GiB for a checkpoint of 1 MB.)
+    """
+    left = os.fstat(stream.fileno()).st_size - stream.tell()
+    pieces = [stream.read(max(min(left, limit), 0))]
+    while room := limit - sum(map(len, pieces)):  # it grows, or its system does not know its size
+        if not (piece := stream.read(min(room, 2**20))):
+            break
+        pieces.append(piece)
+    return b"".join(pieces)
 
 
 def read_text(path: str | Path, limit: int = LARGEST_TEXT, encoding: str = "utf-8") -> str:

@@ -95,7 +95,7 @@ def read(source: Path | bytes) -> bytes:
     try:
         with files.opened(source, LARGEST_FILE) as stream:
             before = os.fstat(stream.fileno())
-            data = stream.read(LARGEST_FILE)
+            data = files.read_all(stream, LARGEST_FILE)
             after = os.fstat(stream.fileno())
     except OSError as error:
         raise ImageError(f"cannot be read: {error.strerror or error}") from error

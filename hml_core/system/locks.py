@@ -55,7 +55,7 @@ def held(root: Path, name: str, what: str, wait: float | None = None) -> Iterato
         raise RunBusyError(f"{_holder(note)} {what}.") from error
     except (OSError, NotImplementedError) as error:
         raise RunError(
-            f"Cannot lock a file in {str(folder)!r} ({error}): expected a `runs_root` on a file "
+            f"Cannot lock a file in {str(folder)!r} ({error}): expected a folder (`runs_root`) on a file "
             "system with locks, such as a local disk or NFS 4."
         ) from error
     try:

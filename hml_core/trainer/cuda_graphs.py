@@ -87,8 +87,9 @@ def capture_cuda(step: Step, batch: Any) -> tuple[Replay, tuple[Tensor, ...]]:  
     """
     graph = torch.cuda.CUDAGraph()
     # A stream of its own: torch's default one belongs to the device that captured first. Other threads
-    # (a loader's, that pins memory) may use CUDA meanwhile.
-    stream = torch.cuda.Stream()
+    # (a loader's, that pins memory) may use CUDA meanwhile. What others wait for comes before what goes
+    # beside it (devices.Beside).
+    stream = torch.cuda.Stream(priority=-1)
     with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
         outputs = step(batch)
     return graph.replay, outputs

@@ -101,14 +101,33 @@ def make(
     return BankFeed(part, splits, AUGMENTATIONS[augmentation], device)
 
 
+# Decoded images of a sweep's runs, by what their files hold; None: none are kept.
+_decoded: dict[tuple, LabelledImages] | None = None
+
+
+@contextlib.contextmanager
+def keeping_decoded() -> Iterator[None]:
+    """Inside the block image files that one run has decoded are not decoded again by the next."""
+    global _decoded
+    before, _decoded = _decoded, {}
+    try:
+        yield
+    finally:
+        _decoded = before
+
+
 def decoded(part: LabelledFiles, size: int) -> LabelledImages:
-    """The squares of ``size`` pixels that a network sees of image files, in memory.
+    """The squares of ``size`` pixels that a network sees of image files, in memory; not to be written to.
 
     Raises
     ------
     DataError
         Where they are more than ``HML_IMAGE_CACHE_GB``, by default a quarter of what is available.
     """
+    kept = {} if _decoded is None else _decoded
+    key = size, part.crops, part.sha256
+    if key in kept and np.array_equal(kept[key].targets, part.targets):
+        return kept[key]
     needed, most = len(part) * size * size * 3, cache_bytes()
     if needed > most:
         raise DataError(
@@ -120,7 +139,11 @@ def decoded(part: LabelledFiles, size: int) -> LabelledImages:
     files = _Files(part, size, "none", cached=False)
     for index in range(len(part)):
         images[index] = files[index, None].permute(1, 2, 0).numpy()
-    return LabelledImages(images, part.targets)
+    images.flags.writeable = False
+    if needed + sum(one.images.nbytes for one in kept.values()) > most:
+        kept.clear()
+    kept[key] = LabelledImages(images, part.targets)
+    return kept[key]
 
 
 def preprocessing_of(splits: Splits, config: RunConfig) -> Preprocessing:

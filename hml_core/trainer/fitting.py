@@ -14,6 +14,7 @@ import torch
 from hml_core import datasets
 from hml_core.config import RunConfig, identity
 from hml_core.errors import ConfigError, DataError, HmlError, RunError, never_left
+from hml_core.models import IMAGENET_MODELS
 from hml_core.runs import Run, kept_weights
 from hml_core.system import devices, fingerprints, limits, paths, quantities
 from hml_core.trainer import handed_over
@@ -155,7 +156,7 @@ def training(
     world.require_same({**config.to_dict(), **wishes})
     devices.keep_freed_memory()
     is_whole = functools.partial(never_left, f"The run {config.run_id}")
-    with is_whole(), _Settings(where, config.deterministic) as settings:
+    with is_whole(), _Settings(where, config) as settings:
         recorder = Recorder(
             config,
             runs_root,
@@ -249,13 +250,14 @@ def _require_lasting(config: RunConfig) -> None:
 class _Settings:
     """What torch is set to while a run computes, and not while others have their turn."""
 
-    def __init__(self, device: torch.device, deterministic: bool) -> None:
-        self.device, self.deterministic = device, deterministic
+    def __init__(self, device: torch.device, config: RunConfig) -> None:
+        self.device, self.deterministic = device, config.deterministic
+        self.search = config.model not in IMAGENET_MODELS
         self.stack = contextlib.ExitStack()
 
     def __enter__(self) -> _Settings:
         self.stack.enter_context(devices.current(self.device))
-        self.stack.enter_context(devices.algorithms(self.deterministic))
+        self.stack.enter_context(devices.algorithms(self.deterministic, search=self.search))
         self.stack.enter_context(devices.default_dtype(torch.float32))
         return self
 

@@ -20,7 +20,7 @@ from hml_core.config import RunConfig
 from hml_core.losses import registry
 from hml_core.models import training
 from hml_core.recipes import Stage
-from hml_core.system.devices import autocast
+from hml_core.system.devices import Beside, autocast
 from hml_core.trainer.chance import LayerChance
 from hml_core.trainer.feeds import Feed
 from hml_core.trainer.world import World
@@ -81,6 +81,7 @@ class Update:
         self.config, self.optimizer, self.criterion, self.feed = config, optimizer, criterion, feed
         self.class_counts, self.device, self.autocast_dtype = class_counts, device, autocast_dtype
         self.world, self.chance = world, chance
+        self.beside = Beside(device)
         features = training.features_of(model, device, autocast_dtype, compiled=config.compile)
         self.network: nn.Module = _TwoParts(model, features, trains_all)
         if world.size > 1:
@@ -97,25 +98,30 @@ class Update:
         A function of tensors alone, so that it can be captured, see :mod:`hml_core.trainer.cuda_graphs`.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        losses, probabilities, hits = [], [], []
-        for number, (part, share) in enumerate(zip(batch, self._shares(batch), strict=True)):
-            is_last = number == len(batch) - 1
-            self._follow(number, len(batch))
-            with self._alone(not is_last), self.chance.of_part(number):
-                loss, logits = self._loss(part)
-                loss = loss * share
-                loss.backward()
-            with torch.no_grad():
-                probability = (logits.float() * self.criterion.logit_scale).softmax(dim=1)
+        losses, found = [], []
+        with self.beside() as beside:
+            for number, (part, share) in enumerate(zip(batch, self._shares(batch), strict=True)):
+                is_last = number == len(batch) - 1
+                self._follow(number, len(batch))
+                with self._alone(not is_last), self.chance.of_part(number):
+                    loss, logits = self._loss(part)
+                    loss = loss * share
+                    found.append(beside(self._found, logits.detach(), part.target))
+                    loss.backward()
                 losses.append(loss.detach())
-                hits.append((probability.argmax(dim=1) == part.target).sum())
-                probabilities.append(probability.gather(1, part.target[:, None])[:, 0])
+        probabilities, hits = zip(*found, strict=True)
         for layer, momentum in self.norms:
             layer.momentum = momentum
         self.optimizer.step()
         if len(batch) == 1:
             return losses[0], probabilities[0], hits[0]
         return torch.stack(losses).sum(), torch.cat(probabilities), torch.stack(hits).sum()
+
+    def _found(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Of logits (M, C), the probability of the true class (M,) and the hits ()."""
+        probability = (logits.float() * self.criterion.logit_scale).softmax(dim=1)
+        hits = (probability.argmax(dim=1) == target).sum()
+        return probability.gather(1, target[:, None])[:, 0], hits
 
     def _shares(self, batch: Batch) -> list[float | Tensor]:
         """What the mean loss of each micro-batch is multiplied with, so that gradients, averaged over the

@@ -94,7 +94,8 @@ def read(path: str | Path, *, publish: bool = False) -> list[Job]:
     Raises
     ------
     ConfigError
-        For a file that is not as above, unknown keys or parameters, two jobs with one output.
+        For a file that is not as above, unknown keys or parameters, two jobs with one output, or one that
+        is a notebook to execute.
     """
     content = yaml_files.read(path)
     if unknown := sorted(set(content) - {"output", "timeout", "jobs"}):
@@ -113,6 +114,12 @@ def read(path: str | Path, *, publish: bool = False) -> list[Job]:
         raise ConfigError(
             f"Several jobs of {str(path)!r} write {', '.join(twice)}: give each an `output` of its own, "
             'e.g. "{dataset}.ipynb" with a dimension of the grid in braces.'
+        )
+    sources = {job.notebook.resolve() for job in jobs}
+    if written := sorted({output.name for output in outputs if output in sources}):
+        raise ConfigError(
+            f"Jobs of {str(path)!r} would write over notebooks that it executes ({', '.join(written)}): "
+            "give them another `output`, or the batch a folder `output` of its own."
         )
     return jobs
 

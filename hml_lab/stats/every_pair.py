@@ -50,7 +50,7 @@ def all_pairs(
     difference = np.round(means[:, None] - means, 9)  # as in `mean`
     nulls = [_studentized_ranges(k, (k - 1) * (n - 1))]
     if k > 2:
-        nulls.append(_largest_under(_own_scatter(scores), n, resamples))
+        nulls.append(_largest_under(tuple(_own_scatter(scores).tolist()), n, resamples))
     critical = max(np.quantile(null, confidence) for null in nulls)
     with np.errstate(divide="ignore", invalid="ignore"):
         ranges = np.nan_to_num(np.abs(difference) / error, nan=0.0)
@@ -90,13 +90,14 @@ def _own_scatter(scores: np.ndarray) -> np.ndarray:
     return np.sqrt(np.maximum(variance, 0))
 
 
-def _largest_under(sds: np.ndarray, n: int, draws: int, at_once: int = 1000) -> np.ndarray:
+@functools.lru_cache(maxsize=32)  # a page asks for the same table in several paragraphs
+def _largest_under(sds: tuple[float, ...], n: int, draws: int, at_once: int = 1000) -> np.ndarray:
     """Draws of the largest t of all pairs where no method differs and each has its sd, in order."""
     random = np.random.default_rng(0)
     found = []
     for start in range(0, draws, at_once):
         size = (min(at_once, draws - start), len(sds), n)
-        drawn = sds[:, None] * random.standard_normal(size)
+        drawn = np.asarray(sds)[:, None] * random.standard_normal(size)
         means = drawn.mean(axis=2)
         with np.errstate(divide="ignore", invalid="ignore"):
             t = np.abs(means[:, :, None] - means[:, None]) / _errors_of_pairs(drawn)

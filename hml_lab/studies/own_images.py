@@ -19,7 +19,8 @@ from IPython.display import Markdown, display
 
 from data_prep.folder import example, images, report
 from data_prep.folder import source as sources
-from data_prep.folder.prepare import FRACTIONS, JOURNAL, prepare
+from data_prep.folder.prepare import FRACTIONS, prepare
+from data_prep.output import JOURNAL
 from hml_core import recipes
 from hml_core.config import RunConfig, grid
 from hml_core.datasets import folder as dataset

@@ -72,8 +72,8 @@ def scenario(title: str, cases: int, few: int) -> Callable[[Scenario], Scenario]
 def killed_trainer(folder: Path, random: Random, cases: int) -> Iterator[Outcome]:
     """The next process goes on from the checkpoint, to the same bits, and leaves nothing half-written."""
     config = tools.config()
-    whole = tools.train(folder / "whole", config)
-    took = _duration(folder / "timed", config)
+    took = _duration(folder / "whole", config)
+    whole = Run(folder / "whole" / config.run_id)
     for case in range(cases):
         root = folder / f"killed-{case}"
         while not tools.kill(
@@ -106,7 +106,7 @@ def _epochs(folder: Path) -> int:
 @scenario("disk full", cases=10, few=2)
 def full_disk(folder: Path, random: Random, cases: int) -> Iterator[Outcome]:
     """A clear error, earlier runs untouched; with room again the run goes on where it was."""
-    first, second = tools.config(0), tools.config(1)
+    first, second = tools.config(0, epochs=2), tools.config(1, epochs=8)
     whole = tools.train(folder / "whole", second)
     for case in range(cases):
         root = folder / f"disk-{case}"

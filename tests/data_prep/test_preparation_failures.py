@@ -31,7 +31,8 @@ from data_prep.isic import images as isic_images
 from data_prep.isic import prepare as isic_prepare
 from data_prep.isic import synthetic as isic_synthetic
 from data_prep.parallel import Journal
-from hml_core.errors import ConfigError, DataError, RunError
+from hml_core.errors import ConfigError, DataError, RunBusyError, RunError
+from hml_core.system import locks
 from hml_lab.cli import main
 
 SMALL = Options(size=16)
@@ -301,10 +302,33 @@ def test_what_was_not_prepared_here_is_not_written_over(name, tmp_path):
     folder = tmp_path / "out"
     folder.mkdir()
     (folder / name).symlink_to("nowhere")
-    with pytest.raises(DataError, match=rf"holds '{name}' that was not prepared here"):
-        outputs.make_folder(folder, records, tmp_path / "archive", [])
+    with (
+        pytest.raises(DataError, match=rf"holds '{name}' that was not prepared here"),
+        outputs.made(folder, records, tmp_path / "archive", []),
+    ):
+        pass
     (folder / "journal.jsonl").touch()
-    assert outputs.make_folder(folder, records, tmp_path / "archive", []) == folder
+    with outputs.made(folder, records, tmp_path / "archive", []) as made:
+        assert made == folder
+
+
+def test_two_processes_do_not_prepare_into_one_folder(root, tmp_path, monkeypatch):
+    """Each would vouch for the split that the other one writes last."""
+    output = tmp_path / "out"
+    found = prepare_small(root, output)
+    before = contents(output)
+    with locks.held(output, "prepare", "prepares"):
+        with pytest.raises(RunBusyError, match=r"^Process \d+ on .* prepares images in '.*out'\.$"):
+            prepare_small(root, output)
+        assert contents(output) == {**before, **contents(output / ".locks")}
+    assert prepare_small(root, output).manifest.equals(found.manifest)
+
+    def no_locks(*arguments, **options):
+        raise RunError("Cannot lock a file.")
+
+    monkeypatch.setattr(locks, "held", no_locks)
+    with pytest.warns(UserWarning, match="Nobody else may prepare there meanwhile"):
+        assert prepare_small(root, output).manifest.equals(found.manifest)
 
 
 def test_a_journal_that_is_a_folder_is_named(tmp_path):

@@ -6,8 +6,10 @@ import contextlib
 import importlib
 import itertools
 import os
+import subprocess
 import sys
 import threading
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +23,8 @@ from hml_core.engines.jobs import Place
 from hml_core.errors import ConfigError
 from hml_core.runs import Run
 from hml_core.system import processes
+from tests import forks
+from tests.engines import helpers
 
 
 def configs(**fields):
@@ -65,23 +69,43 @@ class Halved(losses.FocalLoss):
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_result_of_one_and_an_error_its_reason(tmp_path, capfd, monkeypatch):
+def test_two_processes_give_the_result_of_one(tmp_path, monkeypatch):
     """Nobody from another machine can speak to them, and what only this process knows goes along:
     what takes a built-in one's place is not trained as the original."""
     monkeypatch.setitem(losses.LOSSES, "focal", Halved)
-    stages = configs(recipe="deferred_focal", seed=[0])  # a switch, and a loss of ours after it
-    chosen = stages + configs(learning_rate=1e30, warmup_epochs=0)
+    chosen = configs(recipe="deferred_focal", seed=[0])  # a switch, and a loss of ours after it
     with listeners() as addresses:
         frame = engines.sweep(chosen, engine="torchrun:2", runs_root=tmp_path / "two", device="cpu")
     assert addresses == ({"0100007F"} if sys.platform == "linux" else set()), "127.0.0.1 alone"
-    assert frame["status"].tolist() == ["done", "failed"]
-    assert "loss became nan" in frame["error"][1]
-    assert "NonFiniteLossError" in frame["traceback"][1]
-    assert capfd.readouterr().out.count("Error in process 0 of 2") == 1, "tried more than once"
-    engines.sweep(chosen[:1], runs_root=tmp_path / "one", device="cpu", progress=False)
+    assert frame["status"].tolist() == ["done"]
+    engines.sweep(chosen, runs_root=tmp_path / "one", device="cpu", progress=False)
     two, one = (Run(tmp_path / name / chosen[0].run_id).verify() for name in ("two", "one"))
     np.testing.assert_allclose(two.history["train_loss"], one.history["train_loss"], rtol=1e-4)
     assert two.selection("last")["top1"] == pytest.approx(one.selection("last")["top1"], abs=0.02)
+
+
+@contextlib.contextmanager
+def forked(command: list[str], *, errors: str, **options) -> Iterator[forks.Python]:
+    """In the place of Popen: torchrun and what it starts are forked, without the guard above them."""
+    where = len(command) - command[::-1].index(sys.executable)
+    module, name, *arguments = command[where:]
+    assert (module, name) == ("-m", "torch.distributed.run"), command
+    program = "from tests import forks\nforks.torchrun()"
+    process = forks.Python(["-c", program, *arguments], cwd=helpers.REPOSITORY, **options)
+    yield process
+    process.wait(600)
+
+
+def test_an_error_is_told_once_with_its_reason(tmp_path, capfd, monkeypatch):
+    torchrun = importlib.import_module("hml_core.engines.torchrun")  # the function has its name
+    stand_in = types.SimpleNamespace(Popen=forked, PIPE=subprocess.PIPE, STDOUT=subprocess.STDOUT)
+    monkeypatch.setattr(torchrun, "subprocess", stand_in)
+    chosen = configs(learning_rate=1e30, warmup_epochs=0)
+    frame = engines.sweep(chosen, engine="torchrun:2", runs_root=tmp_path, device="cpu")
+    assert frame["status"].tolist() == ["failed"]
+    assert "loss became nan" in frame["error"][0]
+    assert "NonFiniteLossError" in frame["traceback"][0]
+    assert capfd.readouterr().out.count("Error in process 0 of 2") == 1, "tried more than once"
 
 
 def test_what_the_processes_cannot_share_is_refused_before_they_start(tmp_path):

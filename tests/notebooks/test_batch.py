@@ -112,6 +112,17 @@ def test_a_wrong_file_is_refused_before_anything_starts(content, message, folder
     assert not list(folder.glob("results*"))
 
 
+def test_no_job_writes_over_the_notebook_of_another(folder):
+    shutil.copy("made.ipynb", "other.ipynb")
+    before = Path("other.ipynb").read_bytes()
+    jobs = [job(output="other.ipynb"), {"notebook": "other.ipynb", "output": "last.ipynb"}]
+    write(folder, {"output": ".", "jobs": jobs})
+    said = CliRunner().invoke(main, ["batch", "batch.yaml"])
+    assert said.exit_code == 1
+    assert "would write over notebooks that it executes (other.ipynb)" in said.output
+    assert Path("other.ipynb").read_bytes() == before
+
+
 def printed(path: Path) -> str:
     cells = nbformat.read(path, 4).cells
     return "".join(out.get("text", "") for c in cells for out in c.get("outputs", []))
@@ -144,7 +155,7 @@ def test_a_batch_ends_with_a_summary_whatever_fails_and_goes_on_with_resume(fold
     entries = [
         job(grid={"value": [1, 2]}),
         job(parameters={"value": 0}, output="bad.ipynb"),
-        job(parameters={"value": 101}, output="slow.ipynb", timeout=8),
+        job(parameters={"value": 101}, output="slow.ipynb", timeout=2),
     ]
     write(folder, {"output": "out", "jobs": entries})
     result = CliRunner().invoke(main, ["batch", "batch.yaml", "-j", "2"])
@@ -152,7 +163,7 @@ def test_a_batch_ends_with_a_summary_whatever_fails_and_goes_on_with_resume(fold
     summary = pd.read_csv("out/batch_summary.csv").fillna("")
     assert summary["status"].tolist() == ["done", "done", "failed", "timed out"]
     assert "AssertionError: value must be positive" in summary["message"][2]
-    assert "not done after 8 s" in summary["message"][3]
+    assert "not done after 2 s" in summary["message"][3]
     assert "value must be positive" in result.output
     assert "Traceback" in Path("out/bad.log").read_text() or Path("out/bad.log").stat().st_size
     processes = [printed(Path(f"out/made_{value}.ipynb")) for value in (1, 2)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
@@ -55,3 +57,18 @@ def test_what_is_killed_while_it_writes_leaves_the_old_file(what, tmp_path, monk
             WRITERS[what](tmp_path)
     WRITERS[what](tmp_path)
     assert "old" not in {path.read_bytes().decode(errors="replace") for path in tmp_path.iterdir()}
+
+
+def test_what_is_written_lies_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
+    """All of it: a machine that loses its power then has the old file or the new one, too."""
+    order, replace = [], os.replace
+
+    def named(*arguments):
+        order.append("named")
+        replace(*arguments)
+
+    monkeypatch.setattr(files.os, "fsync", lambda handle: order.append(os.fstat(handle).st_size))
+    monkeypatch.setattr(files.os, "replace", named)
+    files.write_atomically(tmp_path / "it", "four")
+    assert order == [4, "named"]
+    assert (tmp_path / "it").read_text() == "four"

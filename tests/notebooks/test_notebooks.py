@@ -27,8 +27,8 @@ TINY_NETWORK = {
     "image_size": 32,
     "batch_size": 32,
     "seeds": [0, 1],
-    "epochs": 6,
-    "early_stopping": 3,
+    "epochs": 4,
+    "early_stopping": 2,
 }
 # Small values of the parameters: the notebooks themselves hold the real ones.
 SMALL = {
@@ -59,7 +59,7 @@ SMALL = {
         "micro_batch_size": 16,
     },
     "05_isic2019": {"recipes": ["ce", "hml1"], **TINY_NETWORK},
-    "06_isic2018": {"recipes": ["ce", "dhml1"], "switch_patience": 2, **TINY_NETWORK},
+    "06_isic2018": {"recipes": ["ce", "dhml1"], "switch_patience": 1, **TINY_NETWORK},
     "08_own_images": {
         "recipes": ["ce", "hml1"],
         "seeds": [0, 1],
