@@ -7,6 +7,8 @@ import os
 import threading
 import warnings
 
+from hml_core.system import processes
+
 
 def begin() -> None:
     """End with the parent process, and keep Pillow's warnings off the progress bar.
@@ -14,6 +16,7 @@ def begin() -> None:
     A parent that is killed cannot end its workers; they would wait for work for ever.
     """
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    processes.die_with_parent()
     try:
         threading.Thread(target=_end_with_the_parent, daemon=True).start()
     except RuntimeError:  # the system allows none: a worker that would not end is none

@@ -457,6 +457,12 @@ def _signal(processes: Sequence[int], number: int) -> None:
             os.kill(process, number)
 
 
+def die_with_parent() -> None:
+    """Linux: this process is killed with the thread that started it, even where it is stopped."""
+    if sys.platform == "linux":
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def _prctl(option: int, value: int) -> None:
     """Linux's own; elsewhere a guard looks for its parent, and knows its child alone."""
     if sys.platform == "linux":

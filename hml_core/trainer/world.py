@@ -31,6 +31,7 @@ TIMEOUT = datetime.timedelta(minutes=30)  # of the slowest thing that others wai
 WORD = datetime.timedelta(seconds=2)
 POLL_S = 0.05
 _FAILURE = "failure"
+ADDRESS = ("MASTER_ADDR", "MASTER_PORT")
 MEETING = "HML_MEETING"  # names the file by which the processes of one machine meet, if they do
 
 Value = TypeVar("Value")
@@ -193,12 +194,14 @@ def place_in_group() -> tuple[int, int]:
     Raises
     ------
     RunError
-        Where the environment says something else than numbers.
+        Where the environment says something else than numbers that go together.
     """
     told = [os.environ.get(name, default) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1"))]
-    if not all(text.isdecimal() for text in told):
+    known = all(text.isascii() and text.isdecimal() and len(text) < 7 for text in told)
+    if not known or not int(told[0]) < int(told[1]):
         raise RunError(
-            f"Expected RANK and WORLD_SIZE as torchrun sets them, got {told[0]!r} and {told[1]!r}."
+            "Expected RANK and WORLD_SIZE as torchrun sets them (0 ≤ RANK < WORLD_SIZE), got "
+            f"{told[0]!r:.40} and {told[1]!r:.40}."
         )
     return int(told[0]), int(told[1])
 
@@ -253,11 +256,27 @@ def group(device: str | torch.device = "auto") -> Iterator[tuple[World, torch.de
 
 def _shared_store() -> tuple[dist.Store, int, int]:
     """Where the processes of the group leave word, with this one's rank and their number."""
-    if (file := os.environ.get(MEETING)) is None:
-        return next(iter(dist.rendezvous("env://", timeout=TIMEOUT)))
     rank, size = place_in_group()
-    store = dist.FileStore(file, size)
-    store.set_timeout(TIMEOUT)
+    file = os.environ.get(MEETING)
+    try:
+        if file is None:
+            store = next(iter(dist.rendezvous("env://", timeout=TIMEOUT)))[0]
+        else:
+            store = dist.FileStore(file, size)
+            store.set_timeout(TIMEOUT)
+            store.add("hml/there", 1)
+    except (
+        ValueError,
+        TypeError,
+        OverflowError,
+        RuntimeError,
+    ) as error:  # DistError is one of these
+        place = file or ":".join(os.environ.get(name, "?") for name in ADDRESS)
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise RunError(
+            f"Process {rank} of {size} cannot reach the others at {place!r:.200} ({reason}). Expected "
+            f"{' and '.join(ADDRESS)} as torchrun sets them."
+        ) from error
     return store, rank, size
 
 
@@ -275,7 +294,7 @@ def _own_device(
     store.set(f"device/{rank}", "" if own is None else own.type)
     store.set(f"no device/{rank}", "" if error is None else _named(error, rank))
     names = [[f"{what}/{other}" for other in range(size)] for what in ("device", "no device")]
-    store.wait(names[0] + names[1], TIMEOUT)
+    _wait(store, names[0] + names[1])
     kinds, failures = ([store.get(name).decode() for name in some] for some in names)
     if error is not None:
         raise error
@@ -285,6 +304,15 @@ def _own_device(
         told = ", ".join(f"process {other} {kind}" for other, kind in enumerate(kinds))
         raise RunError(f"Expected the same kind of device for every process, got {told}.")
     return own
+
+
+def _wait(store: dist.Store, keys: list[str]) -> None:
+    """Until all of them are there; in steps, as no signal is heard within the store's own wait."""
+    deadline = time.monotonic() + TIMEOUT.total_seconds()
+    while not store.check(keys):
+        if time.monotonic() > deadline:
+            raise RunError(f"The other processes of the group did not come within {TIMEOUT}.")
+        time.sleep(POLL_S)
 
 
 def meet(store: dist.Store, rank: int, size: int) -> str:
@@ -298,13 +326,14 @@ def meet(store: dist.Store, rank: int, size: int) -> str:
     if rank == 0:
         store.set("hml/proposal", signature)
         signed = [f"hml/{signature}/signed/{other}" for other in range(1, size)]
-        store.wait(signed, TIMEOUT)
+        _wait(store, signed)
         names = [signature, *(store.get(key).decode() for key in signed)]
         store.set(f"hml/{signature}/group", " ".join(names))
         return signature
     deadline = time.monotonic() + TIMEOUT.total_seconds()
     while time.monotonic() < deadline:
-        proposal = store.get("hml/proposal").decode()  # waits for the first one
+        _wait(store, ["hml/proposal"])  # for the first one
+        proposal = store.get("hml/proposal").decode()
         store.set(f"hml/{proposal}/signed/{rank}", signature)
         group_key = f"hml/{proposal}/group"
         if store.check([group_key]):

@@ -29,7 +29,9 @@ def manager(sockets: str, managers: list[Any], told: tuple[int, int] = (1, 2)) -
     writes to its standard output and error goes to the handles ``told``
     (:func:`hml_core.system.streams.copied`): where it cannot be written, the kernel would stop for ever.
     """
+    from ipykernel.kernelspec import get_kernel_dict
     from jupyter_client import AsyncKernelManager
+    from jupyter_client.kernelspec import KernelSpec
 
     class GuardedKernelManager(AsyncKernelManager):
         def __init__(self, **options):
@@ -41,6 +43,12 @@ def manager(sockets: str, managers: list[Any], told: tuple[int, int] = (1, 2)) -
         async def _async_launch_kernel(self, kernel_cmd, **options):
             own = {"stdout": told[0], "stderr": told[1]}
             await super()._async_launch_kernel(kernel_cmd, **{**options, **own})
+
+        @property
+        def kernel_spec(self) -> KernelSpec:
+            # That of this interpreter: a specification found in a folder (of a user, of JUPYTER_PATH) may
+            # be another one's, whose versions nobody would record.
+            return KernelSpec(**get_kernel_dict())
 
         def format_kernel_cmd(self, *arguments, **options):
             return processes.guarded(super().format_kernel_cmd(*arguments, **options), GRACE_S)

@@ -159,12 +159,46 @@ def test_a_process_leaves_with_its_status_once_all_is_said(monkeypatch):
     assert order == ["exit functions", "flush", "flush", 3]
 
 
-@pytest.mark.parametrize("name", ["RANK", "WORLD_SIZE"])
-def test_an_environment_of_something_else_is_named(name, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv(name, "x")
-    with pytest.raises(RunError, match="as torchrun sets them"), group("cpu"):
+@pytest.mark.parametrize(
+    ("rank", "size"),
+    [("x", "2"), ("0", "x"), ("5", "2"), ("2", "2"), ("0", "0"), ("0", "1" * 30), ("²", "4"), ("-1", "2")],
+)  # fmt: skip
+def test_an_environment_of_something_else_is_named(rank, size, monkeypatch):
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", size)
+    with pytest.raises(RunError, match=r"as torchrun sets them \(0 ≤ RANK < WORLD_SIZE\)"):
+        with group("cpu"):
+            pass
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {},
+        {"MASTER_ADDR": "127.0.0.1"},
+        {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "abc"},
+        {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "99999999"},
+        {world.MEETING: "/"},
+    ],
+)
+def test_a_place_where_nobody_can_meet_is_named(told, monkeypatch):
+    for name in ("MASTER_ADDR", "MASTER_PORT", world.MEETING):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", **told}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(RunError, match=r"^Process 0 of 2 cannot reach the others at"), group("cpu"):
         pass
+
+
+def test_waiting_for_others_hears_signals(monkeypatch):
+    """The store's own wait would come back to Python at its end alone."""
+    slept = []
+    monkeypatch.setattr(world.time, "sleep", lambda seconds: slept.append(seconds) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        meet(dist.HashStore(), 0, 2)
+    with pytest.raises(ZeroDivisionError):
+        meet(dist.HashStore(), 1, 2)
+    assert slept == [world.POLL_S] * 2
 
 
 def test_layers_draw_the_same_for_a_micro_batch_whichever_process_works_on_it():

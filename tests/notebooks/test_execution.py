@@ -69,6 +69,17 @@ def test_a_record_says_what_was_executed(tmp_path):
     assert not is_done(path, {"epochs": 4}, output), "the notebook is another one now"
 
 
+def test_the_kernel_is_this_interpreter_whatever_is_called_python3(tmp_path, monkeypatch, kernels):
+    spec = tmp_path / "share" / "kernels" / "python3" / "kernel.json"
+    spec.parent.mkdir(parents=True)
+    spec.write_text(json.dumps({"argv": ["false"], "display_name": "other", "language": "python"}))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "share"))
+    output = run(make(tmp_path, "n = 1  # a number", "print(n + 1)"))
+    assert record_of(output)["status"] == "done"
+    assert len(kernels) == 1
+    assert kernels[0].kernel_spec.argv[0] == sys.executable
+
+
 def test_no_path_of_the_machine_is_left_in_an_executed_notebook(tmp_path):
     """Neither of the parameters nor of the environment, in outputs and in tracebacks."""
     source = "import os, sys, warnings\nprint(os.getcwd(), sys.prefix, os.path.expanduser('~/x'))"
