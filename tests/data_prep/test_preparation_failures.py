@@ -298,6 +298,16 @@ def test_a_journal_that_does_not_say_our_options_is_somebody_elses(text, tmp_pat
     assert path.read_text() == text
 
 
+def test_what_a_killed_preparation_wrote_half_goes_with_the_next_one(tmp_path):
+    records = pd.DataFrame({"path": [tmp_path / "a.png"], "file": ["images/a.png"]})
+    folder = tmp_path / "out"
+    folder.mkdir()
+    for name in (".prepared.json.abcd1234", ".manifest.csv.abcd1234", ".notes.abcd1234"):
+        (folder / name).touch()
+    with outputs.made(folder, records, tmp_path / "archive", []):
+        assert [path.name for path in folder.glob(".*.abcd1234")] == [".notes.abcd1234"]
+
+
 @pytest.mark.parametrize("name", ["images", "prepared.json", "manifest.csv", "rejected.csv"])
 def test_what_was_not_prepared_here_is_not_written_over(name, tmp_path):
     """Of every preparation: without a journal of ours, nothing that has our names is ours."""
