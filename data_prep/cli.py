@@ -38,6 +38,12 @@ class File(click.Path):
         return super().convert(value, parameter, context)
 
 
+class FileOrFolder(File):
+    """A file, or a folder of some."""
+
+    KIND = "file or folder"
+
+
 class Folder(File):
     """A folder, given as :class:`File` says."""
 

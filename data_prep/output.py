@@ -61,6 +61,8 @@ def made(
         try:
             what = f"prepares images in '{shown(folder)}'"
             stack.enter_context(locks.held(folder, "prepare", what, 0))
+            # What one left that was killed while it wrote.
+            files.remove_half_written(folder, (*tables, prepared.DESCRIPTION, JOURNAL))
         except RunBusyError:
             raise
         except RunError as error:

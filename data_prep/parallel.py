@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +27,7 @@ Process = Callable[[Path | bytes, Path, Any], dict[str, Any]]
 
 MOST_WORKERS = 1024
 AHEAD = 4  # files handed out ahead of each worker: memory must not grow with the data set
+PATIENCE_S = 2.0  # with workers that are asked to end
 
 
 def checked_workers(workers: int | None) -> int:
@@ -146,10 +151,7 @@ def in_parallel(
     context = multiprocessing.get_context("spawn")  # nothing of this process goes along
     running: dict[Future, Any] = {}
     workers = max(workers, 1)
-    with (
-        processes.only_installed_modules(),
-        ProcessPoolExecutor(workers, context, worker.begin) as pool,
-    ):
+    with processes.only_installed_modules(), _pool(workers, context) as pool:
         try:
             failure: DataError | None = None
             while True:
@@ -175,6 +177,34 @@ def in_parallel(
         finally:
             for future in running:
                 future.cancel()
+
+
+@contextlib.contextmanager
+def _pool(workers: int, context: BaseContext) -> Iterator[ProcessPoolExecutor]:
+    """Processes that are ended where the block is left by a signal, whatever they wait for.
+
+    One that reads from a dead network never answers; the pool itself would wait for it.
+    """
+    pool = ProcessPoolExecutor(workers, context, worker.begin)
+    try:
+        yield pool
+    except (KeyboardInterrupt, GeneratorExit):
+        started = list((pool._processes or {}).values())
+        for act in (BaseProcess.terminate, BaseProcess.kill):
+            until = time.monotonic() + PATIENCE_S
+            for one in started:
+                with contextlib.suppress(ValueError, OSError):  # it has ended by itself
+                    act(one)
+            for one in started:
+                with contextlib.suppress(ValueError, AssertionError):
+                    one.join(max(until - time.monotonic(), 0))
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    except BaseException:
+        pool.shutdown(wait=True, cancel_futures=True)
+        raise
+    else:
+        pool.shutdown(wait=True)
 
 
 class Journal:

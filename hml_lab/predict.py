@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from data_prep.cli import File
+from data_prep.cli import File, FileOrFolder
 from hml_lab import options, places
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ NAMED = 5  # files that are named, of those that could not be read; the table ha
 
 @click.command()
 @click.argument("run")
-@click.argument("paths", nargs=-1, required=True, metavar="FILES...", type=File())
+@click.argument("paths", nargs=-1, required=True, metavar="FILES...", type=FileOrFolder())
 @click.option(
     "-o",
     "--output",

@@ -275,7 +275,7 @@ def test_what_lies_at_the_destination_is_never_written_over(whole, tmp_path, cha
     arguments = ["runs", "export", str(target), "--runs-root", str(root)]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 1
-    assert "Exported 1, and left 1 as they are" in result.output
+    assert "Exported 1, and left 1 as they are." in result.output
     assert f"{folder}: " in result.output
     assert said in result.output
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
@@ -313,10 +313,49 @@ def test_what_does_not_hold_is_not_published(whole, tmp_path):
     run = Run(folder)
     run.__dict__["_arrays"] = {"logits": np.eye(10), "targets": np.arange(10)}
     with pytest.raises(RunError, match=r"expected the same\. It was not exported"):
-        exporting._check(run)
+        exporting._packed(run)
     run.__dict__["_arrays"] = {"targets": np.arange(10)}
     with pytest.raises(RunError, match=r"cannot be read .*logits.* It was not exported"):
-        exporting._check(run)
+        exporting._packed(run)
+
+
+N, LOGITS = np.arange(10), np.eye(10, dtype=np.float32)
+UNSOUND = {
+    "targets in columns": {"targets": N[:, None]},
+    "one target": {"targets": np.int64(3)},
+    "fewer targets": {"targets": N[:-1]},
+    "no target": {"targets": N[:0]},
+    "targets as text": {"targets": N.astype(str)},
+    "targets beyond the classes": {"targets": N + 5},
+    "targets below them": {"targets": N - 1},
+    "parts of targets": {"targets": N * 0.5},
+    "three dimensions": {"logits": LOGITS[:, :, None]},
+    "one class": {"logits": LOGITS[:, :1]},
+    "more classes": {"logits": np.tile(LOGITS, 2)},
+    "NaN": {"logits": LOGITS * np.nan},
+    "text": {"logits": LOGITS.astype(str)},
+    "complex": {"logits": LOGITS.astype(np.complex64)},
+    "whole numbers": {"logits": LOGITS.astype(int)},
+    "a further set as text": {"more_targets": N.astype(str), "more_logits": LOGITS},
+    "odd predictions": {"predictions": N.astype(str), "prediction_confidence": N},
+}
+
+
+@pytest.mark.parametrize("change", UNSOUND.values(), ids=UNSOUND)
+def test_predictions_that_are_none_are_not_published_and_the_others_are(change, whole, tmp_path):
+    """Their checksums hold: somebody else's program wrote them."""
+    root = tmp_path / "runs"
+    for run in whole:
+        shutil.copytree(run.path, root / run.run_id)
+    folder = root / whole[0].run_id
+    np.savez(folder / "predictions.npz", **{"logits": LOGITS, "targets": N, **change})
+    metrics = files.unsealed(json.loads((folder / "metrics.json").read_text()))
+    metrics["files"]["predictions.npz"] = files.sha256(folder / "predictions.npz")
+    files.write_json(folder / "metrics.json", files.sealed(metrics))
+    with pytest.raises(RunError, match=rf"Exported 1, .*\n.*{folder.name}.* It was not exported"):
+        exporting.export(root, tmp_path / "records")
+    assert not (tmp_path / "records" / folder.name).exists()
+    Run(tmp_path / "records" / whole[1].run_id).verify()
 
 
 def test_curves_can_be_drawn_again_where_patients_are_known_and_images_few():

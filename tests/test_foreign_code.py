@@ -11,6 +11,7 @@ import pytest
 from data_prep import parallel
 from hml_core.engines.jobs import Place
 from hml_core.engines.torchrun import _run
+from hml_core.errors import RunError
 from hml_core.system import devices, processes, scratch
 from hml_lab.notebooks import batch
 
@@ -87,9 +88,15 @@ def test_compiled_code_is_kept_where_torch_keeps_it(temporary):
     del os.environ[scratch.TORCH_CACHE]
     scratch.keep_compiled_code_private()  # it is there, and ours
     assert os.environ[scratch.TORCH_CACHE] == str(temporary.usual)
-    os.environ[scratch.TORCH_CACHE] = "/elsewhere"  # as somebody wished
+    other = str(temporary.usual.with_name("other"))
+    os.environ[scratch.TORCH_CACHE] = other  # as somebody wished
     scratch.keep_compiled_code_private()
-    assert os.environ[scratch.TORCH_CACHE] == "/elsewhere"
+    assert os.environ[scratch.TORCH_CACHE] == other
+    os.environ[scratch.TORCH_CACHE] = "/dev/null/nope"
+    with pytest.raises(
+        RunError, match="`TORCHINDUCTOR_CACHE_DIR` to name a folder, got '/dev/null/nope'"
+    ):
+        scratch.keep_compiled_code_private()
 
 
 def _writable(place):

@@ -102,6 +102,16 @@ def test_no_output_takes_the_place_of_a_record_s_file(name, tmp_path):
     assert place.read_text() == "{}"
 
 
+def test_what_a_killed_process_wrote_half_goes_with_the_next_one(tmp_path):
+    output = tmp_path / "a.ipynb"
+    left, others = tmp_path / ".a.ipynb.abcd1234", tmp_path / ".b.ipynb.abcd1234"
+    left.touch()
+    others.touch()
+    with outputs.claimed(output):
+        assert not left.exists()
+    assert others.exists()
+
+
 def test_a_name_in_other_letters_is_a_path(tmp_path):
     for name in ("ergebnisse für Röntgen", "结果", "-", "~x", "x" * 255):
         assert paths.named(tmp_path / name, "it") == tmp_path / name

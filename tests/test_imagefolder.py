@@ -386,6 +386,23 @@ def test_what_a_killed_packing_left_goes_with_the_next_one(tree, monkeypatch):
     assert datasets.load(config(), tree).manifest() != before
 
 
+def test_an_older_pack_is_back_where_the_new_one_cannot_take_its_place(tree, monkeypatch):
+    before = (imagefolder.pack(tree) / "index.json").read_bytes()
+    shutil.copyfile(tree / "train" / "ant" / "00.PNG", tree / "train" / "ant" / "new.png")
+    rename = os.rename
+
+    def refuse(source, target):
+        if Path(source).name == "new":
+            raise OSError(18, "Invalid cross-device link")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", refuse)
+    with pytest.raises(DataError, match=r"Cannot replace .*cross-device"):
+        imagefolder.pack(tree)
+    assert (tree.with_name("tree.packed") / "index.json").read_bytes() == before
+    assert {path.name for path in tree.parent.iterdir()} == {"tree", "tree.packed"}
+
+
 def test_a_process_lists_hashes_and_counts_once_and_notices_every_change(tree, monkeypatch):
     imagefolder.pack(tree)
     first = datasets.load(config(), tree)

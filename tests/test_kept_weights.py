@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from PIL import Image
 from hml_core import datasets, engines, models, runs
 from hml_core.config import RunConfig
 from hml_core.errors import ConfigError, RunError
-from hml_core.models import preprocessing
+from hml_core.models import described, preprocessing, trained
 from hml_core.runs import Run, exporting, kept_weights
 from hml_core.system import files
 from hml_core.system.images import ImageError
@@ -389,7 +390,10 @@ def test_records_for_publication_leave_weights_behind_unless_asked(kept, tmp_pat
     found = Run(record).model().logits(images_of(kept.config)).numpy()
     assert np.array_equal(found, kept.test_logits())
     (record / kept_weights.NAME).write_bytes(b"damaged")
-    exporting.export(kept.path.parent, tmp_path / "records")
+    with pytest.warns(
+        UserWarning, match="weights.safetensors is not what was written. It was set as"
+    ):
+        exporting.export(kept.path.parent, tmp_path / "records")
     assert not Run(record).verify().keeps()
 
 
@@ -539,3 +543,81 @@ def test_streamed_images_are_predicted_as_in_the_record(miniature, tmp_path, mon
     wanted = torch.from_numpy(run.test_logits()).softmax(1).numpy()
     assert np.abs(found - wanted).max() < 1e-6
     assert (found.argmax(1) == run.test_classes()).all()
+
+
+ODD = {
+    "evaluated_at_a_time": [0, -5, "8", 10**18, 1.5, True],
+    "logit_scale": [None, "x", [1], math.inf, math.nan],
+    "class_scales": [10**12, -1, "x"],
+    "class_names": ["ab", [], [None] * 10, {"a": 1}, ["\ud800"] * 10, ["a"] * 100_000],
+    "precision": ["fp8", None, []],
+    "head": [[1]],
+    "head_scale": ["x"],
+    "model": [5, None],
+    "post_hoc": [{}],
+    "preprocessing": [None, [1], {}],
+}
+ODD_PREPROCESSING = {
+    "size": ["x", [0, 0], ["a", "b"], {}, [10**6, 10**6], [8]],
+    "channels": [3 * 10**7, 0, "1"],
+    "mean": ["x", {}, [0.5, 0.5], [math.inf]],
+    "std": ["x", [0.0], [-1.0], [1, 2]],
+    "resizing": ["none", None],
+    "shorter": ["x", -1],
+    "in_memory": [1],
+    "more": [1],
+}
+ODD_TENSORS = {
+    "shift": [torch.zeros(3), torch.zeros(()), torch.zeros(7, 10)],
+    "network.linear.bias": [torch.full((10,), math.nan), torch.full((10,), math.inf)],
+}
+CASES = [
+    *(("description", name, value) for name, values in ODD.items() for value in values),
+    *(
+        ("preprocessing", name, value)
+        for name, values in ODD_PREPROCESSING.items()
+        for value in values
+    ),
+    *(("tensors", name, value) for name, values in ODD_TENSORS.items() for value in values),
+]
+
+
+@pytest.fixture(scope="module")
+def weights():
+    """Tensors and description of a network, as a run keeps them."""
+    network = models.build("resnet8", 10, in_channels=1)
+    preprocessed = {
+        "size": [8, 8], "channels": 1, "resizing": "whole", "mean": [0.5], "std": [0.5], "shorter": 0,
+        "in_memory": True,
+    }  # fmt: skip
+    told = {
+        "model": "resnet8", "class_names": list("abcdefghij"), "dataset": "digits", "logit_scale": 1.0,
+        "synthetic": False, "precision": "auto", "evaluated_at_a_time": 250,
+        "preprocessing": preprocessed,
+    }  # fmt: skip
+    return trained.kept(network, network.classifier, None, told)
+
+
+def test_a_description_as_a_run_keeps_it_is_taken(weights, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(kept_weights.to_bytes(*weights))
+    assert kept_weights.read(path).class_names == tuple("abcdefghij")
+    told = json.loads(json.dumps(weights[1]))
+    told["preprocessing"] |= {"resizing": "middle", "shorter": 10}
+    described.require(told, weights[0])
+    told["preprocessing"]["shorter"] = 7
+    with pytest.raises(ValueError, match="`shorter` of `preprocessing` is less than its `size`"):
+        described.require(told, weights[0])
+
+
+@pytest.mark.parametrize("case", range(len(CASES)))
+def test_a_description_that_no_network_has_is_refused(case, weights, tmp_path):
+    """Whoever changes a file can make its checksum anew; nothing of it is taken for granted."""
+    (where, name, value), (tensors, told) = CASES[case], weights
+    tensors, told = dict(tensors), json.loads(json.dumps(told))
+    changed = {"tensors": tensors, "description": told, "preprocessing": told["preprocessing"]}
+    changed[where][name] = value
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(kept_weights.to_bytes(tensors, told))
+    with pytest.raises(RunError, match="does not hold the weights of a network as this version"):
+        kept_weights.read(path)

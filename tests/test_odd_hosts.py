@@ -378,6 +378,17 @@ def test_a_folder_without_locks_is_refused_before_training(error, tiny, tmp_path
         fit(tiny(epochs=1), runs_root=tmp_path, progress=False)
 
 
+def test_a_lock_of_somebody_else_s_is_named(tiny, tmp_path, monkeypatch):
+    def fail(self, *_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied", self.lock_file)
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", fail)
+    with pytest.raises(
+        RunError, match=r"Cannot open '.*\.lock' \(Permission denied\), another user's"
+    ):
+        fit(tiny(epochs=1), runs_root=tmp_path, progress=False)
+
+
 def test_a_mark_is_not_taken_for_a_lock(tmp_path, monkeypatch):
     """What filelock does by itself where the kernel has no locks: it would outlive its process."""
     monkeypatch.setattr(filelock, "FileLock", filelock.SoftFileLock)

@@ -231,6 +231,10 @@ def test_the_command_takes_an_id_and_writes_to_standard_output(run, photographs)
     assert "Predicted: 3 of 4" in result.stderr
 
 
+def test_a_folder_may_be_named_as_shells_complete_it(run, photographs):
+    assert "Predicted: 3 of 4" in call("predict", run.path, f"{photographs}/").stderr
+
+
 def test_a_link_is_not_replaced_by_the_table(run, photographs, tmp_path):
     (tmp_path / "real.csv").write_text("old")
     (tmp_path / "link.csv").symlink_to("real.csv")

@@ -48,6 +48,20 @@ def test_changed_code_is_told_and_changed_results_are_not(commit, checkout, tmp_
     assert commit() == f"{checkout}-dirty"
 
 
+def test_another_repository_is_not_this_one_s(commit, checkout, tmp_path, monkeypatch):
+    """One that the environment names, as in a hook; one in which this package is only installed."""
+    other = tmp_path / "other"
+    subprocess.run(["git", "init", "--quiet", other], check=True)
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(other))
+    assert commit() == checkout
+    installed = tmp_path / "lib" / "hml_core" / "system" / "provenance.py"
+    installed.parent.mkdir(parents=True)
+    installed.write_text("1\n")
+    monkeypatch.setattr(provenance, "__file__", str(installed))
+    assert commit() is None
+
+
 def test_outside_a_checkout_and_without_git_there_is_no_commit(commit, tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     monkeypatch.setattr(provenance, "__file__", str(tmp_path / "hml_core" / "system" / "p.py"))

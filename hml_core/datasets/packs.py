@@ -177,7 +177,11 @@ def _replace(folder: Path, building: Path) -> None:
         # Aside first: there is no moment at which half a pack has the name.
         old = building.with_name("old")
         os.rename(folder, old)
-        os.rename(building, folder)
+        try:
+            os.rename(building, folder)
+        except BaseException:
+            os.rename(old, folder)
+            raise
         for name in (INDEX, *ARRAYS):
             (old / name).unlink(missing_ok=True)
         if any(old.iterdir()):  # somebody has put something there since the look

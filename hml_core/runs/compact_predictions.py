@@ -140,17 +140,45 @@ def arrays_of(path: Path) -> dict[str, np.ndarray]:
         raise RunError(f"Cannot read {str(path)!r}: {files.reason(error)}.") from error
 
 
-def write(folder: Path, arrays: Mapping[str, np.ndarray] | None, metrics: bytes) -> None:
-    """Write predictions (None: there are none) and seal.
+def require_sound(arrays: Mapping[str, np.ndarray], classes: int) -> None:
+    """Predictions of as many images as there are classes of, and logits of as many classes.
+
+    Raises
+    ------
+    ValueError
+    """
+    for of in ("test", *further_sets(arrays)):
+        targets = arrays["targets" if of == "test" else f"{of}_targets"]
+        if targets.ndim != 1 or targets.dtype.kind not in "iu" or not len(targets):
+            raise ValueError(
+                f"the classes of the set {of!r} are {targets.dtype} of shape {targets.shape}"
+            )
+        if int(targets.min()) < 0 or int(targets.max()) >= classes:
+            raise ValueError(
+                f"the set {of!r} has images of other classes than the record's {classes}"
+            )
+        for selection in PREFIXES:
+            logits = arrays.get(f"{prefix_of(selection, of)}logits")
+            if logits is None:
+                continue
+            if logits.shape != (len(targets), classes) or logits.dtype.kind != "f":
+                kind = f"{logits.dtype} of shape {logits.shape}"
+                raise ValueError(f"the logits of the set {of!r} are {kind}")
+            if not np.isfinite(logits).all():
+                raise ValueError(f"the logits of the set {of!r} are not finite")
+
+
+def write(folder: Path, packed: bytes | None, metrics: bytes) -> None:
+    """Write predictions as :func:`pack` gives them (None: there are none) and seal.
 
     ``metrics`` is the content of the record's ``metrics.json``.
     """
-    if arrays is not None:
-        files.write_atomically(folder / ARRAYS, pack(arrays))
+    if packed is not None:
+        files.write_atomically(folder / ARRAYS, packed)
     seal = {
         "run_id": folder.name,
         "metrics": files.checksum(json.loads(metrics)),
-        "files": {} if arrays is None else {ARRAYS: files.sha256(folder / ARRAYS)},
+        "files": {} if packed is None else {ARRAYS: files.sha256(folder / ARRAYS)},
     }
     files.write_json(folder / SEAL, files.sealed(seal))
 

@@ -20,7 +20,7 @@ from hml_core import metrics
 from hml_core.errors import RunError
 from hml_core.runs import compact_predictions, kept_weights
 from hml_core.runs.folder import shelve
-from hml_core.runs.record import EXPORTED, RECORDED, UNREADABLE, ForeignRecordError, Run, finished
+from hml_core.runs.record import EXPORTED, RECORDED, ForeignRecordError, Run, finished
 from hml_core.system import files, locks, paths
 
 # Beside the folders of records: what has to be said of their images wherever they are quoted.
@@ -41,10 +41,10 @@ def export(runs_root: str | Path, destination: str | Path, *, weights: bool = Fa
     Raises
     ------
     RunError
-        Where ``destination`` cannot be written to, or the predictions of a run do not give the balanced
-        accuracy that its metrics hold. After all others were exported, where something else has a run's
-        name there: the same run trained another time, a newer version's record, a link, a run on which a
-        process works. It is left as it is.
+        Where ``destination`` cannot be written to. After all others were exported, where the predictions
+        of a run are none or do not give the accuracies that its metrics hold, and where something else has
+        a run's name there: the same run trained another time, a newer version's record, a link, a run on
+        which a process works. It is left as it is.
     """
     runs_root = paths.named(runs_root, "`runs_root`")
     destination = files.require_writable(paths.named(destination, "`destination`"), "destination")
@@ -64,15 +64,20 @@ def export(runs_root: str | Path, destination: str | Path, *, weights: bool = Fa
             left.append(f"{folder}: {reason}.")
             continue
         if not there:
-            _write(run, folder)
+            try:
+                packed = _packed(run)
+            except RunError as error:
+                left.append(str(error))
+                continue
+            _write(run, packed, folder)
         if weights and run.keeps() and not Run(folder).keeps():
             content = files.read_bytes(run.path / kept_weights.NAME, files.LARGEST_DATA)
             files.write_atomically(folder / kept_weights.NAME, content)
         records.append(folder)
     if left:
         raise RunError(
-            f"Exported {len(records)}, and left {len(left)} as they are, where something else lies: "
-            "expected another destination, or these to be moved away.\n" + "\n".join(left)
+            f"Exported {len(records)}, and left {len(left)} as they are. Where something else lies, "
+            "expected another destination, or that to be moved away.\n" + "\n".join(left)
         )
     return records
 
@@ -106,25 +111,28 @@ def _there(folder: Path, run: Run) -> tuple[bool, str | None]:
     return False, "it holds, and is the same run trained another time"
 
 
-def _write(run: Run, folder: Path) -> None:
-    if run.has_predictions:
-        _check(run)
+def _write(run: Run, packed: bytes | None, folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     content = {name: files.read_bytes(run.path / name) for name in EXPORTED}
     # Last of all comes metrics.json, which makes the folder a record.
-    if run.has_predictions:
+    if packed is not None:
         compact_predictions.write_manifest(folder, run.manifest_content)
-    arrays = run._arrays if run.has_predictions else None
-    compact_predictions.write(folder, arrays, content["metrics.json"])
+    compact_predictions.write(folder, packed, content["metrics.json"])
     for name in (*(set(EXPORTED) - {"metrics.json"}), "metrics.json"):
         files.write_atomically(folder / name, content[name])
 
 
-def _check(run: Run) -> None:
-    """A record must say what the run has measured."""
+def _packed(run: Run) -> bytes | None:
+    """The predictions of a run, where it has any: they must say what the run has measured."""
+    if not run.has_predictions:
+        return None
     try:
+        compact_predictions.require_sound(run._arrays, len(run.class_names))
         measured = metrics.quick(run.test_classes(), run.test_targets, len(run.class_names))
-    except UNREADABLE as error:  # its checksums hold: somebody else's program wrote it
+        packed = compact_predictions.pack(run._arrays)
+    except MemoryError:
+        raise
+    except Exception as error:  # its checksums hold: somebody else's program wrote whatever it is
         raise RunError(
             f"The predictions of the run {run.run_id} cannot be read ({error}). It was not exported."
         ) from error
@@ -134,3 +142,4 @@ def _check(run: Run) -> None:
                 f"The predictions of the run {run.run_id} give a {name} of {value:.6f}, its metrics "
                 f"say {run.selection()[name]:.6f}: expected the same. It was not exported."
             )
+    return packed

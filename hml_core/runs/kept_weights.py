@@ -16,6 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from hml_core.errors import ConfigError, RunError
+from hml_core.models import described as parts
 from hml_core.models import trained
 from hml_core.system import files
 
@@ -73,6 +74,7 @@ def read(path: Path) -> trained.TrainedModel:
             described = json.loads((stored.metadata() or {})[HEADER])
             # Each in memory of its own: they are parts of one buffer as they come.
             tensors = {name: stored.get_tensor(name).clone() for name in stored.keys()}  # noqa: SIM118
+        parts.require(described, tensors)
         return trained.rebuilt(tensors, described)
     except ConfigError:
         raise

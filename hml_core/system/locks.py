@@ -53,6 +53,11 @@ def held(root: Path, name: str, what: str, wait: float | None = None) -> Iterato
             raise NotImplementedError("a mark that outlives its process is no lock")
     except filelock.Timeout as error:
         raise RunBusyError(f"{_holder(note)} {what}.") from error
+    except PermissionError as error:
+        raise RunError(
+            f"Cannot open {str(lock.lock_file)!r} ({error.strerror}), another user's: expected it to be "
+            "open to all who work in that folder (`chmod a+rw`), or another folder."
+        ) from error
     except (OSError, NotImplementedError) as error:
         raise RunError(
             f"Cannot lock a file in {str(folder)!r} ({error}): expected a folder (`runs_root`) on a file "

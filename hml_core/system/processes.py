@@ -20,7 +20,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 if TYPE_CHECKING:
@@ -204,7 +204,12 @@ class Answer(NamedTuple):
     error: str
 
 
-def ask(command: Sequence[str], patience: float, limit: int = 2**20) -> Answer:
+def ask(
+    command: Sequence[str],
+    patience: float,
+    limit: int = 2**20,
+    environment: Mapping[str, str] | None = None,
+) -> Answer:
     """Run a command of the system: one that may hang, print without end, or start what does either.
 
     It and what it has started in its group are killed after ``patience`` seconds, or once it has said more
@@ -225,6 +230,7 @@ def ask(command: Sequence[str], patience: float, limit: int = 2**20) -> Answer:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=sys.platform != "win32",  # a group of its own
+        env=environment,
     )
     _asked.add(process)
     said: dict[Any, bytes] = {process.stdout: b"", process.stderr: b""}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -11,6 +12,11 @@ from hml_core import __version__
 from hml_core.system import processes
 
 PATIENCE_S = 10.0  # with git
+REPOSITORY = (
+    "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY",
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_NAMESPACE", "GIT_PREFIX", "GIT_REPLACE_REF_BASE",
+    "GIT_GRAFT_FILE", "GIT_SHALLOW_FILE", "GIT_IMPLICIT_WORK_TREE",
+)  # fmt: skip
 CODE = ("hml_core", "data_prep")
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scikit-learn", "scipy", "statsmodels")
 
@@ -36,6 +42,9 @@ def git_commit() -> str | None:
 
     Results are tracked, too, and change while they are made: they do not count.
     """
+    # An environment within somebody's checkout is no part of it.
+    if _git("ls-files", "--error-unmatch", "--", str(Path(__file__).resolve())) is None:
+        return None
     commit = _git("rev-parse", "HEAD")
     if commit is None:
         return None
@@ -44,10 +53,14 @@ def git_commit() -> str | None:
 
 
 def _git(*arguments: str) -> str | None:
-    """Output of git in this package's folder, or None where it fails."""
+    """Output of git in this package's folder, or None where it fails.
+
+    Whatever other repository the environment names, as it does in git's hooks.
+    """
     root = Path(__file__).resolve().parents[2]
+    told = {name: value for name, value in os.environ.items() if name not in REPOSITORY}
     try:
-        said = processes.ask(["git", "-C", str(root), *arguments], PATIENCE_S)
+        said = processes.ask(["git", "-C", str(root), *arguments], PATIENCE_S, environment=told)
     except (OSError, ValueError):
         return None
     return None if said.status else said.out.strip()

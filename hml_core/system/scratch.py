@@ -14,6 +14,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from hml_core.errors import RunError
+
 PREFIX = "hml-"
 TORCH_CACHE = "TORCHINDUCTOR_CACHE_DIR"
 OWNER = ".owner"  # a file with this host's name, which the folder's process holds a lock on
@@ -51,9 +53,10 @@ def keep_compiled_code_private() -> None:
 
     Its own choice is ``torchinductor_<user>`` where temporary files go, whoever made that folder: what is
     in it is executed. One that is not this user's alone is left, for another one that is gone afterwards.
-    Nothing happens where ``TORCHINDUCTOR_CACHE_DIR`` names a folder.
+    Where ``TORCHINDUCTOR_CACHE_DIR`` names a folder, that one is used; RunError where it can be none.
     """
-    if TORCH_CACHE in os.environ or not hasattr(os, "getuid"):
+    if (given := os.environ.get(TORCH_CACHE)) or not hasattr(os, "getuid"):
+        _require_folder(given)
         return
     with contextlib.suppress(
         OSError
@@ -73,6 +76,17 @@ def keep_compiled_code_private() -> None:
         def remove() -> None:
             if os.getpid() == process:
                 shutil.rmtree(own, ignore_errors=True)
+
+
+def _require_folder(given: str | None) -> None:
+    try:
+        if given:
+            os.makedirs(given, exist_ok=True)
+    except OSError as error:
+        raise RunError(
+            f"Expected `{TORCH_CACHE}` to name a folder, got {given!r} ({error.strerror}): torch's "
+            "compiler writes there."
+        ) from error
 
 
 def _is_ours_alone(place: Path) -> bool:

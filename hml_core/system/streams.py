@@ -7,6 +7,10 @@ import io
 import os
 import select
 import sys
+import threading
+from collections.abc import Iterator
+
+LAST_WORDS_S = 5.0
 
 
 def open_closed() -> None:
@@ -50,6 +54,68 @@ def forgive_errors() -> None:
         sys.stderr = sys.__stderr__ = io.TextIOWrapper(
             io.BufferedWriter(raw), sys.stderr.encoding, sys.stderr.errors, line_buffering=True
         )
+
+
+class Copy:
+    """What goes from processes to a stream of ours.
+
+    Attributes
+    ----------
+    source : int or None
+        The handle that they are given to write to, until it is closed.
+    end : bytes
+        The last of what they wrote.
+    error : OSError or None
+        Why the stream has not all of it.
+    """
+
+    def __init__(self, target: int, kept: int) -> None:
+        self.target, self.kept = target, kept
+        self.end, self.error = b"", None
+        self._reading, self.source = os.pipe()
+
+    def close(self) -> None:
+        """Give the handle up, once those have it who write to it. (Its number may be another's then.)"""
+        if self.source is not None:
+            os.close(self.source)
+            self.source = None
+
+    def run(self) -> None:
+        """Copy until nobody can write any more."""
+        while True:
+            try:
+                data = os.read(self._reading, 2**16)
+            except OSError:
+                return
+            if not data:
+                return
+            self.end = (self.end + data)[-self.kept :]
+            while data and self.error is None:
+                try:
+                    data = data[os.write(self.target, data) :]
+                except BlockingIOError:  # somebody's who reads later
+                    select.select([], [self.target], [], 1.0)
+                except OSError as error:
+                    self.error = error
+
+
+@contextlib.contextmanager
+def copied(target: int, kept: int = 0) -> Iterator[Copy]:
+    """A handle for processes to write to, whose content goes to ``target`` as far as that takes it.
+
+    Who writes into a full disk, or beyond a limit (``ulimit -f``), fails; a kernel of Jupyter that cannot
+    write stops for ever. Nobody who writes here notices.
+    """
+    copy = Copy(target, kept)
+    thread = threading.Thread(target=copy.run, daemon=True)
+    thread.start()
+    try:
+        yield copy
+    finally:
+        copy.close()
+        thread.join(LAST_WORDS_S)  # no longer: what was left behind may hold it open
+        if not thread.is_alive():
+            os.close(copy._reading)
 
 
 def drop_unwritable() -> None:

@@ -108,6 +108,7 @@ def restore(trainer: Advancing, state: dict[str, Any]) -> None:
         raise ValueError(
             f"its optimiser moves {sum(map(len, given))} tensors, the stage {sum(map(len, wanted))}"
         )
+    _require_moved(phase.optimizer, state["optimizer"]["state"])
     phase.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
     if phase.averaged is not None:
         phase.averaged.load_state_dict(state["averaged"])
@@ -121,6 +122,31 @@ def restore(trainer: Advancing, state: dict[str, Any]) -> None:
         trainer.current = Epoch(shares, classes, trainer.device, current)
 
 
+def _require_moved(optimizer: torch.optim.Optimizer, states: Any) -> None:
+    """What an optimiser knows of each tensor that it moves: numbers, and tensors of its shape."""
+    tensors = [tensor for group in optimizer.param_groups for tensor in group["params"]]
+    for number, known in states.items():
+        if not _is_within(number, 0, len(tensors) - 1) or not isinstance(known, dict):
+            raise ValueError(f"its optimiser's state {number!r} is none")
+        shape = tensors[number].shape
+        for name, value in known.items():
+            if isinstance(value, Tensor):
+                holds = value.shape == shape or value.numel() == 1
+            else:
+                holds = value is None or isinstance(value, int | float)
+            if not holds:
+                raise ValueError(f"its optimiser's {name} of tensor {number} is not of its shape")
+
+
+def _is_row(row: Any, epoch: int) -> bool:
+    """Whether this is what a history says of an epoch: plain values by name."""
+    return (
+        isinstance(row, dict)
+        and row.get("epoch") == epoch
+        and all(value is None or isinstance(value, int | float) for value in row.values())
+    )
+
+
 def _require_possible(trainer: Advancing, state: dict[str, Any]) -> None:
     epochs, stages = trainer.config.epochs, len(trainer.config.stages)
     epoch, ends, current = state["epoch"], state["stage_ends"], state["current"]
@@ -131,7 +157,8 @@ def _require_possible(trainer: Advancing, state: dict[str, Any]) -> None:
         "stage_ends": len(ends) == stages - 1
         and all(_is_within(end, 0, epochs) for end in ends)
         and bounds == sorted(bounds),
-        "history": len(state["history"]) == epoch,
+        "history": len(state["history"]) == epoch
+        and all(_is_row(row, number) for number, row in enumerate(state["history"], start=1)),
         "confidence": len(state["confidence"]) == epoch,
         "seconds": 0 <= float(state["seconds"]) < math.inf,
         "current": current is None or _is_within(current["step"], 0, trainer.shares.steps),

@@ -38,7 +38,17 @@ from typing import Any
 import pandas as pd
 
 from hml_core.errors import ConfigError, RunError
-from hml_core.system import files, limits, paths, processes, quantities, scratch, tables, yaml_files
+from hml_core.system import (
+    files,
+    limits,
+    paths,
+    processes,
+    quantities,
+    scratch,
+    streams,
+    tables,
+    yaml_files,
+)
 from hml_core.system.progress import Progress
 from hml_lab.notebooks import outputs
 from hml_lab.notebooks.execution import is_done, record_of, require_own
@@ -314,26 +324,32 @@ def _executed(
         if job.timeout is not None:
             options += ["--timeout", job.timeout]
         command = [sys.executable, "-P", "-m", "hml_core", "run", job.notebook, *options]
-        process = working[number] = subprocess.Popen(
-            processes.guarded([str(part) for part in command], GRACE_S),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            start_new_session=True,  # Ctrl-C reaches it through us, once
-        )
-        try:
-            process.wait(None if job.timeout is None else job.timeout + GRACE_S)
-        except subprocess.TimeoutExpired:  # it does not even end by itself
-            process.terminate()
-            process.wait()
-        finally:
-            working.pop(number)
+        with streams.copied(log, LOG_BYTES) as copy:
+            process = working[number] = subprocess.Popen(
+                processes.guarded([str(part) for part in command], GRACE_S),
+                stdin=subprocess.DEVNULL,
+                stdout=copy.source,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,  # Ctrl-C reaches it through us, once
+            )
+            copy.close()
+            try:
+                process.wait(None if job.timeout is None else job.timeout + GRACE_S)
+            except subprocess.TimeoutExpired:  # it does not even end by itself
+                process.terminate()
+                process.wait()
+            finally:
+                working.pop(number)
     status = _status(job, process.returncode, before)
+    message = "" if status == "done" else _message(job.log, process.returncode, copy)
+    if copy.error is not None:
+        cut = f"its log is cut off ({files.reason(copy.error)})"
+        message = f"{message}; {cut}" if message else cut
     return {
         "status": status,
         "seconds": round(time.perf_counter() - began, 1),
-        "message": "" if status == "done" else _message(job.log, process.returncode),
+        "message": message,
     }
 
 
@@ -356,12 +372,16 @@ def _status(job: Job, code: int, before: tuple[int, int] | None) -> str:
     return "failed" if told == "done" else told
 
 
-def _message(log: Path, code: int) -> str:
+def _message(log: Path, code: int, copy: streams.Copy | None = None) -> str:
     """The first line of the error that the job's process ended with; the log has the rest."""
     if code == 0:  # what it executed is not what is there now
         return "its notebook or its output was changed by somebody else meanwhile"
     try:
-        lines = files.read_end(log, LOG_BYTES).strip().splitlines()
+        text = files.read_end(log, LOG_BYTES)
+        if copy is not None and copy.error is not None:  # it does not have the end
+            text = copy.end.decode(errors="replace")
+        # What was said while a bar was shown stands behind it.
+        lines = text.strip().replace("]Error: ", "]\nError: ").splitlines()
     except OSError as error:
         return f"its process ended with status {code}, and its log: {files.reason(error)}"
     last = next(

@@ -23,7 +23,7 @@ import nbformat
 from tqdm import tqdm
 
 from hml_core.errors import RunError
-from hml_core.system import files, limits, paths, progress, provenance, quantities
+from hml_core.system import files, limits, paths, progress, provenance, quantities, streams
 from hml_lab import places
 from hml_lab.notebooks import kernels, outputs, private_paths
 from hml_lab.notebooks.interface import ParameterError, check_parameters, from_here
@@ -218,6 +218,8 @@ def _execute_once(
         kernels.socket_folder() as sockets,
         kernels.environment(sockets),
         kernels.time_limit(timeout, managers) as time_is_up,
+        streams.copied(1) as said,
+        streams.copied(2) as complained,
     ):
         try:
             with warnings.catch_warnings():
@@ -234,7 +236,9 @@ def _execute_once(
                     start_timeout=STARTUP_TIMEOUT_S,
                     kernel_name="python3",  # that of the running environment
                     language="python",
-                    kernel_manager_class=kernels.manager(sockets, managers),
+                    kernel_manager_class=kernels.manager(
+                        sockets, managers, (said.source, complained.source)
+                    ),
                 )
         except PapermillExecutionError as error:
             raise RunError(

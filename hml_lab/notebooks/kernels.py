@@ -20,12 +20,14 @@ PATIENCE_S = 4.0
 GRACE_S = 1.5
 
 
-def manager(sockets: str, managers: list[Any]) -> type:
+def manager(sockets: str, managers: list[Any], told: tuple[int, int] = (1, 2)) -> type:
     """A kernel manager that talks over sockets in a private folder, of kernels below a guard.
 
     No port is raced for and nothing listens on the network. (Left to itself, jupyter_client would put the
     sockets of all kernels into the working folder, under one name.) The guard ends what a kernel has
-    started together with it, whoever ends it. Each instance adds itself to ``managers``.
+    started together with it, whoever ends it. Each instance adds itself to ``managers``. What a kernel
+    writes to its standard output and error goes to the handles ``told``
+    (:func:`hml_core.system.streams.copied`): where it cannot be written, the kernel would stop for ever.
     """
     from ipykernel.kernelspec import get_kernel_dict
     from jupyter_client import AsyncKernelManager
@@ -37,6 +39,10 @@ def manager(sockets: str, managers: list[Any]) -> type:
             own["connection_file"] = f"{sockets}/{len(managers)}.json"  # else beside the folder
             super().__init__(**{**own, "shutdown_wait_time": 2 * PATIENCE_S, **options})
             managers.append(self)
+
+        async def _async_launch_kernel(self, kernel_cmd, **options):
+            own = {"stdout": told[0], "stderr": told[1]}
+            await super()._async_launch_kernel(kernel_cmd, **{**options, **own})
 
         @property
         def kernel_spec(self) -> KernelSpec:

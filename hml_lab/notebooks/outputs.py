@@ -96,6 +96,7 @@ def claimed(output: Path) -> Iterator[Path]:
     partial = running(output)
     require_plain(partial, "the file of a notebook that is executed", room=0)
     with held(partial, f"Another process is executing a notebook into {str(output)!r}."):
+        files.remove_half_written(output.parent, [output.name])  # of one that was killed
         yield partial
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import json
+import multiprocessing
 import os
 import re
 import shutil
@@ -22,7 +24,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from data_prep import output as outputs
-from data_prep import worker
+from data_prep import parallel, worker
 from data_prep.inaturalist import archive
 from data_prep.inaturalist.images import Options, process
 from data_prep.inaturalist.prepare import NEEDED, prepare
@@ -34,6 +36,7 @@ from data_prep.parallel import Journal
 from hml_core.errors import ConfigError, DataError, RunBusyError, RunError
 from hml_core.system import locks
 from hml_lab.cli import main
+from tests.test_processes import wait_for
 
 SMALL = Options(size=16)
 
@@ -295,6 +298,16 @@ def test_a_journal_that_does_not_say_our_options_is_somebody_elses(text, tmp_pat
     assert path.read_text() == text
 
 
+def test_what_a_killed_preparation_wrote_half_goes_with_the_next_one(tmp_path):
+    records = pd.DataFrame({"path": [tmp_path / "a.png"], "file": ["images/a.png"]})
+    folder = tmp_path / "out"
+    folder.mkdir()
+    for name in (".prepared.json.abcd1234", ".manifest.csv.abcd1234", ".notes.abcd1234"):
+        (folder / name).touch()
+    with outputs.made(folder, records, tmp_path / "archive", []):
+        assert [path.name for path in folder.glob(".*.abcd1234")] == [".notes.abcd1234"]
+
+
 @pytest.mark.parametrize("name", ["images", "prepared.json", "manifest.csv", "rejected.csv"])
 def test_what_was_not_prepared_here_is_not_written_over(name, tmp_path):
     """Of every preparation: without a journal of ours, nothing that has our names is ours."""
@@ -338,6 +351,33 @@ def test_a_journal_that_is_a_folder_is_named(tmp_path):
 
 
 # Sudden ends --------------------------------------------------------------------------------------
+
+
+def test_a_worker_that_never_answers_does_not_keep_who_is_interrupted(tmp_path, monkeypatch):
+    """It reads from a dead network, say, and hears no signal but the last one."""
+    (tmp_path / "stuck_for_tests.py").write_text(
+        "import pathlib, signal, time\n"
+        "def stuck(source, target, options):\n"
+        "    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "    pathlib.Path(options).touch()\n"
+        "    time.sleep(3600)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(parallel, "PATIENCE_S", 0.2)
+    begun = tmp_path / "begun"
+
+    def interrupt(*_, **__):
+        wait_for(begun.exists, "worker")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(parallel, "wait", interrupt)
+    stuck = importlib.import_module("stuck_for_tests").stuck
+    work = iter([(SimpleNamespace(id="a", file="a"), b"")])
+    before = set(multiprocessing.active_children())
+    with pytest.raises(KeyboardInterrupt):
+        list(parallel.in_parallel(stuck, work, tmp_path, str(begun), 1))
+    assert set(multiprocessing.active_children()) <= before
+    sys.modules.pop("stuck_for_tests", None)
 
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])

@@ -20,7 +20,7 @@ import yaml
 from click.testing import CliRunner
 
 from hml_core.errors import ConfigError, RunError
-from hml_core.system import files, processes
+from hml_core.system import files, processes, streams
 from hml_lab.cli import main
 from hml_lab.notebooks import batch, execution, outputs
 from tests.notebooks.helpers import make
@@ -362,3 +362,55 @@ def test_a_batch_writes_to_plain_files_only(name, folder):
 def test_the_batches_that_come_along_are_valid(repository, monkeypatch):
     monkeypatch.chdir(repository)
     assert batch.read("notebooks/batches/tables.yaml")
+
+
+LOUD = """import os, sys
+for _ in range(3000):
+    os.write(2, b"y" * 100 + b"\\n")
+value"""
+
+
+def test_a_log_that_cannot_be_written_stops_no_notebook(tmp_path):
+    """As beyond `ulimit -f`, or on a full disk: a kernel that cannot write would wait for ever."""
+    resource, limit = pytest.importorskip("resource"), 2**14
+    loud = make(tmp_path, "value = 1", LOUD, name="loud.ipynb")
+    job = batch.Job(loud, tmp_path / "out.ipynb")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        (row,) = batch.run([job], progress=False).to_dict("records")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert row["message"].endswith("its log is cut off (File too large)")
+    assert job.log.stat().st_size == limit
+    assert row["status"] == "done"
+
+
+def test_what_is_said_behind_a_progress_bar_is_found(tmp_path):
+    log = tmp_path / "a.log"
+    log.write_text("\rExecuting:   0%| | 0/2 [00:00<?, ?cell/s]Error: no room")
+    assert batch._message(log, 1) == "no room"
+    copy = streams.Copy(os.open(os.devnull, os.O_WRONLY), 100)
+    copy.end, copy.error = b"]Error: no disk", OSError(28, "No space left on device")
+    assert batch._message(log, 1, copy) == "no disk"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+def test_who_writes_notices_nothing_of_what_cannot_be_written():
+    full = os.open("/dev/full", os.O_WRONLY)
+    with streams.copied(full, 10) as copy:
+        for _ in range(100):
+            os.write(copy.source, b"0123456789abcdef" * 4096)
+    assert copy.end == b"6789abcdef"
+    assert copy.error.errno == errno.ENOSPC
+    os.close(full)
+    reading, writing = os.pipe()
+    with streams.copied(writing) as copy:
+        os.write(copy.source, b"all")
+    assert os.read(reading, 10) == b"all"
+    assert copy.error is None
+    os.close(reading)
+    with streams.copied(writing) as copy:  # nobody reads
+        os.write(copy.source, b"all")
+    assert copy.error.errno == errno.EPIPE
+    os.close(writing)

@@ -40,8 +40,8 @@ def kernels(monkeypatch):
 
     started = Kernels()
 
-    def kernel_manager(sockets, managers):
-        class Manager(real(sockets, managers)):
+    def kernel_manager(*given):
+        class Manager(real(*given)):
             def format_kernel_cmd(self, *arguments, **options):
                 started.append(self)
                 if len(started) <= started.broken:
