@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import multiprocessing
 import os
+import re
 import runpy
 import signal
 import subprocess
@@ -256,6 +257,9 @@ def _become(
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
     wait_for_no_disk()
+    if environment.get("TRITON_INTERPRET"):  # which triton asks for when it is imported
+        for name in [name for name in sys.modules if re.match(r"triton(\.(?!_C)|$)", name)]:
+            del sys.modules[name]
     os.environ.clear()
     os.environ.update(environment)
     time.tzset()
