@@ -12,6 +12,7 @@ import stat
 import sys
 import threading
 import warnings
+from pathlib import Path
 
 import filelock
 import numpy as np
@@ -28,8 +29,8 @@ from hml_core.errors import ConfigError, RunError
 from hml_core.losses import LOSSES, HardMiningLoss
 from hml_core.recipes import Stage
 from hml_core.runs import Run
-from hml_core.system import limits, locks, progress, streams
-from hml_core.trainer import feeds, fit, phase
+from hml_core.system import files, limits, locks, progress, streams
+from hml_core.trainer import beginnings, feeds, fit, phase
 from hml_lab import notebooks
 from hml_lab.cli import main
 
@@ -412,6 +413,35 @@ def test_locks_are_open_to_whom_the_runs_are_open_to(root, folder, lock, tmp_pat
     finally:
         os.umask(before)
     assert modes == [folder, lock]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to be root to act for two users")
+def test_folders_of_ours_belong_to_whom_the_runs_belong(tmp_path):
+    """One command as root, or of another member of the group, must not lock the others out."""
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    os.chown(runs, 65534, 65533)
+    runs.chmod(0o775)
+    with locks.held(runs, "it", "works"), beginnings.kept(runs):
+        made = [*runs.rglob("*")]
+        owners = {
+            str(path.relative_to(runs)): (path.lstat().st_uid, path.lstat().st_gid)
+            for path in made
+            if path.suffix != ".json"  # notes, which are replaced and not opened
+        }
+    assert {".locks", ".locks/it.lock", ".beginnings", ".beginnings/.locks"} <= set(owners)
+    assert set(owners.values()) == {(65534, 65533)}
+
+
+def test_what_may_not_be_given_away_stays_as_it_is(tmp_path, monkeypatch):
+    def refused(*arguments, **options):
+        raise PermissionError(1, "not permitted")
+
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "chown", refused)
+    (tmp_path / "made").touch()
+    files.give_to(Path("/"), tmp_path / "made")
+    assert (tmp_path / "made").exists()
 
 
 def test_a_link_in_a_locks_place_is_not_written_through(tmp_path):

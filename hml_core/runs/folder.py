@@ -44,6 +44,7 @@ def shelve(folder: Path, reason: str, shelf: str = SHELF) -> Path:
         if place.is_symlink():
             raise FileExistsError(0, "it is a link")
         place.mkdir(exist_ok=True)
+        files.give_to(folder.parent, place)
         number = 0
         while os.path.lexists(target := place / f"{folder.name}.{number}"):
             number += 1

@@ -280,6 +280,18 @@ def require_writable(folder: Path, what: str = "`runs_root`") -> Path:
     return folder
 
 
+def give_to(folder: Path, made: Path) -> None:
+    """Make what we made in a folder that several people use its group's, and as root its owner's, too.
+
+    Where the system does not allow that, it stays as it is.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        status, own = folder.stat(), made.lstat()
+        owner = status.st_uid if os.geteuid() == 0 else -1
+        if (own.st_uid, own.st_gid) != (status.st_uid, status.st_gid):
+            os.chown(made, owner, status.st_gid, follow_symlinks=False)
+
+
 def sealed(fields: dict[str, Any]) -> dict[str, Any]:
     """A description with the checksum over itself, so that a later change of it shows."""
     return {**fields, SEAL: checksum(fields)}

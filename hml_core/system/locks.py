@@ -64,6 +64,7 @@ def held(root: Path, name: str, what: str, wait: float | None = None) -> Iterato
             "system with locks, such as a local disk or NFS 4."
         ) from error
     try:
+        files.give_to(root, Path(lock.lock_file))
         files.write_json(note, {"host": socket.gethostname(), "process": os.getpid()})
         yield
     finally:
@@ -99,6 +100,7 @@ def _folder(root: Path) -> tuple[Path, int]:
     files.require_writable(folder)
     mode = stat.S_IMODE(root.stat().st_mode)
     if not is_there:
+        files.give_to(root, folder)
         with contextlib.suppress(OSError):  # another process's, made at the same moment
             folder.chmod(mode)
     return folder, mode

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hml_core.errors import RunBusyError, RunError
-from hml_core.system import locks, states
+from hml_core.system import files, locks, states
 from hml_core.trainer.branches import Point
 
 FOLDER = ".beginnings"
@@ -115,6 +115,11 @@ def kept(runs_root: str | Path) -> Iterator[None]:
     """Keep beginnings for the time of a sweep; the last sweep over a ``runs_root`` removes them."""
     folder = Path(runs_root) / FOLDER
     name = f"{_SWEEPS}{uuid.uuid4().hex}"
+    if not folder.exists():
+        files.require_writable(folder)
+        files.give_to(folder.parent, folder)
+        with contextlib.suppress(OSError):  # open to whom `runs_root` is open to
+            folder.chmod(stat.S_IMODE(folder.parent.stat().st_mode))
     with locks.held(folder, name, "sweeps"):
         yield
     if not _others(folder, name):
