@@ -23,6 +23,7 @@ from pathlib import Path
 from hml_core.system import processes
 
 PATIENCE_S = 2.0  # for processes that are asked to end, and for threads
+KILLED_S = 30.0  # for those that are killed: a busy machine takes its time, a dead network for ever
 LOOK_S = 0.02
 LONGEST_NAME = 60  # of a process that is told
 _watchers: list[subprocess.Popen] = []
@@ -106,7 +107,7 @@ def _end_processes(before: set[int], say: Callable[[str], None]) -> None:
         for process in remaining:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(process, number)
-        if time.monotonic() >= until + PATIENCE_S:  # in a call of the system that does not return
+        if time.monotonic() >= until + KILLED_S:  # in a call of the system that does not return
             break
         time.sleep(LOOK_S)
     say(

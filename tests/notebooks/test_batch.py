@@ -171,6 +171,7 @@ def test_a_batch_ends_with_a_summary_whatever_fails_and_goes_on_with_resume(fold
     assert processes[0] != processes[1]
 
     entries[1]["parameters"]["value"] = entries[2]["parameters"]["value"] = 3
+    entries[2]["timeout"] = 600
     write(folder, {"output": "out", "jobs": entries})
     frame = batch.run(batch.read("batch.yaml"), parallel=2, resume=True, progress=False)
     assert frame["status"].tolist() == ["done before", "done before", "done", "done"]
