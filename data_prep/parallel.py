@@ -151,9 +151,9 @@ def in_parallel(
     context = multiprocessing.get_context("spawn")  # nothing of this process goes along
     running: dict[Future, Any] = {}
     workers = max(workers, 1)
-    with processes.only_installed_modules(), _pool(workers, context) as pool:
-        try:
-            failure: DataError | None = None
+    failure: DataError | None = None
+    try:
+        with processes.only_installed_modules(), _pool(workers, context) as pool:
             while True:
                 try:
                     while len(running) < AHEAD * workers and (one := next(work, None)) is not None:
@@ -169,42 +169,38 @@ def in_parallel(
                 ended, _ = wait(running, timeout=processes.LOOK_S, return_when=FIRST_COMPLETED)
                 for future in ended:
                     yield running.pop(future), future.result()
-        except BrokenProcessPool as error:
-            raise DataError(
-                "A worker process died (out of memory?). What was done is kept: the same call goes on "
-                "from there, e.g. with fewer `workers`."
-            ) from error
-        finally:
-            for future in running:
-                future.cancel()
+    except BrokenProcessPool as error:
+        raise DataError(
+            "A worker process died (out of memory?). What was done is kept: the same call goes on "
+            "from there, e.g. with fewer `workers`."
+        ) from error
 
 
 @contextlib.contextmanager
 def _pool(workers: int, context: BaseContext) -> Iterator[ProcessPoolExecutor]:
-    """Processes that are ended where the block is left by a signal, whatever they wait for.
+    """Processes that are ended where the block is left by a signal, whatever they wait for; what they have
+    not begun is not done.
 
     One that reads from a dead network never answers; the pool itself would wait for it.
     """
-    pool = ProcessPoolExecutor(workers, context, worker.begin)
+    pool, answers = ProcessPoolExecutor(workers, context, worker.begin), True
     try:
         yield pool
     except (KeyboardInterrupt, GeneratorExit):
+        answers = False
         started = list((pool._processes or {}).values())
-        for act in (BaseProcess.terminate, BaseProcess.kill):
-            until = time.monotonic() + PATIENCE_S
+        ways = {BaseProcess.terminate: PATIENCE_S, BaseProcess.kill: processes.KILLED_S}
+        for act, patience in ways.items():
+            until = time.monotonic() + patience
             for one in started:
                 with contextlib.suppress(ValueError, OSError):  # it has ended by itself
                     act(one)
             for one in started:
                 with contextlib.suppress(ValueError, AssertionError):
                     one.join(max(until - time.monotonic(), 0))
-        pool.shutdown(wait=False, cancel_futures=True)
         raise
-    except BaseException:
-        pool.shutdown(wait=True, cancel_futures=True)
-        raise
-    else:
-        pool.shutdown(wait=True)
+    finally:
+        pool.shutdown(wait=answers, cancel_futures=True)
 
 
 class Journal:

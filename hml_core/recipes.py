@@ -373,9 +373,8 @@ def get(name: str, **overrides: Any) -> Recipe:
         if key not in known:
             has = f"its options are {', '.join(known)}" if known else "it has no options"
             raise ConfigError(f"The recipe {name!r} has no option `{key}`: {has}.")
-    if entry is not BUILT_IN.get(
-        name
-    ):  # those of this package are settings, with types of their own
+    # Those of this package are settings, with types of their own.
+    if entry is not BUILT_IN.get(name):
         for key, value in overrides.items():
             kinds.require(value, entry.build, key, f"the option `{key}` of the recipe {name!r}")
     filled = {**known, **overrides}

@@ -43,9 +43,13 @@ resource = pytest.importorskip("resource")
 def allowed(monkeypatch):
     """Let the system allow so many open files; what is then set is listed."""
     given: list[tuple[int, int]] = []
+    others = resource.getrlimit  # which libraries ask for when they are imported meanwhile
 
     def allow(soft: int, hard: int) -> list[tuple[int, int]]:
-        monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
+        def limit(kind: int) -> tuple[int, int]:
+            return (soft, hard) if kind == resource.RLIMIT_NOFILE else others(kind)
+
+        monkeypatch.setattr(resource, "getrlimit", limit)
         monkeypatch.setattr(resource, "setrlimit", lambda _, pair: given.append(pair))
         return given
 

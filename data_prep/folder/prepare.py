@@ -45,7 +45,7 @@ NEEDED = {
     "sum": list,
     "square_sum": list,
 }
-TABLES = ("manifest", "rejected", "duplicates")
+TABLES = (*outputs.TABLES, "duplicates.csv")
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,7 @@ def prepare(
     records = source.records.assign(file=_files(source.records, FORMATS[options.format]))
     described = {"archive": dataset.NAME, **asdict(options)}
     _require_apart(output, source)
-    tables = [f"{name}.csv" for name in TABLES]
-    with outputs.made(output, records, source.root, [source.root], tables) as folder:
+    with outputs.made(output, records, source.root, [source.root], TABLES) as folder:
         journal = Journal(folder / outputs.JOURNAL, described, NEEDED)
         before = work_through(
             process, records, journal, options, workers, name="images", progress=progress

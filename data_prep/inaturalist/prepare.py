@@ -26,6 +26,7 @@ from hml_core.datasets import prepared
 from hml_core.errors import DataError
 
 MANIFEST = ("id", "split", "category", "supercategory", "file", "output_sha256")
+TABLES = (*outputs.TABLES, "categories.csv")
 NEEDED = {"output_sha256": str, "bytes": int}  # of each prepared image
 BYTES_AT_256 = 80_000  # a generous mean of a 256-pixel JPEG: 37 GB for all of the archive
 
@@ -82,8 +83,7 @@ def prepare(
     workers = checked_workers(workers)
     records = archive.records.assign(file="images/" + archive.records["name"])
     originals = [archive.root / name for name in FOLDERS]
-    tables = (*outputs.TABLES, "categories.csv")
-    with outputs.made(output, records, archive.root, originals, tables) as folder:
+    with outputs.made(output, records, archive.root, originals, TABLES) as folder:
         described = {"archive": NAME, **asdict(options)}
         journal = Journal(folder / outputs.JOURNAL, described, NEEDED, archive.tarball)
         _require_room(folder, len(records) - len(journal.of(records, folder)), options)

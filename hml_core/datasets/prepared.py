@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 import reprlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ import pandas as pd
 
 from hml_core.errors import ConfigError, DataError
 from hml_core.system import files
+from hml_core.system.fields import is_number
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and standard deviation
 
@@ -122,7 +122,7 @@ def _validate(path: Path, described: dict[str, Any], lists: Sequence[str]) -> No
         return type(value) is int and value >= 0
 
     def is_colour(value: Any) -> bool:
-        return isinstance(value, list) and len(value) == 3 and all(map(_is_finite, value))
+        return isinstance(value, list) and len(value) == 3 and all(map(is_number, value))
 
     def is_texts(value: Any) -> bool:
         return isinstance(value, list) and all(isinstance(one, str) for one in value)
@@ -143,10 +143,6 @@ def _validate(path: Path, described: dict[str, Any], lists: Sequence[str]) -> No
         _require(path, described, name, "a list of texts", is_texts)
     if len({len(described[name]) for name in lists}) > 1:
         raise _damaged(path, f"expected as many {' as '.join(f'`{name}`' for name in lists)}")
-
-
-def _is_finite(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) < math.inf  # false for NaN
 
 
 def read_table(

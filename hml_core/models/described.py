@@ -7,11 +7,12 @@ for, is refused here.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
+
+from hml_core.system.fields import is_number, is_text, is_whole
 
 LARGEST_SIDE, MOST_CHANNELS, MOST_CLASSES = 2**14, 2**10, 10**6
 MOST_AT_A_TIME, MOST_SCALES = 2**24, 100
@@ -66,17 +67,12 @@ def _check(found: Any, parts: Mapping[str, Callable[[Any], bool]], what: str) ->
             raise ValueError(f"`{name}` of {what} is none")
 
 
-def _is_number(value: Any) -> bool:
-    is_one = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_one and math.isfinite(value) and abs(value) <= LARGEST_NUMBER
+def _is_factor(value: Any) -> bool:
+    return is_number(value, LARGEST_NUMBER)
 
 
-def _is_whole(low: int, high: int) -> Callable[[Any], bool]:
-    return lambda value: type(value) is int and low <= value <= high
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+def _from_to(low: int, high: int) -> Callable[[Any], bool]:
+    return lambda value: is_whole(value, low, high)
 
 
 def _is_list(check: Callable[[Any], bool], low: int, high: int) -> Callable[[Any], bool]:
@@ -86,25 +82,25 @@ def _is_list(check: Callable[[Any], bool], low: int, high: int) -> Callable[[Any
 
 
 _PARTS: dict[str, Callable[[Any], bool]] = {
-    "model": _is_text,
-    "head": _is_text,
-    "head_scale": _is_number,
-    "class_scales": _is_whole(0, MOST_SCALES),
-    "post_hoc": lambda value: value is None or _is_text(value),
-    "class_names": _is_list(_is_text, 1, MOST_CLASSES),
-    "logit_scale": _is_number,
+    "model": is_text,
+    "head": is_text,
+    "head_scale": _is_factor,
+    "class_scales": _from_to(0, MOST_SCALES),
+    "post_hoc": lambda value: value is None or is_text(value),
+    "class_names": _is_list(is_text, 1, MOST_CLASSES),
+    "logit_scale": _is_factor,
     "precision": lambda value: isinstance(value, str) and value in PRECISIONS,
-    "evaluated_at_a_time": _is_whole(1, MOST_AT_A_TIME),
+    "evaluated_at_a_time": _from_to(1, MOST_AT_A_TIME),
     "preprocessing": lambda value: isinstance(value, dict),
 }
 _PREPROCESSING: dict[str, Callable[[Any], bool]] = {
-    "size": _is_list(_is_whole(1, LARGEST_SIDE), 2, 2),
-    "channels": _is_whole(1, MOST_CHANNELS),
+    "size": _is_list(_from_to(1, LARGEST_SIDE), 2, 2),
+    "channels": _from_to(1, MOST_CHANNELS),
     "resizing": lambda value: isinstance(value, str) and value in RESIZING,
-    "mean": _is_list(_is_number, 1, MOST_CHANNELS),
-    "std": _is_list(_is_number, 1, MOST_CHANNELS),
+    "mean": _is_list(_is_factor, 1, MOST_CHANNELS),
+    "std": _is_list(_is_factor, 1, MOST_CHANNELS),
 }
 _OPTIONAL: dict[str, Callable[[Any], bool]] = {
-    "shorter": _is_whole(0, LARGEST_SIDE),
+    "shorter": _from_to(0, LARGEST_SIDE),
     "in_memory": lambda value: isinstance(value, bool),
 }

@@ -51,7 +51,7 @@ class FusedFeatures:
     """
 
     def __init__(self, model: CifarResNet, dtype: torch.dtype) -> None:
-        self.model, self.dtype = model, dtype
+        self.model = model
         self.blocks = [*model.layer1, *model.layer2, *model.layer3]
         layers = [(model.conv1, model.bn1)]
         for block in self.blocks:
@@ -116,9 +116,8 @@ class _Features(torch.autograd.Function):
     def backward(ctx: Any, dfeatures: Tensor) -> tuple[Tensor | None, ...]:
         fused, kept = ctx.fused, ctx.kept
         wanted = ctx.needs_input_grad[2::3]
-        gradients: list[
-            tuple[Tensor | None, Tensor, Tensor]
-        ] = []  # of each layer, the last one first
+        # Of each layer, the last one first.
+        gradients: list[tuple[Tensor | None, Tensor, Tensor]] = []
 
         with fused.beside() as beside:
 

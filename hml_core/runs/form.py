@@ -6,12 +6,14 @@ this version would stumble over is told beforehand. Fields that are not known he
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
+
+from hml_core.system.fields import is_number, is_text, is_whole
 
 SELECTIONS = ("last", "best_validation", "best_test")
 KEPT = ("last", "best")  # of weights
+MOST = 2**63 - 1  # of a number: no more fits an array
 REQUIRED = {"selections", "class_counts", "class_names", "seconds", "device", "files"}
 # Of every selection: what is there, undefined (null) in some, and what only some data sets have.
 ALWAYS = ("top1", "balanced_accuracy", "many", "medium", "few", "macro_f1", "g_mean", "ece")
@@ -21,18 +23,18 @@ OFTEN = ("nll", "macro_auc", "sensitivity", "specificity")
 def is_understood(metrics: Mapping[str, Any]) -> bool:
     """Whether every field of a record's metrics is such as readers of this version take it for."""
     names, counts = metrics["class_names"], metrics["class_counts"]
-    if not (_is_list(names, _is_text) and _is_list(counts, _is_count) and names):
+    if not (_is_list(names, is_text) and _is_list(counts, _is_count) and names):
         return False
     classes = len(names)
     further, kept = metrics.get("further_tests", {}), metrics.get("kept_weights")
     return (
         len(counts) == classes
         and _are_selections(metrics["selections"], classes, SELECTIONS)
-        and _is_number(metrics["seconds"])
-        and _is_text(metrics["device"])
+        and _is_measure(metrics["seconds"])
+        and is_text(metrics["device"])
         and isinstance(metrics.get("synthetic", False), bool)
-        and _is_text(metrics.get("images_note", ""))
-        and _is_list(metrics.get("class_groups", []), _is_text)
+        and is_text(metrics.get("images_note", ""))
+        and _is_list(metrics.get("class_groups", []), is_text)
         and len(metrics.get("class_groups", [])) in (0, classes)
         and _is_count(metrics.get("trained_epochs", 0))
         and _are_texts(metrics.get("initialisation", {}))
@@ -58,11 +60,11 @@ def _is_measured(found: Any, classes: int) -> bool:
     return (
         isinstance(found, dict)
         and _is_count(found.get("epoch"))
-        and _is_number(found.get("balanced_accuracy"))
+        and _is_measure(found.get("balanced_accuracy"))
         and {*ALWAYS} <= {*found}
-        and all(found.get(name) is None or _is_number(found[name]) for name in (*ALWAYS, *OFTEN))
+        and all(found.get(name) is None or _is_measure(found[name]) for name in (*ALWAYS, *OFTEN))
         and ("sensitivity" not in found or {"macro_auc", "specificity"} <= {*found})
-        and _is_list(found.get("per_class_accuracy"), lambda one: one is None or _is_number(one))
+        and _is_list(found.get("per_class_accuracy"), lambda one: one is None or _is_measure(one))
         and len(found["per_class_accuracy"]) == classes
     )
 
@@ -72,7 +74,7 @@ def _is_further(found: Any, classes: int) -> bool:
         isinstance(found, dict)
         and _is_count(found.get("images"))
         and _is_count(found.get("clusters"))
-        and _is_text(found.get("sha256"))
+        and is_text(found.get("sha256"))
         and _are_selections(found.get("selections"), classes, ())
     )
 
@@ -83,31 +85,21 @@ def _is_kept(found: Any) -> bool:
 
 def _is_branch(found: Any) -> bool:
     return found is None or (
-        isinstance(found, dict) and _is_count(found.get("epoch")) and _is_text(found.get("from"))
+        isinstance(found, dict) and _is_count(found.get("epoch")) and is_text(found.get("from"))
     )
 
 
 def _are_texts(found: Any) -> bool:
-    return isinstance(found, dict) and all(map(_is_text, found.values()))
+    return isinstance(found, dict) and all(map(is_text, found.values()))
 
 
-def _is_list(found: Any, holds: Any) -> bool:
-    return isinstance(found, list) and all(map(holds, found))
-
-
-def _is_number(found: Any) -> bool:
-    return (
-        isinstance(found, int | float)
-        and not isinstance(found, bool)
-        and abs(found) < 2**63  # no more fits an array
-        and math.isfinite(found)
-    )
+def _is_measure(found: Any) -> bool:
+    return is_number(found, MOST)
 
 
 def _is_count(found: Any) -> bool:
-    return type(found) is int and 0 <= found < 2**63
+    return is_whole(found, 0, MOST)
 
 
-def _is_text(found: Any) -> bool:
-    """Text that can be written: without halves of characters."""
-    return isinstance(found, str) and not any("\ud800" <= letter <= "\udfff" for letter in found)
+def _is_list(found: Any, holds: Callable[[Any], bool]) -> bool:
+    return isinstance(found, list) and all(map(holds, found))

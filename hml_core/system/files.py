@@ -280,6 +280,22 @@ def require_writable(folder: Path, what: str = "`runs_root`") -> Path:
     return folder
 
 
+def require_shared(folder: Path) -> None:
+    """As :func:`require_writable`, of a folder of ours in one that several people use: made here, it is
+    open to whom that one is open to, whatever the umask.
+
+    Raises
+    ------
+    RunError
+    """
+    is_there = folder.is_dir()
+    require_writable(folder)
+    if not is_there:
+        give_to(folder.parent, folder)
+        with contextlib.suppress(OSError):  # another process's, made at the same moment
+            folder.chmod(stat.S_IMODE(folder.parent.stat().st_mode))
+
+
 def give_to(folder: Path, made: Path) -> None:
     """Make what we made in a folder that several people use its group's, and as root its owner's, too.
 

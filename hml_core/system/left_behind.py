@@ -23,9 +23,8 @@ from pathlib import Path
 from hml_core.system import processes
 
 PATIENCE_S = 2.0  # for processes that are asked to end, and for threads
-KILLED_S = 30.0  # for those that are killed: a busy machine takes its time, a dead network for ever
 LOOK_S = 0.02
-LONGEST_NAME = 60  # of a process that is told
+LONGEST_NAME, LISTED = 60, 3  # of a process that is told, and how many are
 _watchers: list[subprocess.Popen] = []
 
 
@@ -104,16 +103,18 @@ def _end_processes(before: set[int], say: Callable[[str], None]) -> None:
     while remaining := left():
         if time.monotonic() >= until:
             number = signal.SIGKILL
-        for process in remaining:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(process, number)
-        if time.monotonic() >= until + KILLED_S:  # in a call of the system that does not return
+        processes.send(remaining, number)
+        if (
+            time.monotonic() >= until + processes.KILLED_S
+        ):  # in a call of the system that does not return
             break
         time.sleep(LOOK_S)
-    say(
-        f"Of what the command's own code started, {len(first)} process(es) still ran, and were ended: "
-        f"{', '.join(names[:3])}{', …' if len(names) > 3 else ''}."
-    )
+    say(_left("process(es) still ran, and were ended", names))
+
+
+def _left(what: str, names: list[str]) -> str:
+    listed = f"{', '.join(names[:LISTED])}{', …' if len(names) > LISTED else ''}"
+    return f"Of what the command's own code started, {len(names)} {what}: {listed}."
 
 
 def _name(process: int) -> str:
@@ -137,8 +138,5 @@ def _await_threads(
         remaining[0].join(max(until - time.monotonic(), 0))
     if remaining:
         names = sorted(thread.name for thread in remaining)
-        say(
-            f"Of what the command's own code started, {len(names)} thread(s) still ran, and end with it: "
-            f"{', '.join(names[:3])}{', …' if len(names) > 3 else ''}."
-        )
+        say(_left("thread(s) still ran, and end with it", names))
     return remaining

@@ -96,14 +96,8 @@ def _folder(root: Path) -> tuple[Path, int]:
         raise RunError(
             f"{str(folder)!r} is a link, and locks are not made where it leads: expected a folder."
         )
-    is_there = folder.is_dir()
-    files.require_writable(folder)
-    mode = stat.S_IMODE(root.stat().st_mode)
-    if not is_there:
-        files.give_to(root, folder)
-        with contextlib.suppress(OSError):  # another process's, made at the same moment
-            folder.chmod(mode)
-    return folder, mode
+    files.require_shared(folder)
+    return folder, stat.S_IMODE(root.stat().st_mode)
 
 
 def _holder(note: Path) -> str:

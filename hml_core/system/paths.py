@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hml_core.errors import ConfigError
+from hml_core.system.fields import is_text
 from hml_core.system.quantities import told
 
 # Bytes of a path and of each name in it, where the system sets such limits (Linux, macOS).
@@ -37,15 +38,12 @@ def named(given: Any, what: str, *, is_recorded: bool = False, room: int = 0) ->
         encoded = os.fsencode(text)
     except UnicodeEncodeError as error:
         raise ConfigError(f"{said}: it holds half of a character.") from error
-    if is_recorded and any("\ud800" <= letter <= "\udfff" for letter in text):
+    if is_recorded and not is_text(text):
         raise ConfigError(f"{said}: its name is not UTF-8.")
     if b"\0" in encoded:
         raise ConfigError(f"{said}: it holds the character NUL.")
-    if (
-        len(encoded) + room >= LONGEST_PATH
-        or max(map(len, encoded.split(os.fsencode(os.sep)))) > LONGEST_NAME
-        or len(encoded.split(os.fsencode(os.sep))[-1]) + room > LONGEST_NAME
-    ):
+    *lengths, last = map(len, encoded.split(os.fsencode(os.sep)))
+    if len(encoded) + room >= LONGEST_PATH or max([*lengths, last + room]) > LONGEST_NAME:
         raise ConfigError(
             f"{said}: it is too long (a name has at most {LONGEST_NAME - room} bytes, a path "
             f"{LONGEST_PATH - 1 - room})."

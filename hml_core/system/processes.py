@@ -32,6 +32,7 @@ SAFE_PATH = "PYTHONSAFEPATH"
 INNER, SUPERVISOR, BESIDE = "--inner", "--supervisor", "--beside"
 WATCH_S = 0.25  # how often a watcher looks for what was started
 INNER_GRACE_S = 1.0  # by so much the outer guard is more patient than the inner one
+KILLED_S = 30.0  # for what was killed: a busy machine takes its time, a dead network for ever
 REAP_S = 0.02  # and for what is left, while it ends everything
 # Neither the environment nor installed packages change what a guard does.
 _ISOLATED = ("-I", "-S")
@@ -374,19 +375,19 @@ class _Guard:
             if status is None:
                 if not is_child_asked and (self.is_asked or os.getppid() != self.parent):
                     is_child_asked, kill_at = True, time.monotonic() + self.grace
-                    _signal([child], signal.SIGTERM)
+                    send([child], signal.SIGTERM)
                 left = [child, *descendants(os.getpid())] if is_child_asked else [child]
                 if is_child_asked and self.over_supervisor and self._is_alone(child):
-                    _signal(left, signal.SIGKILL)
+                    send(left, signal.SIGKILL)
             else:
                 left = descendants(os.getpid())
                 if not left:
                     return status
                 if not is_rest_asked:
                     is_rest_asked, kill_at = True, time.monotonic() + self.grace
-                    _signal(left, signal.SIGTERM)
+                    send(left, signal.SIGTERM)
             if kill_at is not None and time.monotonic() >= kill_at:
-                _signal(left, signal.SIGKILL)
+                send(left, signal.SIGKILL)
             select.select([self.woken], [], [], LOOK_S if kill_at is None else REAP_S)
             with contextlib.suppress(BlockingIOError):
                 os.read(self.woken, 4096)
@@ -435,7 +436,7 @@ def _stay_beside(parent: int) -> int:
             for child in descendants(one):
                 known.setdefault(child, _began(child))
         known = {one: began for one, began in known.items() if began and _began(one) == began}
-        _signal([*known], number)
+        send([*known], number)
         time.sleep(REAP_S)
         number = signal.SIGKILL if time.monotonic() >= until else 0
     return 0
@@ -451,7 +452,8 @@ def _began(process: int) -> str:
     return "" if fields[0] in (b"Z", b"X") else fields[19].decode()
 
 
-def _signal(processes: Sequence[int], number: int) -> None:
+def send(processes: Sequence[int], number: int) -> None:
+    """Send a signal to those that are still there, and may be sent one."""
     for process in processes:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(process, number)

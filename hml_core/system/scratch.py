@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import getpass
 import os
 import re
@@ -58,9 +59,8 @@ def keep_compiled_code_private() -> None:
     if (given := os.environ.get(TORCH_CACHE)) or not hasattr(os, "getuid"):
         _require_folder(given)
         return
-    with contextlib.suppress(
-        OSError
-    ):  # nowhere can files be written: there is nothing to run again
+    # Where no files can be written there is nothing to run again.
+    with contextlib.suppress(OSError):
         try:
             user = re.sub(r'[\\/:*?"<>|]', "_", getpass.getuser())
         except (KeyError, OSError):  # no entry in the list of users
@@ -78,6 +78,7 @@ def keep_compiled_code_private() -> None:
                 shutil.rmtree(own, ignore_errors=True)
 
 
+@functools.cache  # a run asks at each of its steps
 def _require_folder(given: str | None) -> None:
     try:
         if given:

@@ -115,11 +115,7 @@ def kept(runs_root: str | Path) -> Iterator[None]:
     """Keep beginnings for the time of a sweep; the last sweep over a ``runs_root`` removes them."""
     folder = Path(runs_root) / FOLDER
     name = f"{_SWEEPS}{uuid.uuid4().hex}"
-    if not folder.exists():
-        files.require_writable(folder)
-        files.give_to(folder.parent, folder)
-        with contextlib.suppress(OSError):  # open to whom `runs_root` is open to
-            folder.chmod(stat.S_IMODE(folder.parent.stat().st_mode))
+    files.require_shared(folder)
     with locks.held(folder, name, "sweeps"):
         yield
     if not _others(folder, name):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from hml_core.config import RunConfig
 from hml_core.datasets import Splits
+from hml_core.system.fields import is_whole
 from hml_core.trainer.epochs import Epoch, Shares
 from hml_core.trainer.evaluation import Evaluator
 from hml_core.trainer.phase import Phase
@@ -126,7 +127,7 @@ def _require_moved(optimizer: torch.optim.Optimizer, states: Any) -> None:
     """What an optimiser knows of each tensor that it moves: numbers, and tensors of its shape."""
     tensors = [tensor for group in optimizer.param_groups for tensor in group["params"]]
     for number, known in states.items():
-        if not _is_within(number, 0, len(tensors) - 1) or not isinstance(known, dict):
+        if not is_whole(number, 0, len(tensors) - 1) or not isinstance(known, dict):
             raise ValueError(f"its optimiser's state {number!r} is none")
         shape = tensors[number].shape
         for name, value in known.items():
@@ -152,22 +153,18 @@ def _require_possible(trainer: Advancing, state: dict[str, Any]) -> None:
     epoch, ends, current = state["epoch"], state["stage_ends"], state["current"]
     bounds = [0, *ends, epochs]
     possible = {
-        "epoch": _is_within(epoch, 0, epochs),
-        "stage": _is_within(state["stage"], 0, stages - 1),
+        "epoch": is_whole(epoch, 0, epochs),
+        "stage": is_whole(state["stage"], 0, stages - 1),
         "stage_ends": len(ends) == stages - 1
-        and all(_is_within(end, 0, epochs) for end in ends)
+        and all(is_whole(end, 0, epochs) for end in ends)
         and bounds == sorted(bounds),
         "history": len(state["history"]) == epoch
         and all(_is_row(row, number) for number, row in enumerate(state["history"], start=1)),
         "confidence": len(state["confidence"]) == epoch,
         "seconds": 0 <= float(state["seconds"]) < math.inf,
-        "current": current is None or _is_within(current["step"], 0, trainer.shares.steps),
+        "current": current is None or is_whole(current["step"], 0, trainer.shares.steps),
     }
     for name, holds in possible.items():
         if not holds:
             value = "" if name in ("history", "confidence", "current") else f" {state[name]!r}"
             raise ValueError(f"its {name}{value} cannot be in a run of {epochs} epochs")
-
-
-def _is_within(value: Any, low: int, high: int) -> bool:
-    return type(value) is int and low <= value <= high

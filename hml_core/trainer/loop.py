@@ -194,7 +194,7 @@ class Trainer:
                 # Forward to logits (B, C), loss, backward, update of the weights.
                 loss, confidence, hits = self.phase.step(batch)  # (), (B,), ()
             epoch.add(loss, confidence, hits)
-            self.phase.follow_average()
+            self.phase.end_step()
             epoch.seconds = time.perf_counter() - started
             yield
 

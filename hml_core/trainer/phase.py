@@ -136,8 +136,8 @@ class Phase:
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate.fill_(rate) if on_cuda else rate
 
-    def follow_average(self) -> None:
-        """Let the average of the weights follow them, where there is one."""
+    def end_step(self) -> None:
+        """Look whether one's own network is what it was, and let an average of the weights follow."""
         if self.inventory is not None:
             self.inventory.require_same()
         if self.averaged is not None:

@@ -270,7 +270,7 @@ def _shared_store() -> tuple[dist.Store, int, int]:
         TypeError,
         OverflowError,
         RuntimeError,
-    ) as error:  # DistError is one of these
+    ) as error:  # (torch's own is the last)
         place = file or ":".join(os.environ.get(name, "?") for name in ADDRESS)
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise RunError(
