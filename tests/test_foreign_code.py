@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from data_prep import parallel
 from hml_core.engines.jobs import Place
 from hml_core.engines.torchrun import _run
 from hml_core.errors import RunError
+from hml_core.models import training
+from hml_core.models.cifar import resnet8
 from hml_core.system import devices, processes, scratch
 from hml_lab.notebooks import batch
 
@@ -128,9 +132,23 @@ def test_a_folder_of_compiled_code_that_others_may_write_to_is_left(made, tempor
     own = os.environ[scratch.TORCH_CACHE]
     assert own != str(temporary.usual)
     assert os.stat(own).st_mode & 0o777 == 0o700
+    assert not scratch.keeps_headers_private()
     (end,) = temporary.ends
     end()
     assert not os.path.exists(own)
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_headers_that_others_may_have_compiled_are_not_used(is_ours, temporary, monkeypatch):
+    """torch keeps them in its usual place, whatever folder it is told to use."""
+    (temporary.usual.mkdir if is_ours else temporary.usual.touch)()
+    os.environ[scratch.TORCH_CACHE] = str(temporary.usual.with_name("other"))
+    asked = []
+    monkeypatch.setattr(torch, "compile", lambda function, options: asked.append(options))
+    training.features_of(resnet8(3), torch.device("cpu"), None, compiled=True)
+    assert asked == [{"cpp_cache_precompile_headers": is_ours}]
+    config = importlib.import_module("torch._inductor.config")
+    assert hasattr(config, "cpp_cache_precompile_headers")
 
 
 def test_training_and_exporting_look_after_it(monkeypatch):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hml_core.models.cifar import CifarResNet
+from hml_core.system import scratch
 
 Features = Callable[[Tensor], Tensor]
 
@@ -30,7 +31,9 @@ def features_of(
         By torch.compile.
     """
     if compiled:
-        return torch.compile(model.features)
+        # What lies there is compiled in: nothing is where others may write.
+        headers = scratch.keeps_headers_private()
+        return torch.compile(model.features, options={"cpp_cache_precompile_headers": headers})
     is_bf16 = device.type == "cuda" and dtype == torch.bfloat16
     if is_bf16 and isinstance(model, CifarResNet) and has_triton(device):
         from hml_core.models.fused import FusedFeatures

@@ -61,11 +61,7 @@ def keep_compiled_code_private() -> None:
         return
     # Where no files can be written there is nothing to run again.
     with contextlib.suppress(OSError):
-        try:
-            user = re.sub(r'[\\/:*?"<>|]', "_", getpass.getuser())
-        except (KeyError, OSError):  # no entry in the list of users
-            user = str(os.getuid())
-        usual = Path(tempfile.gettempdir()) / f"torchinductor_{user}"
+        usual = _usual()
         if _is_ours_alone(usual):
             os.environ[TORCH_CACHE] = str(usual)
             return
@@ -76,6 +72,23 @@ def keep_compiled_code_private() -> None:
         def remove() -> None:
             if os.getpid() == process:
                 shutil.rmtree(own, ignore_errors=True)
+
+
+def keeps_headers_private() -> bool:
+    """Whether torch's own choice is this user's alone: precompiled headers lie there in any case."""
+    try:
+        return hasattr(os, "getuid") and _is_ours_alone(_usual())
+    except OSError:
+        return False
+
+
+def _usual() -> Path:
+    """Where torch's compiler keeps what it runs again, unless it is told."""
+    try:
+        user = re.sub(r'[\\/:*?"<>|]', "_", getpass.getuser())
+    except (KeyError, OSError):  # no entry in the list of users
+        user = str(os.getuid())
+    return Path(tempfile.gettempdir()) / f"torchinductor_{user}"
 
 
 @functools.cache  # a run asks at each of its steps
