@@ -116,8 +116,12 @@ def remote(
         Where nobody answers, there is no worker, or a worker does not see the results folder.
     """
     from distributed import Client
+    from distributed.comm import resolve_address
 
     try:
+        # A client of what is no address would be left half made, and be closed when its garbage is
+        # collected: while another one starts, both would wait for one lock for ever.
+        resolve_address(address)
         client = Client(address, timeout=CONNECT_TIMEOUT_S, set_as_default=False)
     except (OSError, ValueError) as error:  # no answer, or not an address
         raise RunError(f"No Dask scheduler answers at {address!r}: {error}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import threading
@@ -218,6 +219,10 @@ def test_a_run_survives_the_death_of_its_worker(tmp_path, running):
     same(resumed.history, whole.history)
 
 
+def clients() -> set[int]:
+    return {id(one) for one in gc.get_objects() if type(one) is Client}
+
+
 def test_clusters_that_cannot_do_the_work_are_refused_before_it_begins(
     tmp_path, running, monkeypatch
 ):
@@ -225,8 +230,11 @@ def test_clusters_that_cannot_do_the_work_are_refused_before_it_begins(
     monkeypatch.setattr(dask, "CONNECT_TIMEOUT_S", 1)
     with pytest.raises(RunError, match=r"No Dask scheduler answers at 'tcp://127.0.0.1:9'"):
         engines.sweep(configs(), engine="dask:tcp://127.0.0.1:9", runs_root=tmp_path)
-    with pytest.raises(RunError, match=r"No Dask scheduler answers at 'nonsense://x'"):
-        engines.sweep(configs(), engine="dask:nonsense://x", runs_root=tmp_path)
+    before = clients()
+    for nonsense in ("nonsense://x", "tcp://127.0.0.1:port"):
+        with pytest.raises(RunError, match=rf"No Dask scheduler answers at '{nonsense}'"):
+            engines.sweep(configs(), engine=f"dask:{nonsense}", runs_root=tmp_path)
+    assert clients() <= before, "none is half made, whose end may be collected while another starts"
     with pytest.raises(ConfigError, match="`engine` to be one of"):
         engines.sweep(configs(), engine="dask:8786", runs_root=tmp_path)
     with pytest.raises(DeviceError, match=r"no worker offers a GPU.*--resources GPU=1"):
