@@ -405,7 +405,7 @@ def test_a_compiled_network_trains_as_a_plain_one(miniature, tmp_path, monkeypat
     compiled = []
     plain = torch.compile
 
-    def watched(function):
+    def watched(function, **_):
         compiled.append(function)
         return plain(function, backend="eager")
 
