@@ -152,5 +152,5 @@ def export(destination: Path, runs_root: Path, weights: bool) -> None:
 
     written = records.export(runs_root, destination, weights=weights)
     if not written:
-        raise RunError(f"There is no finished run in {str(runs_root)!r} to export.")
+        raise RunError(f"There is no finished run in {str(runs_root)!r} that could be exported.")
     click.echo(f"{number(len(written), 'record')} in {destination}")

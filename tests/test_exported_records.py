@@ -171,7 +171,9 @@ def test_a_record_without_predictions_says_that_it_was_exported_so(whole, tmp_pa
         shutil.copyfile(whole[0].path / name, folder / name)
     with pytest.raises(RunError, match=r"is damaged: manifest\.json is not there"):
         Run(folder).verify()
-    compact_predictions.write(folder, None, (folder / "metrics.json").read_bytes())
+    metrics = (folder / "metrics.json").read_bytes()
+    seal = compact_predictions.content(folder.name, None, metrics)[compact_predictions.SEAL]
+    (folder / compact_predictions.SEAL).write_bytes(seal)
     record = Run(folder).verify()
     assert not record.has_predictions
     for read in (lambda: record.predictions, lambda: record.features, lambda: record.manifest):
@@ -256,9 +258,16 @@ def _begun(folder) -> None:
     (folder / "checkpoint.pt").write_bytes(b"of a run that goes on")
 
 
+def _of_somebody(folder) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+    (folder / "config.json").write_text("{}")
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
+        (_of_somebody, "its config.json is not that of the run."),
         (_newer, "written by a version of this package that this one does not understand"),
         (_another_time, "it holds, and is the same run trained another time"),
         (_linked, "it is a link, or no folder"),

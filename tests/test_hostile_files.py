@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import gzip
 import inspect
@@ -189,6 +190,15 @@ def test_a_shared_manifest_unpacks_to_no_more_than_is_expected(tmp_path):
     path.write_bytes(lzma.compress(b"all of it")[:-9])
     with pytest.raises(EOFError):
         files.read_xz(path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a file that fails as it is read")
+@pytest.mark.parametrize("read", [files.read_bytes, files.read_xz, files.sha256])
+def test_what_fails_as_it_is_read_is_named(read):
+    """A disk or network that fails later than in opening: the system's error has no name of its own."""
+    with pytest.raises(OSError, match=r"Input/output error: '/proc/self/mem'") as error:
+        read("/proc/self/mem")
+    assert error.value.errno == errno.EIO
 
 
 @pytest.mark.parametrize("read", [files.read_bytes, files.read_xz, files.read_text])

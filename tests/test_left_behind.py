@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from click.testing import CliRunner
@@ -143,6 +144,29 @@ def test_a_thread_that_ends_in_time_is_waited_for(monkeypatch):
         threading.Thread(target=lambda: None).start()
     assert not found.threads
     assert not said
+
+
+def test_threads_that_wait_for_work_are_dismissed(monkeypatch):
+    """Those of an executor that somebody still refers to, as torch's compiler does."""
+    monkeypatch.setattr(left_behind, "PATIENCE_S", 60.0)
+    said: list[str] = []
+    before = ThreadPoolExecutor(1)
+    assert before.submit(int).result() == 0
+    with left_behind.ended(said.append) as found:
+        idle = ThreadPoolExecutor(2)
+        assert idle.submit(int).result() == 0
+    assert not found.threads
+    assert not said
+    assert before.submit(int).result() == 0  # of somebody else's, nothing was asked
+    before.shutdown()
+    monkeypatch.setattr(left_behind, "PATIENCE_S", 0.0)
+    release = threading.Event()
+    with left_behind.ended(said.append) as found:
+        busy = ThreadPoolExecutor(1, "busy")
+        busy.submit(release.wait)
+    assert [thread.name for thread in found.threads] == ["busy_0"]
+    assert "1 thread(s) still ran, and end with it: busy_0." in said[0]
+    release.set()
 
 
 def test_helpers_of_the_interpreter_are_no_strangers(monkeypatch):

@@ -6,6 +6,7 @@ import csv
 import io
 import os
 import shutil
+import sys
 
 import numpy as np
 import pandas as pd
@@ -262,6 +263,7 @@ def test_names_that_are_not_utf_8_are_written_as_they_are(run, tmp_path):
 def test_an_error_leaves_the_table_of_before(run, photographs, tmp_path, monkeypatch):
     output = tmp_path / "predictions.csv"
     output.write_text("of last week")
+    (tmp_path / ".predictions.csv.ab_d3f9h.new").touch()  # of one that was killed
 
     def full(*arguments, **options):
         raise OSError(28, "No space left on device")
@@ -271,6 +273,15 @@ def test_an_error_leaves_the_table_of_before(run, photographs, tmp_path, monkeyp
     assert "No space left on device" in said
     assert output.read_text() == "of last week"
     assert not list(tmp_path.glob(".predictions*"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a file that fails as it is read")
+def test_weights_that_cannot_be_read_now_are_named(run, photographs, tmp_path):
+    copied = shutil.copytree(run.path, tmp_path / run.run_id)
+    (copied / "weights.safetensors").unlink()
+    (copied / "weights.safetensors").symlink_to("/proc/self/mem")
+    said = call("predict", copied, photographs, code=1).output
+    assert f"'{copied}/weights.safetensors': Input/output error." in said
 
 
 def test_no_readable_file_is_an_error_with_its_table(run, tmp_path):

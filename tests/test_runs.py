@@ -182,16 +182,27 @@ def test_only_what_we_left_half_written_is_removed_from_a_begun_run(tiny, tmp_pa
     config = tiny(epochs=1)
     folder = RunFolder(tmp_path, config)
     folder.path.mkdir()
-    others = [".nfs000000000123", ".notes", ".metrics.json.swp", ".config.json.backup-old"]
-    for name in [*others, ".metrics.json.ab_d3f9h", ".checkpoint.pt.12345678"]:
+    others = [".nfs000000000123", ".notes", ".metrics.json.swp", ".config.json.original"]
+    for name in [*others, ".metrics.json.ab_d3f9h.new", ".checkpoint.pt.12345678.new"]:
         (folder.path / name).write_text("x")
     (folder.path / ".ipynb_checkpoints").mkdir()
     (folder.path / ".ipynb_checkpoints" / "a.ipynb").write_text("x")
-    (folder.path / ".config.json.abcdefgh").mkdir()
+    (folder.path / ".config.json.abcdefgh.new").mkdir()
     run = fit(config, runs_root=tmp_path, progress=False).verify()
     left = {path.name for path in run.path.glob(".*")}
-    assert left == {*others, ".ipynb_checkpoints", ".config.json.abcdefgh"}
+    assert left == {*others, ".ipynb_checkpoints", ".config.json.abcdefgh.new"}
     assert (folder.path / ".ipynb_checkpoints" / "a.ipynb").exists()
+
+
+def test_what_another_process_writes_at_this_moment_is_not_taken_for_left(tmp_path):
+    with files.written_beside(tmp_path / "table.csv") as stream:
+        files.remove_half_written(tmp_path, ["table.csv"])
+        stream.write(b"whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
+    killed = tmp_path / ".table.csv.ab_d3f9h.new"
+    killed.touch()
+    files.remove_half_written(tmp_path, ["table.csv"])
+    assert not killed.exists()
 
 
 @pytest.mark.parametrize("kind", ["file", "link"])

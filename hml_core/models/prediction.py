@@ -289,6 +289,7 @@ def write_file(found: Iterable[Prediction], columns: Columns, output: Path) -> S
         Where it cannot be written, with the system's reason.
     """
     try:
+        files.remove_half_written(output.parent, [output.name])
         with files.written_beside(output) as stream:
             return write(found, columns, stream)
     except OSError as error:

@@ -168,19 +168,18 @@ def require_sound(arrays: Mapping[str, np.ndarray], classes: int) -> None:
                 raise ValueError(f"the logits of the set {of!r} are not finite")
 
 
-def write(folder: Path, packed: bytes | None, metrics: bytes) -> None:
-    """Write predictions as :func:`pack` gives them (None: there are none) and seal.
+def content(run_id: str, packed: bytes | None, metrics: bytes) -> dict[str, bytes]:
+    """Of each file that a record in compact form has besides: predictions, if there are any, and seal.
 
-    ``metrics`` is the content of the record's ``metrics.json``.
+    ``packed`` is what :func:`pack` gives, ``metrics`` the content of the record's ``metrics.json``.
     """
-    if packed is not None:
-        files.write_atomically(folder / ARRAYS, packed)
+    predictions = {} if packed is None else {ARRAYS: packed}
     seal = {
-        "run_id": folder.name,
+        "run_id": run_id,
         "metrics": files.checksum(json.loads(metrics)),
-        "files": {} if packed is None else {ARRAYS: files.sha256(folder / ARRAYS)},
+        "files": {name: files.sha256_of(written) for name, written in predictions.items()},
     }
-    files.write_json(folder / SEAL, files.sealed(seal))
+    return {**predictions, SEAL: files.json_text(files.sealed(seal)).encode()}
 
 
 def verify(folder: Path, manifest_sha256: str) -> None:
@@ -249,6 +248,7 @@ def write_manifest(folder: Path, content: bytes) -> None:
     """Keep the content of a ``manifest.json`` for the record in ``folder`` and those beside it."""
     path = manifest_path(folder, files.sha256_of(content))
     path.parent.mkdir(parents=True, exist_ok=True)
+    files.remove_half_written(path.parent, [path.name])
     files.write_atomically(path, lzma.compress(content, preset=9))
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 from hml_core import metrics
@@ -65,12 +66,14 @@ def export(runs_root: str | Path, destination: str | Path, *, weights: bool = Fa
             continue
         if not there:
             try:
-                packed = _packed(run)
+                content = _content(run)
+                _require_nothing_else(folder, content)
             except RunError as error:
                 left.append(str(error))
                 continue
-            _write(run, packed, folder)
+            _write(run, content, folder)
         if weights and run.keeps() and not Run(folder).keeps():
+            files.remove_half_written(folder, [kept_weights.NAME])
             content = files.read_bytes(run.path / kept_weights.NAME, files.LARGEST_DATA)
             files.write_atomically(folder / kept_weights.NAME, content)
         records.append(folder)
@@ -111,14 +114,30 @@ def _there(folder: Path, run: Run) -> tuple[bool, str | None]:
     return False, "it holds, and is the same run trained another time"
 
 
-def _write(run: Run, packed: bytes | None, folder: Path) -> None:
-    folder.mkdir(exist_ok=True)
+def _content(run: Run) -> dict[str, bytes]:
+    """Of each file of a record, in any order."""
     content = {name: files.read_bytes(run.path / name) for name in EXPORTED}
-    # Last of all comes metrics.json, which makes the folder a record.
-    if packed is not None:
+    return content | compact_predictions.content(run.run_id, _packed(run), content["metrics.json"])
+
+
+def _require_nothing_else(folder: Path, content: Mapping[str, bytes]) -> None:
+    """RunError where a folder holds something else than the record under a name of its files.
+
+    What an export wrote that was killed is part of the record.
+    """
+    for name in content:
+        is_there = os.path.lexists(folder / name)
+        if is_there and not files.holds(folder / name, files.sha256_of(content[name])):
+            raise RunError(f"{folder}: its {name} is not that of the run.")
+
+
+def _write(run: Run, content: Mapping[str, bytes], folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    files.remove_half_written(folder, content)
+    if compact_predictions.ARRAYS in content:
         compact_predictions.write_manifest(folder, run.manifest_content)
-    compact_predictions.write(folder, packed, content["metrics.json"])
-    for name in (*(set(EXPORTED) - {"metrics.json"}), "metrics.json"):
+    # Last of all comes metrics.json, which makes the folder a record.
+    for name in sorted(content, key="metrics.json".__eq__):
         files.write_atomically(folder / name, content[name])
 
 

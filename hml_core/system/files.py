@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import io
 import json
 import lzma
 import os
@@ -26,7 +27,10 @@ SEAL = "checksum"  # the field of a description that vouches for the others
 LARGEST_TEXT = 2**26  # of a description; the longest ones here have a few million
 LARGEST_TABLE = 2**30  # of a table or list with a line for each image
 LARGEST_DATA = 2**34  # of arrays, weights or a checkpoint
-BESIDE = 10  # bytes by which the name of a file that is written beside another one is longer
+HALF_WRITTEN = (
+    r"\.[a-z0-9_]{8}\.new"  # (as of tempfile) behind a point and the name of what it will be
+)
+BESIDE = 14  # bytes by which the name of a half-written file is longer
 NOT_REGULAR = "it is no regular file, but a folder, pipe, socket or device"
 
 
@@ -48,10 +52,33 @@ def opened(path: str | Path, limit: int | None = None) -> BinaryIO:
         if limit is not None and status.st_size > limit:
             said = f"it has {status.st_size:,} bytes, expected at most {limit:,}"
             raise OSError(errno.EFBIG, said, str(path))
-        return os.fdopen(handle, "rb")
+        return io.BufferedReader(_Named(handle, path))
     except BaseException:
         os.close(handle)
         raise
+
+
+class _Named(io.FileIO):
+    """An open file whose errors in reading (a failing disk or network) have its name, too."""
+
+    def __init__(self, handle: int, path: str | Path) -> None:
+        super().__init__(handle, "rb")
+        self._path = str(path)
+
+    def readinto(self, buffer: Any) -> int | None:
+        with self._told():
+            return super().readinto(buffer)
+
+    def readall(self) -> bytes:
+        with self._told():
+            return super().readall()
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self._path) from error
 
 
 def reason(error: Exception) -> str:
@@ -174,25 +201,54 @@ def written_beside(path: Path) -> Iterator[BinaryIO]:
     ------
     OSError
     """
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = _half_written(path)
+    with contextlib.ExitStack() as last:
+        if os.name == "posix":  # elsewhere a file that is open keeps its name
+            last.callback(os.close, os.dup(handle))
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+
+def _half_written(path: Path) -> tuple[int, str]:
+    """A new file beside ``path``, and its handle: it is ours as long as one of it is open."""
+    while True:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".new")
+        if not _held(handle, wait=True) or os.fstat(handle).st_nlink:
+            return handle, name
+        os.close(handle)  # between the two lines another process took it for one that nobody holds
+
+
+def _held(handle: int, wait: bool) -> bool:
+    """Hold the lock of an open file; False where there are no locks, or without ``wait`` another's."""
     try:
-        with os.fdopen(handle, "wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except (ImportError, OSError):
+        return False
+    return True
 
 
 def remove_half_written(folder: Path, names: Iterable[str]) -> None:
-    """Remove what :func:`write_atomically` left of those files when it was killed, and nothing else."""
-    ours = re.compile(rf"\.({'|'.join(map(re.escape, names))})\.[a-z0-9_]{{8}}")  # as of tempfile
+    """Remove what :func:`written_beside` left of those files when it was killed, and nothing else.
+
+    What another process writes at this moment stays: it holds the lock. (Where there are no locks, nothing
+    goes.)
+    """
+    ours = re.compile(rf"\.({'|'.join(map(re.escape, names))}){HALF_WRITTEN}")
     for path in folder.iterdir():
         if ours.fullmatch(path.name) and stat.S_ISREG(path.lstat().st_mode):
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError), opened(path) as stream:  # gone, or somebody else's
+                if _held(stream.fileno(), wait=False):
+                    path.unlink(missing_ok=True)
 
 
 def remove(path: Path) -> None:

@@ -10,6 +10,7 @@ would keep the interpreter from ending: they have the same time.
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import signal
@@ -18,6 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from hml_core.system import processes
@@ -126,6 +128,18 @@ def _name(process: int) -> str:
     return f"{process} ({told if len(told) <= LONGEST_NAME else told[:LONGEST_NAME] + '…'})"
 
 
+def _dismiss_idle(threads: list[threading.Thread]) -> None:
+    """Those that wait for work that will not come, as the interpreter's end dismisses them.
+
+    An executor keeps its threads while somebody refers to it, as torch's compiler does for good.
+    """
+    if not threads:
+        return
+    for one in gc.get_objects():
+        if issubclass(type(one), ThreadPoolExecutor) and one._threads & {*threads}:
+            one.shutdown(wait=False)  # what they have begun, or were given, they finish
+
+
 def _await_threads(
     before: set[threading.Thread], say: Callable[[str], None]
 ) -> list[threading.Thread]:
@@ -134,6 +148,7 @@ def _await_threads(
         return [thread for thread in new if not thread.daemon]
 
     until = time.monotonic() + PATIENCE_S
+    _dismiss_idle(left())
     while (remaining := left()) and time.monotonic() < until:
         remaining[0].join(max(until - time.monotonic(), 0))
     if remaining:

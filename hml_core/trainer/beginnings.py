@@ -22,7 +22,7 @@ from hml_core.trainer.branches import Point
 FOLDER = ".beginnings"
 _SWEEPS = "sweep-"
 # States, locks and their notes, whole or half-written.
-_OURS = re.compile(r"\.?(sweep-)?[0-9a-f]{32}\.(pt|lock|json)(\.[a-z0-9_]{8})?")
+_OURS = re.compile(rf"\.?(sweep-)?[0-9a-f]{{32}}\.(pt|lock|json)({files.HALF_WRITTEN})?")
 
 
 class Beginnings:

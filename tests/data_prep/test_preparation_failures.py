@@ -302,10 +302,14 @@ def test_what_a_killed_preparation_wrote_half_goes_with_the_next_one(tmp_path):
     records = pd.DataFrame({"path": [tmp_path / "a.png"], "file": ["images/a.png"]})
     folder = tmp_path / "out"
     folder.mkdir()
-    for name in (".prepared.json.abcd1234", ".manifest.csv.abcd1234", ".notes.abcd1234"):
+    for name in (
+        ".prepared.json.abcd1234.new",
+        ".manifest.csv.abcd1234.new",
+        ".notes.csv.original",
+    ):
         (folder / name).touch()
     with outputs.made(folder, records, tmp_path / "archive", []):
-        assert [path.name for path in folder.glob(".*.abcd1234")] == [".notes.abcd1234"]
+        assert [path.name for path in folder.glob(".*.*")] == [".notes.csv.original"]
 
 
 @pytest.mark.parametrize("name", ["images", "prepared.json", "manifest.csv", "rejected.csv"])
