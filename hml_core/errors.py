@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import traceback
 from collections.abc import Iterator
 
@@ -31,15 +32,21 @@ class RunBusyError(RunError):
     """A run that another process is at work on."""
 
 
-# What the callers of a program's parts take for its end rather than for a fault.
-ENDINGS = (SystemExit, EOFError, BrokenPipeError)
+class Stopped(BaseException):
+    """SIGTERM in a process of a group: no error of the run, so that nobody takes it for one."""
+
+
+# Errors that the callers of a program's parts take for its end rather than for a fault.
+ENDINGS = (EOFError, BrokenPipeError)
+LONGEST_SAID = 10_000  # characters of what somebody's own code says
 
 
 @contextlib.contextmanager
 def never_left(what: str) -> Iterator[None]:
     """Inside the block what callers take for an end is an error: somebody's own code is only a part.
 
-    SystemExit ends a process, EOFError and BrokenPipeError end a command without a word.
+    SystemExit ends a process, EOFError and BrokenPipeError end a command without a word, and what is no
+    Exception (of a task that was cancelled, of a test) nobody catches. KeyboardInterrupt interrupts.
 
     Raises
     ------
@@ -47,14 +54,34 @@ def never_left(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except ENDINGS as error:
+    except BaseException as error:
+        if not is_end(error):
+            raise
         raise RunError(left_by(what, error)) from error
+
+
+def is_end(error: BaseException) -> bool:
+    """Whether it is what callers take for an end, other than an interruption."""
+    if isinstance(error, GeneratorExit):  # of one that is closed, it comes from where that stands
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        return bool(frames) and not frames[-1].f_code.co_flags & inspect.CO_GENERATOR
+    is_error = isinstance(error, (Exception, KeyboardInterrupt, Stopped))
+    return isinstance(error, ENDINGS) or not is_error
+
+
+def said(error: BaseException) -> str:
+    """``str(error)`` of somebody's own error, which may have no end, or fail itself."""
+    try:
+        text = str(error)
+    except Exception as failure:
+        return f"<its text fails: {type(failure).__name__}>"
+    return text if len(text) <= LONGEST_SAID else f"{text[:LONGEST_SAID]}…"
 
 
 def left_by(what: str, error: BaseException) -> str:
     """What is said where somebody's own code raised what ends programs, with the place in the code."""
     name, code = type(error).__name__, getattr(error, "code", None)
-    told = code if isinstance(error, SystemExit) else error
+    told = code if isinstance(error, SystemExit) else said(error)
     places = traceback.extract_tb(error.__traceback__)
     where = f", {places[-1].filename}:{places[-1].lineno}" if places else ""
     return left(what, f"{name} ({told}{where})")

@@ -29,7 +29,7 @@ from typing import Any
 from torch import nn
 
 from hml_core import imbalance, sampling
-from hml_core.errors import ConfigError
+from hml_core.errors import ConfigError, said
 from hml_core.losses import registry
 from hml_core.system import fingerprints, kinds
 
@@ -269,7 +269,7 @@ def _stages(name: str, entry: _Entry, given: Mapping[str, Any]) -> tuple[Stage, 
     except Exception as error:  # whatever somebody's own code raises
         raise ConfigError(
             f"The recipe {name!r} does not make its stages of {dict(given)}: "
-            f"{type(error).__name__}: {error}"
+            f"{type(error).__name__}: {said(error)}"
         ) from error
     if isinstance(stages, list):
         stages = tuple(stages)

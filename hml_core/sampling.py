@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hml_core.errors import ConfigError
+from hml_core.errors import ConfigError, said
 from hml_core.system import fingerprints
 
 SAMPLERS = {
@@ -53,7 +53,7 @@ def _probabilities(
     try:
         found = np.asarray(function(counts.copy(), progress), dtype=np.float64)
     except Exception as error:  # whatever somebody's own code raises
-        raise ConfigError(f"The sampler {name!r} does not work: {error}") from error
+        raise ConfigError(f"The sampler {name!r} does not work: {said(error)}") from error
     if found.shape != counts.shape or not (found >= 0).all() or not np.isclose(found.sum(), 1):
         raise ConfigError(
             f"Expected the sampler {name!r} to give one probability for each class ({len(counts)}), which "

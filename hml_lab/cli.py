@@ -18,7 +18,7 @@ import click
 
 from data_prep.cli import File, Folder, prepare
 from hml_core import __version__
-from hml_core.errors import HmlError, RunError, left_by
+from hml_core.errors import HmlError, RunError, is_end, left_by
 from hml_core.system import ending, files, left_behind, limits, processes, streams, yaml_files
 from hml_lab import options
 from hml_lab.predict import predict
@@ -48,6 +48,8 @@ class _Group(click.Group):
         try:
             return super().main(*arguments, **options)
         except SystemExit as end:
+            if not is_called:
+                ending.decided(end.code)
             if (self.interruption is not None or self.left.threads) and not is_called:
                 ending.leave(end.code)
             raise
@@ -79,12 +81,12 @@ class _Group(click.Group):
                 return super().invoke(context)
         except KeyboardInterrupt as error:
             with contextlib.suppress(OSError):  # after SIGHUP the terminal is gone
-                click.echo(f"Interrupted: {error or 'stopped by SIGINT'}.", err=True)
+                click.echo(f"Interrupted: {str(error) or 'KeyboardInterrupt'}.", err=True)
             self.interruption = error
             raise SystemExit(processes.exit_status(error)) from error
         except (SystemExit, click.exceptions.Exit, click.Abort, EOFError) as error:
             # No command of ours ends so: somebody's own code did. (Help ends before a command begins.)
-            if isinstance(error, SystemExit) and error.code:
+            if isinstance(error, SystemExit) and ending.is_failure(error.code):
                 raise
             if isinstance(error, click.exceptions.Exit) and not _has_begun(error):
                 raise
@@ -104,6 +106,8 @@ class _Group(click.Group):
             streams.drop_unwritable()
             what = "The system" if error.filename is None else repr(error.filename)
             raise click.ClickException(f"{what}: {files.reason(error)}.") from error
+        except UserWarning as error:  # of ours, where somebody wants warnings to be errors
+            raise click.ClickException(streams.printable(str(error))) from error
         except MemoryError as error:
             raise click.ClickException(_TOO_LITTLE) from error
         except RuntimeError as error:
@@ -120,6 +124,11 @@ class _Group(click.Group):
             if not UNLOADABLE.search(str(error)):
                 raise
             raise click.ClickException(f"{_TOO_LITTLE} ({error})") from error
+        except BaseException as error:
+            if isinstance(error, Exception) or not is_end(error):
+                raise
+            told = left_by("The command", error)
+            raise click.ClickException(streams.printable(told)) from error
 
 
 def _has_begun(error: BaseException) -> bool:

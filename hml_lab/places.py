@@ -16,6 +16,7 @@ DATA = "data"
 RUNS = "results/runs"
 # What is tried goes to the first, which git ignores, what `hml batch --publish` makes to the second.
 RESULTS, PUBLISHED = "my_results", "results"
+PREPARED = "prepared.json"  # as in hml_core.datasets.prepared, which takes its time to import
 
 
 def checkout(start: str | Path | None = None) -> Path:
@@ -44,12 +45,17 @@ def place(given: str | Path | None, default: str = RESULTS) -> Path:
 
 
 def require_no_record(output: Path) -> None:
-    """Refuse an output that would take the place of a file of a run record.
+    """Refuse an output that would take the place of a file of a run record, or of prepared images.
 
     Raises
     ------
     ConfigError
     """
+    if (output.parent / PREPARED).is_file() and output.exists():
+        raise ConfigError(
+            f"Expected an output of its own, got {str(output)!r}: it is part of a data set that was "
+            "prepared there."
+        )
     if not ((folder := output.parent) / "config.json").is_file():
         return
     from hml_core.runs.compact_predictions import ARRAYS, SEAL

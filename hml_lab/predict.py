@@ -66,7 +66,7 @@ def predict(
     found = prediction.read_paths(paths)
     if output is not None:
         places.require_no_record(output)
-        prediction.require_output(output, found.files)
+        prediction.require_output(output, [*found.files, *map(Path, imports)])
     model = _model(run, runs_root)
     limits.require_address_space(limits.TO_PREDICT, "predicting")
     columns = prediction.Columns(model.class_names, top, every_class)
@@ -90,8 +90,9 @@ def predict(
 
 def _model(run: str, runs_root: Path) -> TrainedModel:
     from hml_core.runs import Run
+    from hml_core.system import paths
     from hml_lab.run_records import find
 
-    folder = Path(run)
+    folder = paths.named(run, "`RUN`")
     found = Run(folder.resolve()) if folder.is_dir() else find(run, runs_root)
     return found.model()

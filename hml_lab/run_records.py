@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from data_prep.cli import Folder
-from hml_core.system import files
 from hml_lab import options
 from hml_lab.wording import number
 
@@ -67,8 +67,18 @@ def _finished(runs_root: Path, wanted: tuple[tuple[str, str], ...]) -> pd.DataFr
         value = yaml_files.value(text, f"field {name!r}")
         if len(frame) and name not in frame:
             raise ConfigError(f"Runs have no field {name!r}: expected one of {', '.join(frame)}.")
-        frame = frame[frame[name] == value] if len(frame) else frame
+        frame = frame[[_is(cell, value) for cell in frame[name]]] if len(frame) else frame
     return frame
+
+
+def _is(cell: Any, value: Any) -> bool:
+    """Whether a run's field has the value that YAML has read: ``null`` where it has none."""
+    cell = cell.item() if hasattr(cell, "item") else cell  # of numpy
+    if isinstance(cell, Sequence) and not isinstance(cell, str):
+        return isinstance(value, list) and list(cell) == value
+    if cell is None or cell != cell:  # NaN
+        return value is None
+    return bool(cell == value) and isinstance(cell, bool) == isinstance(value, bool)
 
 
 @runs.command()
@@ -79,10 +89,13 @@ def show(run_id: str, runs_root: Path) -> None:
     import json
 
     run = find(run_id, runs_root)
-    environment = json.loads(files.read_text(run.path / "environment.json"))
     metrics = {key: value for key, value in run.selection().items() if not isinstance(value, list)}
     told = {"run_id": run.run_id, "record": str(run.path), "config": run.config.to_dict()}
-    told |= {"environment": environment, "last epoch": metrics, "branch": run.metrics.get("branch")}
+    told |= {
+        "environment": run.environment,
+        "last epoch": metrics,
+        "branch": run.metrics.get("branch"),
+    }
     told["trained_epochs"] = run.trained_epochs
     told["kept weights"] = run.metrics.get("kept_weights") if run.keeps() else None
     told = json.dumps(_without_nan(told), indent=2, ensure_ascii=False, allow_nan=False)

@@ -7,9 +7,9 @@ first epoch on, are taken for alike; whoever lets runs take turns has to know th
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 
+from hml_core.errors import RunError
 from hml_core.runs import Run
 from hml_lab.wording import number
 
@@ -46,9 +46,8 @@ def unlike(runs: Iterable[Run]) -> list[str]:
 
 def _environment(run: Run) -> dict:
     try:
-        told = json.loads((run.path / "environment.json").read_text(encoding="utf-8"))
-        return {**told, "torch": told.get("versions", {}).get("torch")}
-    except (OSError, ValueError, AttributeError):
+        return {**run.environment, "torch": run.environment.get("versions", {}).get("torch")}
+    except (RunError, AttributeError):
         return {}
 
 

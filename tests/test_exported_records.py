@@ -258,6 +258,14 @@ def _begun(folder) -> None:
     (folder / "checkpoint.pt").write_bytes(b"of a run that goes on")
 
 
+def test_no_manifest_is_written_where_a_link_leads(whole, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / compact_predictions.MANIFESTS).symlink_to("elsewhere")
+    with pytest.raises(RunError, match="is a link, and nothing is written where it leads"):
+        exporting.export(whole[0].path.parent, tmp_path)
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
 def _of_somebody(folder) -> None:
     for path in folder.iterdir():
         path.unlink()

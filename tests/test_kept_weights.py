@@ -568,8 +568,15 @@ ODD_PREPROCESSING = {
     "more": [1],
 }
 ODD_TENSORS = {
-    "shift": [torch.zeros(3), torch.zeros(()), torch.zeros(7, 10)],
+    "shift": [
+        torch.zeros(3),
+        torch.zeros(()),
+        torch.zeros(7, 10),
+        torch.zeros(10, dtype=torch.bool),
+        torch.zeros(10, dtype=torch.complex64),
+    ],
     "network.linear.bias": [torch.full((10,), math.nan), torch.full((10,), math.inf)],
+    "network.linear.weight": [torch.zeros(10, 64, dtype=torch.complex64)],
 }
 CASES = [
     *(("description", name, value) for name, values in ODD.items() for value in values),

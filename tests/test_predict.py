@@ -17,10 +17,12 @@ from PIL import Image
 
 from hml_core import datasets, models
 from hml_core.config import RunConfig
+from hml_core.datasets import prepared
 from hml_core.errors import ConfigError, DeviceError, RunError
 from hml_core.models import prediction
 from hml_core.runs import Run
 from hml_core.trainer import fit
+from hml_lab import places
 from hml_lab.cli import main
 
 COLOURS = {"blue": (40, 40, 250), "green": (40, 250, 40), "red": (250, 40, 40)}
@@ -275,6 +277,15 @@ def test_an_error_leaves_the_table_of_before(run, photographs, tmp_path, monkeyp
     assert not list(tmp_path.glob(".predictions*"))
 
 
+def test_what_the_network_computes_no_number_for_has_no_class(run, photographs):
+    model = run.model()
+    for tensor in model.network.parameters():
+        tensor.data *= 1e30
+    (first, *_) = prediction.predictions(model, [photographs / "a.jpg"], progress=False)
+    assert first.probabilities is None
+    assert first.error == "the network computes no number for it"
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a file that fails as it is read")
 def test_weights_that_cannot_be_read_now_are_named(run, photographs, tmp_path):
     copied = shutil.copytree(run.path, tmp_path / run.run_id)
@@ -295,8 +306,12 @@ def test_no_readable_file_is_an_error_with_its_table(run, tmp_path):
     ("arguments", "message"),
     [
         (["RUN", "photographs", "-o", "."], "to be a file"),
+        (["", "photographs"], "Expected `RUN` to be a path, got ''"),
         (["RUN", "photographs", "-o", "none/x.csv"], "there is no folder 'none'"),
-        (["RUN", "photographs/a.jpg", "-o", "photographs/a.jpg"], "is one of the files to look at"),
+        (
+            ["RUN", "photographs/a.jpg", "-o", "photographs/a.jpg"],
+            "is one of the files that are read",
+        ),
         (["RUN", "photographs", "--top", "0"], "`top` to be a whole number"),
         (["RUN", "photographs/archive", "--device", "cuda:99"], "is not there"),
         (
@@ -315,6 +330,23 @@ def test_the_command_refuses_in_one_sentence(arguments, message, run, photograph
     assert message in result.output
     assert "Traceback" not in result.output
     assert (photographs / "a.jpg").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["mine.py", "M/manifest.csv", "M/prepared.json"])
+def test_the_table_takes_the_place_of_nothing_that_was_made(
+    name, run, photographs, tmp_path, monkeypatch
+):
+    """One's own code, a prepared data set; beside them it may lie."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "M").mkdir()
+    for one in ("mine.py", f"M/{prepared.DESCRIPTION}", "M/manifest.csv"):
+        (tmp_path / one).write_text("")
+    given = [run.path, photographs, "--quiet", "--import", tmp_path / "mine.py"]
+    assert places.PREPARED == prepared.DESCRIPTION
+    call("predict", *given, "-o", tmp_path / name, code=1)
+    assert (tmp_path / name).read_text() == ""
+    call("predict", *given, "-o", tmp_path / "M" / "table.csv")
+    sys.modules.pop("mine", None)
 
 
 def test_a_run_without_weights_says_how_to_get_them(run, photographs, tmp_path):

@@ -35,6 +35,17 @@ def test_runs_are_listed_and_chosen_by_their_fields(root):
     chosen = call("list", "--runs-root", root, "-w", "recipe", "ce", "-w", "seed", "01")
     assert "1 finished run in" in chosen
     assert "digits-exp20-ce-s1-" in chosen
+    for name, value, found in (
+        ("stage_ends", "[]", 1), ("stage_ends", "[0]", 0), ("seed", "[0, 1]", 0), ("seed", "true", 0),
+        ("delta", "null", 1), ("compile", "false", 1), ("compile", "0", 0), ("recipe", "null", 0),
+    ):  # fmt: skip
+        told = call(
+            "list", "--runs-root", root, "-w", "recipe", "ce", "-w", "seed", 1, "-w", name, value
+        )
+        assert f"{found} finished run" in told.replace("no finished run", "0 finished run"), (
+            name,
+            value,
+        )
     assert "have no field 'sede'" in call("list", "--runs-root", root, "-w", "sede", 1, code=1)
     assert call("list", "--runs-root", root, "--csv").startswith("run_id,")
 

@@ -240,6 +240,21 @@ def of_another_version(run: Run, change) -> None:
     files.write_json(run.path / "metrics.json", files.sealed(metrics))
 
 
+@pytest.mark.parametrize(
+    "text", ["no JSON", "[" * 100_000, "9" * 5000, b"\xff", "[]"], ids=lambda text: text[:7]
+)
+def test_an_environment_in_another_form_is_named(text, done):
+    """The record holds, sealed anew, and is read; what it tells of its making is not."""
+    (done.path / "environment.json").write_bytes(text.encode() if isinstance(text, str) else text)
+    of_another_version(done, lambda *_: None)
+    runs.load(done.path.parent)
+    shown = ["runs", "show", done.run_id, "--runs-root", str(done.path.parent)]
+    result = CliRunner().invoke(main, shown)
+    assert isinstance(result.exception, SystemExit)
+    assert result.exit_code == 1
+    assert f"Cannot read '{done.path / 'environment.json'}': " in result.output
+
+
 NEWER = {
     "a field of the config": lambda metrics, config: config.update(new_field=1),
     "a value of the config": lambda metrics, config: config.update(precision="fp4"),

@@ -132,7 +132,8 @@ def prepare(
 
 def _checked(fractions: Sequence[float]) -> tuple[float, ...]:
     values = tuple(float(fraction) for fraction in fractions)
-    if len(values) != 3 or min(values) <= 0 or abs(sum(values) - 1) > 1e-6:
+    is_three = len(values) == 3 and all(value > 0 for value in values)  # which NaN is not
+    if not is_three or not abs(sum(values) - 1) <= 1e-6:
         raise ConfigError(
             "Expected `fractions` of training, validation and test, each > 0, with the sum 1, got "
             f"{', '.join(f'{value:g}' for value in values)}."

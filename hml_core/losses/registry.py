@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hml_core.errors import ConfigError
+from hml_core.errors import ConfigError, said
 from hml_core.losses.balanced_hard_mining import BalancedHardMiningLoss
 from hml_core.losses.balanced_softmax import BalancedSoftmaxLoss
 from hml_core.losses.base import ClassificationLoss, full_precision
@@ -311,7 +311,7 @@ def attempt(kind: type[nn.Module], options: Mapping[str, Any]) -> None:
         except ConfigError:
             raise
         except (Exception, SystemExit) as error:  # whatever somebody's own code raises
-            raise ConfigError(f"The loss {name} does not work: {error}") from error
+            raise ConfigError(f"The loss {name} does not work: {said(error)}") from error
     if value.ndim or not bool(value.isfinite()) or not bool(gradient.isfinite().all()):
         raise ConfigError(
             f"Expected the loss {name} to give one finite number with a finite gradient, got {value}."

@@ -55,6 +55,8 @@ def require(described: Any, tensors: Mapping[str, Tensor]) -> None:
     if "shift" in tensors and tensors["shift"].shape != (classes,):
         raise ValueError(f"`shift` is not one number for each of {classes} classes")
     for name, tensor in tensors.items():
+        if tensor.is_complex() or (name == "shift" and not tensor.is_floating_point()):
+            raise ValueError(f"{name!r} holds {tensor.dtype}")
         if tensor.is_floating_point() and not bool(tensor.float().isfinite().all()):
             raise ValueError(f"{name!r} is not finite")
 

@@ -28,6 +28,7 @@ from hml_core.system.progress import Progress
 
 TOP = 5  # classes that are named, by default
 AT_A_TIME = 256  # images in memory
+NO_NUMBER = "the network computes no number for it"  # weights or pixels that overflow
 SYSTEM = ("__MACOSX", "@eaDir")  # folders that nobody made himself, beside hidden ones
 
 
@@ -151,8 +152,10 @@ def _predictions(
                 bar.update()
                 if isinstance(image, str):
                     yield Prediction(path, None, image)
-                else:
-                    yield Prediction(path, next(rows))
+                    continue
+                row = next(rows)
+                is_number = bool(np.isfinite(row).all())
+                yield Prediction(path, row) if is_number else Prediction(path, None, NO_NUMBER)
 
 
 class Columns:
@@ -254,7 +257,7 @@ def write(found: Iterable[Prediction], columns: Columns, stream: BinaryIO) -> Su
 
 
 def require_output(output: Path, paths: Iterable[Path]) -> Path:
-    """A place where a table can be written, and where none of the images lies.
+    """A place where a table can be written, and where none of the files lies that are read.
 
     Raises
     ------
@@ -271,7 +274,7 @@ def require_output(output: Path, paths: Iterable[Path]) -> Path:
         raise RunError(f"Cannot write {str(output)!r}: there is no folder {str(output.parent)!r}.")
     if output.exists() and any(_is_same(output, path) for path in paths):
         raise RunError(
-            f"The output {str(output)!r} is one of the files to look at: expected another name."
+            f"The output {str(output)!r} is one of the files that are read: expected another name."
         )
     return output
 

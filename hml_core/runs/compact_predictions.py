@@ -247,6 +247,8 @@ def manifest(folder: Path, sha256: str) -> bytes:
 def write_manifest(folder: Path, content: bytes) -> None:
     """Keep the content of a ``manifest.json`` for the record in ``folder`` and those beside it."""
     path = manifest_path(folder, files.sha256_of(content))
+    if path.parent.is_symlink():
+        raise RunError(f"{str(path.parent)!r} is a link, and nothing is written where it leads.")
     path.parent.mkdir(parents=True, exist_ok=True)
     files.remove_half_written(path.parent, [path.name])
     files.write_atomically(path, lzma.compress(content, preset=9))

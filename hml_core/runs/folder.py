@@ -19,7 +19,7 @@ from torch import Tensor
 
 from hml_core import __version__
 from hml_core.config import RunConfig, identity
-from hml_core.errors import RunError
+from hml_core.errors import LONGEST_SAID, RunError, said
 from hml_core.runs import kept_weights
 from hml_core.runs.record import RECORDED, UNREADABLE, ForeignRecordError, Run
 from hml_core.system import files, locks, paths, states
@@ -279,9 +279,9 @@ class RunFolder:
             with contextlib.suppress(RunError):
                 files.remove(self.path / "checkpoint.pt")
         record = {
-            "error": str(error),
+            "error": said(error),
             "type": type(error).__name__,
-            "traceback": "".join(traceback.format_exception(error)),
+            "traceback": "".join(traceback.format_exception(error))[-10 * LONGEST_SAID :],
             "config": self.config.to_dict(),
         }
         with contextlib.suppress(RunError):

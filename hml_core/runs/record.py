@@ -122,6 +122,18 @@ def _unregistered(fields: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
+def environment_of(folder: Path) -> dict[str, Any]:
+    """What ``environment.json`` in the folder of a run tells; RunError where that is none."""
+    path = folder / "environment.json"
+    try:
+        told = json.loads(files.read_text(path))
+    except UNREADABLE as error:
+        raise RunError(f"Cannot read {str(path)!r}: {files.reason(error)}.") from error
+    if not isinstance(told, dict):
+        raise RunError(f"Cannot read {str(path)!r}: it is no mapping.")
+    return told
+
+
 class Run:
     """A finished run, read from its folder.
 
@@ -207,6 +219,11 @@ class Run:
     @property
     def run_id(self) -> str:
         return self.path.name
+
+    @cached_property
+    def environment(self) -> dict[str, Any]:
+        """Code, libraries and device that made the run; RunError where it is told in another form."""
+        return environment_of(self.path)
 
     @property
     def is_compact(self) -> bool:

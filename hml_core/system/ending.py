@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
+import itertools
 import os
 import sys
+import threading
+import time
 import traceback
-from collections.abc import Iterator
-from typing import NoReturn
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
 
 from hml_core.errors import left
 
+PATIENCE_S = 30.0  # for what is called in the end: logs that are sent somewhere
 _end = os._exit
+_last = contextlib.ExitStack()
+_MODULES = (os, sys.modules[os.name])  # those that have it: os, and posix behind it
 
 
 def leave(status: int) -> NoReturn:
@@ -30,24 +37,72 @@ def leave(status: int) -> NoReturn:
 
 @contextlib.contextmanager
 def never_silent() -> Iterator[None]:
-    """Within the block nobody ends this process with ``os._exit(0)``: it has status 1, and says who did.
+    """Within the block nobody ends this process as if it were done: it has status 1, and says who did.
 
-    No command of ours ends so, and nothing behind it would be reached that could notice. Processes
-    forked within the block end as they like.
+    That is ``os._exit(0)``, or another program in its place (``os.execv``). No command of ours ends so,
+    and nothing behind it would be reached that could notice. Processes forked within the block end as
+    they like.
     """
-    process, before = os.getpid(), os._exit
+    process = os.getpid()
 
-    def answer(status: int) -> NoReturn:
-        if os.getpid() == process and status == 0:
-            place = traceback.extract_stack(limit=2)[0]
-            told = left("The command", f"os._exit(0, {place.filename}:{place.lineno})")
+    def answering(call: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(call)
+        def answer(*arguments: Any, **options: Any) -> Any:
+            given = [*arguments, *options.values()]
+            if os.getpid() != process or not given or (call is _end and is_failure(given[0])):
+                return call(*arguments, **options)
+            told = left("The command", f"os.{call.__name__}({given[0]!r}, {_caller()})")
             with contextlib.suppress(Exception):
                 print(f"Error: {told}", file=sys.stderr, flush=True)
-            status = 1
-        _end(status)
+            return _end(1)
 
-    os._exit = answer
-    try:
+        return answer
+
+    with contextlib.ExitStack() as stack:
+        for module, name in itertools.product(_MODULES, ("_exit", "execv", "execve")):
+            before = getattr(module, name)
+            stack.callback(setattr, module, name, before)
+            setattr(module, name, answering(before))
         yield
-    finally:
-        os._exit = before
+
+
+def is_failure(status: Any) -> bool:
+    """Whether a process that ends so (of ``sys.exit``: text, too) has another status than 0."""
+    return status & 0xFF != 0 if isinstance(status, int) else status is not None
+
+
+def decided(status: Any) -> None:
+    """This process ends with that status, whatever the interpreter still calls in its end (``atexit``).
+
+    None of it makes a success of a failure, and all of it has :data:`PATIENCE_S`.
+    """
+    process, has_begun = os.getpid(), threading.Event()
+
+    def begin() -> None:  # the last one that is registered is called first
+        if os.getpid() == process:
+            has_begun.set()
+            if is_failure(status):
+                _last.enter_context(never_silent())
+
+    def wait() -> None:
+        has_begun.wait()
+        time.sleep(PATIENCE_S)
+        with contextlib.suppress(Exception):
+            told = (
+                "What the command's own code has registered with `atexit` still ran, and was left."
+            )
+            print(f"Note: {told}", file=sys.stderr, flush=True)
+        _end(status if isinstance(status, int) else int(is_failure(status)))
+
+    with contextlib.suppress(RuntimeError):  # no room for one thread more: it has its time
+        threading.Thread(target=wait, name="the last one", daemon=True).start()
+    atexit.register(begin)
+
+
+def _caller() -> str:
+    """The place that called what stands in for a function of os."""
+    frames = traceback.walk_stack(sys._getframe(1))
+    frame, line = next(
+        (f, n) for f, n in frames if f.f_globals.get("__name__") not in ("os", __name__)
+    )
+    return f"{frame.f_code.co_filename}:{line}"

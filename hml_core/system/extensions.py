@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
-from hml_core.errors import ConfigError
+from hml_core.errors import ConfigError, said
 
 
 def bring(imports: Iterable[str] | str) -> list[ModuleType]:
@@ -28,7 +28,10 @@ def bring(imports: Iterable[str] | str) -> list[ModuleType]:
 
 
 def _bring(name: str) -> ModuleType:
-    file = Path(name).expanduser()
+    try:
+        file = Path(name).expanduser()
+    except RuntimeError as error:  # ~nobody/mine.py
+        raise ConfigError(f"Expected a file or module to import, got {name!r}: {error}") from error
     try:
         if file.suffix != ".py":
             return importlib.import_module(name)
@@ -42,16 +45,27 @@ def _bring(name: str) -> ModuleType:
             raise ConfigError(
                 f"Expected a file or module to import, there is no {name!r}."
             ) from error
-        raise ConfigError(f"Importing {name!r} failed: {error}") from error
-    except (Exception, SystemExit) as error:  # whatever somebody's own code raises, or a script
-        raise ConfigError(f"Importing {name!r} failed: {type(error).__name__}: {error}") from error
+        raise ConfigError(f"Importing {name!r} failed: {said(error)}") from error
+    except BaseException as error:  # whatever somebody's own code raises, or a script
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        raise ConfigError(
+            f"Importing {name!r} failed: {type(error).__name__}: {said(error)}"
+        ) from error
+
+
+def _is_anothers(file: Path) -> bool:
+    """Whether Python knows another module by the file's name, which somebody may import later."""
+    found = importlib.util.find_spec(file.stem)
+    origin = getattr(found, "origin", None)  # folders without code have none
+    return origin is not None and Path(origin).resolve() != file
 
 
 def _of_file(file: Path) -> ModuleType:
     known = sys.modules.get(file.stem)
     if known is not None and getattr(known, "__file__", None) == str(file):
         return known
-    if known is not None or file.stem in sys.stdlib_module_names:
+    if known is not None or file.stem in sys.stdlib_module_names or _is_anothers(file):
         raise ConfigError(
             f"There is another module called {file.stem!r}: expected another name for {str(file)!r}."
         )

@@ -259,6 +259,8 @@ class _Settings:
         self.stack.enter_context(devices.current(self.device))
         self.stack.enter_context(devices.algorithms(self.deterministic, search=self.search))
         self.stack.enter_context(devices.default_dtype(torch.float32))
+        self.stack.enter_context(torch.inference_mode(False))
+        self.stack.enter_context(torch.enable_grad())
         return self
 
     def __exit__(self, *error: Any) -> None:

@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from hml_core import models, sampling
 from hml_core.config import RunConfig, identity
 from hml_core.datasets import Splits
-from hml_core.errors import ConfigError
+from hml_core.errors import ConfigError, said
 from hml_core.losses import registry
 from hml_core.losses.cross_entropy import label_aware_smoothing
 from hml_core.models import post_hoc
@@ -232,7 +232,7 @@ def require_losses(config: RunConfig, class_counts: np.ndarray) -> None:
         except ConfigError:
             raise
         except Exception as error:  # whatever somebody's own code raises
-            what = f"there is no {error}" if isinstance(error, KeyError) else str(error)
+            what = f"there is no {said(error)}" if isinstance(error, KeyError) else said(error)
             raise ConfigError(
                 f"Stage {number} of the recipe {config.recipe!r} cannot make its loss {stage.loss!r}: "
                 f"{what}. Expected a loss, options and class weights that suit {len(class_counts)} "

@@ -24,7 +24,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from hml_core.errors import ConfigError, HmlError, RunError, never_left
+from hml_core.errors import ConfigError, HmlError, RunError, Stopped, never_left
 from hml_core.system import devices, ending
 
 TIMEOUT = datetime.timedelta(minutes=30)  # of the slowest thing that others wait for
@@ -352,10 +352,6 @@ def leave(status: int) -> NoReturn:
     finished run for a failed one. So that nothing runs after it, there is no such end.
     """
     ending.leave(status)
-
-
-class Stopped(BaseException):
-    """SIGTERM: no error of the run, so that nobody takes it for one."""
 
 
 def _stop(number: int, frame: Any) -> None:

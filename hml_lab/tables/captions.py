@@ -8,7 +8,6 @@ made up, a protocol that was shortened, and what is noted of the images beside t
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,6 +17,8 @@ import numpy as np
 import pandas as pd
 
 from hml_core import datasets, recipes
+from hml_core.errors import RunError
+from hml_core.runs.record import environment_of
 from hml_lab import alike
 from hml_lab.notes import data_note
 from hml_lab.tables.cells import ABSENT, BEST, LABELS, PAIRS, SELECTION_LABELS, finished, text_cell
@@ -232,9 +233,8 @@ def _from_environments(done: pd.DataFrame, name: str) -> list[str]:
     found: dict[str, None] = {}
     for path in done.get("path", ()):
         try:
-            environment = json.loads((Path(path) / "environment.json").read_text(encoding="utf-8"))
-            found[str(environment.get(name) or "unknown")] = None
-        except (OSError, ValueError, TypeError, AttributeError):
+            found[str(environment_of(Path(path)).get(name) or "unknown")] = None
+        except RunError:
             found["unknown"] = None
     return list(found)
 

@@ -634,6 +634,11 @@ def test_no_folder_no_image_and_odd_fractions_are_explained(photos, tmp_path):
         source.read(tmp_path / "bare")
     with pytest.raises(ConfigError, match=r"each > 0, with the sum 1, got 0\.5, 0\.5, 0"):
         made(photos, fractions=(0.5, 0.5, 0.0))
+    for place in range(3):
+        odd = [0.5, 0.25, 0.25]
+        odd[place] = float("nan")
+        with pytest.raises(ConfigError, match=r"with the sum 1, got .*nan"):
+            made(photos, fractions=odd)
 
 
 def test_too_few_images_for_three_splits_are_explained(tmp_path):

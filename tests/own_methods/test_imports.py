@@ -53,9 +53,19 @@ def test_files_and_modules_are_brought(module, tmp_path, monkeypatch):
     (tmp_path / "broken_for_tests.py").write_text("1 / 0")
     with pytest.raises(ConfigError, match=r"broken_for_tests.*ZeroDivisionError"):
         extensions.bring([str(tmp_path / "broken_for_tests.py")])
-    (tmp_path / "json.py").write_text("")
-    with pytest.raises(ConfigError, match="another module called 'json'"):
-        extensions.bring([str(tmp_path / "json.py")])
+    (tmp_path / "installed").mkdir()
+    (tmp_path / "installed" / "a_library_for_tests.py").touch()
+    monkeypatch.syspath_prepend(tmp_path / "installed")
+    for name in (
+        "json",
+        "antigravity",
+        "a_library_for_tests",
+    ):  # not all of which were imported yet
+        (tmp_path / f"{name}.py").write_text("")
+        with pytest.raises(ConfigError, match=f"another module called '{name}'"):
+            extensions.bring([str(tmp_path / f"{name}.py")])
+    with pytest.raises(ConfigError, match=r"got '~nobody-here/mine\.py'"):
+        extensions.bring("~nobody-here/mine.py")
     sys.modules.pop("brought_for_tests")
 
 
@@ -92,6 +102,9 @@ def test_a_script_that_ends_python_does_not_end_the_command(tmp_path):
     (tmp_path / "ends_for_tests.py").write_text("raise SystemExit(0)")
     with pytest.raises(ConfigError, match="SystemExit"):
         extensions.bring(str(tmp_path / "ends_for_tests.py"))
+    (tmp_path / "cancels_for_tests.py").write_text("import asyncio; raise asyncio.CancelledError")
+    with pytest.raises(ConfigError, match="CancelledError"):
+        extensions.bring(str(tmp_path / "cancels_for_tests.py"))
     (tmp_path / "lacks_for_tests.py").write_text("import lack")
     with pytest.raises(ConfigError, match="No module named 'lack'"):
         extensions.bring(str(tmp_path / "lacks_for_tests.py"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import functools
 import json
@@ -9,6 +10,7 @@ import math
 import os
 import re
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -148,6 +150,10 @@ class Leaving(ClassificationLoss):
 ENDINGS = [
     "SystemExit(None)",
     "SystemExit(0)",
+    "SystemExit(256)",  # of which the system takes the last eight bits
+    "GeneratorExit()",
+    "__import__('asyncio').CancelledError()",
+    "type('OneOfMine', (BaseException,), {})()",
     "EOFError('Ran out of input')",
     "BrokenPipeError(32, 'Broken pipe')",
 ]
@@ -201,14 +207,24 @@ def test_training_is_not_done_by_leaving(how, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("ends", "told"), [("os._exit(0)", 1), ("os._exit(3)", 3), ("os.fork()", 0)]
+    ("ends", "told"),
+    [
+        ("os._exit(0)", 1),
+        ("os._exit(256)", 1),
+        ("os._exit(status=0)", 1),
+        ("posix._exit(0)", 1),
+        ("os.execv('/bin/true', ['true'])", 1),
+        ("os.execlp('true', 'true')", 1),
+        ("os._exit(3)", 3),
+        ("os.fork()", 0),
+    ],
 )
 def test_the_process_of_a_command_does_not_end_as_if_it_were_done(ends, told, monkeypatch, capfd):
     """A fork of it may: multiprocessing's do."""
 
     def examine(*_):
-        if (child := eval(ends)) == 0:
-            os._exit(0)
+        if (child := eval(ends, {"os": os, "posix": sys.modules[os.name]})) == 0:
+            os.execlp("true", "true")
         assert os.waitpid(child, 0)[1] == 0
         return []
 
@@ -220,9 +236,60 @@ def test_the_process_of_a_command_does_not_end_as_if_it_were_done(ends, told, mo
         finally:
             ending.leave(0)
     assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == told
-    left = "left before its end by os._exit(0, <string>:1)" in capfd.readouterr().err
-    assert left == (told == 1)
+    name = "_exit" if "_exit" in ends else "execv"
+    left = re.search(rf"left before its end by os\.{name}.*, <string>:1\)", capfd.readouterr().err)
+    assert (left is not None) == (told == 1)
     assert os._exit is ending._end, "the library leaves it as it was"
+
+
+def _hang():
+    threading.Event().wait()
+
+
+@pytest.mark.parametrize(
+    ("status", "last", "told"),
+    [
+        (7, "os._exit(0)", 1),
+        (7, "os._exit(512)", 1),
+        (7, "os.execv('/bin/true', ['true'])", 1),
+        (7, "os._exit(5)", 5),
+        (0, "os._exit(0)", 0),
+        (7, "_hang()", 7),
+        (0, "_hang()", 0),
+        ("text", "_hang()", 1),
+        (7, "None", 7),
+    ],
+)
+def test_what_the_interpreter_calls_in_its_end_decides_nothing(status, last, told, monkeypatch):
+    """It makes no success of a failure, and does not go on for ever."""
+    monkeypatch.setattr(ending, "PATIENCE_S", 0.1)
+    process = os.fork()
+    if process == 0:
+        try:
+            atexit._clear()
+            atexit.register(lambda: eval(last))
+            ending.decided(status)
+        finally:
+            ending.leave(status if isinstance(status, int) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == told
+
+
+class Silent(ValueError):
+    def __str__(self):
+        raise KeyError("no text")
+
+
+@pytest.mark.parametrize("error", [Silent(), ValueError("x" * 10**8)], ids=["none", "endless"])
+def test_an_error_of_one_s_own_need_not_have_a_text_that_can_be_told(error, tmp_path, monkeypatch):
+    monkeypatch.setenv("ENDING_FOR_TESTS", "ERROR_FOR_TESTS")
+    monkeypatch.setitem(globals(), "ERROR_FOR_TESTS", error)
+    recipe(Stage(Leaving))
+    config = RunConfig(recipe="mine", epochs=1)
+    with pytest.raises(RunError, match="failed in its own code: ") as told:
+        fit(config, runs_root=tmp_path, progress=False)
+    assert "test_registration.py:" in str(told.value)
+    assert len(str(told.value)) < 20_000
+    assert (tmp_path / config.run_id / "failed.json").stat().st_size < 10**6
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 import numpy as np
@@ -131,9 +130,7 @@ def setting() -> str:
     own = stored.frame()
     devices = ", ".join(sorted(own["device"].unique()))
     precisions = {
-        json.loads((stored.folder(stored.FULL) / run_id / "environment.json").read_text())[
-            "precision"
-        ]
+        Run(stored.folder(stored.FULL) / run_id).environment["precision"]
         for run_id in own["run_id"].unique()
     }
     return (
