@@ -8,6 +8,7 @@ of the shell or, in JupyterLab, of the notebook.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from hml_core.errors import ConfigError
@@ -41,7 +42,7 @@ def place(given: str | Path | None, default: str = RESULTS) -> Path:
     >>> place("").relative_to(checkout())
     PosixPath('my_results')
     """
-    return Path(given).expanduser().absolute() if given else checkout() / default
+    return Path(os.path.expanduser(given)).absolute() if given else checkout() / default
 
 
 def require_no_record(output: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -28,10 +29,7 @@ def bring(imports: Iterable[str] | str) -> list[ModuleType]:
 
 
 def _bring(name: str) -> ModuleType:
-    try:
-        file = Path(name).expanduser()
-    except RuntimeError as error:  # ~nobody/mine.py
-        raise ConfigError(f"Expected a file or module to import, got {name!r}: {error}") from error
+    file = Path(os.path.expanduser(name))  # that of Path raises for ~nobody
     try:
         if file.suffix != ".py":
             return importlib.import_module(name)

@@ -7,6 +7,7 @@ are drawn anew, the images within their class, and what is compared sees the sam
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -127,7 +128,7 @@ def prepare_images(
     if csv and not source:
         raise ConfigError("Expected `source`, the folder of the images that `csv` lists, got ''.")
     if source:
-        root = Path(source).expanduser()
+        root = Path(os.path.expanduser(source))
     else:
         root = example.make(output.with_name(f"{output.name}_as_drawn"), drawn)
     split = fractions or (FRACTIONS if source else FRACTIONS_OF_DRAWN)

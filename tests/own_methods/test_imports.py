@@ -64,7 +64,7 @@ def test_files_and_modules_are_brought(module, tmp_path, monkeypatch):
         (tmp_path / f"{name}.py").write_text("")
         with pytest.raises(ConfigError, match=f"another module called '{name}'"):
             extensions.bring([str(tmp_path / f"{name}.py")])
-    with pytest.raises(ConfigError, match=r"got '~nobody-here/mine\.py'"):
+    with pytest.raises(ConfigError, match=r"there is no '~nobody-here/mine\.py'"):
         extensions.bring("~nobody-here/mine.py")
     sys.modules.pop("brought_for_tests")
 
