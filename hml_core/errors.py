@@ -36,6 +36,10 @@ class Stopped(BaseException):
     """SIGTERM in a process of a group: no error of the run, so that nobody takes it for one."""
 
 
+class TimeIsUp(BaseException):
+    """The time that something had; nobody's code takes it for an error of its own."""
+
+
 # Errors that the callers of a program's parts take for its end rather than for a fault.
 ENDINGS = (EOFError, BrokenPipeError)
 LONGEST_SAID = 10_000  # characters of what somebody's own code says
@@ -65,7 +69,7 @@ def is_end(error: BaseException) -> bool:
     if isinstance(error, GeneratorExit):  # of one that is closed, it comes from where that stands
         frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
         return bool(frames) and not frames[-1].f_code.co_flags & inspect.CO_GENERATOR
-    is_error = isinstance(error, (Exception, KeyboardInterrupt, Stopped))
+    is_error = isinstance(error, (Exception, KeyboardInterrupt, Stopped, TimeIsUp))
     return isinstance(error, ENDINGS) or not is_error
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import signal
 import socket
 import subprocess
 import sys
@@ -102,10 +103,18 @@ def command(processes: int, config: Path, place: Place, meeting: Path) -> list[s
         # Else torchrun makes a folder of its own, which nobody removes.
         *("--log-dir", str(meeting.parent / "logs")),
         *("--nproc-per-node", str(processes), "--max-restarts", str(MAX_RESTARTS)),
+        *_ignoring(),
         *("-m", "hml_core", "train", "--final-errors", "--config", str(config)),
         *(text for name, value in options.items() for text in (f"--{name}", str(value))),
         *(["--retrain"] if place.retrain else []),
     ]
+
+
+def _ignoring() -> list[str]:
+    """A signal that this process ignores (``nohup``, a background job), torchrun does not hear either."""
+    names = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")  # those that it hears by itself
+    heard = [name for name in names if signal.getsignal(getattr(signal, name)) != signal.SIG_IGN]
+    return [] if len(heard) == len(names) else ["--signals-to-handle", ",".join(heard)]
 
 
 def private(meeting: Path) -> dict[str, str]:

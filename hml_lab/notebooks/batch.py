@@ -162,7 +162,7 @@ def _jobs_of(entry: Any, folder: Path, timeout: Any, publish: bool) -> Iterator[
         parameters = {name: _filled(value, point) for name, value in fixed.items()} | point
         if publish:
             parameters["results_root"] = PUBLISHED
-        check_parameters(notebook, from_here(parameters))
+        check_parameters(notebook, from_here(parameters), timeout)
         name = paths.named(_filled(_text(pattern, "`output`"), point), "`output`")
         output = paths.named(folder / name, "`output`")
         if output.suffix != ".ipynb":

@@ -96,7 +96,9 @@ def execute(
     """
     notebook = paths.named(notebook, "the notebook", is_recorded=True)
     given = from_here(given or {})
-    check_parameters(notebook, given)
+    if timeout is not None:
+        timeout = quantities.seconds(timeout, "`timeout`")
+    check_parameters(notebook, given, timeout)
     if output is None:
         output = default_output(notebook)
         require_own(notebook, output)
@@ -106,8 +108,6 @@ def execute(
     outputs.require_place(output, "the output")
     limits.require_files(limits.SEVERAL_PROCESSES, "a notebook's kernel")
     limits.require_threads(limits.THREADS, "a notebook's kernel")
-    if timeout is not None:
-        timeout = quantities.seconds(timeout, "`timeout`")
     record = {
         "parameters": given,
         "sha256": files.sha256(notebook),
@@ -147,10 +147,12 @@ def require_own(notebook: Path, output: Path) -> None:
     Raises
     ------
     ParameterError
-        For another one's.
+        For another one's, and for what is no result.
     """
-    if not output.is_file() or (record := record_of(output)) is None:
+    if not output.is_file():
         return
+    if (record := record_of(output)) is None:
+        raise ParameterError(f"{str(output)!r} is no result of {notebook.name}: give an output.")
     if record.get("place") not in (None, _place(notebook, output)):
         raise ParameterError(
             f"{str(output)!r} is the result of another notebook that is called {notebook.name}, too: "

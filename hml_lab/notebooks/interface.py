@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hml_core.errors import ConfigError, HmlError
+from hml_core.errors import ConfigError, HmlError, RunError, TimeIsUp, is_end
+from hml_core.system import processes
 from hml_lab.notebooks import outputs
 
 # The cell that makes the experiment from the parameters and, until its frame is asked for, nothing else.
@@ -108,16 +109,28 @@ def _file_from_here(value: Any) -> Any:
     return value
 
 
-def check_parameters(notebook: str | Path, given: Mapping[str, Any]) -> None:
+def check_parameters(
+    notebook: str | Path, given: Mapping[str, Any], timeout: float | None = None
+) -> None:
     """Refuse parameters that the notebook does not have, of another type, or of impossible values.
 
     An int may stand for a float, and a parameter whose default is None takes any value. Values are
     checked by the cell tagged ``experiment``, where there is one: it is executed here, with these
-    parameters, and makes the configurations of all runs without training or writing anything.
+    parameters, and makes the configurations of all runs without training or writing anything. The current
+    folder is then what it was.
+
+    Parameters
+    ----------
+    notebook : path
+    given : mapping
+    timeout : float, optional
+        Seconds that the cell has (in the main thread, where Python hears signals).
 
     Raises
     ------
     ParameterError
+    RunError
+        Where the time was up.
     """
     known = parameters(notebook)
     for name, value in given.items():
@@ -129,19 +142,31 @@ def check_parameters(notebook: str | Path, given: Mapping[str, Any]) -> None:
                 f"It has: {', '.join(known)}."
             )
         _check_type(name, value, known[name].default)
-    _check_values(Path(notebook), {name: item.default for name, item in known.items()} | given)
+    values = {name: item.default for name, item in known.items()} | given
+    try:
+        with processes.limited(timeout):
+            _check_values(Path(notebook), values)
+    except TimeIsUp as error:
+        raise RunError(
+            f"{Path(notebook).name} was stopped: its cell tagged {EXPERIMENT!r}, which checks the "
+            f"parameters, was not done after {timeout:g} s."
+        ) from error
 
 
 def _check_values(notebook: Path, values: Mapping[str, Any]) -> None:
-    namespace = {"__name__": "__main__", **values}
+    namespace, folder = {"__name__": "__main__", **values}, os.getcwd()
     try:
         for source in _tagged(notebook, EXPERIMENT):
             exec(compile(source, f"<{notebook.name}>", "exec"), namespace)
     except HmlError as error:
         raise ParameterError(str(error)) from error
-    except (Exception, SystemExit):
+    except BaseException as error:
+        if not isinstance(error, Exception) and not is_end(error):
+            raise
         # A fault of the cell rather than of a value: the executed notebook shows it with its traceback.
         return
+    finally:
+        os.chdir(folder)
 
 
 def _check_type(name: str, value: Any, default: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -113,11 +114,13 @@ def time_limit(timeout: float | None, managers: list[Any]) -> Iterator[threading
 
     A signal ends them, too, at once: left to itself, nbclient would wait for the cell to end.
     """
-    time_is_up = threading.Event()
+    time_is_up, is_over = threading.Event(), threading.Event()
 
     def end_in_time() -> None:
         time_is_up.set()
         end()
+        while not is_over.wait(processes.LOOK_S):  # one that is only starting now is ended, too
+            end()
 
     def end() -> None:
         for manager in managers:
@@ -125,6 +128,9 @@ def time_limit(timeout: float | None, managers: list[Any]) -> Iterator[threading
             if process is not None:
                 with suppress(OSError):
                     process.terminate()
+                    process.send_signal(
+                        signal.SIGCONT
+                    )  # where it was stopped, it hears nothing else
 
     timer = threading.Timer(timeout or 0, end_in_time)
     timer.daemon = True
@@ -134,4 +140,5 @@ def time_limit(timeout: float | None, managers: list[Any]) -> Iterator[threading
         with processes.first_on_interrupt(end):
             yield time_is_up
     finally:
+        is_over.set()
         timer.cancel()

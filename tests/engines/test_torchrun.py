@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import itertools
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -15,11 +16,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from torch.distributed.run import get_args_parser
 
 from hml_core import engines, losses
 from hml_core.config import grid
 from hml_core.engines import travel
 from hml_core.engines.jobs import Place
+from hml_core.engines.torchrun import command
 from hml_core.errors import ConfigError
 from hml_core.runs import Run
 from hml_core.system import processes
@@ -173,3 +176,23 @@ def test_a_busy_run_comes_again_and_an_old_failure_is_not_this_one(tmp_path, mon
     frame = engines.sweep(chosen, engine="torchrun:2", runs_root=tmp_path, device="cpu")
     assert not answers, "it was tried again"
     assert frame["error"].tolist() == ["There is no data"]
+
+
+@pytest.mark.parametrize(
+    ("ignored", "heard"),
+    [
+        ((), None),
+        (("SIGHUP",), "SIGTERM,SIGINT,SIGQUIT"),
+        (("SIGINT", "SIGQUIT"), "SIGTERM,SIGHUP"),
+    ],
+)
+def test_a_signal_that_is_ignored_here_is_not_heard_by_torchrun(ignored, heard, tmp_path):
+    """nohup, and a background job of a plain shell."""
+    before = {name: signal.signal(getattr(signal, name), signal.SIG_IGN) for name in ignored}
+    try:
+        words = command(1, tmp_path / "config.json", Place(tmp_path), tmp_path / "meeting")
+    finally:
+        for name, handler in before.items():
+            signal.signal(getattr(signal, name), handler)
+    given = get_args_parser().parse_args(words[3:])  # torchrun's own
+    assert given.signals_to_handle == (heard or "SIGTERM,SIGINT,SIGHUP,SIGQUIT")

@@ -253,6 +253,52 @@ def test_a_time_that_was_up_before_the_first_cell_says_so_and_leaves_the_older_r
     assert {one.name for one in tmp_path.glob("*older*")} == {"older.ipynb"}
 
 
+def test_a_time_that_was_up_before_there_was_a_kernel_ends_that_one(tmp_path, kernels):
+    path = make(tmp_path, "x = 1  # a number", "import time; time.sleep(600)")
+    with pytest.raises(RunError, match=r"was stopped: it was not done after 1e-09 s"):
+        run(path, timeout=1e-9)
+
+
+def experiment(folder: Path, source: str) -> Path:
+    """A notebook whose parameters are checked by this cell."""
+    path = make(folder, "x = 1  # a number", source)
+    content = json.loads(path.read_text())
+    content["cells"][-1]["metadata"]["tags"] = ["experiment"]
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_the_cell_that_checks_parameters_has_the_time_of_the_notebook(tmp_path):
+    path = experiment(tmp_path, "while True:\n    try: x += 1\n    except Exception: pass")
+    told = r"its cell tagged 'experiment', which checks the parameters, was not done after 0\.5 s"
+    with pytest.raises(RunError, match=told):
+        check_parameters(path, {}, 0.5)
+    with pytest.raises(RunError, match=told):
+        run(path, timeout=0.5)
+
+
+def test_the_cell_that_checks_parameters_changes_nothing_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    for source in ("", "\nraise SystemExit(0)", "\nimport asyncio; raise asyncio.CancelledError"):
+        check_parameters(experiment(tmp_path, f"import os; os.chdir('elsewhere'){source}"), {})
+        assert Path.cwd() == tmp_path
+    with pytest.raises(KeyboardInterrupt):
+        check_parameters(experiment(tmp_path, "raise KeyboardInterrupt"), {})
+
+
+@pytest.mark.parametrize("held", ["a text of mine", json.dumps(new_notebook())])
+def test_by_default_what_is_no_result_is_not_replaced(held, tmp_path, monkeypatch):
+    output = tmp_path / "mine.ipynb"
+    output.write_text(held)
+    monkeypatch.setattr(execution, "default_output", lambda notebook: output)
+    with pytest.raises(
+        ParameterError, match=r"mine\.ipynb' is no result of made\.ipynb: give an output"
+    ):
+        execute(make(tmp_path, "n = 1  # a number"), show_progress=False)
+    assert output.read_text() == held
+
+
 def test_an_older_result_is_not_taken_for_a_failed_one_s(tmp_path):
     path = make(tmp_path, "x = 1  # a number", "assert x == 1")
     output = run(path)
