@@ -288,6 +288,7 @@ def batch(
         return
     summary = planned[0].output.parent / f"{file.stem}_summary.csv"
     outputs.require_plain(summary, "the summary")
+    batches.require_summary(summary)
     frame = batches.run(planned, parallel=jobs, resume=resume)
     width = max(map(len, frame["output"]))
     for row in frame.itertuples():

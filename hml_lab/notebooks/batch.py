@@ -60,6 +60,7 @@ JOB_KEYS = {"notebook", "parameters", "grid", "output", "timeout"}
 # After its time limit, or SIGTERM, a notebook's process may take this long to write down what it has.
 GRACE_S = 30.0
 EXECUTED = "Executed notebook: "  # is what `hml run` ends with
+COLUMNS = ["output", "status", "seconds", "message"]  # of a summary
 LOG_BYTES = 2**16  # of a log's end, where the error stands: what a kernel prints may be gigabytes
 
 
@@ -260,7 +261,25 @@ def run(
             with contextlib.suppress(OSError):  # after SIGHUP the terminal is gone
                 bar.message("Interrupted: the same command with --resume goes on from there.")
             raise
-    return pd.DataFrame([rows[number] for number in sorted(rows)])
+    return pd.DataFrame([rows[number] for number in sorted(rows)], columns=COLUMNS)
+
+
+def require_summary(summary: Path) -> None:
+    """Refuse to write a summary where something else lies.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if not os.path.lexists(summary):
+        return
+    with contextlib.suppress(OSError, ValueError), tables.opened(summary) as stream:
+        if list(pd.read_csv(stream, nrows=0).columns) == COLUMNS:
+            return
+    raise ConfigError(
+        f"The summary would take the place of {str(summary)!r}, which is none: expected another name of "
+        "the batch file, or that file moved away."
+    )
 
 
 def with_others(summary: Path, frame: pd.DataFrame) -> pd.DataFrame:

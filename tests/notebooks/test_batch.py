@@ -144,9 +144,22 @@ def test_a_summary_keeps_what_it_said_of_other_notebooks_that_are_there(folder):
     found = batch.with_others(summary, frame)
     assert found["output"].tolist() == ["new.ipynb", str(folder / "other.ipynb")]
     assert found["message"].tolist() == ["", "NA"]
+    batch.require_summary(summary)
+    batch.require_summary(folder / "none.csv")
     for foreign in ("", "a,b\n1,2\n", "\0", 'output,status,seconds,message\n"x'):
         summary.write_text(foreign)
         assert batch.with_others(summary, frame).equals(frame)
+
+
+@pytest.mark.parametrize("held", ["", "a,b\n1,2\n", "my notes"])
+def test_no_summary_takes_the_place_of_something_else(held, folder):
+    write(folder, {"output": ".", "jobs": [job(output="out.ipynb")]})
+    (folder / "batch_summary.csv").write_text(held)
+    result = CliRunner().invoke(main, ["batch", "batch.yaml"])
+    assert result.exit_code == 1
+    assert "batch_summary.csv', which is none" in result.output
+    assert (folder / "batch_summary.csv").read_text() == held
+    assert not list(folder.glob("*.log")), "before work starts"
 
 
 @pytest.mark.slow
