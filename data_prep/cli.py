@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from hml_core.errors import ConfigError
-from hml_core.system import paths
+from hml_core.system import paths, streams
 
 
 class File(click.Path):
@@ -130,9 +130,9 @@ def imagefolder(data_root: Path, pack_root: Path | None) -> None:
     number = {split: len(np.load(folder / f"{split}_targets.npy")) for split in images.SPLITS}
     _say(folder, {"training": number["train"], "test": number["test"]}, len(index["class_names"]))
     if index["left_out"]:
-        click.echo(f"Not read: {', '.join(index['left_out'])}.")
+        streams.say(f"Not read: {', '.join(index['left_out'])}.")
     if pack_root is not None:
-        click.echo(f"Train with: --dataset imagefolder --data-root {folder}")
+        streams.say(f"Train with: --dataset imagefolder --data-root {folder}")
 
 
 # One's own photographs --------------------------------------------------------------------------
@@ -213,8 +213,8 @@ def own_folder(
     _say(made.folder, images_of, made.manifest["class"].nunique())
     _say_what_went_along(made, found.synthetic)
     for line in report.lines(made.summary):
-        click.echo(line)
-    click.echo(report.how_to_train(made.summary, options.crop or options.square, str(data_root)))
+        streams.say(line)
+    streams.say(report.how_to_train(made.summary, options.crop or options.square, str(data_root)))
 
 
 # ISIC -------------------------------------------------------------------------------------------
@@ -277,10 +277,10 @@ def _report(made: Any, synthetic: bool) -> None:
     _say(made.folder, {text: int(counts[split]) for text, split in number.items()}, classes)
     _say_what_went_along(made, synthetic)
     if made.official:
-        click.echo(official({"official": made.official}))
+        streams.say(official({"official": made.official}))
     for note in made.notes:
-        click.echo(note)
-    click.echo(leak({"leak": made.leak}))
+        streams.say(note)
+    streams.say(leak({"leak": made.leak}))
 
 
 # iNaturalist ------------------------------------------------------------------------------------
@@ -326,7 +326,7 @@ def inat2018(
     counts = made.manifest["split"].value_counts()
     number = {"training": int(counts["train"]), "validation": int(counts["validation"])}
     _say(made.folder, number, len(made.categories))
-    click.echo(f"{made.size / 1e9:.2f} GB")
+    streams.say(f"{made.size / 1e9:.2f} GB")
     _say_what_went_along(made, found.synthetic)
 
 
@@ -336,13 +336,13 @@ def _say_what_went_along(made: Any, synthetic: bool) -> None:
     from hml_core.datasets import trees
 
     if synthetic:
-        click.echo("SYNTHETIC images: nothing learnt from them is a result.")
+        streams.say("SYNTHETIC images: nothing learnt from them is a result.")
     if made.done_before:
-        click.echo(f"{made.done_before} of the images had been prepared before.")
+        streams.say(f"{made.done_before} of the images had been prepared before.")
     if len(made.rejected):
         shown = ", ".join(made.rejected["file"].head(3))
         rest = " …" if len(made.rejected) > 3 else ""
-        click.echo(
+        streams.say(
             f"{len(made.rejected)} rejected ({why(made.rejected)}), see "
             f"{trees.shown(made.folder / 'rejected.csv')}: {shown}{rest}"
         )
@@ -353,4 +353,4 @@ def _say(folder: Path, images: dict[str, int], classes: int) -> None:
 
     texts = [f"{number} {split}" for split, number in images.items()]
     listed = f"{', '.join(texts[:-1])} and {texts[-1]}"
-    click.echo(f"{trees.shown(folder)}: {listed} images, {classes} classes")
+    streams.say(f"{trees.shown(folder)}: {listed} images, {classes} classes")

@@ -81,7 +81,7 @@ class _Group(click.Group):
                 return super().invoke(context)
         except KeyboardInterrupt as error:
             with contextlib.suppress(OSError):  # after SIGHUP the terminal is gone
-                click.echo(f"Interrupted: {str(error) or 'KeyboardInterrupt'}.", err=True)
+                streams.say(f"Interrupted: {str(error) or 'KeyboardInterrupt'}.", err=True)
             self.interruption = error
             raise SystemExit(processes.exit_status(error)) from error
         except (SystemExit, click.exceptions.Exit, click.Abort, EOFError) as error:
@@ -149,7 +149,7 @@ def _require_folder() -> None:
 
 def _note(text: str) -> None:
     with contextlib.suppress(OSError):  # after SIGHUP the terminal is gone
-        click.echo(f"Note: {streams.printable(text)}", err=True)
+        streams.say(f"Note: {text}", err=True)
 
 
 @contextlib.contextmanager
@@ -166,7 +166,7 @@ def _notes() -> Iterator[None]:
             if _PILLOW.search(filename):
                 of_images.append(str(message))
             elif issubclass(category, UserWarning):
-                click.echo(f"Note: {message}", err=True)
+                streams.say(f"Note: {message}", err=True)
             else:
                 others(message, category, filename, *where, **how)
 
@@ -243,7 +243,7 @@ def run(
     if imports:
         given["imports"] = [*given.get("imports", []), *imports]
     written = notebooks.execute(notebook, given, output, timeout=timeout)
-    click.echo(f"{EXECUTED}{written}")
+    streams.say(f"{EXECUTED}{written}")
 
 
 # hml batch ----------------------------------------------------------------------------------------
@@ -284,7 +284,7 @@ def batch(
     if dry_run:
         for job in planned:
             given = ", ".join(f"{name}={value!r}" for name, value in job.parameters.items())
-            click.echo(f"{job.output}  ←  {job.notebook}  {given}")
+            streams.say(f"{job.output}  ←  {job.notebook}  {given}")
         return
     summary = planned[0].output.parent / f"{file.stem}_summary.csv"
     outputs.require_plain(summary, "the summary")
@@ -292,9 +292,9 @@ def batch(
     frame = batches.run(planned, parallel=jobs, resume=resume)
     width = max(map(len, frame["output"]))
     for row in frame.itertuples():
-        click.echo(f"{row.status:<12}{row.seconds:>9.1f} s  {row.output:<{width}}  {row.message}")
+        streams.say(f"{row.status:<12}{row.seconds:>9.1f} s  {row.output:<{width}}  {row.message}")
     files.write_atomically(summary, batches.with_others(summary, frame).to_csv(index=False))
-    click.echo(f"Summary: {summary}")
+    streams.say(f"Summary: {summary}")
     if not frame["status"].isin(batches.GOOD).all():
         raise SystemExit(1)
 
@@ -321,7 +321,7 @@ def report(notebooks: tuple[Path, ...], output: Path | None, title: str) -> None
 
     folder = places.place("")
     chosen = notebooks or sorted((folder / "notebooks").glob("*.ipynb"))
-    click.echo(f"Gallery: {gallery.build(chosen, output or folder / 'gallery', title)}")
+    streams.say(f"Gallery: {gallery.build(chosen, output or folder / 'gallery', title)}")
 
 
 # hml site -----------------------------------------------------------------------------------------
@@ -348,8 +348,8 @@ def site(notebooks: tuple[Path, ...], output: Path | None) -> None:
     chosen = notebooks or sorted((root / "results" / "notebooks").glob("*.ipynb"))
     first, amiss = sites.build(chosen, output or root / "site")
     for line in amiss:
-        click.echo(line, err=True)
-    click.echo(f"Site: {first}")
+        streams.say(line, err=True)
+    streams.say(f"Site: {first}")
 
 
 # hml sweep ----------------------------------------------------------------------------------------
@@ -399,15 +399,15 @@ def sweep(
             _mark_without_weights(frame, runs_root, place["keep_weights"], place["retrain"])
         for run in frame.itertuples():
             marks = {"done": "done", "without": "no weights (--retrain)"}
-            click.echo(f"{marks.get(run.status, 'to do'):<7} {run.run_id}")
-        click.echo(_cost(configs, frame))
+            streams.say(f"{marks.get(run.status, 'to do'):<7} {run.run_id}")
+        streams.say(_cost(configs, frame))
         if engine.startswith("slurm"):
-            click.echo(f"\n{engines.slurm.job_script(engines.slurm.options_of(engine))}")
+            streams.say(f"\n{engines.slurm.job_script(engines.slurm.options_of(engine))}")
         return
     frame = engines.sweep(configs, engine=engine, runs_root=runs_root, **place)
     counts = frame["status"].value_counts()
-    click.echo(", ".join(f"{number} {status}" for status, number in counts.items()))
-    click.echo(f"Run records: {runs_root}")
+    streams.say(", ".join(f"{number} {status}" for status, number in counts.items()))
+    streams.say(f"Run records: {runs_root}")
     if counts.get("failed"):
         raise SystemExit(1)
 
@@ -461,8 +461,8 @@ def doctor(runs_root: Path, data_root: Path) -> None:
 
     findings = examine(runs_root, data_root)
     for finding in findings:
-        click.echo(f"{finding.mark:<8}{finding.what}")
+        streams.say(f"{finding.mark:<8}{finding.what}")
         if finding.remedy:
-            click.echo(f"{'':<8}→ {finding.remedy}")
+            streams.say(f"{'':<8}→ {finding.remedy}")
     if any(finding.mark == "MISSING" for finding in findings):
         raise SystemExit(1)

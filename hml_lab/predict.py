@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from data_prep.cli import File, FileOrFolder
+from hml_core.system import streams
 from hml_lab import options, places
 
 if TYPE_CHECKING:
@@ -78,12 +79,12 @@ def predict(
     else:
         summary = prediction.write_file(rows, columns, output)
     if found.left_out:
-        click.echo(f"Not looked at in the folders: {', '.join(found.left_out)}.", err=True)
+        streams.say(f"Not looked at in the folders: {', '.join(found.left_out)}.", err=True)
     for text in summary.unread[:NAMED]:
-        click.echo(os.fsencode(text).decode(errors="replace"), err=True)
+        streams.say(os.fsencode(text).decode(errors="replace").replace("\n", "\\n"), err=True)
     told = f"{summary.files - len(summary.unread):,} of {summary.files:,} images"
     more = f", {len(summary.unread):,} could not be read" if summary.unread else ""
-    click.echo(f"Predicted: {told}{more}{f' ({output})' if output else ''}.", err=output is None)
+    streams.say(f"Predicted: {told}{more}{f' ({output})' if output else ''}.", err=output is None)
     if len(summary.unread) == summary.files:
         raise RunError("None of the files could be read.")
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from data_prep.cli import Folder
+from hml_core.system import streams
 from hml_lab import options
 from hml_lab.wording import number
 
@@ -50,9 +51,9 @@ def list_runs(
         return
     for row in frame.to_dict("records"):
         score = 100 * row["last_balanced_accuracy"]
-        click.echo(f"{score:6.2f} %  epoch {row['last_epoch']:<4} {row['run_id']}")
+        streams.say(f"{score:6.2f} %  epoch {row['last_epoch']:<4} {row['run_id']}")
     told = number(len(frame), "finished run")
-    click.echo(f"{told} in {runs_root}; balanced accuracy on test, last epoch.")
+    streams.say(f"{told} in {runs_root}; balanced accuracy on test, last epoch.")
 
 
 def _finished(runs_root: Path, wanted: tuple[tuple[str, str], ...]) -> pd.DataFrame:
@@ -99,7 +100,8 @@ def show(run_id: str, runs_root: Path) -> None:
     told["trained_epochs"] = run.trained_epochs
     told["kept weights"] = run.metrics.get("kept_weights") if run.keeps() else None
     told = json.dumps(_without_nan(told), indent=2, ensure_ascii=False, allow_nan=False)
-    click.echo(told)
+    # What would control a terminal, as JSON has it.
+    streams.say("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in told))
 
 
 def _without_nan(value: Any) -> Any:
@@ -142,10 +144,10 @@ def verify(runs_root: Path) -> None:
             Run(path).verify()
         except RunError as error:
             broken += 1
-            click.echo(str(error), err=True)
+            streams.say(str(error), err=True)
     if not checked:
         raise RunError(f"There is no finished run in {str(runs_root)!r}.")
-    click.echo(f"{number(checked, 'finished run')} in {runs_root}: {checked - broken} hold.")
+    streams.say(f"{number(checked, 'finished run')} in {runs_root}: {checked - broken} hold.")
     if broken:
         raise SystemExit(1)
 
@@ -166,4 +168,4 @@ def export(destination: Path, runs_root: Path, weights: bool) -> None:
     written = records.export(runs_root, destination, weights=weights)
     if not written:
         raise RunError(f"There is no finished run in {str(runs_root)!r} that could be exported.")
-    click.echo(f"{number(len(written), 'record')} in {destination}")
+    streams.say(f"{number(len(written), 'record')} in {destination}")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from data_prep.cli import File
-from hml_core.system import files, yaml_files
+from hml_core.system import files, streams, yaml_files
 from hml_lab import options
 
 if TYPE_CHECKING:
@@ -197,13 +197,13 @@ def _train_in_group(
             if processes.is_first:
                 _report(done)
     except RunBusyError as error:
-        click.echo(f"{BUSY}{error}", err=True)
+        streams.say(f"{BUSY}{error}", err=True)
         world.leave(0 if final_errors else 1)
     except HmlError as error:
-        click.echo(f"Error in process {rank} of {size}: {error}", err=True)
+        streams.say(f"Error in process {rank} of {size}: {error}", err=True)
         world.leave(0 if final_errors else 1)
     except world.Stopped as error:
-        click.echo(f"Process {rank} of {size} was {error}.", err=True)
+        streams.say(f"Process {rank} of {size} was {error}.", err=True)
         world.leave(1)
     world.leave(0)
 
@@ -266,4 +266,4 @@ def _report(done: Run) -> None:
         rows[f"{SELECTION_LABELS[name]}{of}"] = cells
     table = pd.DataFrame.from_dict(rows, orient="index")
     table.index.name = "Test metrics in % at"
-    click.echo(f"{to_markdown(table)}\nRun record: {done.path}")
+    streams.say(f"{to_markdown(table)}\nRun record: {done.path}")

@@ -262,6 +262,16 @@ def test_names_that_are_not_utf_8_are_written_as_they_are(run, tmp_path):
     assert name in output.read_bytes()
 
 
+def test_names_of_files_do_nothing_to_a_terminal(run, tmp_path):
+    odd = tmp_path / "\x1b[2Jx\nError: y\x9b.png"
+    odd.write_bytes(b"no image")
+    said = call("predict", run.path, odd, "--quiet", code=1).stderr
+    assert "\x1b" not in said
+    assert "\x9b" not in said
+    assert "\nError: y" not in said
+    assert r"\x1b[2Jx\nError: y\x9b.png" in said
+
+
 def test_an_error_leaves_the_table_of_before(run, photographs, tmp_path, monkeypatch):
     output = tmp_path / "predictions.csv"
     output.write_text("of last week")

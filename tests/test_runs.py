@@ -255,6 +255,16 @@ def test_an_environment_in_another_form_is_named(text, done):
     assert f"Cannot read '{done.path / 'environment.json'}': " in result.output
 
 
+def test_what_a_record_says_does_nothing_to_a_terminal(done):
+    told = {"device": "\x9b2J\u202e\x7f", "versions": {}}
+    (done.path / "environment.json").write_text(json.dumps(told))
+    of_another_version(done, lambda *_: None)
+    shown = ["runs", "show", done.run_id, "--runs-root", str(done.path.parent)]
+    said = CliRunner().invoke(main, shown).output
+    assert not {"\x9b", "\u202e", "\x7f"} & {*said}
+    assert json.loads(said)["environment"] == told
+
+
 NEWER = {
     "a field of the config": lambda metrics, config: config.update(new_field=1),
     "a value of the config": lambda metrics, config: config.update(precision="fp4"),

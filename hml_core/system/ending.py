@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import functools
 import itertools
+import operator
 import os
 import sys
 import threading
@@ -59,6 +60,7 @@ def never_silent() -> Iterator[None]:
         return answer
 
     with contextlib.ExitStack() as stack:
+        stack.callback(setattr, sys, "exit", sys.exit)  # which click ends a command with
         for module, name in itertools.product(_MODULES, ("_exit", "execv", "execve")):
             before = getattr(module, name)
             stack.callback(setattr, module, name, before)
@@ -68,7 +70,10 @@ def never_silent() -> Iterator[None]:
 
 def is_failure(status: Any) -> bool:
     """Whether a process that ends so (of ``sys.exit``: text, too) has another status than 0."""
-    return status & 0xFF != 0 if isinstance(status, int) else status is not None
+    try:
+        return operator.index(status) & 0xFF != 0
+    except TypeError:
+        return status is not None
 
 
 def decided(status: Any) -> None:

@@ -10,6 +10,8 @@ import sys
 import threading
 from collections.abc import Iterator
 
+import click
+
 LAST_WORDS_S = 5.0
 
 
@@ -148,3 +150,8 @@ def printable(text: str) -> str:
     return "".join(
         c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text
     )
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print what may hold names that others gave, as :func:`printable` has it; ``err``: standard error."""
+    click.echo(printable(text), err=err)

@@ -212,6 +212,7 @@ def test_training_is_not_done_by_leaving(how, monkeypatch, tmp_path):
         ("os._exit(0)", 1),
         ("os._exit(256)", 1),
         ("os._exit(status=0)", 1),
+        ("os._exit(__import__('numpy').int64(0))", 1),
         ("posix._exit(0)", 1),
         ("os.execv('/bin/true', ['true'])", 1),
         ("os.execlp('true', 'true')", 1),
@@ -290,6 +291,18 @@ def test_an_error_of_one_s_own_need_not_have_a_text_that_can_be_told(error, tmp_
     assert "test_registration.py:" in str(told.value)
     assert len(str(told.value)) < 20_000
     assert (tmp_path / config.run_id / "failed.json").stat().st_size < 10**6
+
+
+def test_a_command_ends_with_its_status_whatever_sys_exit_is(monkeypatch):
+    def examine(*_):
+        sys.exit = lambda *_: None
+        raise ValueError
+
+    monkeypatch.setattr("hml_lab.doctor.examine", examine)
+    before = sys.exit
+    with pytest.raises(ValueError):  # noqa: PT011
+        cli.main.main(["doctor"])
+    assert sys.exit is before
 
 
 @pytest.mark.parametrize(
