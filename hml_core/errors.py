@@ -42,7 +42,7 @@ class TimeIsUp(BaseException):
 
 # Errors that the callers of a program's parts take for its end rather than for a fault.
 ENDINGS = (EOFError, BrokenPipeError)
-LONGEST_SAID = 10_000  # characters of what somebody's own code says
+LONGEST_SAID, LONGEST_KIND = 10_000, 200  # characters of what somebody's own code says
 
 
 @contextlib.contextmanager
@@ -73,6 +73,11 @@ def is_end(error: BaseException) -> bool:
     return isinstance(error, ENDINGS) or not is_error
 
 
+def kind_of(error: BaseException) -> str:
+    """The name of its class, as far as anybody reads."""
+    return type(error).__name__[:LONGEST_KIND]
+
+
 def said(error: BaseException) -> str:
     """``str(error)`` of somebody's own error, which may have no end, or fail itself."""
     try:
@@ -84,7 +89,7 @@ def said(error: BaseException) -> str:
 
 def left_by(what: str, error: BaseException) -> str:
     """What is said where somebody's own code raised what ends programs, with the place in the code."""
-    name, code = type(error).__name__, getattr(error, "code", None)
+    name, code = kind_of(error), getattr(error, "code", None)
     told = code if isinstance(error, SystemExit) else said(error)
     places = traceback.extract_tb(error.__traceback__)
     where = f", {places[-1].filename}:{places[-1].lineno}" if places else ""

@@ -10,6 +10,7 @@ import re
 import sys
 import traceback
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import click
 
 from data_prep.cli import File, Folder, prepare
 from hml_core import __version__
-from hml_core.errors import HmlError, RunError, is_end, left_by
+from hml_core.errors import ConfigError, HmlError, RunError, is_end, left_by
 from hml_core.system import ending, files, left_behind, limits, processes, streams, yaml_files
 from hml_lab import options
 from hml_lab.predict import predict
@@ -239,9 +240,13 @@ def run(
     from hml_lab.notebooks.batch import EXECUTED
 
     given: dict[str, Any] = {} if file is None else yaml_files.read(file)
+    if twice := [name for name, number in Counter(name for name, _ in pairs).items() if number > 1]:
+        raise ConfigError(f"The parameter {twice[0]!r} was given twice: expected one value.")
     given |= {name: yaml_files.value(text, f"parameter {name!r}") for name, text in pairs}
     if imports:
-        given["imports"] = [*given.get("imports", []), *imports]
+        if not isinstance(named := given.get("imports", []), list):
+            raise ConfigError(f"Expected the parameter 'imports' to be a list, got {named!r}.")
+        given["imports"] = [*named, *imports]
     written = notebooks.execute(notebook, given, output, timeout=timeout)
     streams.say(f"{EXECUTED}{written}")
 

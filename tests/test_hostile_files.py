@@ -378,6 +378,19 @@ def test_a_jpeg_of_many_parts_is_told_before_pillow_reads_it(name, read, monkeyp
         read(data[:2] + PARTS[name] + data[2:])
 
 
+@pytest.mark.parametrize("read", [images.decode, images.require_usable, images.size])
+@pytest.mark.parametrize(
+    "begins", [b"\xff\xe1\xff\xffExif\0\0", b"\xff\xed\xff\xffPhotoshop 3.0\0"]
+)
+def test_notes_of_a_jpeg_in_many_parts_are_told_before_pillow_reads_them(begins, read, monkeypatch):
+    """It copies all EXIF of before for each part: minutes for half a gigabyte."""
+    data, part = jpeg(), begins + bytes(2**16 - 1 + 2 - len(begins))
+    images.size(data[:2] + part + data[2:])
+    monkeypatch.setattr(images.Image, "open", lambda *_, **__: pytest.fail("Pillow was asked"))
+    with pytest.raises(images.ImageError, match=r"has more than 4,194,304 bytes of EXIF"):
+        read(data[:2] + 70 * part + data[2:])
+
+
 def small(kind: str, **options) -> bytes:
     buffer = io.BytesIO()
     images.Image.new("RGB", (16, 16), "red").save(buffer, kind, **options)

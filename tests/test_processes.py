@@ -62,6 +62,33 @@ def family(folder: Path) -> list[int]:
     return [number(folder / name) for name in ("parent", "child")]
 
 
+def test_a_command_that_is_asked_ends_with_who_asks(tmp_path):
+    """Also by ``kill -9``, where nothing of ours is called any more."""
+    program = (
+        "from hml_core.system import processes\n"
+        "processes.ask(['sh', '-c', 'echo $$ > asked.new; mv asked.new asked; exec sleep 3600'], 3600)"
+    )
+    asking = subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path)
+    wait_for((tmp_path / "asked").exists, "command")
+    asking.kill()
+    asking.wait()
+    wait_for(lambda: is_gone(int((tmp_path / "asked").read_text())), "end")
+
+
+def test_a_guard_ignores_what_was_ignored(tmp_path):
+    """nohup: SIGHUP ends neither the guard nor what is below it."""
+    script = "echo up > begun; while ! test -e go; do sleep 0.05; done; exit 3"
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        guard = subprocess.Popen(processes.guarded(["sh", "-c", script], 60), cwd=tmp_path)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    wait_for((tmp_path / "begun").exists, "beginning")
+    guard.send_signal(signal.SIGHUP)
+    (tmp_path / "go").touch()
+    assert guard.wait() == 3
+
+
 def test_the_exit_status_is_the_command_s():
     for script, status in {"exit 0": 0, "exit 3": 3, "kill -9 $$": 137, "kill -15 $$": 143}.items():
         assert subprocess.run(processes.guarded(["sh", "-c", script], 1)).returncode == status

@@ -7,6 +7,7 @@ An engine decides where and in which order runs are trained, nothing else: every
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -75,9 +76,10 @@ def check(engine: str) -> Engine:
     name, _, rest = engine.partition(":") if isinstance(engine, str) else (None, None, None)
     if engine == "serial":
         return Engine(serial)
-    if name == "interleave" and rest.isdecimal() and int(rest) >= 1:
+    is_number = re.fullmatch("0*[1-9][0-9]{0,5}", rest or "") is not None
+    if name == "interleave" and is_number:
         return Engine(partial(interleave, int(rest)))
-    if name == "torchrun" and rest.isdecimal() and int(rest) >= 1:
+    if name == "torchrun" and is_number:
         return Engine(partial(torchrun, int(rest)))
     if name in ("dask", "slurm"):
         _require_cluster(engine)

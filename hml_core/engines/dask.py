@@ -11,12 +11,14 @@ dashboard. Of a cluster that somebody else started (``dask:tcp://``), that one d
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
 import time
 import traceback
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ from hml_core.errors import ConfigError, DeviceError, RunError
 from hml_core.system import devices, limits, processes, provenance
 
 CONNECT_TIMEOUT_S = 10
+PROTOCOLS = ("tcp", "tls")
 GPU = {"GPU": 1}
 # A run that brings down this many workers is given up.
 DEATHS = 3
@@ -116,18 +119,41 @@ def remote(
         Where nobody answers, there is no worker, or a worker does not see the results folder.
     """
     from distributed import Client
-    from distributed.comm import resolve_address
 
     try:
-        # A client of what is no address would be left half made, and be closed when its garbage is
-        # collected: while another one starts, both would wait for one lock for ever.
-        resolve_address(address)
+        # A client of what does not answer would be left half made, and be closed when its garbage is
+        # collected: with a traceback, or, while another one starts, waiting for one lock for ever.
+        with ThreadPoolExecutor(1) as apart:  # a notebook has a loop of its own in this thread
+            apart.submit(asyncio.run, asyncio.wait_for(_greet(address), CONNECT_TIMEOUT_S)).result()
         client = Client(address, timeout=CONNECT_TIMEOUT_S, set_as_default=False)
-    except (OSError, ValueError) as error:  # no answer, or not an address
-        raise RunError(f"No Dask scheduler answers at {address!r}: {error}") from error
+    except TimeoutError as error:
+        said = str(error) or f"nothing was said within {CONNECT_TIMEOUT_S} s"
+        raise RunError(f"No Dask scheduler answers at {address!r}: {said}") from error
+    except Exception as error:  # no answer, not an address, or whatever something else says there
+        raise RunError(f"No Dask scheduler answers at {address!r}: {error!r}") from error
     with client:
         resources = _examine(client, place)
         yield from submit(client, configs, place, resources)
+
+
+async def _greet(address: str) -> None:
+    """Speak to what listens at an address as Dask does; an error where it does not answer so.
+
+    Raises
+    ------
+    ValueError
+        For an address that is none, or of another protocol than ``tcp`` and ``tls``.
+    """
+    from distributed import Security
+    from distributed.comm import connect, parse_address, resolve_address
+
+    if parse_address(address)[0] not in PROTOCOLS:
+        raise ValueError(f"expected {' or '.join(f'{one}://HOST:PORT' for one in PROTOCOLS)}")
+    security = Security().get_connection_args("client")
+    if address.startswith("tls") and security.get("ssl_context") is None:
+        raise ValueError("Dask's configuration names no certificates (`distributed.comm.tls`)")
+    comm = await connect(resolve_address(address), **security)
+    await comm.close()
 
 
 def _examine(client: Any, place: Place) -> dict[str, int] | None:

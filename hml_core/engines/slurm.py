@@ -25,6 +25,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import signal
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -49,11 +50,12 @@ RESERVED = (
     "dashboard_address", "host",  # dask-jobqueue wants them in scheduler_options
     "env_extra", "extra", "header_skip", "job_extra", "project",  # former names of others
 )  # fmt: skip
-TIME = (r"([0-9]+-)?[0-9]+(:[0-5][0-9]){1,2}", "a time such as 04:00:00 or 2-00:00:00")
+AMOUNT = "(?=[0-9]*[1-9])[0-9]{1,12}"
+TIME = (r"([0-9]{1,6}-)?[0-9]{1,9}(:[0-5][0-9]){1,2}", "a time such as 04:00:00 or 2-00:00:00")
 # Text that Slurm or Dask would take for something else: 4096 is bytes to the one and MB to the other.
 TEXTS = {
-    "memory": (r"[0-9]*[1-9][0-9]*(\.[0-9]+)? ?[KMGT]i?B", "an amount with its unit, such as 32GB"),
-    "job_mem": (r"[0-9]*[1-9][0-9]*[KMGT]", "an amount as Slurm writes it, such as 32G"),
+    "memory": (rf"{AMOUNT}(\.[0-9]{{1,9}})? ?[MGT]i?B", "an amount with its unit, such as 32GB"),
+    "job_mem": (rf"{AMOUNT}[KMGT]", "an amount as Slurm writes it, such as 32G"),
     "walltime": TIME,
     "longest_wait": TIME,
     "queue": (r"[^\s-]\S*", "the name of a partition"),
@@ -67,6 +69,7 @@ TEXTS = {
 }
 # Of `scheduler_options`: that it speaks TLS is not to be undone.
 OF_SCHEDULER = {"host": str, "interface": str, "port": int}
+OURS = ("--protocol", "--tls", "--dashboard", "--listen", "--contact", "--host", "--scheduler")
 MOST = 10**6  # jobs, cores, seconds
 LISTS = ("job_script_prologue", "job_extra_directives", "job_directives_skip", "worker_extra_args")
 
@@ -103,7 +106,9 @@ def read(path: str | Path) -> dict[str, Any]:
     for name, (pattern, meant) in TEXTS.items():
         value = options.get(name)
         if value is not None and not (isinstance(value, str) and re.fullmatch(pattern, value)):
-            raise ConfigError(f"Expected `{name}` in {str(path)!r} to be {meant}, got {value!r}.")
+            raise ConfigError(
+                f"Expected `{name}` in {str(path)!r} to be {meant}, got {told(value)}."
+            )
     for name in LISTS:
         value = options.get(name, [])
         if not isinstance(value, list) or not all(isinstance(line, str) for line in value):
@@ -117,10 +122,17 @@ def read(path: str | Path) -> dict[str, Any]:
             f"{scheduler!r}."
         )
     for name, value in (scheduler or {}).items():
-        if type(value) is not OF_SCHEDULER[name] or not value:
+        is_none = type(value) is not OF_SCHEDULER[name] or not value
+        if is_none or (name == "port" and not 0 < value < 2**16):
             raise ConfigError(
                 f"Expected `{name}` of `scheduler_options` in {str(path)!r} to be "
-                f"{OF_SCHEDULER[name].__name__}, got {value!r}."
+                f"{OF_SCHEDULER[name].__name__}, got {told(value)}."
+            )
+    for word in options.get("worker_extra_args", []):
+        if word.startswith(OURS):
+            raise ConfigError(
+                f"`worker_extra_args` in {str(path)!r} hold {word!r}: how a worker speaks, and that it "
+                "shows no pages, is not theirs to set."
             )
     return options
 
@@ -152,12 +164,15 @@ def _known_options() -> set[str]:
 
 
 def _require_jobqueue() -> None:
+    before = signal.getsignal(signal.SIGINT)
     try:
         import dask_jobqueue  # noqa: F401
     except ImportError as error:
         raise ConfigError(
             "The engine 'slurm' needs dask-jobqueue: install it with `pip install dask-jobqueue`."
         ) from error
+    if signal.getsignal(signal.SIGINT) != before:  # it takes Ctrl-C for its own, with status 0
+        signal.signal(signal.SIGINT, before)
 
 
 def _seconds(time: str) -> float:

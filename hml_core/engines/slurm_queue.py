@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hml_core.system import files, processes
+from hml_core.system import files, processes, streams
 
 # A submission is tried so often, at such distances, and given so long, before Slurm counts as refusing.
 ATTEMPTS, PAUSE_S, SUBMIT_TIMEOUT_S = 3, 1.0, 60.0
@@ -124,7 +124,7 @@ class Submissions:
         how = "gone" if state is None else f"{state.name} {state.why}"
         if state is not None and state.name == "PENDING" and self._told.get(job) != state.why:
             self._told[job] = state.why
-            print(f"Slurm: job {job} waits ({state.why or 'no reason given'}).", flush=True)
+            streams.say(f"Slurm: job {job} waits ({state.why or 'no reason given'}).")
         # A job that is preempted runs anew, and a queue that missed it once may know it again.
         before, since = self._since.get(job, (how, now))
         since = since if before == how else now
@@ -172,6 +172,9 @@ class Submissions:
                         said.error.strip()
                         or f"{command[0]!r} ended with status {processes.exit_status(said.status)}"
                     )
+                is_number = any(map(str.isdigit, said.out))
+                if command[0] == SLURMJob.submit_command and not is_number and said.error.strip():
+                    raise RuntimeError(said.error.strip())
                 return said.out
 
             async def start(self) -> None:

@@ -34,7 +34,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from hml_core.errors import ConfigError, said
+from hml_core.errors import ConfigError, kind_of, said
 
 OURS = ("hml_core", "data_prep", "hml_lab")
 _INSTALLED = tuple(
@@ -140,7 +140,7 @@ def own_place(error: BaseException) -> str:
 def told(error: BaseException) -> str:
     """What somebody's own code raised, with its place in that code."""
     place = own_place(error)
-    return f"{type(error).__name__}: {said(error)}{f' ({place})' if place else ''}"
+    return f"{kind_of(error)}: {said(error)}{f' ({place})' if place else ''}"
 
 
 class Code:

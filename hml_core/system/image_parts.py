@@ -19,6 +19,7 @@ GIF = (b"GIF87a", b"GIF89a")
 SCANS, SCANNED_PIXELS = 100, 20 * LARGEST_PIXELS
 # Of a JPEG: its parts, and bytes between them, which Pillow reads one by one.
 PARTS, STRAY_BYTES = 10_000, 2**16
+NOTED_BYTES = 2**22  # of EXIF and of what Photoshop keeps, in all parts
 # Of a PNG: parts beside its pixels, and parts that these are in; of a GIF: blocks in front of its pixels.
 # Pillow keeps, or unpacks, each of them.
 CHUNKS, DATA_CHUNKS, BLOCKS = 1_000, 1_000_000, 100_000
@@ -34,11 +35,13 @@ class ImageError(DataError):
 # A marker of a JPEG's part: not a byte that is escaped, a restart of the same scan, or filling.
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
 _SCAN, _END = 0xDA, 0xD9
+# How the parts begin that Pillow puts together, or takes apart, one by one: EXIF, and Photoshop's.
+_NOTED = {(0xE1, b"Exif\0\0"), (0xED, b"Photos")}
 
 
 def require_parts(stream: BinaryIO) -> None:
     """Go over the parts in front of a JPEG's pixels, as Pillow will, up to as many as anybody makes."""
-    parts = stray = 0
+    parts = stray = notes = 0
     stream.seek(len(JPEG))
     while byte := stream.read(1):
         if byte != b"\xff" or (kind := stream.read(1)) in (b"", b"\x00"):
@@ -51,7 +54,14 @@ def require_parts(stream: BinaryIO) -> None:
             if kind[0] == _SCAN:
                 break
             if kind[0] != 0x01 and not 0xD0 <= kind[0] <= _END:  # those have no length
-                stream.seek(max(int.from_bytes(stream.read(2)) - 2, 0), os.SEEK_CUR)
+                length = max(int.from_bytes(stream.read(2)) - 2, 0)
+                begins = stream.read(min(length, 6))
+                notes += length * ((kind[0], begins) in _NOTED)
+                stream.seek(length - len(begins), os.SEEK_CUR)
+        if notes > NOTED_BYTES:
+            raise ImageError(
+                f"has more than {NOTED_BYTES:,} bytes of EXIF and the like: save it anew"
+            )
         if parts > PARTS or stray > STRAY_BYTES:
             raise ImageError(
                 f"has more than {PARTS:,} parts, or {STRAY_BYTES:,} bytes between them, in front of its "

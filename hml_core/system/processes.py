@@ -262,6 +262,7 @@ def ask(
         stderr=subprocess.PIPE,
         start_new_session=sys.platform != "win32",  # a group of its own
         env=environment,
+        preexec_fn=_dying_with_this_thread(),
     )
     _asked.add(process)
     said: dict[Any, bytes] = {process.stdout: b"", process.stderr: b""}
@@ -287,6 +288,16 @@ def ask(
         raise
     finally:
         _asked.discard(process)
+
+
+def _dying_with_this_thread() -> Callable[[], None] | None:
+    """What a new process calls to be killed with the thread that starts it (Linux)."""
+    if sys.platform != "linux":
+        return None
+    import ctypes  # here: a new process of one with threads does as little as can be
+
+    prctl = ctypes.CDLL(None).prctl
+    return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 @atexit.register
@@ -378,7 +389,8 @@ class _Guard:
         os.set_blocking(write, False)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
         for number in _STOPPING:
-            signal.signal(number, self._ask)
+            if number == signal.SIGTERM or signal.getsignal(number) != signal.SIG_IGN:  # (nohup)
+                signal.signal(number, self._ask)
         # To interrupt a kernel, Jupyter signals its group, of which the guard is one.
         for number in (signal.SIGINT, signal.SIGCHLD):
             signal.signal(number, lambda *_: None)

@@ -30,7 +30,8 @@ class _Constructor(SafeConstructor):
     """The safe one, for which a date is text."""
 
 
-_Constructor.add_constructor("tag:yaml.org,2002:timestamp", SafeConstructor.construct_yaml_str)
+for kind in ("timestamp", "value"):  # "=" is text, too
+    _Constructor.add_constructor(f"tag:yaml.org,2002:{kind}", SafeConstructor.construct_yaml_str)
 
 
 def _yaml() -> YAML:

@@ -142,7 +142,8 @@ def training(
         runs_root = paths.named(runs_root, "`runs_root`")
         if data_root is not None:
             data_root = paths.named(data_root, "`data_root`")
-        _require_lasting(config)
+        run_id = config.run_id  # its code may change it
+        _require_lasting(config, run_id)
         micro_batches(config, world)
         checkpoint_steps = quantities.whole(checkpoint_steps, "`checkpoint_steps`", high=10**9)
         if wait is not None:
@@ -193,6 +194,7 @@ def training(
                 for _ in train(trainer, recorder):
                     with settings.aside():
                         yield
+                _require_lasting(config, run_id)
                 return recorder.finish(trainer)
 
 
@@ -238,12 +240,13 @@ def require_keeping(keep_weights: str | None, retrain: bool) -> None:
         )
 
 
-def _require_lasting(config: RunConfig) -> None:
+def _require_lasting(config: RunConfig, run_id: str) -> None:
     """What the record will say of the run is what is trained: its config, read again, is the same run."""
-    if RunConfig.from_json(config.to_json()).run_id != config.run_id:
+    if RunConfig.from_json(config.to_json()).run_id != run_id:
         raise ConfigError(
-            f"The config of {config.run_id} would be read as another run: what it names has been "
-            "registered anew since it was made. Expected it to be made again."
+            f"The config of {run_id} would be read as another run: what it names has been "
+            "registered anew, or has changed, since it was made. Expected it to be made again, and code "
+            "that changes nothing of its own while it trains."
         )
 
 

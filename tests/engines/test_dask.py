@@ -7,9 +7,11 @@ import contextlib
 import gc
 import os
 import signal
+import socket
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -219,6 +221,26 @@ def test_a_run_survives_the_death_of_its_worker(tmp_path, running):
     same(resumed.history, whole.history)
 
 
+@contextlib.contextmanager
+def listening(answer: bytes) -> Iterator[int]:
+    """A port of this machine where something else than a scheduler answers so; and then says nothing."""
+    held = []
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = server.accept()
+                held.append(connection)
+                connection.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=serve, daemon=True).start()
+        yield server.getsockname()[1]
+        server.shutdown(socket.SHUT_RDWR)
+    for connection in held:
+        connection.close()
+
+
 def clients() -> set[int]:
     return {id(one) for one in gc.get_objects() if type(one) is Client}
 
@@ -234,6 +256,21 @@ def test_clusters_that_cannot_do_the_work_are_refused_before_it_begins(
     for nonsense in ("nonsense://x", "tcp://127.0.0.1:port"):
         with pytest.raises(RunError, match=rf"No Dask scheduler answers at '{nonsense}'"):
             engines.sweep(configs(), engine=f"dask:{nonsense}", runs_root=tmp_path)
+    said = {
+        b"": "nothing was said within 1 s",
+        b"HTTP/1.1 400 Bad Request\r\n\r\n": "",
+        b"\xff" * 64: "",
+    }
+    for answer, told in said.items():
+        with listening(answer) as port:
+            where = f"tcp://127.0.0.1:{port}"
+            with pytest.raises(
+                RunError, match=rf"No Dask scheduler answers at '{where}': .*{told}"
+            ):
+                engines.sweep(configs(), engine=f"dask:{where}", runs_root=tmp_path)
+    for other in ("tls://127.0.0.1:9", "ucx://x:1", "inproc://x"):
+        with pytest.raises(RunError, match=rf"No Dask scheduler answers at '{other}'"):
+            engines.sweep(configs(), engine=f"dask:{other}", runs_root=tmp_path)
     assert clients() <= before, "none is half made, whose end may be collected while another starts"
     with pytest.raises(ConfigError, match="`engine` to be one of"):
         engines.sweep(configs(), engine="dask:8786", runs_root=tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 
 import dask
@@ -102,6 +103,14 @@ def test_a_dry_run_prints_runs_and_script_and_submits_nothing(tmp_path, monkeypa
         ({"scheduler_options": "x"}, "`scheduler_options` in .* to hold host, interface, port"),
         ({"scheduler_options": {"protocol": "tcp://"}}, "`scheduler_options` in .* to hold host"),
         ({"scheduler_options": {"port": "x"}}, "`port` of `scheduler_options` in .* to be int"),
+        ({"scheduler_options": {"port": -1}}, "`port` of `scheduler_options` in .* to be int"),
+        ({"scheduler_options": {"port": 70000}}, "`port` of `scheduler_options` in .* to be int"),
+        ({"memory": f"{'9' * 400}GB"}, "`memory` in .* with its unit"),
+        ({"memory": f"{'1' * 200_000}X"}, "`memory` in .* with its unit"),
+        ({"memory": "1KB"}, "`memory` in .* with its unit"),
+        ({"walltime": f"{'1' * 200_000}:00:0"}, "`walltime` in .* to be a time"),
+        ({"worker_extra_args": ["--protocol", "tcp"]}, "hold '--protocol': how a worker speaks"),
+        ({"worker_extra_args": ["--dashboard-address=0.0.0.0:1"]}, "that it shows no pages"),
         ({"job_extra_directives": [1]}, "`job_extra_directives` in .* to be a list of lines"),
     ],
 )
@@ -118,6 +127,20 @@ def test_every_option_has_a_type_that_is_checked():
     """What dask-jobqueue takes in a later version is looked at before it may stand in a file."""
     checked = {*slurm.TEXTS, *slurm.LISTS, "cores", "death_timeout", "scheduler_options"}
     assert slurm._known_options() - {*slurm.RESERVED} == checked - {"longest_wait"}
+
+
+def test_ctrl_c_stays_ours():
+    """Importing dask-jobqueue makes it an end with status 0."""
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        for name in [name for name in sys.modules if name.startswith("dask_jobqueue.runner")]:
+            del sys.modules[name]
+        sys.modules.pop("dask_jobqueue", None)
+        slurm._require_jobqueue()
+        assert signal.getsignal(signal.SIGINT) is handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_network_that_is_not_there_is_told(tmp_path):
@@ -155,6 +178,7 @@ REFUSED = (
         (None, r"no command 'sbatch' here; expected a login node"),
         (f"echo '{REFUSED}' >&2; exit 1", "Batch job submission failed: Invalid account"),
         ("echo 'Welcome to the cluster'", "Could not parse job id"),
+        ("echo 'no room' >&2", "no room"),
         ("sleep 600", r"'sbatch' did not answer within 1 seconds"),
         ("yes Submitted", "'sbatch' says more than 1,048,576 bytes"),
         ("kill -9 $$", "'sbatch' ended with status 137"),

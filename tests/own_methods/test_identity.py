@@ -162,7 +162,7 @@ def test_a_config_that_is_older_than_its_recipe_is_refused(tmp_path):
     def mine(*, epsilon=1.0):
         return (Stage("focal", {"gamma": epsilon}),)
 
-    with pytest.raises(ConfigError, match="registered anew since it was made"):
+    with pytest.raises(ConfigError, match="registered anew, or has changed, since it was made"):
         fit(before, runs_root=tmp_path, progress=False)
     assert not list(tmp_path.glob("digits*/config.json"))
 

@@ -275,6 +275,28 @@ def test_what_the_interpreter_calls_in_its_end_decides_nothing(status, last, tol
     assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == told
 
 
+TIMES = {"called": 0}
+
+
+class Restless(ClassificationLoss):
+    """Changes what it reads of its module, as long as it is trained with."""
+
+    def per_sample(self, logits, target):
+        if logits.requires_grad and len(logits) > N + 2:
+            TIMES["called"] += 1
+        return logits.logsumexp(1) - logits.gather(1, target[:, None])[:, 0]
+
+
+def test_code_that_changes_while_it_trains_is_told(tmp_path):
+    """Its run would be read as another one; nothing is called damaged."""
+    recipe(Stage(Restless))
+    config = RunConfig(recipe="mine", epochs=1)
+    with pytest.raises(ConfigError, match="has changed, since it was made") as told:
+        fit(config, runs_root=tmp_path, progress=False)
+    assert "changes nothing of its own while it trains" in str(told.value)
+    assert not (tmp_path / config.run_id / "metrics.json").exists()
+
+
 class Silent(ValueError):
     def __str__(self):
         raise KeyError("no text")
