@@ -277,3 +277,18 @@ def test_what_pillow_finds_odd_is_told_once(number, told, monkeypatch):
         "Note: ours",
         f"Note: Pillow found something odd in image files: {told}",
     ]
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["-p", "x", "1", "-p", "x", "2"], "The parameter 'x' was given twice"),
+        (["-p", "imports", "3", "--import", "y.py"], "'imports' to be a list, got 3"),
+        (["-p", "imports", "null", "--import", "y.py"], "'imports' to be a list, got None"),
+    ],
+)
+def test_a_parameter_of_a_notebook_is_given_once_and_imports_are_a_list(given, told, tmp_path):
+    (tmp_path / "any.ipynb").write_text("{}")
+    result = CliRunner().invoke(main, ["run", str(tmp_path / "any.ipynb"), *given])
+    assert result.exit_code == 1
+    assert told in result.output
