@@ -124,7 +124,7 @@ def remote(
         # A client of what does not answer would be left half made, and be closed when its garbage is
         # collected: with a traceback, or, while another one starts, waiting for one lock for ever.
         with ThreadPoolExecutor(1) as apart:  # a notebook has a loop of its own in this thread
-            apart.submit(asyncio.run, asyncio.wait_for(_greet(address), CONNECT_TIMEOUT_S)).result()
+            apart.submit(lambda: asyncio.run(_greet(address))).result()
         client = Client(address, timeout=CONNECT_TIMEOUT_S, set_as_default=False)
     except TimeoutError as error:
         said = str(error) or f"nothing was said within {CONNECT_TIMEOUT_S} s"
@@ -152,8 +152,9 @@ async def _greet(address: str) -> None:
     security = Security().get_connection_args("client")
     if address.startswith("tls") and security.get("ssl_context") is None:
         raise ValueError("Dask's configuration names no certificates (`distributed.comm.tls`)")
-    comm = await connect(resolve_address(address), **security)
-    await comm.close()
+    async with asyncio.timeout(CONNECT_TIMEOUT_S):
+        comm = await connect(resolve_address(address), **security)
+        await comm.close()
 
 
 def _examine(client: Any, place: Place) -> dict[str, int] | None:

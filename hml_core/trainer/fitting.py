@@ -187,6 +187,9 @@ def training(
                 handed_over.check(config, splits)
                 manifest = splits.manifest()
                 trainer = Trainer(config, splits, where, world, points, keep_weights)
+                _require_lasting(
+                    config, run_id
+                )  # a data set that keeps what it loads in its module
             if done is not None:
                 recorder.replace()
             trainer = _where_it_stands(trainer, manifest, beginning, recorder, data_root, retrain)

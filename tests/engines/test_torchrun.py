@@ -188,7 +188,13 @@ def test_a_busy_run_comes_again_and_an_old_failure_is_not_this_one(tmp_path, mon
 )
 def test_a_signal_that_is_ignored_here_is_not_heard_by_torchrun(ignored, heard, tmp_path):
     """nohup, and a background job of a plain shell."""
-    before = {name: signal.signal(getattr(signal, name), signal.SIG_IGN) for name in ignored}
+    names = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
+    before = {
+        name: signal.signal(
+            getattr(signal, name), signal.SIG_IGN if name in ignored else signal.SIG_DFL
+        )
+        for name in names
+    }
     try:
         words = command(1, tmp_path / "config.json", Place(tmp_path), tmp_path / "meeting")
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import dataclasses
 import errno
 import functools
 import json
@@ -587,6 +588,25 @@ def three(counts, progress):
 
 def load_badly(config, data_root):
     return 1 / 0
+
+
+MEMO = {}
+
+
+def load_and_keep(config, data_root):
+    if "digits" not in MEMO:
+        MEMO["digits"] = 1
+    return datasets.load(dataclasses.replace(config, dataset="digits"), data_root)
+
+
+def test_a_data_set_that_keeps_something_in_its_module_is_refused_before_training(tmp_path):
+    MEMO.clear()
+    info = datasets.DatasetInfo(load_and_keep, 10, 100, datasets.info("digits").defaults, {}, True)
+    datasets.register("own_digits", info)
+    config = RunConfig(dataset="own_digits", epochs=1)
+    with pytest.raises(ConfigError, match="has changed, since it was made"):
+        fit(config, runs_root=tmp_path, progress=False)
+    assert not list(tmp_path.glob("*/history.csv"))
 
 
 def test_what_fails_on_these_classes_and_images_fails_before_the_record(tmp_path):
