@@ -67,16 +67,16 @@ def test_a_name_that_no_notebook_can_hold_is_refused_before_anything_starts(tmp_
 def test_a_name_to_which_nothing_can_be_added_is_refused_before_anything_starts(tmp_path):
     """While a notebook is executed, and while it is written, its file has a longer name."""
     (tmp_path / "ours.ipynb").write_text(NOTEBOOK)
-    longest = tmp_path / f"{'n' * 239}.ipynb"
+    longest = tmp_path / f"{'n' * 235}.ipynb"
     outputs.require_plain(longest, "it")
     with outputs.claimed(longest), files.written_beside(longest):
         pass
-    longer = tmp_path / f"{'n' * 240}.ipynb"
-    with pytest.raises(ConfigError, match=r"too long .a name has at most 245 bytes, a path 4085"):
+    longer = tmp_path / f"{'n' * 236}.ipynb"
+    with pytest.raises(ConfigError, match=r"too long .a name has at most 241 bytes, a path 4081"):
         execute(tmp_path / "ours.ipynb", output=longer)
     deep = tmp_path
-    while len(os.fsencode(deep)) < 4086:
-        deep /= "d" * min(200, 4085 - len(os.fsencode(deep)))
+    while len(os.fsencode(deep)) < 4082:
+        deep /= "d" * min(200, 4081 - len(os.fsencode(deep)))
     with pytest.raises(ConfigError, match="too long"):
         execute(tmp_path / "ours.ipynb", output=deep)
     jobs = tmp_path / "jobs.yaml"
@@ -104,7 +104,7 @@ def test_no_output_takes_the_place_of_a_record_s_file(name, tmp_path):
 
 def test_what_a_killed_process_wrote_half_goes_with_the_next_one(tmp_path):
     output = tmp_path / "a.ipynb"
-    left, others = tmp_path / ".a.ipynb.abcd1234", tmp_path / ".b.ipynb.abcd1234"
+    left, others = tmp_path / ".a.ipynb.abcd1234.new", tmp_path / ".b.ipynb.abcd1234.new"
     left.touch()
     others.touch()
     with outputs.claimed(output):
