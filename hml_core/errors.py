@@ -66,11 +66,17 @@ def never_left(what: str) -> Iterator[None]:
 
 def is_end(error: BaseException) -> bool:
     """Whether it is what callers take for an end, other than an interruption."""
+    if isinstance(error, Exception):
+        return isinstance(error, ENDINGS)
+    return not interrupts(error)
+
+
+def interrupts(error: BaseException) -> bool:
+    """Whether it comes from outside of the code that it ends: a signal, a limit, a closed generator."""
     if isinstance(error, GeneratorExit):  # of one that is closed, it comes from where that stands
         frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-        return bool(frames) and not frames[-1].f_code.co_flags & inspect.CO_GENERATOR
-    is_error = isinstance(error, (Exception, KeyboardInterrupt, Stopped, TimeIsUp))
-    return isinstance(error, ENDINGS) or not is_error
+        return not frames or bool(frames[-1].f_code.co_flags & inspect.CO_GENERATOR)
+    return isinstance(error, (KeyboardInterrupt, Stopped, TimeIsUp))
 
 
 def kind_of(error: BaseException) -> str:

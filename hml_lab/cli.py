@@ -19,7 +19,7 @@ import click
 
 from data_prep.cli import File, Folder, prepare
 from hml_core import __version__
-from hml_core.errors import ConfigError, HmlError, RunError, is_end, left_by
+from hml_core.errors import ConfigError, HmlError, RunError, interrupts, left_by
 from hml_core.system import ending, files, left_behind, limits, processes, streams, yaml_files
 from hml_lab import options
 from hml_lab.predict import predict
@@ -126,7 +126,7 @@ class _Group(click.Group):
                 raise
             raise click.ClickException(f"{_TOO_LITTLE} ({error})") from error
         except BaseException as error:
-            if isinstance(error, Exception) or not is_end(error):
+            if isinstance(error, Exception) or interrupts(error):
                 raise
             told = left_by("The command", error)
             raise click.ClickException(streams.printable(told)) from error

@@ -75,6 +75,15 @@ def test_a_command_that_is_asked_ends_with_who_asks(tmp_path):
     wait_for(lambda: is_gone(int((tmp_path / "asked").read_text())), "end")
 
 
+def test_a_guard_that_was_stopped_is_ended_too(tmp_path):
+    guard = subprocess.Popen(processes.guarded(["sh", "-c", FAMILY], 0.2), cwd=tmp_path)
+    family = [number(tmp_path / name) for name in ("child", "parent")]
+    guard.send_signal(signal.SIGSTOP)
+    processes.terminate(guard)
+    assert guard.wait() == 128 + signal.SIGKILL  # it does not hear SIGTERM
+    assert all(map(is_gone, family))
+
+
 def test_a_guard_ignores_what_was_ignored(tmp_path):
     """nohup: SIGHUP ends neither the guard nor what is below it."""
     script = "echo up > begun; while ! test -e go; do sleep 0.05; done; exit 3"

@@ -39,13 +39,10 @@ def test_runs_are_listed_and_chosen_by_their_fields(root):
         ("stage_ends", "[]", 1), ("stage_ends", "[0]", 0), ("seed", "[0, 1]", 0), ("seed", "true", 0),
         ("delta", "null", 1), ("compile", "false", 1), ("compile", "0", 0), ("recipe", "null", 0),
     ):  # fmt: skip
-        told = call(
-            "list", "--runs-root", root, "-w", "recipe", "ce", "-w", "seed", 1, "-w", name, value
-        )
-        assert f"{found} finished run" in told.replace("no finished run", "0 finished run"), (
-            name,
-            value,
-        )
+        one_run = ("-w", "recipe", "ce", "-w", "seed", 1)
+        told = call("list", "--runs-root", root, *one_run, "-w", name, value)
+        told = told.replace("no finished run", "0 finished run")
+        assert f"{found} finished run" in told, (name, value)
     assert "have no field 'sede'" in call("list", "--runs-root", root, "-w", "sede", 1, code=1)
     assert call("list", "--runs-root", root, "--csv").startswith("run_id,")
 

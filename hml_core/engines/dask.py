@@ -29,7 +29,7 @@ from hml_core.config import RunConfig
 from hml_core.engines.jobs import BUSY_WAIT_S, Outcome, Place, attempt
 from hml_core.engines.travel import Bundle, installed, known_here, pack, require_same
 from hml_core.errors import ConfigError, DeviceError, RunError
-from hml_core.system import devices, limits, processes, provenance
+from hml_core.system import devices, files, limits, processes, provenance
 
 CONNECT_TIMEOUT_S = 10
 PROTOCOLS = ("tcp", "tls")
@@ -126,11 +126,10 @@ def remote(
         with ThreadPoolExecutor(1) as apart:  # a notebook has a loop of its own in this thread
             apart.submit(lambda: asyncio.run(_greet(address))).result()
         client = Client(address, timeout=CONNECT_TIMEOUT_S, set_as_default=False)
-    except TimeoutError as error:
-        said = str(error) or f"nothing was said within {CONNECT_TIMEOUT_S} s"
-        raise RunError(f"No Dask scheduler answers at {address!r}: {said}") from error
     except Exception as error:  # no answer, not an address, or whatever something else says there
-        raise RunError(f"No Dask scheduler answers at {address!r}: {error!r}") from error
+        raise RunError(
+            f"No Dask scheduler answers at {address!r}: {files.reason(error)}"
+        ) from error
     with client:
         resources = _examine(client, place)
         yield from submit(client, configs, place, resources)
@@ -143,6 +142,8 @@ async def _greet(address: str) -> None:
     ------
     ValueError
         For an address that is none, or of another protocol than ``tcp`` and ``tls``.
+    TimeoutError
+        Where nothing is said.
     """
     from distributed import Security
     from distributed.comm import connect, parse_address, resolve_address
@@ -152,9 +153,12 @@ async def _greet(address: str) -> None:
     security = Security().get_connection_args("client")
     if address.startswith("tls") and security.get("ssl_context") is None:
         raise ValueError("Dask's configuration names no certificates (`distributed.comm.tls`)")
-    async with asyncio.timeout(CONNECT_TIMEOUT_S):
-        comm = await connect(resolve_address(address), **security)
-        await comm.close()
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            comm = await connect(resolve_address(address), **security)
+            await comm.close()
+    except TimeoutError as error:
+        raise TimeoutError(f"nothing was said within {CONNECT_TIMEOUT_S} s") from error
 
 
 def _examine(client: Any, place: Place) -> dict[str, int] | None:

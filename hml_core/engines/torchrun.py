@@ -152,6 +152,6 @@ def _run(arguments: list[str], place: Place, meeting: Path) -> list[str]:
                 said.append(line)
                 print(line, end="", flush=True)
         except BaseException:  # interrupted: the group must not go on alone
-            process.terminate()
+            processes.terminate(process)
             raise
     return list(said)

@@ -154,8 +154,10 @@ def _predictions(
                     yield Prediction(path, None, image)
                     continue
                 row = next(rows)
-                is_number = bool(np.isfinite(row).all())
-                yield Prediction(path, row) if is_number else Prediction(path, None, NO_NUMBER)
+                if np.isfinite(row).all():
+                    yield Prediction(path, row)
+                else:
+                    yield Prediction(path, None, NO_NUMBER)
 
 
 class Columns:

@@ -74,8 +74,8 @@ def export(runs_root: str | Path, destination: str | Path, *, weights: bool = Fa
             _write(run, content, folder)
         if weights and run.keeps() and not Run(folder).keeps():
             files.remove_half_written(folder, [kept_weights.NAME])
-            content = files.read_bytes(run.path / kept_weights.NAME, files.LARGEST_DATA)
-            files.write_atomically(folder / kept_weights.NAME, content)
+            kept = files.read_bytes(run.path / kept_weights.NAME, files.LARGEST_DATA)
+            files.write_atomically(folder / kept_weights.NAME, kept)
         records.append(folder)
     if left:
         raise RunError(

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from hml_core import __version__
 from hml_core.config import RunConfig, identity
-from hml_core.errors import LONGEST_SAID, RunError, said
+from hml_core.errors import LONGEST_SAID, RunError, kind_of, said
 from hml_core.runs import kept_weights
 from hml_core.runs.record import RECORDED, UNREADABLE, ForeignRecordError, Run
 from hml_core.system import files, locks, paths, states
@@ -280,7 +280,7 @@ class RunFolder:
                 files.remove(self.path / "checkpoint.pt")
         record = {
             "error": said(error),
-            "type": type(error).__name__,
+            "type": kind_of(error),
             "traceback": "".join(traceback.format_exception(error))[-10 * LONGEST_SAID :],
             "config": self.config.to_dict(),
         }

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
-from hml_core.errors import ConfigError, said
+from hml_core.errors import ConfigError, interrupts, said
 
 
 def bring(imports: Iterable[str] | str) -> list[ModuleType]:
@@ -45,7 +45,7 @@ def _bring(name: str) -> ModuleType:
             ) from error
         raise ConfigError(f"Importing {name!r} failed: {said(error)}") from error
     except BaseException as error:  # whatever somebody's own code raises, or a script
-        if isinstance(error, KeyboardInterrupt):
+        if interrupts(error):
             raise
         raise ConfigError(
             f"Importing {name!r} failed: {type(error).__name__}: {said(error)}"

@@ -27,9 +27,8 @@ SEAL = "checksum"  # the field of a description that vouches for the others
 LARGEST_TEXT = 2**26  # of a description; the longest ones here have a few million
 LARGEST_TABLE = 2**30  # of a table or list with a line for each image
 LARGEST_DATA = 2**34  # of arrays, weights or a checkpoint
-HALF_WRITTEN = (
-    r"\.[a-z0-9_]{8}\.new"  # (as of tempfile) behind a point and the name of what it will be
-)
+# Behind a point and the name of what it will be: letters of tempfile's, and ours.
+HALF_WRITTEN = r"\.[a-z0-9_]{8}\.new"
 BESIDE = 14  # bytes by which the name of a half-written file is longer
 NOT_REGULAR = "it is no regular file, but a folder, pipe, socket or device"
 
@@ -221,17 +220,27 @@ def _half_written(path: Path) -> tuple[int, str]:
     """A new file beside ``path``, and its handle: it is ours as long as one of it is open."""
     while True:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".new")
-        if not _held(handle, wait=True) or os.fstat(handle).st_nlink:
+        if not locked(handle, wait=True) or os.fstat(handle).st_nlink:
             return handle, name
         os.close(handle)  # between the two lines another process took it for one that nobody holds
 
 
-def _held(handle: int, wait: bool) -> bool:
-    """Hold the lock of an open file; False where there are no locks, or without ``wait`` another's."""
+def locked(handle: int, *, wait: bool = False) -> bool:
+    """Hold the kernel's lock on an open file, as long as it is open; False where there are no locks.
+
+    (Windows, some networks.)
+
+    Raises
+    ------
+    BlockingIOError
+        Where another process holds it, which is not waited for without ``wait``.
+    """
     try:
         import fcntl
 
         fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        raise
     except (ImportError, OSError):
         return False
     return True
@@ -246,8 +255,9 @@ def remove_half_written(folder: Path, names: Iterable[str]) -> None:
     ours = re.compile(rf"\.({'|'.join(map(re.escape, names))}){HALF_WRITTEN}")
     for path in folder.iterdir():
         if ours.fullmatch(path.name) and stat.S_ISREG(path.lstat().st_mode):
-            with contextlib.suppress(OSError), opened(path) as stream:  # gone, or somebody else's
-                if _held(stream.fileno(), wait=False):
+            # Gone, somebody else's, or held.
+            with contextlib.suppress(OSError), opened(path) as stream:
+                if locked(stream.fileno()):
                     path.unlink(missing_ok=True)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import os
 import select
 import signal
@@ -171,10 +172,8 @@ def limited(seconds: float | None) -> Iterator[None]:
     ------
     hml_core.errors.TimeIsUp
     """
-    is_heard = threading.current_thread() is threading.main_thread() and hasattr(
-        signal, "setitimer"
-    )
-    if seconds is None or not is_heard:
+    is_main = threading.current_thread() is threading.main_thread()
+    if seconds is None or not is_main or not hasattr(signal, "setitimer"):
         yield
         return
     from hml_core.errors import TimeIsUp  # (a guard has no use for it)
@@ -184,9 +183,8 @@ def limited(seconds: float | None) -> Iterator[None]:
 
     before = signal.signal(signal.SIGALRM, end)
     try:
-        signal.setitimer(
-            signal.ITIMER_REAL, max(seconds, 1e-3), LOOK_S
-        )  # again, where it is caught
+        # Again each second: somebody may catch it. (No time at all would be no limit.)
+        signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3), LOOK_S)
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -262,7 +260,7 @@ def ask(
         stderr=subprocess.PIPE,
         start_new_session=sys.platform != "win32",  # a group of its own
         env=environment,
-        preexec_fn=_dying_with_this_thread(),
+        preexec_fn=die_with_parent if _libc() else None,  # loaded here: threads may hold any lock
     )
     _asked.add(process)
     said: dict[Any, bytes] = {process.stdout: b"", process.stderr: b""}
@@ -288,16 +286,6 @@ def ask(
         raise
     finally:
         _asked.discard(process)
-
-
-def _dying_with_this_thread() -> Callable[[], None] | None:
-    """What a new process calls to be killed with the thread that starts it (Linux)."""
-    if sys.platform != "linux":
-        return None
-    import ctypes  # here: a new process of one with threads does as little as can be
-
-    prctl = ctypes.CDLL(None).prctl
-    return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 @atexit.register
@@ -346,12 +334,11 @@ def descendants(process: int) -> list[int]:
 
 def adopt(does: bool) -> bool:
     """Whether processes below this one become its own when their parents end; what it was before."""
-    if sys.platform != "linux":
+    if (library := _libc()) is None:
         return False
     import ctypes
 
     before = ctypes.c_int(0)
-    library = ctypes.CDLL(None)
     library.prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(before), 0, 0, 0)
     library.prctl(_PR_SET_CHILD_SUBREAPER, int(does), 0, 0, 0)
     return bool(before.value)
@@ -404,7 +391,7 @@ class _Guard:
             started = subprocess.Popen(
                 command,
                 close_fds=False,
-                preexec_fn=lambda: _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL),
+                preexec_fn=die_with_parent,
             )
         except OSError as error:
             print(f"Cannot start {command[0]!r}: {error.strerror}.", file=sys.stderr)
@@ -494,6 +481,13 @@ def _began(process: int) -> str:
     return "" if fields[0] in (b"Z", b"X") else fields[19].decode()
 
 
+def terminate(process: subprocess.Popen) -> None:
+    """Ask a process to end, also one that was stopped: it hears nothing until it goes on."""
+    process.terminate()
+    if hasattr(signal, "SIGCONT"):
+        process.send_signal(signal.SIGCONT)
+
+
 def send(processes: Sequence[int], number: int) -> None:
     """Send a signal to those that are still there, and may be sent one."""
     for process in processes:
@@ -503,16 +497,23 @@ def send(processes: Sequence[int], number: int) -> None:
 
 def die_with_parent() -> None:
     """Linux: this process is killed with the thread that started it, even where it is stopped."""
-    if sys.platform == "linux":
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _prctl(option: int, value: int) -> None:
     """Linux's own; elsewhere a guard looks for its parent, and knows its child alone."""
-    if sys.platform == "linux":
-        import ctypes
+    if (library := _libc()) is not None:
+        library.prctl(option, value, 0, 0, 0)
 
-        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+@functools.cache
+def _libc() -> Any:
+    """The library of C on Linux, whose ``prctl`` others do not have; None elsewhere."""
+    if sys.platform != "linux":
+        return None
+    import ctypes
+
+    return ctypes.CDLL(None)
 
 
 def _watch(arguments: list[str]) -> int:

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hml_core.errors import RunError
+from hml_core.system import files
 
 PREFIX = "hml-"
 TORCH_CACHE = "TORCHINDUCTOR_CACHE_DIR"
@@ -119,37 +120,32 @@ def _claimed(own: Path) -> int | None:
     """Hold the lock of a new folder; it gets its name once it is held, so that nobody finds it free."""
     new = own / f"{OWNER}.new"
     handle = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        import fcntl
-
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.write(handle, _host())
-        os.rename(new, own / OWNER)
-    except (ImportError, OSError):  # Windows, or a file system without locks
-        os.close(handle)
-        new.unlink(missing_ok=True)
-        return None
-    return handle
+    with contextlib.suppress(OSError):  # a full disk
+        if files.locked(handle):
+            os.write(handle, _host())
+            os.rename(new, own / OWNER)
+            return handle
+    os.close(handle)
+    new.unlink(missing_ok=True)
+    return None
 
 
 def _remove_abandoned(place: str | Path, prefix: str) -> None:
     with contextlib.suppress(OSError), os.scandir(place) as entries:
         for entry in entries:
             if entry.name.startswith(prefix) and entry.is_dir(follow_symlinks=False):
-                with contextlib.suppress(ImportError, OSError):  # held, or not one of ours
+                # Held, not one of ours, or a system that has no owners (Windows).
+                with contextlib.suppress(OSError, AttributeError):
                     _remove_if_abandoned(entry.path)
 
 
 def _remove_if_abandoned(path: str) -> None:
     """Remove a folder of ours; OSError where it is none, or its process lives."""
-    import fcntl
-
     handle = os.open(os.path.join(path, OWNER), os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         told = os.fstat(handle)
         is_mine = stat.S_ISREG(told.st_mode) and told.st_uid == os.lstat(path).st_uid == os.getuid()
-        if is_mine and os.read(handle, len(_host()) + 1) == _host():
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if is_mine and os.read(handle, len(_host()) + 1) == _host() and files.locked(handle):
             shutil.rmtree(path, ignore_errors=True)
     finally:
         os.close(handle)

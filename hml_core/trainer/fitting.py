@@ -187,9 +187,8 @@ def training(
                 handed_over.check(config, splits)
                 manifest = splits.manifest()
                 trainer = Trainer(config, splits, where, world, points, keep_weights)
-                _require_lasting(
-                    config, run_id
-                )  # a data set that keeps what it loads in its module
+                # A data set may keep what it loads in its module.
+                _require_lasting(config, run_id)
             if done is not None:
                 recorder.replace()
             trainer = _where_it_stands(trainer, manifest, beginning, recorder, data_root, retrain)

@@ -257,7 +257,7 @@ def run(
             for future in started:
                 future.cancel()
             for process in list(working.values()):
-                process.terminate()
+                processes.terminate(process)
             with contextlib.suppress(OSError):  # after SIGHUP the terminal is gone
                 bar.message("Interrupted: the same command with --resume goes on from there.")
             raise
@@ -356,7 +356,7 @@ def _executed(
             try:
                 process.wait(None if job.timeout is None else job.timeout + GRACE_S)
             except subprocess.TimeoutExpired:  # it does not even end by itself
-                process.terminate()
+                processes.terminate(process)
                 process.wait()
             finally:
                 working.pop(number)

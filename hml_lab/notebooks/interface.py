@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hml_core.errors import ConfigError, HmlError, RunError, TimeIsUp, is_end
+from hml_core.errors import ConfigError, HmlError, RunError, TimeIsUp, interrupts
 from hml_core.system import processes
 from hml_lab.notebooks import outputs
 
@@ -161,7 +161,7 @@ def _check_values(notebook: Path, values: Mapping[str, Any]) -> None:
     except HmlError as error:
         raise ParameterError(str(error)) from error
     except BaseException as error:
-        if not isinstance(error, Exception) and not is_end(error):
+        if interrupts(error):
             raise
         # A fault of the cell rather than of a value: the executed notebook shows it with its traceback.
         return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -127,10 +126,7 @@ def time_limit(timeout: float | None, managers: list[Any]) -> Iterator[threading
             process = getattr(manager.provisioner, "process", None)
             if process is not None:
                 with suppress(OSError):
-                    process.terminate()
-                    process.send_signal(
-                        signal.SIGCONT
-                    )  # where it was stopped, it hears nothing else
+                    processes.terminate(process)
 
     timer = threading.Timer(timeout or 0, end_in_time)
     timer.daemon = True

@@ -130,14 +130,11 @@ def _locked(path: Path) -> int:
     while True:
         handle = os.open(path, flags, 0o666)
         try:
-            import fcntl
-
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not files.locked(handle):
+                return handle
         except BlockingIOError:
             os.close(handle)
             raise
-        except (ImportError, OSError):  # Windows, or a file system without locks
-            return handle
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(handle), os.stat(path)):
                 return handle

@@ -236,6 +236,7 @@ def test_a_signal_is_heard_whichever_thread_the_system_gives_it_to(sent, folder,
 
     class Process:
         terminate = staticmethod(stopped.set)
+        send_signal = staticmethod(lambda number: None)
 
     def one(number, task, resume, cores, working):
         working[number] = Process()

@@ -10,9 +10,9 @@ import pytest
 
 from hml_core import recipes, runs
 from hml_core.config import RunConfig
-from hml_core.errors import ConfigError, RunError
+from hml_core.errors import ConfigError, RunError, TimeIsUp
 from hml_core.recipes import Stage
-from hml_core.system import extensions
+from hml_core.system import extensions, processes
 from hml_core.trainer import fit
 from tests.own_methods.helpers import LOSS, Odd, forget
 
@@ -56,11 +56,8 @@ def test_files_and_modules_are_brought(module, tmp_path, monkeypatch):
     (tmp_path / "installed").mkdir()
     (tmp_path / "installed" / "a_library_for_tests.py").touch()
     monkeypatch.syspath_prepend(tmp_path / "installed")
-    for name in (
-        "json",
-        "antigravity",
-        "a_library_for_tests",
-    ):  # not all of which were imported yet
+    # Not all of them were imported yet.
+    for name in ("json", "antigravity", "a_library_for_tests"):
         (tmp_path / f"{name}.py").write_text("")
         with pytest.raises(ConfigError, match=f"another module called '{name}'"):
             extensions.bring([str(tmp_path / f"{name}.py")])
@@ -105,6 +102,12 @@ def test_a_script_that_ends_python_does_not_end_the_command(tmp_path):
     (tmp_path / "cancels_for_tests.py").write_text("import asyncio; raise asyncio.CancelledError")
     with pytest.raises(ConfigError, match="CancelledError"):
         extensions.bring(str(tmp_path / "cancels_for_tests.py"))
+    (tmp_path / "hangs_for_tests.py").write_text("while True: pass")
+    with (
+        pytest.raises(TimeIsUp),
+        processes.limited(0.2),
+    ):  # of who imports it, and no fault of a file
+        extensions.bring(str(tmp_path / "hangs_for_tests.py"))
     (tmp_path / "lacks_for_tests.py").write_text("import lack")
     with pytest.raises(ConfigError, match="No module named 'lack'"):
         extensions.bring(str(tmp_path / "lacks_for_tests.py"))

@@ -9,6 +9,7 @@ import pandas as pd
 import scipy
 
 from hml_core.runs import Run
+from hml_core.runs.record import environment_of
 from hml_lab import stats, tables
 from hml_lab.studies import audit
 from hml_lab.studies.verdict import stored, words
@@ -130,7 +131,7 @@ def setting() -> str:
     own = stored.frame()
     devices = ", ".join(sorted(own["device"].unique()))
     precisions = {
-        Run(stored.folder(stored.FULL) / run_id).environment["precision"]
+        environment_of(stored.folder(stored.FULL) / run_id)["precision"]
         for run_id in own["run_id"].unique()
     }
     return (
