@@ -50,7 +50,7 @@ def made(
         For an empty ``output``.
     DataError
         Where it is the archive's folder or lies among its images, also by way of links; where it holds
-        what has the name of something that we write, and no journal of ours.
+        what has the name of something that we write, and no journal of ours, or a link in its place.
     RunBusyError
         Where another process prepares there.
     RunError
@@ -93,7 +93,8 @@ def _make(
             f"The output {str(output)!r} is the archive's own folder: give another one, such as "
             f"{str(root / 'prepared')!r}."
         )
-    targets = {_real(folder / part) for part in {Path(file).parent for file in records["file"]}}
+    parts = {Path(name) for name in set(records["file"].map(os.path.dirname))}
+    targets = {_real(folder / part) for part in parts}
     for original in map(_real, originals):
         inside = original in (real, *real.parents)
         if inside or any(_overlap(original, target) for target in targets):
@@ -102,10 +103,16 @@ def _make(
     if hit := targets & {_real(part) for part in {path.parent for path in records["path"]}}:
         raise _among_originals(output, min(hit))
     if not os.path.lexists(folder / JOURNAL):
-        parts = {Path(file).parts[0] for file in records["file"]}
-        taken = [*sorted(parts), prepared.DESCRIPTION, *tables]
+        first = {Path(file).parts[0] for file in records["file"]}
+        taken = [*sorted(first), prepared.DESCRIPTION, *tables]
         if held := [name for name in taken if os.path.lexists(folder / name)]:
             raise foreign(folder, held[0])
+    within = {one for part in parts for one in (part, *part.parents) if one.name}
+    if links := sorted(str(part) for part in within if (folder / part).is_symlink()):
+        raise DataError(
+            f"In the output '{shown(folder)}' {links[0]!r} is a link, and what it names may hold other "
+            "images: remove the link, or give another folder."
+        )
     try:
         return files.require_writable(folder)
     except RunError as error:

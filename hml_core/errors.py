@@ -36,10 +36,6 @@ class Stopped(BaseException):
     """SIGTERM in a process of a group: no error of the run, so that nobody takes it for one."""
 
 
-class TimeIsUp(BaseException):
-    """The time that something had; nobody's code takes it for an error of its own."""
-
-
 # Errors that the callers of a program's parts take for its end rather than for a fault.
 ENDINGS = (EOFError, BrokenPipeError)
 LONGEST_SAID, LONGEST_KIND = 10_000, 200  # characters of what somebody's own code says
@@ -72,11 +68,11 @@ def is_end(error: BaseException) -> bool:
 
 
 def interrupts(error: BaseException) -> bool:
-    """Whether it comes from outside of the code that it ends: a signal, a limit, a closed generator."""
+    """Whether it comes from outside of the code that it ends: a signal, a closed generator."""
     if isinstance(error, GeneratorExit):  # of one that is closed, it comes from where that stands
         frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
         return not frames or bool(frames[-1].f_code.co_flags & inspect.CO_GENERATOR)
-    return isinstance(error, (KeyboardInterrupt, Stopped, TimeIsUp))
+    return isinstance(error, (KeyboardInterrupt, Stopped))
 
 
 def kind_of(error: BaseException) -> str:

@@ -34,7 +34,7 @@ from hml_core.engines.jobs import (
 )
 from hml_core.engines.serial import serial
 from hml_core.engines.torchrun import torchrun
-from hml_core.errors import ConfigError
+from hml_core.errors import ConfigError, said
 from hml_core.system import devices, files, paths, quantities
 from hml_core.system.progress import Progress
 from hml_core.trainer import beginnings, branches, feeds, require_keeping
@@ -101,6 +101,13 @@ def _require_cluster(engine: str) -> None:
                 f"The engine {engine!r} needs {name}, which is not installed: "
                 "pip install 'hml-core[cluster]'. Expected that, or another `engine`."
             )
+    try:
+        importlib.import_module("dask")  # reads its configuration
+    except Exception as error:
+        raise ConfigError(
+            "Dask's configuration (`DASK_CONFIG`, ~/.config/dask) cannot be read, so that the engine "
+            f"{engine!r} does not start: {said(error)}"
+        ) from error
 
 
 def sweep(

@@ -25,8 +25,9 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import shlex
 import signal
-import tempfile
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ from hml_core.system.processes import SAFE_PATH
 from hml_core.system.quantities import told
 
 DEFAULT_FILE = "slurm.yaml"
+FOLDERS = ".slurm-"  # of certificates, below runs_root
 REQUIRED = ("cores", "memory", "walltime")
 # Ours to set: one run at a time on each worker, in this environment, and among ourselves.
 RESERVED = (
@@ -53,23 +55,34 @@ RESERVED = (
 AMOUNT = "(?=[0-9]*[1-9])[0-9]{1,12}"
 TIME = (r"([0-9]{1,6}-)?[0-9]{1,9}(:[0-5][0-9]){1,2}", "a time such as 04:00:00 or 2-00:00:00")
 # Text that Slurm or Dask would take for something else: 4096 is bytes to the one and MB to the other.
+# A folder as the shell of a job's script reads it between double quotes, and as #SBATCH lines take it.
+FOLDER = (
+    r"(?!\s)(?!.*\$\()[^\"`\\\x00-\x1f\x7f]+",
+    "a folder, which may name variables of the job ($TMPDIR), without quotes and commands",
+)
+LOGS = (
+    r"[^\s\"'`\\%$~#-][^\s\"'`\\%$]*",
+    "a folder without blanks, quotes, $ and %, as #SBATCH takes it",
+)
+WORD = r"[\w./@:+,=][\w./@:+,=-]*"
 TEXTS = {
     "memory": (rf"{AMOUNT}(\.[0-9]{{1,9}})? ?[MGT]i?B", "an amount with its unit, such as 32GB"),
     "job_mem": (rf"{AMOUNT}[KMGT]", "an amount as Slurm writes it, such as 32G"),
     "walltime": TIME,
     "longest_wait": TIME,
-    "queue": (r"[^\s-]\S*", "the name of a partition"),
-    "account": (r"[^\s-]\S*", "the name of an account"),
-    "interface": (r"[^\s-]\S*", "the name of a network interface"),
-    "job_name": (r"[^\s-]\S*", "a word"),
-    "python": (r"\S.*", "the path of an interpreter"),
+    "queue": (WORD, "the name of a partition"),
+    "account": (WORD, "the name of an account"),
+    "interface": (WORD, "the name of a network interface"),
+    "job_name": (r"\w[\w.+-]*", "a word"),
+    "python": (r"\S.*", "an interpreter, or the command that starts one"),
     "shebang": (r"#!\S.*", "a line such as #!/bin/bash"),
-    "local_directory": (r"\S.*", "a folder"),
-    "log_directory": (r"\S.*", "a folder"),
+    "local_directory": FOLDER,
+    "log_directory": LOGS,
 }
 # Of `scheduler_options`: that it speaks TLS is not to be undone.
 OF_SCHEDULER = {"host": str, "interface": str, "port": int}
 OURS = ("--protocol", "--tls", "--dashboard", "--listen", "--contact", "--host", "--scheduler")
+WORDS = r"[^\"'`\\;&|<>()#*?!\x00-\x1f\x7f]+"  # of the worker's command, which a shell reads
 MOST = 10**6  # jobs, cores, seconds
 LISTS = ("job_script_prologue", "job_extra_directives", "job_directives_skip", "worker_extra_args")
 
@@ -128,8 +141,18 @@ def read(path: str | Path) -> dict[str, Any]:
                 f"Expected `{name}` of `scheduler_options` in {str(path)!r} to be "
                 f"{OF_SCHEDULER[name].__name__}, got {told(value)}."
             )
-    for word in options.get("worker_extra_args", []):
-        if word.startswith(OURS):
+    for line in options.get("job_extra_directives", []):
+        if not line.isprintable():
+            raise ConfigError(
+                f"Expected each of `job_extra_directives` in {str(path)!r} to be one line, got {line!r}."
+            )
+    for words in options.get("worker_extra_args", []):
+        if not re.fullmatch(WORDS, words):
+            raise ConfigError(
+                f"Expected each of `worker_extra_args` in {str(path)!r} to be words and variables of the "
+                f"job ($NAME), without quotes and other signs of the shell, got {words!r}."
+            )
+        for word in (word for word in words.split() if word.startswith(OURS)):
             raise ConfigError(
                 f"`worker_extra_args` in {str(path)!r} hold {word!r}: how a worker speaks, and that it "
                 "shows no pages, is not theirs to set."
@@ -239,6 +262,11 @@ def make_cluster(
         directives.append("--gres=gpu:1")
         arguments += ["--resources", "GPU=1"]
     cores = options.pop("cores")
+    # A shell reads them in the job's script.
+    python = options.pop("python", None) or sys.executable
+    options["python"] = shlex.quote(python) if os.path.exists(python) else python
+    if folder := options.pop("local_directory", None):
+        options["local_directory"] = f'"{folder}"'
     try:
         return SLURMCluster(
             **{"job_name": "hml", **options},
@@ -286,8 +314,8 @@ def run(
     )
     with (
         dask.config.set(SETTINGS),
-        tempfile.TemporaryDirectory(prefix=".slurm-", dir=place.runs_root) as shared,
-        make_cluster(options, Path(shared), submissions) as made,
+        scratch.folder(place.runs_root, FOLDERS) as shared,
+        make_cluster(options, shared, submissions) as made,
         Client(made, set_as_default=False) as client,
     ):
         submissions.workers = lambda: len(made.scheduler.workers)

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
+import re
+import shlex
 import threading
 import time
 import warnings
@@ -27,6 +30,11 @@ ARRIVAL_S = 300.0  # so long a job may run until its worker is here: it imports 
 LONGEST_WAIT_S = 7 * 86400.0  # in the queue, where the options name no other
 SQUEUE_TIMEOUT_S, CANCEL_TIMEOUT_S = 30.0, 30.0
 LOG_LINES, LOG_BYTES = 5, 2**12  # of a job that ended, told with the error
+# What sbatch says of a job that it took, and what it does where a site has set `--parsable`.
+TAKEN = (
+    re.compile(r"\bSubmitted batch job ([0-9]{1,18})\b"),
+    re.compile(r"^([0-9]{1,18})(?:;\S+)?\s*$", re.MULTILINE),
+)
 # Why a job waits that will wait for ever.
 NEVER = (
     "AccountNotAllowed", "BadConstraints", "DependencyNeverSatisfied", "InvalidAccount", "InvalidQOS",
@@ -145,13 +153,13 @@ class Submissions:
         return None
 
     def _said_by(self, job: str) -> str:
-        """The last lines of a job's log."""
-        with contextlib.suppress(OSError, StopIteration):
-            log = next(path for path in self._logs.glob(f"*{job}.out") if path.is_file())
-            # Its end: a job may have said gigabytes.
-            lines = files.read_end(log, LOG_BYTES).strip().splitlines()[-LOG_LINES:]
-            if lines:
-                return f" {str(log)!r} ends: {' / '.join(line.strip() for line in lines)}."
+        """The last lines of a job's log: of its errors, where it has a log for these alone."""
+        for log in (log for end in ("err", "out") for log in self._logs.glob(f"*-{job}.{end}")):
+            with contextlib.suppress(OSError):
+                # Its end: a job may have said gigabytes.
+                lines = files.read_end(log, LOG_BYTES).strip().splitlines()[-LOG_LINES:]
+                if lines:
+                    return f" {str(log)!r} ends: {' / '.join(line.strip() for line in lines)}."
         return f" What it said should be in {str(self._logs / f'slurm-{job}.out')!r}."
 
     def job(self) -> type:
@@ -162,6 +170,19 @@ class Submissions:
         submissions = self
 
         class Job(SLURMJob):
+            def __init__(self, *arguments: Any, security: Any = None, **options: Any) -> None:
+                in_script = None if security is None else _for_shell(security)
+                super().__init__(*arguments, security=in_script, **options)
+
+            def _job_id_from_submit_output(self, out: str) -> str:
+                """That of the job which was taken: a site may greet, with whatever numbers, before it."""
+                if (job := _taken(out)) is None:
+                    said = " / ".join(out.strip().splitlines()[-LOG_LINES:]) or "nothing"
+                    raise _Unclear(
+                        f"{self.submit_command!r} does not say which job it took, if any; it said: {said}"
+                    )
+                return job
+
             @staticmethod
             async def _call(command: list[str], **options: Any) -> str:
                 """dask-jobqueue's own waits for ever, for whatever is said, and leaves it running."""
@@ -172,8 +193,8 @@ class Submissions:
                         said.error.strip()
                         or f"{command[0]!r} ended with status {processes.exit_status(said.status)}"
                     )
-                is_number = any(map(str.isdigit, said.out))
-                if command[0] == SLURMJob.submit_command and not is_number and said.error.strip():
+                is_sbatch = command[0] == SLURMJob.submit_command
+                if is_sbatch and _taken(said.out) is None and said.error.strip():
                     raise RuntimeError(said.error.strip())
                 return said.out
 
@@ -182,6 +203,9 @@ class Submissions:
                     await asyncio.sleep(PAUSE_S * (attempt > 0))
                     try:
                         await super().start()
+                    except _Unclear as error:  # it may have been taken: not another time
+                        refusal = _reason(error, self.submit_command)
+                        break
                     except Exception as error:  # whatever sbatch said, or that it is not there
                         refusal = _reason(error, self.submit_command)
                     else:
@@ -203,6 +227,30 @@ class Submissions:
                 await ProcessInterface.close(self)  # which dask-jobqueue forgets
 
         return Job
+
+
+class _Unclear(Exception):
+    """sbatch ended well and named no job."""
+
+
+def _taken(out: str) -> str | None:
+    """The job that sbatch took, by what it said last of it.
+
+    >>> _taken("Stampede3: 12 of 60 nodes\\nSubmitted batch job 71 on cluster big\\n"), _taken("72;big\\n")
+    ('71', '72')
+    """
+    for pattern in TAKEN:
+        if found := pattern.findall(out):
+            return found[-1]
+    return None
+
+
+def _for_shell(security: Any) -> Any:
+    """The same security as a job's script has it: a shell reads the paths there."""
+    quoted = copy.copy(security)
+    for name in ("tls_ca_file", "tls_worker_cert", "tls_worker_key"):
+        setattr(quoted, name, shlex.quote(getattr(security, name)))
+    return quoted
 
 
 async def _in_thread(function: Callable, *arguments: Any) -> Any:

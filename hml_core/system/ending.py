@@ -77,31 +77,23 @@ def is_failure(status: Any) -> bool:
 
 
 def decided(status: Any) -> None:
-    """This process ends with that status, whatever the interpreter still calls in its end (``atexit``).
+    """This process ends with that status, whatever the interpreter still calls in its end.
 
-    None of it makes a success of a failure, and all of it has :data:`PATIENCE_S`.
+    (``atexit``, and before it ``threading``.) None of it makes a success of a failure, and all of it has
+    :data:`PATIENCE_S`.
     """
-    process, has_begun = os.getpid(), threading.Event()
-
-    def begin() -> None:  # the last one that is registered is called first
-        if os.getpid() == process:
-            has_begun.set()
-            if is_failure(status):
-                _last.enter_context(never_silent())
+    if is_failure(status):
+        _last.enter_context(never_silent())
 
     def wait() -> None:
-        has_begun.wait()
         time.sleep(PATIENCE_S)
         with contextlib.suppress(Exception):
-            told = (
-                "What the command's own code has registered with `atexit` still ran, and was left."
-            )
+            told = "What the command's own code has registered for its end still ran, and was left."
             print(f"Note: {told}", file=sys.stderr, flush=True)
         _end(status if isinstance(status, int) else int(is_failure(status)))
 
     with contextlib.suppress(RuntimeError):  # no room for one thread more: it has its time
         threading.Thread(target=wait, name="the last one", daemon=True).start()
-    atexit.register(begin)
 
 
 def _caller() -> str:

@@ -164,33 +164,6 @@ def first_on_interrupt(action: Callable[[], None]) -> Iterator[None]:
         _first.remove(action)
 
 
-@contextlib.contextmanager
-def limited(seconds: float | None) -> Iterator[None]:
-    """The block has so many seconds (None: as many as it likes), where it is in the main thread.
-
-    Raises
-    ------
-    hml_core.errors.TimeIsUp
-    """
-    is_main = threading.current_thread() is threading.main_thread()
-    if seconds is None or not is_main or not hasattr(signal, "setitimer"):
-        yield
-        return
-    from hml_core.errors import TimeIsUp  # (a guard has no use for it)
-
-    def end(number: int, frame: Any) -> NoReturn:
-        raise TimeIsUp
-
-    before = signal.signal(signal.SIGALRM, end)
-    try:
-        # Again each second: somebody may catch it. (No time at all would be no limit.)
-        signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3), LOOK_S)
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
 def _guard() -> list[str]:
     """The command that runs this file; what a guard does is below :func:`_watch`."""
     return [sys.executable, *_ISOLATED, os.path.abspath(__file__)]

@@ -51,7 +51,7 @@ from hml_core.system import (
 )
 from hml_core.system.progress import Progress
 from hml_lab.notebooks import outputs
-from hml_lab.notebooks.execution import is_done, record_of, require_own
+from hml_lab.notebooks.execution import is_done, record_of, require_result
 from hml_lab.notebooks.interface import check_parameters, from_here
 from hml_lab.places import PUBLISHED, RESULTS
 
@@ -60,6 +60,7 @@ JOB_KEYS = {"notebook", "parameters", "grid", "output", "timeout"}
 # After its time limit, or SIGTERM, a notebook's process may take this long to write down what it has.
 GRACE_S = 30.0
 EXECUTED = "Executed notebook: "  # is what `hml run` ends with
+OF_LOG = "Log of "  # and what a log begins with
 COLUMNS = ["output", "status", "seconds", "message"]  # of a summary
 LOG_BYTES = 2**16  # of a log's end, where the error stands: what a kernel prints may be gigabytes
 
@@ -168,11 +169,8 @@ def _jobs_of(entry: Any, folder: Path, timeout: Any, publish: bool) -> Iterator[
         output = paths.named(folder / name, "`output`")
         if output.suffix != ".ipynb":
             raise ConfigError(f"expected `output` to end in .ipynb, got {str(output)!r}.")
-        if output.resolve() == notebook.resolve():
-            raise ConfigError(f"its output would overwrite the notebook {str(notebook)!r} itself.")
         outputs.require_plain(output, "`output`")
-        if "output" not in entry:
-            require_own(notebook, output)
+        require_result(notebook, output, is_default="output" not in entry)
         yield Job(notebook, output, parameters, timeout)
 
 
@@ -237,6 +235,7 @@ def run(
     for job in jobs:
         outputs.require_place(job.output, "`output`")
         outputs.require_plain(job.log, "the log", room=0)
+        _require_log(job)
     rows: dict[int, dict[str, Any]] = {}
     working: dict[int, subprocess.Popen] = {}
     cores = max(limits.usable_cores() // parallel, 1)
@@ -262,6 +261,20 @@ def run(
                 bar.message("Interrupted: the same command with --resume goes on from there.")
             raise
     return pd.DataFrame([rows[number] for number in sorted(rows)], columns=COLUMNS)
+
+
+def _require_log(job: Job) -> None:
+    """Refuse to write a log where something else lies, which no result of ours beside it vouches for."""
+    has_begun = os.path.lexists(outputs.running(job.output))
+    if not job.log.is_file() or has_begun or record_of(job.output) is not None:
+        return
+    with files.opened(job.log) as stream:
+        start = stream.read(len(OF_LOG))
+    if start not in (b"", OF_LOG.encode()):
+        raise ConfigError(
+            f"The log of {str(job.output)!r} would take the place of {str(job.log)!r}, which is none: "
+            "expected another output, or that file moved away."
+        )
 
 
 def require_summary(summary: Path) -> None:
@@ -334,6 +347,8 @@ def _executed(
 ) -> dict[str, Any]:
     """How the job's process ended, which writes what it says to ``log``."""
     began, before = time.perf_counter(), _version(job.output)
+    with contextlib.suppress(OSError):  # where it cannot be written, the notebook goes on
+        os.write(log, f"{OF_LOG}{job.output.name}\n".encode("utf-8", "backslashreplace"))
     environment = {**os.environ, "HML_HEADLESS": "1"}
     environment.setdefault("OMP_NUM_THREADS", str(cores))
     with scratch.folder() as folder:
@@ -401,6 +416,7 @@ def _message(log: Path, code: int, copy: streams.Copy | None = None) -> str:
             text = copy.end.decode(errors="replace")
         # What was said while a bar was shown stands behind it.
         lines = text.strip().replace("]Error: ", "]\nError: ").splitlines()
+        lines = lines[lines[:1] == [f"{OF_LOG}{log.with_suffix('.ipynb').name}"] :]
     except OSError as error:
         return f"its process ended with status {code}, and its log: {files.reason(error)}"
     last = next(

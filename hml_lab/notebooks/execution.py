@@ -86,7 +86,7 @@ def execute(
     Raises
     ------
     ParameterError
-        Before the kernel starts.
+        Before the kernel starts; also for an output in whose place there is something else than a result.
     ConfigError
         For an output that is no plain file of this machine.
     RunBusyError
@@ -99,12 +99,10 @@ def execute(
     if timeout is not None:
         timeout = quantities.seconds(timeout, "`timeout`")
     check_parameters(notebook, given, timeout)
-    if output is None:
-        output = default_output(notebook)
-        require_own(notebook, output)
-    output = paths.named(output, "the output")
-    if os.path.realpath(output) == os.path.realpath(notebook):
-        raise ParameterError(f"The output would overwrite the notebook {str(notebook)!r} itself.")
+    is_default = output is None
+    output = default_output(notebook) if is_default else paths.named(output, "the output")
+    outputs.require_plain(output, "the output")
+    require_result(notebook, output, is_default=is_default)
     outputs.require_place(output, "the output")
     limits.require_files(limits.SEVERAL_PROCESSES, "a notebook's kernel")
     limits.require_threads(limits.THREADS, "a notebook's kernel")
@@ -141,19 +139,26 @@ def execute(
     return output
 
 
-def require_own(notebook: Path, output: Path) -> None:
-    """What lies where results go by default is this notebook's, not that of one of the same name.
+def require_result(notebook: Path, output: Path, *, is_default: bool) -> None:
+    """What a notebook's result takes the place of is a result, too.
+
+    Whoever names the place of a file that was written by hand, or that this very call reads, has mistaken
+    it. Where results go by default, the one that lies there is this notebook's, not that of one of the
+    same name.
 
     Raises
     ------
     ParameterError
-        For another one's, and for what is no result.
     """
-    if not output.is_file():
+    if os.path.realpath(output) == os.path.realpath(notebook):
+        raise ParameterError(f"The output would overwrite the notebook {str(notebook)!r} itself.")
+    if not output.is_file() or not output.stat().st_size:
         return
     if (record := record_of(output)) is None:
-        raise ParameterError(f"{str(output)!r} is no result of {notebook.name}: give an output.")
-    if record.get("place") not in (None, _place(notebook, output)):
+        raise ParameterError(
+            f"{str(output)!r} is no result of {notebook.name}: give another output, or move that away."
+        )
+    if is_default and record.get("place") not in (None, _place(notebook, output)):
         raise ParameterError(
             f"{str(output)!r} is the result of another notebook that is called {notebook.name}, too: "
             "give an output."

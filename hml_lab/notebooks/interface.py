@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import difflib
+import importlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hml_core.errors import ConfigError, HmlError, RunError, TimeIsUp, interrupts
-from hml_core.system import processes
+from hml_core.errors import ConfigError, HmlError, RunError, interrupts, said
+from hml_core.system import apart
 from hml_lab.notebooks import outputs
 
 # The cell that makes the experiment from the parameters and, until its frame is asked for, nothing else.
 EXPERIMENT = "experiment"
+OURS = ("hml_core.", "hml_lab.", "data_prep.")
 
 
 class ParameterError(ConfigError):
@@ -115,16 +118,16 @@ def check_parameters(
     """Refuse parameters that the notebook does not have, of another type, or of impossible values.
 
     An int may stand for a float, and a parameter whose default is None takes any value. Values are
-    checked by the cell tagged ``experiment``, where there is one: it is executed here, with these
-    parameters, and makes the configurations of all runs without training or writing anything. The current
-    folder is then what it was.
+    checked by the cell tagged ``experiment``, where there is one: it is executed with these parameters, in
+    a process of its own (Linux), and makes the configurations of all runs without training or writing
+    anything. Nothing that it changes is changed here.
 
     Parameters
     ----------
     notebook : path
     given : mapping
     timeout : float, optional
-        Seconds that the cell has (in the main thread, where Python hears signals).
+        Seconds that the cell has (on Linux, where its process can be ended).
 
     Raises
     ------
@@ -143,30 +146,48 @@ def check_parameters(
             )
         _check_type(name, value, known[name].default)
     values = {name: item.default for name, item in known.items()} | given
+    if not (cells := _tagged(Path(notebook), EXPERIMENT)):
+        return
+    _load(cells)
     try:
-        with processes.limited(timeout):
-            _check_values(Path(notebook), values)
-    except TimeIsUp as error:
+        refused, is_interrupted = apart.call(
+            _tried, Path(notebook).name, cells, values, seconds=timeout
+        )
+    except apart.NoAnswer:  # it ended its process: the executed notebook shows that, too
+        return
+    except TimeoutError as error:
         raise RunError(
             f"{Path(notebook).name} was stopped: its cell tagged {EXPERIMENT!r}, which checks the "
             f"parameters, was not done after {timeout:g} s."
         ) from error
+    if is_interrupted:
+        raise KeyboardInterrupt
+    if refused is not None:
+        raise ParameterError(refused)
 
 
-def _check_values(notebook: Path, values: Mapping[str, Any]) -> None:
-    namespace, folder = {"__name__": "__main__", **values}, os.getcwd()
+def _load(cells: Sequence[str]) -> None:
+    """Import here what of this project the cells import: each fork of this process has it then."""
+    for source in cells:
+        with contextlib.suppress(SyntaxError, ValueError):
+            for node in ast.walk(ast.parse(source)):
+                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(OURS):
+                    with contextlib.suppress(ModuleNotFoundError):
+                        importlib.import_module(node.module)
+
+
+def _tried(name: str, cells: Sequence[str], values: Mapping[str, Any]) -> tuple[str | None, bool]:
+    """Why cells of a notebook refuse its parameters, if they do; whether they were interrupted."""
+    namespace = {"__name__": "__main__", **values}
     try:
-        for source in _tagged(notebook, EXPERIMENT):
-            exec(compile(source, f"<{notebook.name}>", "exec"), namespace)
+        for source in cells:
+            exec(compile(source, f"<{name}>", "exec"), namespace)
     except HmlError as error:
-        raise ParameterError(str(error)) from error
+        return said(error), False
     except BaseException as error:
-        if interrupts(error):
-            raise
         # A fault of the cell rather than of a value: the executed notebook shows it with its traceback.
-        return
-    finally:
-        os.chdir(folder)
+        return None, interrupts(error)
+    return None, False
 
 
 def _check_type(name: str, value: Any, default: Any) -> None:

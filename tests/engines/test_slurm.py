@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
+import subprocess
 import sys
 
 import dask
@@ -18,7 +20,7 @@ from hml_core.config import grid
 from hml_core.engines import slurm, slurm_queue
 from hml_core.engines.dask import SETTINGS
 from hml_core.errors import ConfigError, RunError
-from hml_core.system import yaml_files
+from hml_core.system import scratch, yaml_files
 from hml_lab import notebooks
 from hml_lab.cli import main
 from tests.engines import helpers
@@ -112,6 +114,18 @@ def test_a_dry_run_prints_runs_and_script_and_submits_nothing(tmp_path, monkeypa
         ({"worker_extra_args": ["--protocol", "tcp"]}, "hold '--protocol': how a worker speaks"),
         ({"worker_extra_args": ["--dashboard-address=0.0.0.0:1"]}, "that it shows no pages"),
         ({"job_extra_directives": [1]}, "`job_extra_directives` in .* to be a list of lines"),
+        (
+            {"job_extra_directives": ["-C x\nrm -r ."]},
+            "`job_extra_directives` in .* to be one line",
+        ),
+        ({"worker_extra_args": ["--lifetime 5m --protocol tcp"]}, "hold '--protocol'"),
+        ({"worker_extra_args": ["; rm -r ."]}, "without quotes and other signs of the shell"),
+        ({"local_directory": "/a/$(id)"}, "`local_directory` in .* without quotes and commands"),
+        ({"local_directory": 'a"; id; "'}, "`local_directory` in .* without quotes and commands"),
+        ({"log_directory": "my logs"}, "`log_directory` in .* to be a folder without blanks"),
+        ({"log_directory": "logs/%u"}, "`log_directory` in .* to be a folder without blanks"),
+        ({"job_name": "a/b"}, "`job_name` in .* to be a word"),
+        ({"queue": "gpu;id"}, "`queue` in .* to be the name of a partition"),
     ],
 )
 def test_a_wrong_file_is_refused_with_what_is_wrong(change, message, tmp_path):
@@ -167,6 +181,85 @@ def test_a_sweep_over_jobs_gives_the_serial_frame(tmp_path, monkeypatch):
     assert list((tmp_path / "bin").glob("job.*.log")), "no job ran"
 
 
+def test_paths_reach_a_job_as_they_are(tmp_path):
+    """A shell reads the script: folders have blanks, and what it would take for commands."""
+    bin = tmp_path / "my programs"
+    bin.mkdir()
+    python = bin / "python;touch pwned"
+    python.write_text(f'#!/bin/sh\nfor one in "$@"; do echo "<$one>"; done > "{tmp_path}/said"\n')
+    python.chmod(0o755)
+    shared = tmp_path / "r $HOME;touch pwned;'`"
+    shared.mkdir()
+    options = {**yaml.safe_load(EXAMPLE.read_text()), "python": str(python), "interface": "lo"}
+    options |= {"local_directory": "$SCRATCH/one & two", "job_script_prologue": []}
+    with slurm.make_cluster(options, shared) as made:
+        script = made.job_script()
+    environment = {**os.environ, "SCRATCH": "/fast disk"}
+    subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment, check=True)
+    said = (tmp_path / "said").read_text()
+    for name in ("ca", "cert", "key"):
+        assert f"\n<{shared}/{name}.pem>\n" in said
+    assert "\n<--local-directory>\n</fast disk/one & two>\n" in said
+    assert not list(tmp_path.rglob("pwned"))
+
+
+GREETED = {
+    "Welcome to Stampede3, 12 nodes are free\nSubmitted batch job 4711\n": "4711",
+    "2026\nsbatch: Submitted batch job 4711 on cluster big\nBalance: 99\n3\n": "4711",
+    "--> 3 checks passed\n4711;big\n": "4711",
+    "Stampede3\n": None,
+    "Submitted batch job\n": None,
+}
+
+
+@pytest.mark.parametrize("said", GREETED)
+def test_the_job_is_the_one_that_was_taken_whatever_else_is_said(said):
+    assert slurm_queue._taken(said) == GREETED[said]
+
+
+def test_no_other_job_is_cancelled(tmp_path, monkeypatch):
+    path = helpers.pretend_slurm(tmp_path, monkeypatch)
+    for name in ("LOOK_S", "GONE_S", "PAUSE_S"):
+        monkeypatch.setattr(slurm_queue, name, 0.0)
+    said = {"sbatch": "echo Stampede3; echo Submitted batch job 17", "squeue": "true"}
+    for name, script in {**said, "scancel": f'echo "$@" >> {tmp_path}/cancelled'}.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    with pytest.raises(RunError, match="job 17 ended before its worker was here"):
+        engines.sweep(
+            configs(), engine=f"slurm:{path}", runs_root=tmp_path / "runs", progress=False
+        )
+    assert set((tmp_path / "cancelled").read_text().split()) == {"17"}
+
+
+def test_of_a_killed_sweep_no_key_is_left(tmp_path):
+    """Of one whose process is gone: the next sweep removes what it left, and nothing else."""
+    killed, mine = tmp_path / ".slurm-killed", tmp_path / ".slurm-mine"
+    for folder in (killed, mine):
+        folder.mkdir()
+        (folder / "key.pem").write_text("a key")
+    (killed / scratch.OWNER).write_bytes(socket.gethostname().encode())
+    with scratch.folder(tmp_path, slurm.FOLDERS):
+        assert not killed.exists()
+        assert mine.exists()
+    assert [one.name for one in tmp_path.iterdir()] == [mine.name]
+
+
+def test_a_configuration_of_dask_that_is_none_is_told(tmp_path):
+    (tmp_path / "dask.yaml").write_text("a: [1\n")
+    program = (
+        "from hml_core import engines, errors\n"
+        "try: engines.check('dask')\n"
+        "except errors.ConfigError as error: print(error)"
+    )
+    environment = {**os.environ, "DASK_CONFIG": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True
+    )
+    assert "Dask's configuration (`DASK_CONFIG`" in done.stdout, done.stderr
+    assert "dask.yaml" in done.stdout
+
+
 REFUSED = (
     "sbatch: error: Batch job submission failed: Invalid account or account/partition combination"
 )
@@ -177,12 +270,15 @@ REFUSED = (
     [
         (None, r"no command 'sbatch' here; expected a login node"),
         (f"echo '{REFUSED}' >&2; exit 1", "Batch job submission failed: Invalid account"),
-        ("echo 'Welcome to the cluster'", "Could not parse job id"),
+        (
+            "echo Welcome to Stampede3",
+            "'sbatch' does not say which job it took, if any; it said: Welcome to Stampede3",
+        ),
         ("echo 'no room' >&2", "no room"),
         ("sleep 600", r"'sbatch' did not answer within 1 seconds"),
         ("yes Submitted", "'sbatch' says more than 1,048,576 bytes"),
         ("kill -9 $$", "'sbatch' ended with status 137"),
-        (r"printf '\377'", "Could not parse job id"),
+        (r"printf '\377'", "does not say which job it took, if any"),
     ],
 )
 def test_slurm_that_takes_no_job_is_told_with_its_reason(sbatch, reason, tmp_path, monkeypatch):
@@ -261,6 +357,16 @@ def _hole(path):
         stream.truncate(2**40)
         stream.seek(2**40)
         stream.write(b"\nmodule: command not found\n")
+
+
+def test_the_log_of_another_job_is_not_told(tmp_path):
+    (tmp_path / "hml-11234.out").write_text("somebody else's\n")
+    submissions = slurm.Submissions(log_directory=str(tmp_path))
+    assert "somebody" not in submissions._said_by("1234")
+    (tmp_path / "hml-1234.out").write_text("a line\n")
+    assert "a line" in submissions._said_by("1234")
+    (tmp_path / "hml-1234.err").write_text("an error\n")
+    assert "an error" in submissions._said_by("1234")
 
 
 LOGS = {  # what lies where a job's log is expected, and what of it is told

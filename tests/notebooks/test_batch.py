@@ -114,13 +114,37 @@ def test_a_wrong_file_is_refused_before_anything_starts(content, message, folder
 
 def test_no_job_writes_over_the_notebook_of_another(folder):
     shutil.copy("made.ipynb", "other.ipynb")
-    before = Path("other.ipynb").read_bytes()
     jobs = [job(output="other.ipynb"), {"notebook": "other.ipynb", "output": "last.ipynb"}]
     write(folder, {"output": ".", "jobs": jobs})
-    said = CliRunner().invoke(main, ["batch", "batch.yaml"])
-    assert said.exit_code == 1
-    assert "would write over notebooks that it executes (other.ipynb)" in said.output
-    assert Path("other.ipynb").read_bytes() == before
+    told = {"written by hand": "other.ipynb' is no result of made.ipynb"}
+    told["a result"] = "would write over notebooks that it executes (other.ipynb)"
+    for what, message in told.items():
+        content = nbformat.read("other.ipynb", 4)
+        if what == "a result":
+            record = {"status": "done", "seconds": 1.0, "started": "today", "parameters": {}}
+            content.metadata["hml_core"] = record
+        nbformat.write(content, "other.ipynb")
+        before = Path("other.ipynb").read_bytes()
+        said = CliRunner().invoke(main, ["batch", "batch.yaml"])
+        assert said.exit_code == 1
+        assert message in said.output
+        assert Path("other.ipynb").read_bytes() == before
+
+
+def test_a_log_takes_the_place_of_a_log(folder):
+    """What else has its name is somebody's, unless the result beside it is ours."""
+    mine = folder / "out" / "made.log"
+    mine.parent.mkdir()
+    mine.write_text("sowed 3 plates\n")
+    with pytest.raises(ConfigError, match=r"log .* would take the place of 'out/made\.log'"):
+        batch.run([batch.Job(Path("made.ipynb"), Path("out/made.ipynb"))], progress=False)
+    assert mine.read_text() == "sowed 3 plates\n"
+    mine.write_text(f"{batch.OF_LOG}made.ipynb\n")
+    failing = batch.Job(Path("made.ipynb"), Path("out/made.ipynb"), {"nothing": 1})
+    for _ in range(2):  # one that failed before there was a result, and again
+        frame = batch.run([failing], progress=False)
+        assert "has no parameter 'nothing'" in frame["message"][0]
+        assert mine.read_text().startswith(batch.OF_LOG)
 
 
 def printed(path: Path) -> str:
@@ -220,7 +244,7 @@ def test_what_was_cut_off_while_an_older_result_lay_there_is_done_again(
 
     monkeypatch.setattr(batch, "_executed", execute)
     if log is not None:
-        jobs[1].log.write_text(log)
+        jobs[1].log.write_text(log and f"{batch.OF_LOG}2.ipynb\n{log}")
     if is_left:
         outputs.running(jobs[1].output).touch()
     frame = batch.run(jobs, resume=True, parallel=parallel, progress=False)
@@ -307,13 +331,13 @@ def test_a_second_batch_leaves_the_log_of_the_first_alone(folder):
     """It would be emptied while the first one's processes write to it, or while they are still ending."""
     job = batch.Job(Path("made.ipynb"), Path("out.ipynb"))
     with outputs.held(job.log, "") as log:
-        os.write(log, b"said by the first")
+        os.write(log, said := b"Log of the first")
         (row,) = batch.run([job], progress=False).to_dict("records")
         assert row["status"] == "failed"
         assert row["message"] == (
             "Another batch executes a notebook into 'out.ipynb'; its log is left alone."
         )
-        assert job.log.read_bytes() == b"said by the first"
+        assert job.log.read_bytes() == said
     assert not job.output.exists()
 
 

@@ -7,9 +7,11 @@ import json
 import math
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 import nbformat
@@ -23,6 +25,7 @@ from hml_lab.notebooks import batch, execution, outputs
 from hml_lab.notebooks import kernels as kernels_of_notebooks
 from hml_lab.notebooks.execution import execute, is_done, record_of
 from hml_lab.notebooks.interface import ParameterError, check_parameters
+from tests import forks
 from tests.notebooks.helpers import make
 
 
@@ -244,12 +247,14 @@ def test_a_time_that_was_up_before_the_first_cell_says_so_and_leaves_the_older_r
 
     path = make(tmp_path, "x = 1  # a number", "assert x == 1")
     output = tmp_path / "older.ipynb"
-    output.write_text("older")
+    record = {"status": "done", "seconds": 1.0, "started": "today", "parameters": {}}
+    nbformat.write(new_notebook(metadata={"hml_core": record}), output)
+    older = output.read_text()
     monkeypatch.setattr(execution, "_execute", execute)
     told = r"it was not done after 4 s\. Not one of its cells was begun\."
     with pytest.raises(RunError, match=told):
         execution.execute(path, {}, output, timeout=4, show_progress=False)
-    assert output.read_text() == "older"
+    assert output.read_text() == older
     assert {one.name for one in tmp_path.glob("*older*")} == {"older.ipynb"}
 
 
@@ -275,6 +280,35 @@ def test_the_cell_that_checks_parameters_has_the_time_of_the_notebook(tmp_path):
         check_parameters(path, {}, 0.5)
     with pytest.raises(RunError, match=told):
         run(path, timeout=0.5)
+    within_c = experiment(
+        tmp_path, "import signal\nsignal.signal(14, signal.SIG_IGN)\nsum(range(10**13))"
+    )
+    with pytest.raises(RunError, match=told):  # where Python hears no signal
+        run(within_c, timeout=0.5)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_heard_whatever_the_cell_that_checks_parameters_does(number, tmp_path):
+    path = experiment(
+        tmp_path, f"open({str(tmp_path / 'begun')!r}, 'w').close()\nsum(range(10**13))"
+    )
+    command = ["-m", "hml_core", "run", path, "-o", tmp_path / "out.ipynb"]
+    process = forks.Python(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    while not (tmp_path / "begun").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    below = processes.descendants(process.pid)
+    process.send_signal(number)
+    said, _ = process.communicate()
+    assert process.returncode == 128 + number
+    assert "Interrupted: stopped by" in said
+    assert below
+    assert not [one for one in below if Path(f"/proc/{one}").exists()]
+
+
+def test_a_fault_of_the_cell_that_checks_parameters_is_the_notebook_s(tmp_path):
+    for source in ("1 / 0", "import os; os._exit(0)", "import os; os.kill(os.getpid(), 9)"):
+        check_parameters(experiment(tmp_path, source), {})
 
 
 def test_the_cell_that_checks_parameters_changes_nothing_here(tmp_path, monkeypatch):
@@ -283,19 +317,27 @@ def test_the_cell_that_checks_parameters_changes_nothing_here(tmp_path, monkeypa
     for source in ("", "\nraise SystemExit(0)", "\nimport asyncio; raise asyncio.CancelledError"):
         check_parameters(experiment(tmp_path, f"import os; os.chdir('elsewhere'){source}"), {})
         assert Path.cwd() == tmp_path
+    check_parameters(
+        experiment(tmp_path, "import os; os.environ['HOME'] = ''; os.umask(0o777)"), {}
+    )
+    (tmp_path / "readable").touch()
+    assert (tmp_path / "readable").stat().st_mode & 0o400
+    assert os.environ["HOME"]
     with pytest.raises(KeyboardInterrupt):
         check_parameters(experiment(tmp_path, "raise KeyboardInterrupt"), {})
 
 
 @pytest.mark.parametrize("held", ["a text of mine", json.dumps(new_notebook())])
-def test_by_default_what_is_no_result_is_not_replaced(held, tmp_path, monkeypatch):
+def test_what_is_no_result_is_not_replaced(held, tmp_path, monkeypatch):
     output = tmp_path / "mine.ipynb"
     output.write_text(held)
     monkeypatch.setattr(execution, "default_output", lambda notebook: output)
     with pytest.raises(
-        ParameterError, match=r"mine\.ipynb' is no result of made\.ipynb: give an output"
+        ParameterError, match=r"mine\.ipynb' is no result of made\.ipynb: give another output"
     ):
         execute(make(tmp_path, "n = 1  # a number"), show_progress=False)
+    with pytest.raises(ParameterError, match=r"mine\.ipynb' is no result of made\.ipynb"):
+        execute(make(tmp_path, "n = 1  # a number"), output=output)
     assert output.read_text() == held
 
 

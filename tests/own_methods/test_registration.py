@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+import subprocess
 import sys
 import threading
 
@@ -274,6 +275,18 @@ def test_what_the_interpreter_calls_in_its_end_decides_nothing(status, last, tol
         finally:
             ending.leave(status if isinstance(status, int) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == told
+
+
+@pytest.mark.parametrize(
+    ("last", "told"), [("os._exit(0)", 1), ("threading.Event().wait()", 7), ("None", 7)]
+)
+def test_nor_does_what_it_calls_before_that(last, told):
+    """``threading`` has a list of its own, for pools of threads."""
+    program = (
+        "import os, sys, threading; from hml_core.system import ending; ending.PATIENCE_S = 0.1; "
+        f"threading._register_atexit(lambda: {last}); ending.decided(7); sys.exit(7)"
+    )
+    assert subprocess.run([sys.executable, "-c", program]).returncode == told
 
 
 TIMES = {"called": 0}
