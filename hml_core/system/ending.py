@@ -79,13 +79,19 @@ def is_failure(status: Any) -> bool:
 def decided(status: Any) -> None:
     """This process ends with that status, whatever the interpreter still calls in its end.
 
-    (``atexit``, and before it ``threading``.) None of it makes a success of a failure, and all of it has
-    :data:`PATIENCE_S`.
+    (``atexit``, and before it ``threading``, for pools of threads.) None of it makes a success of a
+    failure, and all of it has :data:`PATIENCE_S`.
     """
-    if is_failure(status):
-        _last.enter_context(never_silent())
+    process, has_begun = os.getpid(), threading.Event()
+
+    def begin() -> None:  # of each list, the last one that is registered is called first
+        if os.getpid() == process and not has_begun.is_set():
+            has_begun.set()
+            if is_failure(status):
+                _last.enter_context(never_silent())
 
     def wait() -> None:
+        has_begun.wait()
         time.sleep(PATIENCE_S)
         with contextlib.suppress(Exception):
             told = "What the command's own code has registered for its end still ran, and was left."
@@ -94,6 +100,9 @@ def decided(status: Any) -> None:
 
     with contextlib.suppress(RuntimeError):  # no room for one thread more: it has its time
         threading.Thread(target=wait, name="the last one", daemon=True).start()
+    atexit.register(begin)
+    with contextlib.suppress(AttributeError, RuntimeError):
+        threading._register_atexit(begin)
 
 
 def _caller() -> str:

@@ -289,6 +289,19 @@ def test_nor_does_what_it_calls_before_that(last, told):
     assert subprocess.run([sys.executable, "-c", program]).returncode == told
 
 
+def test_nothing_ends_a_process_that_goes_on(monkeypatch):
+    """One that calls the command as the shell does, and catches how it ended."""
+    monkeypatch.setattr(ending, "PATIENCE_S", 0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "argv", ["hml", "no such command"])
+        with pytest.raises(SystemExit):
+            cli.main.main()
+    threads = [thread for thread in threading.enumerate() if thread.name == "the last one"]
+    assert threads
+    threads[-1].join(0.2)
+    assert os._exit is ending._end
+
+
 TIMES = {"called": 0}
 
 
