@@ -212,7 +212,7 @@ def test_a_frozen_backbone_does_not_move(tiny):
 
 
 DIGITS = {
-    name: RunConfig(recipe=name, epochs=20, batch_size=64, imbalance_ratio=5.0)
+    name: RunConfig(recipe=name, epochs=10, batch_size=64, imbalance_ratio=5.0)
     for name in recipes.names()
 }
 
@@ -227,7 +227,7 @@ def of_every_recipe(tmp_path_factory):
 
 @pytest.mark.parametrize("recipe", recipes.names())
 def test_every_recipe_learns_the_digits(recipe, of_every_recipe):
-    """Far above the 10 % of guessing after a few hundred steps, on every recipe's own schedule."""
+    """Far above the 10 % of guessing after some hundred steps, on every recipe's own schedule."""
     config = DIGITS[recipe]
     run = runs.Run(of_every_recipe / config.run_id).verify()
     assert run.selection("best_test")["balanced_accuracy"] > 0.7
