@@ -266,7 +266,7 @@ def make_cluster(
     python = options.pop("python", None) or sys.executable
     options["python"] = shlex.quote(python) if os.path.exists(python) else python
     if folder := options.pop("local_directory", None):
-        options["local_directory"] = f'"{folder}"'
+        options["local_directory"] = f'"{os.path.expanduser(folder)}"'
     try:
         return SLURMCluster(
             **{"job_name": "hml", **options},

@@ -368,15 +368,19 @@ def _executed(
                 start_new_session=True,  # Ctrl-C reaches it through us, once
             )
             copy.close()
+            is_late = False
             try:
                 process.wait(None if job.timeout is None else job.timeout + GRACE_S)
             except subprocess.TimeoutExpired:  # it does not even end by itself
+                is_late = True
                 processes.terminate(process)
                 process.wait()
             finally:
                 working.pop(number)
     status = _status(job, process.returncode, before)
     message = "" if status == "done" else _message(job.log, process.returncode, copy)
+    if is_late and status != "done":
+        status, message = "timed out", f"its process was not done after {job.timeout:g} s"
     if copy.error is not None:
         cut = f"its log is cut off ({files.reason(copy.error)})"
         message = f"{message}; {cut}" if message else cut

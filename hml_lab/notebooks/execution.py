@@ -133,9 +133,7 @@ def execute(
             raise
         finally:
             seconds = round(time.perf_counter() - began, 1)
-            _keep(
-                partial, output, {"status": status, "seconds": seconds, **record}, notebook.parent
-            )
+            _keep(notebook, partial, output, {"status": status, "seconds": seconds, **record})
     return output
 
 
@@ -302,19 +300,24 @@ def is_done(notebook: str | Path, given: Mapping[str, Any], executed: str | Path
     return same and record.get("sha256") == files.sha256(notebook)
 
 
-def _keep(partial: Path, output: Path, record: dict[str, Any], folder: Path) -> None:
+def _keep(notebook: Path, partial: Path, output: Path, record: dict[str, Any]) -> None:
     """Put what was executed, with its record, in the place of ``output``.
 
     Where that cannot be written, the older result is still there and ``partial`` holds what was executed.
+    Nothing, where the time was up so early: then it is the notebook as it was.
     """
     content = outputs.read(partial)
     status = record["status"]
+    if content is None and status == "timed out":
+        content = outputs.read(notebook)
     keeps_older = status == "stopped" or (status != outputs.DONE and not _has_begun(partial))
     older = outputs.read(output) if keeps_older else None
     if content is not None and (older is None or outputs.status(older) != outputs.DONE):
         content.metadata.setdefault("papermill", {})["output_path"] = os.path.relpath(output)
         content.metadata["hml_core"] = record
-        told = outputs.storable(private_paths.without(content, record["parameters"], folder))
+        told = outputs.storable(
+            private_paths.without(content, record["parameters"], notebook.parent)
+        )
         outputs.require_plain(output, "the output")
         files.write_atomically(output, nbformat.writes(told, allow_nan=False) + "\n")
     partial.unlink(missing_ok=True)

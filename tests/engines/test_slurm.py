@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import dask
 import pandas as pd
@@ -194,6 +195,8 @@ def test_paths_reach_a_job_as_they_are(tmp_path):
     options |= {"local_directory": "$SCRATCH/one & two", "job_script_prologue": []}
     with slurm.make_cluster(options, shared) as made:
         script = made.job_script()
+    at_home = {**options, "local_directory": "~/scratch"}
+    assert f'--local-directory "{Path.home()}/scratch"' in slurm.job_script(at_home)
     environment = {**os.environ, "SCRATCH": "/fast disk"}
     subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment, check=True)
     said = (tmp_path / "said").read_text()

@@ -378,6 +378,15 @@ def test_of_a_log_without_end_the_error_is_told(folder):
     assert batch._message(log, 1) == "it failed"
 
 
+def test_a_job_whose_process_does_not_end_in_time_is_timed_out(folder, monkeypatch):
+    """On a busy machine it may not even have begun."""
+    monkeypatch.setattr(batch, "GRACE_S", 0.0)
+    job = batch.Job(Path("made.ipynb"), Path("out/made.ipynb"), timeout=0.1)
+    (row,) = batch.run([job], progress=False).to_dict("records")
+    assert row["status"] == "timed out"
+    assert row["message"] == "its process was not done after 0.1 s"
+
+
 def test_a_job_that_was_killed_says_so(folder):
     log = folder / "a.log"
     log.write_text("Executing: 1/3\n")

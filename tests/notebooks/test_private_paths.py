@@ -125,7 +125,7 @@ def test_what_is_recorded_is_found_done_again(path, tmp_path):
     nbformat.write(new_notebook(), partial)
     record = {"status": outputs.DONE, "seconds": 1.0, "parameters": {"root": path}}
     record |= {"started": "now", "sha256": execution.files.sha256(notebook)}
-    execution._keep(partial, result, record, tmp_path)
+    execution._keep(tmp_path / "made.ipynb", partial, result, record)
     assert outputs.read(result) is not None
     assert execution.is_done(notebook, {"root": path}, result)
     assert not execution.is_done(notebook, {"root": path + "q"}, result)
