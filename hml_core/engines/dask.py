@@ -53,7 +53,7 @@ _one_run = threading.Lock()  # torch's global generator and thread count belong 
 def local(configs: Sequence[RunConfig], place: Place) -> Iterator[tuple[RunConfig, Outcome]]:
     """Train in processes of this machine: one for each GPU, or as many as the cores have room for."""
     import dask
-    from distributed import Client, LocalCluster, Security
+    from distributed import LocalCluster, Security
 
     with_gpu = devices.resolve(place.device).type == "cuda"
     limits.require_files(limits.SEVERAL_PROCESSES, "the engine 'dask'")
@@ -65,7 +65,7 @@ def local(configs: Sequence[RunConfig], place: Place) -> Iterator[tuple[RunConfi
         workers = 1 if _is_pinned(place.device) else torch.cuda.device_count()
     with contextlib.ExitStack() as stack:
 
-        def start() -> Client:
+        def start() -> Any:
             stack.enter_context(dask.config.set(SETTINGS))
             stack.enter_context(processes.only_installed_modules())
             cluster = LocalCluster(
@@ -78,7 +78,7 @@ def local(configs: Sequence[RunConfig], place: Place) -> Iterator[tuple[RunConfi
                 silence_logs="CRITICAL",
             )
             stack.enter_context(cluster)
-            return stack.enter_context(Client(cluster, set_as_default=False))
+            return stack.enter_context(client_of(cluster))
 
         try:
             # One that is left half started, or half closed, shows tracebacks, and its workers abort.
@@ -88,6 +88,22 @@ def local(configs: Sequence[RunConfig], place: Place) -> Iterator[tuple[RunConfi
         finally:
             with processes.delayed():
                 stack.close()
+
+
+def client_of(cluster: Any, **options: Any) -> Any:
+    """A client of Dask that nothing but its ``with`` block closes.
+
+    Dask's own is closed when its garbage is collected, too. One that is left half made, as nobody answers,
+    shows a traceback then, or, where the collector comes while another one starts, waits for one lock for
+    ever.
+    """
+    from distributed import Client
+
+    class OurClient(Client):
+        def __del__(self) -> None:
+            pass
+
+    return OurClient(cluster, set_as_default=False, **options)
 
 
 def _started(start: Callable[[], Any]) -> Any:
@@ -118,14 +134,10 @@ def remote(
     RunError
         Where nobody answers, there is no worker, or a worker does not see the results folder.
     """
-    from distributed import Client
-
     try:
-        # A client of what does not answer would be left half made, and be closed when its garbage is
-        # collected: with a traceback, or, while another one starts, waiting for one lock for ever.
         with ThreadPoolExecutor(1) as apart:  # a notebook has a loop of its own in this thread
             apart.submit(lambda: asyncio.run(_greet(address))).result()
-        client = Client(address, timeout=CONNECT_TIMEOUT_S, set_as_default=False)
+        client = client_of(address, timeout=CONNECT_TIMEOUT_S)
     except Exception as error:  # no answer, not an address, or whatever something else says there
         raise RunError(
             f"No Dask scheduler answers at {address!r}: {files.reason(error)}"

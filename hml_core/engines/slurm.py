@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from hml_core.config import RunConfig
-from hml_core.engines.dask import GPU, NO_DASHBOARD, SETTINGS, submit
+from hml_core.engines.dask import GPU, NO_DASHBOARD, SETTINGS, client_of, submit
 from hml_core.engines.jobs import Outcome, Place
 from hml_core.engines.slurm_queue import LONGEST_WAIT_S, Submissions
 from hml_core.errors import ConfigError
@@ -303,7 +303,6 @@ def run(
         (:mod:`hml_core.engines.slurm_queue`).
     """
     import dask
-    from distributed import Client
 
     limits.require_files(limits.SEVERAL_PROCESSES, "the engine 'slurm'")
     limits.require_threads(limits.THREADS, "the engine 'slurm'")
@@ -316,7 +315,7 @@ def run(
         dask.config.set(SETTINGS),
         scratch.folder(place.runs_root, FOLDERS) as shared,
         make_cluster(options, shared, submissions) as made,
-        Client(made, set_as_default=False) as client,
+        client_of(made) as client,
     ):
         submissions.workers = lambda: len(made.scheduler.workers)
         submissions.address = made.scheduler.address
