@@ -293,6 +293,7 @@ def test_a_client_that_is_left_half_made_is_closed_by_nobody(monkeypatch):
     closed = []
 
     def start(self, **options):
+        self._Client__loop = "begun"
         raise OSError("nobody answers")
 
     monkeypatch.setattr(Client, "start", start)
