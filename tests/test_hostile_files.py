@@ -420,6 +420,11 @@ def slow_parts(name: str) -> bytes:
         "TIFF, strips": lambda: tiff((273, 4, many, 300), data=bytes(4 * many)),
         "TIFF, bits": lambda: tiff((258, 3, many, 300), data=bytes(2 * many)),
         "BigTIFF": lambda: tiff((258, 3, many, 300), data=bytes(2 * many), is_big=True),
+        "TIFF, one place": lambda: tiff(
+            (278, 4, 1, 1), (279, 4, 2**16, 300), data=struct.pack("<I", 2**13) * 2**16
+        ),
+        "TIFF, tiles": lambda: tiff((325, 3, 2, 60_000 << 16 | 60_000)),
+        "BigTIFF, long": lambda: tiff((279, 16, 1, 2**40), is_big=True),
         "GIF, comment": lambda: gif[:start] + b"!\xfe" + b"\x01x" * 100_000 + b"\0" + gif[start:],
         "GIF, comments": lambda: gif[:start] + b"!\xfe\x01x\0" * 100_000 + gif[start:],
         "GIF, stray bytes": lambda: gif[:start] + bytes(100_001) + gif[start:],
@@ -429,8 +434,9 @@ def slow_parts(name: str) -> bytes:
 
 
 SLOW = (
-    "PNG, parts in front", "PNG, profiles", "TIFF, strips", "TIFF, bits", "BigTIFF", "GIF, comment",
-    "GIF, comments", "GIF, stray bytes", "GIF, length",
+    "PNG, parts in front", "PNG, profiles", "TIFF, strips", "TIFF, bits", "TIFF, one place",
+    "TIFF, tiles", "BigTIFF", "BigTIFF, long", "GIF, comment", "GIF, comments", "GIF, stray bytes",
+    "GIF, length",
 )  # fmt: skip
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import array
+import math
 import os
 import re
+import sys
 from typing import BinaryIO
 
 from hml_core.errors import DataError
@@ -26,6 +29,11 @@ CHUNKS, DATA_CHUNKS, BLOCKS = 1_000, 1_000_000, 100_000
 NUMBERS = 2**20  # of a tag of a TIFF, such as where its strips are: Pillow makes an object of each
 TIFF_PRIVATE = 2**15  # of the tags from here on Pillow reads bytes alone
 TIFF_BYTES = (1, 2, 7)  # kinds of tags whose values stay as they are: bytes, text
+# How long the parts are that a TIFF's pixels are in, and the kinds of whole numbers.
+TIFF_LENGTHS, TIFF_SIDES, TIFF_WHOLE = (279, 325), (256, 257), {3: "H", 4: "I", 16: "Q"}
+# Of pixels, in bytes: such parts may be as long as these are where they are not compressed (some programs
+# say so of others, too), and twice as long as the file.
+TIFF_PIXEL, TIFF_TWICE = 16, 2
 
 
 class ImageError(DataError):
@@ -139,15 +147,23 @@ def require_blocks(stream: BinaryIO, length: int) -> None:
 
 
 def require_numbers(stream: BinaryIO) -> None:
-    """Go over the tags of a TIFF's first image: each says how many numbers it holds."""
+    """Go over the tags of a TIFF's first image: each says how many numbers it holds.
+
+    Parts that its pixels are in may all be told to lie in one place, and be unpacked there a million times.
+    """
     head = stream.read(16)
     order = "little" if head.startswith(b"II") else "big"
     is_big = b"+" in head[2:4]  # (of 64 bits, as Pillow tells it)
     place = head[8:16] if is_big else head[4:8]
     entry, number, count = (20, 8, 8) if is_big else (12, 2, 4)
     stream.seek(min(int.from_bytes(place, order), LARGEST_FILE))
+    tags = []
     for _ in range(int.from_bytes(stream.read(number), order)):
-        tag = stream.read(entry)
+        tags.append(stream.read(entry))
+        if len(tags[-1]) < entry:
+            break
+    sides, lengths = [], 0
+    for tag in tags:
         if len(tag) < entry:
             break
         kind, held = (int.from_bytes(part, order) for part in (tag[2:4], tag[4 : 4 + count]))
@@ -156,4 +172,23 @@ def require_numbers(stream: BinaryIO) -> None:
             raise ImageError(
                 f"has {held:,} numbers in its tag {name}: expected at most {NUMBERS:,}, so save it anew"
             )
+        if name in (*TIFF_LENGTHS, *TIFF_SIDES) and kind in TIFF_WHOLE:
+            numbers = array.array(TIFF_WHOLE[kind])
+            if (size := held * numbers.itemsize) <= (room := entry - 4 - count):
+                numbers.frombytes(tag[-room:][:size])
+            else:
+                stream.seek(min(int.from_bytes(tag[-room:], order), LARGEST_FILE))
+                there = stream.read(size)
+                numbers.frombytes(there[: len(there) // numbers.itemsize * numbers.itemsize])
+            if order != sys.byteorder:
+                numbers.byteswap()
+            if name in TIFF_SIDES:
+                sides += numbers[:1]
+            else:
+                lengths += sum(numbers)
+    most = TIFF_TWICE * stream.seek(0, os.SEEK_END) + TIFF_PIXEL * math.prod(sides)
+    if lengths > most:
+        raise ImageError(
+            f"has pixels in parts of {lengths:,} bytes, more than it holds: save it anew"
+        )
     stream.seek(0)
