@@ -149,7 +149,7 @@ def require_blocks(stream: BinaryIO, length: int) -> None:
 def require_numbers(stream: BinaryIO) -> None:
     """Go over the tags of a TIFF's first image: each says how many numbers it holds.
 
-    Parts that its pixels are in may all be told to lie in one place, and be unpacked there again and again.
+    Parts of its pixels may all be told to lie in one place, and be unpacked there again and again.
     """
     head = stream.read(16)
     order = "little" if head.startswith(b"II") else "big"
