@@ -377,8 +377,23 @@ def test_a_history_that_holds_and_lacks_a_column_does_not_stop_the_others(done, 
         ("optimizer", lambda known: known["state"].update({9999: {}})),
         ("optimizer", lambda known: known["state"][0].update(momentum_buffer=torch.zeros(2))),
         ("optimizer", lambda known: known["state"][0].update(momentum_buffer="x")),
+        ("optimizer", lambda known: known["state"][0].update(momentum_buffer=3.0)),
+        (
+            "optimizer",
+            lambda known: known["state"][0].update(
+                momentum_buffer=known["state"][0]["momentum_buffer"].to_sparse()
+            ),
+        ),
         ("confidence", []),
+        ("confidence", [None]),
+        ("confidence", [torch.zeros(2, 2, dtype=torch.int32)]),
+        ("confidence", [torch.zeros(10, 20)]),
         ("seconds", float("nan")),
+        ("seconds", "1.0"),
+        ("seconds", torch.tensor(1.0)),
+        ("branch", "x"),
+        ("branch", {"epoch": 1, "from": "x"}),
+        ("branch", {"epoch": 1, "from": "x", "seconds": "1.0"}),
         ("current", {"step": 10**9}),
     ],
 )

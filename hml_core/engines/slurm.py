@@ -146,6 +146,11 @@ def read(path: str | Path) -> dict[str, Any]:
             raise ConfigError(
                 f"Expected each of `job_extra_directives` in {str(path)!r} to be one line, got {line!r}."
             )
+    if not all(word.strip() for word in options.get("job_directives_skip", [])):
+        raise ConfigError(
+            f"Expected each of `job_directives_skip` in {str(path)!r} to be words of a line that is left "
+            "out, got a blank, which is in all of them."
+        )
     for words in options.get("worker_extra_args", []):
         if not re.fullmatch(WORDS, words):
             raise ConfigError(

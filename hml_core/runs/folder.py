@@ -292,7 +292,8 @@ def _is_newer(version: Any) -> bool:
     """Whether a version, such as "0.10.0", is one after this one."""
     try:
         given, ours = (
-            tuple(int(part) for part in re.findall(r"\d+", text)) for text in (version, __version__)
+            tuple(int(part) for part in re.findall(r"[0-9]{1,9}", text))
+            for text in (version, __version__)
         )
     except TypeError:
         return False

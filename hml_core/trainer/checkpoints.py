@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from hml_core.config import RunConfig
 from hml_core.datasets import Splits
 from hml_core.system.fields import is_whole
-from hml_core.trainer.epochs import Epoch, Shares
+from hml_core.trainer.epochs import CONFIDENCE_BINS, Epoch, Shares
 from hml_core.trainer.evaluation import Evaluator
 from hml_core.trainer.phase import Phase
 from hml_core.trainer.world import World
@@ -131,10 +131,11 @@ def _require_moved(optimizer: torch.optim.Optimizer, states: Any) -> None:
             raise ValueError(f"its optimiser's state {number!r} is none")
         shape = tensors[number].shape
         for name, value in known.items():
-            if isinstance(value, Tensor):
-                holds = value.shape == shape or value.numel() == 1
+            is_plain = isinstance(value, Tensor) and value.layout == torch.strided
+            if name == "step":
+                holds = isinstance(value, int | float) or (is_plain and value.numel() == 1)
             else:
-                holds = value is None or isinstance(value, int | float)
+                holds = value is None or (is_plain and value.shape == shape)
             if not holds:
                 raise ValueError(f"its optimiser's {name} of tensor {number} is not of its shape")
 
@@ -145,6 +146,27 @@ def _is_row(row: Any, epoch: int) -> bool:
         isinstance(row, dict)
         and row.get("epoch") == epoch
         and all(value is None or isinstance(value, int | float) for value in row.values())
+    )
+
+
+def _is_counts(counts: Any, num_classes: int) -> bool:
+    """Whether this may be what is counted of an epoch (:func:`hml_core.trainer.epochs.histogram`)."""
+    is_plain = isinstance(counts, Tensor) and counts.layout == torch.strided
+    whole = is_plain and not counts.is_floating_point() and not counts.is_complex()
+    return whole and counts.shape == (num_classes, CONFIDENCE_BINS)
+
+
+def _is_time(value: Any) -> bool:
+    return isinstance(value, int | float) and 0 <= value < math.inf
+
+
+def _is_branch(branch: Any, epoch: int) -> bool:
+    """Whether this may be where a run parted from another one."""
+    return (
+        isinstance(branch, dict)
+        and is_whole(branch.get("epoch"), 0, epoch)
+        and isinstance(branch.get("from"), str)
+        and _is_time(branch.get("seconds"))
     )
 
 
@@ -160,11 +182,13 @@ def _require_possible(trainer: Advancing, state: dict[str, Any]) -> None:
         and bounds == sorted(bounds),
         "history": len(state["history"]) == epoch
         and all(_is_row(row, number) for number, row in enumerate(state["history"], start=1)),
-        "confidence": len(state["confidence"]) == epoch,
-        "seconds": 0 <= float(state["seconds"]) < math.inf,
+        "confidence": len(state["confidence"]) == epoch
+        and all(_is_counts(counts, trainer.splits.num_classes) for counts in state["confidence"]),
+        "seconds": _is_time(state["seconds"]),
+        "branch": state.get("branch") is None or _is_branch(state["branch"], epoch),
         "current": current is None or is_whole(current["step"], 0, trainer.shares.steps),
     }
     for name, holds in possible.items():
         if not holds:
-            value = "" if name in ("history", "confidence", "current") else f" {state[name]!r}"
+            value = f" {state[name]!r}" if name in ("epoch", "stage", "stage_ends") else ""
             raise ValueError(f"its {name}{value} cannot be in a run of {epochs} epochs")

@@ -120,6 +120,7 @@ def test_a_dry_run_prints_runs_and_script_and_submits_nothing(tmp_path, monkeypa
             "`job_extra_directives` in .* to be one line",
         ),
         ({"worker_extra_args": ["--lifetime 5m --protocol tcp"]}, "hold '--protocol'"),
+        ({"job_directives_skip": [""]}, "got a blank, which is in all of them"),
         ({"worker_extra_args": ["; rm -r ."]}, "without quotes and other signs of the shell"),
         ({"local_directory": "/a/$(id)"}, "`local_directory` in .* without quotes and commands"),
         ({"local_directory": 'a"; id; "'}, "`local_directory` in .* without quotes and commands"),
