@@ -19,8 +19,9 @@ def by_group(
 
     Within a class, groups come in random order, the ones with most images first, and each goes to the
     split that lacks most of its share of the class; the smallest go to validation and test, one to each,
-    so that a class of three groups is in every split. A class of fewer is trained on first. A group whose
-    images disagree about the class counts for its most frequent one.
+    so that a class of three groups is in every split. A class of fewer is trained on first, and so is a
+    group that holds all images of any class. A group whose images disagree about the class counts for its
+    most frequent one.
 
     Parameters
     ----------
@@ -46,6 +47,8 @@ def _assign(frame: pd.DataFrame, seed: int, fractions: Sequence[float]) -> dict[
     held_out = [number for number in (1, 2) if not closed[number]]
     sizes = frame.groupby(["group", "class"]).size().reset_index(name="images")
     largest = sizes.sort_values(["group", "images", "class"], ascending=[True, False, True])
+    every = sizes.groupby("class")["images"].transform("sum")
+    trained = set() if closed[0] else set(sizes["group"][sizes["images"] == every])
     groups = largest.groupby("group").agg({"class": "first", "images": "sum"}).reset_index()
     assigned = {}
     for _, members in groups.sort_values("group").groupby("class"):
@@ -55,13 +58,15 @@ def _assign(frame: pd.DataFrame, seed: int, fractions: Sequence[float]) -> dict[
         # The smallest groups of a rare class go round once, so that no split is without the class.
         reserved = {}
         if len(members) > len(held_out):
-            smallest = members["group"].iloc[len(members) - len(held_out) :]
+            free = members["group"][~members["group"].isin(trained)]
+            smallest = free.iloc[max(len(free) - len(held_out), 0) :]
             reserved = dict(zip(smallest, held_out))
         order = sorted(
             zip(members["group"], members["images"]), key=lambda member: member[0] not in reserved
         )
         for group, images in order:
-            chosen = reserved.get(group, int(np.where(closed, -np.inf, lacking).argmax()))
+            most = 0 if group in trained else int(np.where(closed, -np.inf, lacking).argmax())
+            chosen = reserved.get(group, most)
             assigned[group] = SPLITS[chosen]
             lacking[chosen] -= images
     return assigned

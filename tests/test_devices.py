@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
+import signal
 
 import pytest
 import torch
 
 from hml_core.errors import DeviceError
-from hml_core.system import devices, limits
+from hml_core.system import devices, limits, processes
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -92,3 +94,25 @@ def test_without_glibc_freed_memory_goes_back_to_the_system(monkeypatch):
     assert keep() is False
     monkeypatch.setattr(ctypes, "CDLL", lambda name: object())  # musl has no mallopt
     assert keep() is False
+
+
+def test_a_signal_while_the_compiler_is_loaded_waits_until_that_is_whole(monkeypatch):
+    """It left modules half loaded; what failed then, in giving back the setting, hid the signal."""
+    begun, whole = [], []
+
+    def choose(does, *, warn_only=False):
+        begun.append(does)
+        if len(begun) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        elif not whole:
+            raise AttributeError("a module that is half loaded")
+        whole.append(does)
+
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", choose)
+    with (
+        processes.interruptible(),
+        pytest.raises(processes.Interrupted),
+        devices.algorithms(True),
+    ):
+        pytest.fail("the signal was lost")
+    assert whole

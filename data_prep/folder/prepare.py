@@ -304,8 +304,9 @@ def _classes_without(
         )
     if untrained := [name for name in counts.index if not counts.loc[name, "train"]]:
         raise DataError(
-            f"No training image of the class(es) {some(untrained)} can be used: see "
-            f"'{shown(folder / 'rejected.csv')}'."
+            f"No training image of the class(es) {some(untrained)} is left: they were rejected (see "
+            f"'{shown(folder / 'rejected.csv')}'), or are in validation and test, where their groups are. "
+            "Expected images of them in train, smaller groups, or another `seed`."
         )
     single = [name for name in counts.index if counts.loc[name].sum() == 1]
     if single:

@@ -37,8 +37,7 @@ from hml_core.engines.dask import GPU, NO_DASHBOARD, SETTINGS, client_of, submit
 from hml_core.engines.jobs import Outcome, Place
 from hml_core.engines.slurm_queue import LONGEST_WAIT_S, Submissions
 from hml_core.errors import ConfigError
-from hml_core.system import limits, scratch, yaml_files
-from hml_core.system.processes import SAFE_PATH
+from hml_core.system import limits, processes, scratch, yaml_files
 from hml_core.system.quantities import told
 
 DEFAULT_FILE = "slurm.yaml"
@@ -281,7 +280,7 @@ def make_cluster(
             job_cpu=cores,
             cores=1,  # one run at a time on each worker, whatever the cores of its job
             processes=1,
-            job_script_prologue=[f"export {SAFE_PATH}=1", *prologue],
+            job_script_prologue=[f"export {processes.SAFE_PATH}=1", *prologue],
             job_extra_directives=directives,
             worker_extra_args=arguments,
         )
@@ -317,6 +316,7 @@ def run(
         LONGEST_WAIT_S if wait is None else _seconds(wait), options.get("log_directory")
     )
     with (
+        processes.interruptible(),  # a notebook's kernel would end at once, and leave the jobs
         dask.config.set(SETTINGS),
         scratch.folder(place.runs_root, FOLDERS) as shared,
         make_cluster(options, shared, submissions) as made,
@@ -326,4 +326,7 @@ def run(
         submissions.address = made.scheduler.address
         made.adapt(minimum_jobs=jobs, maximum_jobs=jobs)
         resources = GPU if options.get("gpus") else None
-        yield from submit(client, configs, place, resources, submissions.hopeless)
+        try:
+            yield from submit(client, configs, place, resources, submissions.hopeless)
+        finally:
+            submissions.cancel()

@@ -32,13 +32,18 @@ SQUEUE_TIMEOUT_S, CANCEL_TIMEOUT_S = 30.0, 30.0
 LOG_LINES, LOG_BYTES = 5, 2**12  # of a job that ended, told with the error
 # What sbatch says of a job that it took, and what it does where a site has set `--parsable`.
 TAKEN = (
-    re.compile(r"\bSubmitted batch job ([0-9]{1,18})\b"),
-    re.compile(r"^([0-9]{1,18})(?:;\S+)?\s*$", re.MULTILINE),
+    re.compile(r"\bSubmitted batch job ([0-9]{1,18})\b(?: on cluster ([\w.-]+))?"),
+    re.compile(r"^([0-9]{1,18})(?:;([\w.-]+))?\s*$", re.MULTILINE),
 )
 # Why a job waits that will wait for ever.
 NEVER = (
     "AccountNotAllowed", "BadConstraints", "DependencyNeverSatisfied", "InvalidAccount", "InvalidQOS",
     "PartitionNodeLimit", "PartitionTimeLimit", "QOSMaxWallDurationPerJobLimit", "QOSNotAllowed",
+)  # fmt: skip
+
+ENDED = (
+    "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "REVOKED",
+    "TIMEOUT",
 )  # fmt: skip
 
 
@@ -50,9 +55,14 @@ class State:
     why: str
 
 
-def in_queue(ids: Iterable[str]) -> dict[str, State] | None:
-    """The jobs of those ids that are in the queue; None where ``squeue`` does not tell."""
+def in_queue(ids: Iterable[str], clusters: Iterable[str] = ()) -> dict[str, State] | None:
+    """The jobs of those ids that are in the queue; None where ``squeue`` does not tell.
+
+    ``clusters``: which of several they are on, where sbatch named them.
+    """
     command = ["squeue", "--noheader", "--format=%i|%T|%R", f"--jobs={','.join(ids)}"]
+    if clusters := sorted(clusters):
+        command.append(f"--clusters={','.join(clusters)}")
     try:
         done = processes.ask(command, SQUEUE_TIMEOUT_S)
     except (OSError, ValueError):
@@ -78,6 +88,8 @@ class Submissions:
         self, longest_wait: float = LONGEST_WAIT_S, log_directory: str | None = None
     ) -> None:
         self.alive: dict[Any, str] = {}  # id of each job that waits or runs, by its name
+        self.clusters: set[str] = set()  # that took them, where there are several
+        self._cancelled: set[str] = set()
         self.refusal: str | None = None  # of the last job, where it was refused
         self.workers: Callable[[], int] = lambda: 0  # how many are here
         self.address = "this host"
@@ -86,6 +98,17 @@ class Submissions:
         self._since: dict[str, tuple[str, float]] = {}  # how a job is, and since when
         self._lonely_since: float | None = None  # no worker was here, though jobs were taken
         self._told: dict[str, str] = {}
+
+    def cancel(self) -> None:
+        """Cancel all jobs with one call, at once: who was asked to end may not have long."""
+        ids = sorted(set(self.alive.values()) - self._cancelled)
+        self._cancelled.update(ids)
+        if ids:
+            where = [f"--clusters={','.join(sorted(self.clusters))}"] if self.clusters else []
+            with contextlib.suppress(
+                OSError, ValueError
+            ):  # no scancel, or one that does not come back
+                processes.ask(["scancel", *where, *ids], CANCEL_TIMEOUT_S)
 
     def hopeless(self) -> str | None:
         """Why no job will ever train anything, if so."""
@@ -110,7 +133,7 @@ class Submissions:
         if self._lonely_since is None:
             self._lonely_since = now
         ids = list(self.alive.values())
-        queue = in_queue(ids)
+        queue = in_queue(ids, self.clusters)
         reasons = [] if queue is None else [self._lost(job, queue.get(job), now) for job in ids]
         if reasons and None not in reasons:
             return reasons[0]
@@ -142,6 +165,10 @@ class Submissions:
             return f"job {job} ended before its worker was here.{self._said_by(job)}"
         if state is None:
             return None
+        if state.name in ENDED and for_so_long >= GONE_S:  # it is shown for a while
+            return (
+                f"job {job} ended ({how.strip()}) before its worker was here.{self._said_by(job)}"
+            )
         if state.name == "PENDING" and for_so_long >= GONE_S and state.why in NEVER:
             return f"job {job} will never begin ({state.why})."
         if state.name == "RUNNING" and for_so_long >= ARRIVAL_S:
@@ -176,11 +203,15 @@ class Submissions:
 
             def _job_id_from_submit_output(self, out: str) -> str:
                 """That of the job which was taken: a site may greet, with whatever numbers, before it."""
-                if (job := _taken(out)) is None:
+                if (taken := _taken(out)) is None:
                     said = " / ".join(out.strip().splitlines()[-LOG_LINES:]) or "nothing"
                     raise _Unclear(
                         f"{self.submit_command!r} does not say which job it took, if any; it said: {said}"
                     )
+                job, cluster = taken
+                if cluster:
+                    submissions.clusters.add(cluster)
+                    self.cancel_command = f"{type(self).cancel_command} --clusters={cluster}"
                 return job
 
             @staticmethod
@@ -221,9 +252,10 @@ class Submissions:
                 if self.name in submissions.alive:
                     del submissions.alive[self.name]
                     submissions.refusal = None  # the one in its place has not been tried yet
-                # No scancel, one that fails, or one that does not come back.
-                with contextlib.suppress(Exception):
-                    await super().close()
+                if str(self.job_id) not in submissions._cancelled:
+                    # No scancel, one that fails, or one that does not come back.
+                    with contextlib.suppress(Exception):
+                        await super().close()
                 await ProcessInterface.close(self)  # which dask-jobqueue forgets
 
         return Job
@@ -233,11 +265,11 @@ class _Unclear(Exception):
     """sbatch ended well and named no job."""
 
 
-def _taken(out: str) -> str | None:
-    """The job that sbatch took, by what it said last of it.
+def _taken(out: str) -> tuple[str, str] | None:
+    """The job that sbatch took, by what it said last of it, and the cluster, where it names one.
 
-    >>> _taken("Stampede3: 12 of 60 nodes\\nSubmitted batch job 71 on cluster big\\n"), _taken("72;big\\n")
-    ('71', '72')
+    >>> _taken("Stampede3: 12 of 60 nodes\\nSubmitted batch job 71 on cluster big\\n"), _taken("72\\n")
+    (('71', 'big'), ('72', ''))
     """
     for pattern in TAKEN:
         if found := pattern.findall(out):

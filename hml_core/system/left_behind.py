@@ -116,7 +116,7 @@ def _end_processes(before: set[int], say: Callable[[str], None]) -> None:
 
 def _left(what: str, names: list[str]) -> str:
     listed = f"{', '.join(names[:LISTED])}{', …' if len(names) > LISTED else ''}"
-    return f"Of what the command's own code started, {len(names)} {what}: {listed}."
+    return f"Of what the command or somebody's own code started, {len(names)} {what}: {listed}."
 
 
 def _name(process: int) -> str:

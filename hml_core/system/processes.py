@@ -142,8 +142,12 @@ def ended(work: Iterable[Future]) -> Iterator[Future]:
 def delayed() -> Iterator[None]:
     """Inside the block (in :func:`interruptible`) the first signal waits for its end, a second does not.
 
-    For what must not be left half started or half closed.
+    For what must not be left half started or half closed. Outside the main thread, where Python knows no
+    signals, nothing changes.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     late: list[int] = []
     _late.append(late)
     try:

@@ -264,13 +264,12 @@ def run(
 
 
 def _require_log(job: Job) -> None:
-    """Refuse to write a log where something else lies, which no result of ours beside it vouches for."""
-    has_begun = os.path.lexists(outputs.running(job.output))
-    if not job.log.is_file() or has_begun or record_of(job.output) is not None:
+    """Refuse to write a log where something else lies; one of a job that is at work is left alone."""
+    if not job.log.is_file() or os.path.lexists(outputs.running(job.output)):
         return
     with files.opened(job.log) as stream:
         start = stream.read(len(OF_LOG))
-    if start not in (b"", OF_LOG.encode()):
+    if start not in (b"", OF_LOG.encode()) and EXECUTED not in files.read_end(job.log, LOG_BYTES):
         raise ConfigError(
             f"The log of {str(job.output)!r} would take the place of {str(job.log)!r}, which is none: "
             "expected another output, or that file moved away."

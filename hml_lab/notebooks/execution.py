@@ -266,8 +266,12 @@ def _execute_once(
 
 
 def _for_papermill(path: Path) -> str:
-    """A path as papermill takes it: relative, since it records it, and braces would name parameters."""
-    return os.path.relpath(path).replace("{", "{{").replace("}", "}}")
+    """A path as papermill takes it: relative, since it records it. Braces would name parameters, and a
+    dash the standard input."""
+    relative = os.path.relpath(path)
+    if relative.startswith("-"):
+        relative = os.path.join(os.curdir, relative)
+    return relative.replace("{", "{{").replace("}", "}}")
 
 
 def _has_begun(partial: Path) -> bool:
@@ -319,5 +323,6 @@ def _keep(notebook: Path, partial: Path, output: Path, record: dict[str, Any]) -
             private_paths.without(content, record["parameters"], notebook.parent)
         )
         outputs.require_plain(output, "the output")
+        require_result(notebook, output, is_default=False)  # it may have come meanwhile
         files.write_atomically(output, nbformat.writes(told, allow_nan=False) + "\n")
     partial.unlink(missing_ok=True)

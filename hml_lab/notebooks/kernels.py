@@ -15,9 +15,10 @@ from hml_core.system import processes, scratch
 
 # Bytes of a Unix socket's path: 107 on Linux, 103 on macOS. Ours adds /hml-xxxxxxxx/kernel-NN to a folder.
 LONGEST_FOLDER = 103 - 24
-# An asked kernel may take PATIENCE_S to end by itself; once it is told to, it gets GRACE_S.
+# An asked kernel may take PATIENCE_S to end by itself; once it is told to, it gets GRACE_S (in which jobs
+# of a cluster are cancelled).
 PATIENCE_S = 4.0
-GRACE_S = 1.5
+GRACE_S = 5.0
 
 
 def manager(sockets: str, managers: list[Any], told: tuple[int, int] = (1, 2)) -> type:

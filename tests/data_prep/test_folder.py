@@ -178,7 +178,7 @@ def test_a_plain_folder_of_isic_with_its_lesions_is_what_prepare_isic_makes(tmp_
     found = archive.read("isic2018", root)
     asked = {"constancy": "shades_of_gray", "crop": True, "size": 32}
     theirs = prepare_isic(found, tmp_path / "theirs", Options(**asked), workers=1, progress=False)
-    table = found.records.rename(columns={"id": "path"})[["path", "class", "lesion_id"]]
+    table = found.records[["id", "class", "lesion_id"]].rename(columns={"id": "path"})
     table.to_csv(tmp_path / "table.csv", index=False)
     ours = prepare(
         source.read(found.folders[0], tmp_path / "table.csv"), tmp_path / "ours",
@@ -573,6 +573,9 @@ def test_files_that_differ_in_their_suffix_or_case_alone_are_two_images(photos):
         ("path,class\n0.png,a\n1.png,b\n", "'0.png' in .* may be .*: expected its path"),
         ("path,class\nx.png,a\ny.png,b\n", "None of the 2 images .* lists, such as 'x.png'"),
         ("path,class,label\nant/0.png,a,b\n", "several columns for the class: class, label"),
+        ("path,class,Class\nant/0.png,a,b\n", "several columns for the class: class, class"),
+        ("path,class,class\nant/0.png,a,b\n", "several columns for the class: class, class"),
+        ("Path;path;class\nant/0.png;a;b\n", "several columns for the path: path, path"),
         ("path,class,split\nant/0.png,a,tests\n", "to be train, validation or test, got tests"),
         ("path,group\nx,1\n", "None of the images in .* is there: x"),
         ("", "Cannot read"),
@@ -710,3 +713,14 @@ def test_a_split_of_no_share_gets_nothing_and_groups_are_whole():
         share = [(split == name).mean() for name in ("train", "validation", "test")]
         np.testing.assert_allclose(share, fractions, atol=0.06)
         assert pd.DataFrame({"g": groups, "s": split}).groupby("g")["s"].nunique().max() == 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_class_that_lies_in_one_group_is_trained_on_whatever_else_the_group_holds(seed):
+    """The group counts for its most frequent class, of which it is one of the smallest."""
+    classes = pd.Series(["a"] * 12 + ["b"] * 12 + ["a", "rare"])
+    groups = pd.Series([str(number // 3) for number in range(24)] + ["both", "both"])
+    split = by_group(classes, groups, seed, (0.6, 0.2, 0.2))
+    assert split[classes == "rare"].tolist() == ["train"]
+    for name in ("a", "b"):
+        assert set(split[classes == name]) == {"train", "validation", "test"}

@@ -24,9 +24,11 @@ from hml_core.errors import ConfigError, RunError
 from hml_core.system import scratch, yaml_files
 from hml_lab import notebooks
 from hml_lab.cli import main
+from tests import forks
 from tests.engines import helpers
 from tests.engines.helpers import REPOSITORY, configs
 from tests.engines.test_dask import strangers_attempts
+from tests.notebooks.helpers import make
 
 EXAMPLE = REPOSITORY / "notebooks" / "batches" / "slurm.yaml"
 TABLE = REPOSITORY / "notebooks" / "02_cifar_lt.ipynb"
@@ -208,9 +210,9 @@ def test_paths_reach_a_job_as_they_are(tmp_path):
 
 
 GREETED = {
-    "Welcome to Stampede3, 12 nodes are free\nSubmitted batch job 4711\n": "4711",
-    "2026\nsbatch: Submitted batch job 4711 on cluster big\nBalance: 99\n3\n": "4711",
-    "--> 3 checks passed\n4711;big\n": "4711",
+    "Welcome to Stampede3, 12 nodes are free\nSubmitted batch job 4711\n": ("4711", ""),
+    "2026\nsbatch: Submitted batch job 4711 on cluster big\nBalance: 99\n3\n": ("4711", "big"),
+    "--> 3 checks passed\n4711;big\n": ("4711", "big"),
     "Stampede3\n": None,
     "Submitted batch job\n": None,
 }
@@ -221,11 +223,14 @@ def test_the_job_is_the_one_that_was_taken_whatever_else_is_said(said):
     assert slurm_queue._taken(said) == GREETED[said]
 
 
-def test_no_other_job_is_cancelled(tmp_path, monkeypatch):
+@pytest.mark.parametrize("cluster", ["", "big"])
+def test_no_other_job_is_cancelled(cluster, tmp_path, monkeypatch):
     path = helpers.pretend_slurm(tmp_path, monkeypatch)
     for name in ("LOOK_S", "GONE_S", "PAUSE_S"):
         monkeypatch.setattr(slurm_queue, name, 0.0)
-    said = {"sbatch": "echo Stampede3; echo Submitted batch job 17", "squeue": "true"}
+    taken = f"Submitted batch job 17{cluster and f' on cluster {cluster}'}"
+    asked = f'echo "$@" >> {tmp_path}/asked'
+    said = {"sbatch": f"echo Stampede3; echo {taken}", "squeue": asked}
     for name, script in {**said, "scancel": f'echo "$@" >> {tmp_path}/cancelled'}.items():
         (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / "bin" / name).chmod(0o755)
@@ -233,7 +238,41 @@ def test_no_other_job_is_cancelled(tmp_path, monkeypatch):
         engines.sweep(
             configs(), engine=f"slurm:{path}", runs_root=tmp_path / "runs", progress=False
         )
-    assert set((tmp_path / "cancelled").read_text().split()) == {"17"}
+    where = {f"--clusters={cluster}"} if cluster else set()
+    assert set((tmp_path / "cancelled").read_text().split()) == {"17"} | where
+    assert where <= set((tmp_path / "asked").read_text().split())
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_jobs_of_a_notebook_that_is_stopped_are_cancelled(sent, tmp_path, monkeypatch):
+    """At once: its kernel has not long."""
+    options = helpers.pretend_slurm(tmp_path, monkeypatch)
+    note = f'echo "$@" >> {tmp_path}'
+    said = {"sbatch": "echo Submitted batch job 17", "scancel": f"{note}/cancelled"}
+    said["squeue"] = f"{note}/asked; echo '17|PENDING|(Priority)'"
+    (tmp_path / "asked").touch()
+    for name, script in said.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / "bin" / "squeue").chmod(0o755)
+    source = (
+        "from hml_core import engines\nfrom hml_core.config import grid\n"
+        f"where = {str(tmp_path / 'runs')!r}\n"
+        f"engines.sweep(grid(recipe='ce', epochs=2), engine='slurm:{options}', runs_root=where)"
+    )
+    notebook = make(tmp_path, "x = 1  # a number", source)
+    command = ["-m", "hml_core", "run", notebook, "-o", tmp_path / "out.ipynb"]
+    process = forks.Python(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def waits() -> bool:
+        assert process.poll() is None, "the notebook has failed"
+        return "--jobs=17" in (tmp_path / "asked").read_text()
+
+    helpers.wait_for(waits, "a job in the queue")
+    process.send_signal(sent)
+    said, _ = process.communicate()
+    assert process.returncode == 128 + sent, said
+    assert (tmp_path / "cancelled").read_text().split() == ["17"]
+    assert not list((tmp_path / "runs").glob(".slurm-*"))
 
 
 def test_of_a_killed_sweep_no_key_is_left(tmp_path):
@@ -318,6 +357,7 @@ QUEUE = {  # what squeue says, and what the sweep ends with
         "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1",
         "job 17 ended before",
     ),
+    "failed": ("echo '17|FAILED|(NonZeroExitCode)'", r"job 17 ended \(FAILED NonZeroExitCode\)"),
     "does not reach us": (
         "echo '17|RUNNING|node3'",
         "runs on node3, but no worker .* tls://.*`interface`",
@@ -350,7 +390,7 @@ def test_jobs_whose_workers_never_arrive_are_given_up_with_the_reason(
         engines.sweep(
             configs(), engine=f"slurm:{path}", runs_root=tmp_path / "runs", progress=False
         )
-    if what in ("ended", "does not reach us"):
+    if what in ("ended", "failed", "does not reach us"):
         assert "line / module: command not found" in str(caught.value)
     told = capsys.readouterr().out
     assert told.count("Slurm: job 17 waits (") == ("PENDING" in said)
@@ -392,16 +432,16 @@ def test_a_queue_that_does_not_tell_and_workers_that_are_here_are_no_reason(monk
     monkeypatch.setattr(slurm_queue, "GONE_S", 0.0)
     submissions = slurm.Submissions()
     submissions.alive[1] = "17"
-    monkeypatch.setattr(slurm_queue, "in_queue", lambda ids: None)
+    monkeypatch.setattr(slurm_queue, "in_queue", lambda *_: None)
     assert submissions.hopeless() is None
-    monkeypatch.setattr(slurm_queue, "in_queue", lambda ids: {})
+    monkeypatch.setattr(slurm_queue, "in_queue", lambda *_: {})
     submissions.workers = lambda: 1
     assert submissions.hopeless() is None
     submissions.workers = lambda: 0
     assert "job 17 ended" in submissions.hopeless()
     submissions.alive[2] = "18"
     there = {"18": slurm_queue.State("PENDING", "Resources")}
-    monkeypatch.setattr(slurm_queue, "in_queue", lambda ids: there)
+    monkeypatch.setattr(slurm_queue, "in_queue", lambda *_: there)
     assert submissions.hopeless() is None, "the other one may still begin"
 
 
@@ -415,7 +455,7 @@ def queue(monkeypatch):
     def at(now: float, state: tuple[str, str] | str | None):
         clock[0] = now
         queue = state if not isinstance(state, tuple) else {"17": slurm_queue.State(*state)}
-        monkeypatch.setattr(slurm_queue, "in_queue", lambda ids: queue)
+        monkeypatch.setattr(slurm_queue, "in_queue", lambda *_: queue)
         return submissions.hopeless()
 
     return at

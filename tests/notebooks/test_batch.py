@@ -132,13 +132,17 @@ def test_no_job_writes_over_the_notebook_of_another(folder):
 
 
 def test_a_log_takes_the_place_of_a_log(folder):
-    """What else has its name is somebody's, unless the result beside it is ours."""
+    """What else has its name is somebody's."""
     mine = folder / "out" / "made.log"
     mine.parent.mkdir()
     mine.write_text("sowed 3 plates\n")
     with pytest.raises(ConfigError, match=r"log .* would take the place of 'out/made\.log'"):
         batch.run([batch.Job(Path("made.ipynb"), Path("out/made.ipynb"))], progress=False)
     assert mine.read_text() == "sowed 3 plates\n"
+    record = {"status": "done", "seconds": 1.0, "started": "today", "parameters": {}}
+    nbformat.write(nbformat.v4.new_notebook(metadata={"hml_core": record}), "out/made.ipynb")
+    with pytest.raises(ConfigError, match="would take the place"):  # beside a result, too
+        batch.run([batch.Job(Path("made.ipynb"), Path("out/made.ipynb"))], progress=False)
     mine.write_text(f"{batch.OF_LOG}made.ipynb\n")
     failing = batch.Job(Path("made.ipynb"), Path("out/made.ipynb"), {"nothing": 1})
     for _ in range(2):  # one that failed before there was a result, and again

@@ -273,6 +273,13 @@ def experiment(folder: Path, source: str) -> Path:
     return path
 
 
+def test_a_notebook_whose_name_is_a_dash_is_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("-", "-p.ipynb"):
+        path = make(tmp_path, "x = 1  # a number", name=name)
+        assert execution._for_papermill(path) == os.path.join(".", name)
+
+
 def test_the_cell_that_checks_parameters_has_the_time_of_the_notebook(tmp_path):
     path = experiment(tmp_path, "while True:\n    try: x += 1\n    except Exception: pass")
     told = r"its cell tagged 'experiment', which checks the parameters, was not done after 0\.5 s"
@@ -339,6 +346,15 @@ def test_what_is_no_result_is_not_replaced(held, tmp_path, monkeypatch):
     with pytest.raises(ParameterError, match=r"mine\.ipynb' is no result of made\.ipynb"):
         execute(make(tmp_path, "n = 1  # a number"), output=output)
     assert output.read_text() == held
+
+
+def test_what_came_to_the_output_s_place_meanwhile_is_not_replaced(tmp_path):
+    output = tmp_path / "out" / "done.ipynb"
+    path = make(tmp_path, "n = 1  # a number", f"open({str(output)!r}, 'w').write('mine')")
+    with pytest.raises(ParameterError, match="is no result of"):
+        run(path)
+    assert output.read_text() == "mine"
+    assert outputs.read(outputs.running(output)).cells[-1].outputs, "what was executed is kept"
 
 
 def test_an_older_result_is_not_taken_for_a_failed_one_s(tmp_path):
