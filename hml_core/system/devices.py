@@ -128,12 +128,11 @@ def algorithms(deterministic: bool, *, search: bool = True) -> Iterator[None]:
     )
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    scratch.keep_compiled_code_private()  # torch's compiler is loaded by what follows
-    # A signal within that would leave it half loaded, and what is said about that would hide the signal.
-    with processes.delayed():
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
     try:
-        torch.use_deterministic_algorithms(deterministic)
+        scratch.keep_compiled_code_private()  # torch's compiler is loaded by what follows
+        # A signal within that would leave it half loaded, and what fails in the end would hide the signal.
+        with processes.delayed():
+            torch.use_deterministic_algorithms(deterministic)
         torch.utils.deterministic.fill_uninitialized_memory = (
             False  # nothing here reads such memory
         )
