@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -42,20 +41,24 @@ def read(path: Path) -> pd.DataFrame:
         with tables.opened(path) as stream:
             header = stream.readline()
             separator = ";" if header.count(b";") > header.count(b",") else ","
-            (given,) = csv.reader([header.decode("utf-8-sig")], delimiter=separator, strict=False)
+            how = {
+                "sep": separator,
+                "dtype": str,
+                "keep_default_na": False,
+                "encoding": "utf-8-sig",
+            }
             stream.seek(0)
-            table = pd.read_csv(
-                stream, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig"
-            )
+            table = pd.read_csv(stream, **how)
+            stream.seek(0)  # once more, as pandas gives the second column of one name another
+            given = pd.read_csv(stream, header=None, nrows=1, **how).iloc[0].str.strip().str.lower()
     except UnicodeDecodeError as error:
         raise DataError(f"'{shown(path)}' is not UTF-8: save it as such.") from error
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
         raise DataError(f"Cannot read '{shown(path)}': {files.reason(error)}") from error
-    by_name = {str(column).strip().lower(): column for column in reversed(table.columns)}
+    by_name = {str(column).strip().lower(): column for column in table.columns}
     chosen = {}
     for column, names in COLUMNS.items():
-        # (As they stand there: pandas gives the second of one name another.)
-        present = [name.strip().lower() for name in given if name.strip().lower() in names]
+        present = [name for name in given if name in names]
         if len(present) > 1:
             raise DataError(
                 f"'{shown(path)}' has several columns for the {column}: {', '.join(present)}. Keep one."

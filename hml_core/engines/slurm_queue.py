@@ -61,8 +61,7 @@ def in_queue(ids: Iterable[str], clusters: Iterable[str] = ()) -> dict[str, Stat
     ``clusters``: which of several they are on, where sbatch named them.
     """
     command = ["squeue", "--noheader", "--format=%i|%T|%R", f"--jobs={','.join(ids)}"]
-    if clusters := sorted(clusters):
-        command.append(f"--clusters={','.join(clusters)}")
+    command += _on(clusters)
     try:
         done = processes.ask(command, SQUEUE_TIMEOUT_S)
     except (OSError, ValueError):
@@ -71,6 +70,12 @@ def in_queue(ids: Iterable[str], clusters: Iterable[str] = ()) -> dict[str, Stat
         return {} if "Invalid job id" in done.error else None
     rows = [line.strip().split("|", 2) for line in done.out.splitlines()]
     return {row[0]: State(row[1], row[2].strip("()")) for row in rows if len(row) == 3}
+
+
+def _on(clusters: Iterable[str]) -> list[str]:
+    """The option that names them to Slurm's commands; none for the one that these ask by themselves."""
+    names = ",".join(sorted(clusters))
+    return [f"--clusters={names}"] if names else []
 
 
 class Submissions:
@@ -99,16 +104,18 @@ class Submissions:
         self._lonely_since: float | None = None  # no worker was here, though jobs were taken
         self._told: dict[str, str] = {}
 
-    def cancel(self) -> None:
-        """Cancel all jobs with one call, at once: who was asked to end may not have long."""
-        ids = sorted(set(self.alive.values()) - self._cancelled)
-        self._cancelled.update(ids)
-        if ids:
-            where = [f"--clusters={','.join(sorted(self.clusters))}"] if self.clusters else []
-            with contextlib.suppress(
-                OSError, ValueError
-            ):  # no scancel, or one that does not come back
-                processes.ask(["scancel", *where, *ids], CANCEL_TIMEOUT_S)
+    def cancel(self, ids: Iterable[str] | None = None) -> None:
+        """Cancel jobs with one call, once: all of them, where no ids are given.
+
+        At once: who was asked to end may not have long.
+        """
+        wanted = set(self.alive.values() if ids is None else ids) - self._cancelled
+        self._cancelled |= wanted
+        if wanted:
+            command = ["scancel", *_on(self.clusters), *sorted(wanted)]
+            # No scancel, one that fails, or one that does not come back.
+            with contextlib.suppress(OSError, ValueError):
+                processes.ask(command, CANCEL_TIMEOUT_S)
 
     def hopeless(self) -> str | None:
         """Why no job will ever train anything, if so."""
@@ -211,21 +218,18 @@ class Submissions:
                 job, cluster = taken
                 if cluster:
                     submissions.clusters.add(cluster)
-                    self.cancel_command = f"{type(self).cancel_command} --clusters={cluster}"
                 return job
 
             @staticmethod
             async def _call(command: list[str], **options: Any) -> str:
-                """dask-jobqueue's own waits for ever, for whatever is said, and leaves it running."""
-                patience = CANCEL_TIMEOUT_S if command[0] == "scancel" else SUBMIT_TIMEOUT_S
-                said = await _in_thread(processes.ask, command, patience)
+                """Submit a job: dask-jobqueue's own waits for ever, for whatever is said."""
+                said = await _in_thread(processes.ask, command, SUBMIT_TIMEOUT_S)
                 if said.status:
                     raise RuntimeError(
                         said.error.strip()
                         or f"{command[0]!r} ended with status {processes.exit_status(said.status)}"
                     )
-                is_sbatch = command[0] == SLURMJob.submit_command
-                if is_sbatch and _taken(said.out) is None and said.error.strip():
+                if _taken(said.out) is None and said.error.strip():
                     raise RuntimeError(said.error.strip())
                 return said.out
 
@@ -252,10 +256,8 @@ class Submissions:
                 if self.name in submissions.alive:
                     del submissions.alive[self.name]
                     submissions.refusal = None  # the one in its place has not been tried yet
-                if str(self.job_id) not in submissions._cancelled:
-                    # No scancel, one that fails, or one that does not come back.
-                    with contextlib.suppress(Exception):
-                        await super().close()
+                if self.job_id:
+                    await _in_thread(submissions.cancel, [str(self.job_id)])
                 await ProcessInterface.close(self)  # which dask-jobqueue forgets
 
         return Job

@@ -159,36 +159,39 @@ def require_numbers(stream: BinaryIO) -> None:
     stream.seek(min(int.from_bytes(place, order), LARGEST_FILE))
     tags = []
     for _ in range(int.from_bytes(stream.read(number), order)):
-        tags.append(stream.read(entry))
-        if len(tags[-1]) < entry:
-            break
-    sides, lengths = [], 0
-    for tag in tags:
+        tag = stream.read(entry)
         if len(tag) < entry:
             break
+        tags.append(tag)
+    sides, lengths = [], 0
+    for tag in tags:
         kind, held = (int.from_bytes(part, order) for part in (tag[2:4], tag[4 : 4 + count]))
         name = int.from_bytes(tag[:2], order)
         if name < TIFF_PRIVATE and kind not in TIFF_BYTES and held > NUMBERS:
             raise ImageError(
                 f"has {held:,} numbers in its tag {name}: expected at most {NUMBERS:,}, so save it anew"
             )
-        if name in (*TIFF_LENGTHS, *TIFF_SIDES) and kind in TIFF_WHOLE:
-            numbers = array.array(TIFF_WHOLE[kind])
-            if (size := held * numbers.itemsize) <= (room := entry - 4 - count):
-                numbers.frombytes(tag[-room:][:size])
-            else:
-                stream.seek(min(int.from_bytes(tag[-room:], order), LARGEST_FILE))
-                there = stream.read(size)
-                numbers.frombytes(there[: len(there) // numbers.itemsize * numbers.itemsize])
-            if order != sys.byteorder:
-                numbers.byteswap()
-            if name in TIFF_SIDES:
-                sides += numbers[:1]
-            else:
-                lengths += sum(numbers)
+        if kind in TIFF_WHOLE and name in TIFF_SIDES:
+            sides += _whole(stream, tag[4 + count :], TIFF_WHOLE[kind], held, order)[:1]
+        elif kind in TIFF_WHOLE and name in TIFF_LENGTHS:
+            lengths += sum(_whole(stream, tag[4 + count :], TIFF_WHOLE[kind], held, order))
     most = TIFF_TWICE * stream.seek(0, os.SEEK_END) + TIFF_PIXEL * math.prod(sides)
     if lengths > most:
         raise ImageError(
             f"has pixels in parts of {lengths:,} bytes, more than it holds: save it anew"
         )
     stream.seek(0)
+
+
+def _whole(stream: BinaryIO, end: bytes, form: str, held: int, order: str) -> array.array:
+    """The whole numbers of a tag: its last bytes hold them, or where they are, if those are too few."""
+    numbers = array.array(form)
+    size = held * numbers.itemsize
+    there = end[:size]
+    if size > len(end):
+        stream.seek(min(int.from_bytes(end, order), LARGEST_FILE))
+        there = stream.read(size)
+    numbers.frombytes(there[: len(there) // numbers.itemsize * numbers.itemsize])
+    if order != sys.byteorder:
+        numbers.byteswap()
+    return numbers

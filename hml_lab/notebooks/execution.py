@@ -101,9 +101,8 @@ def execute(
     check_parameters(notebook, given, timeout)
     is_default = output is None
     output = default_output(notebook) if is_default else paths.named(output, "the output")
-    outputs.require_plain(output, "the output")
-    require_result(notebook, output, is_default=is_default)
     outputs.require_place(output, "the output")
+    require_result(notebook, output, is_default=is_default)
     limits.require_files(limits.SEVERAL_PROCESSES, "a notebook's kernel")
     limits.require_threads(limits.THREADS, "a notebook's kernel")
     record = {

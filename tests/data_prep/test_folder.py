@@ -563,6 +563,12 @@ def test_files_that_differ_in_their_suffix_or_case_alone_are_two_images(photos):
     assert done.manifest["file"].str.lower().is_unique
 
 
+def test_the_header_of_a_csv_may_have_blanks_around_and_in_it(photos, tmp_path):
+    csv = tmp_path / "table.csv"
+    csv.write_text('\n Path ,"Class"\nant/0.png,a\nbee/0.png,b\n')
+    assert set(source.read(photos, csv).records["class"]) == {"a", "b"}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
