@@ -327,6 +327,7 @@ def run(
         made.adapt(minimum_jobs=jobs, maximum_jobs=jobs)
         resources = GPU if options.get("gpus") else None
         try:
-            yield from submit(client, configs, place, resources, submissions.hopeless)
+            with processes.first_on_interrupt(submissions.cancel):
+                yield from submit(client, configs, place, resources, submissions.hopeless)
         finally:
             submissions.cancel()

@@ -95,6 +95,8 @@ class Submissions:
         self.alive: dict[Any, str] = {}  # id of each job that waits or runs, by its name
         self.clusters: set[str] = set()  # that took them, where there are several
         self._cancelled: set[str] = set()
+        self._submitting: set[str] = set()  # names of jobs that are handed to Slurm at this moment
+        self._is_over = False
         self.refusal: str | None = None  # of the last job, where it was refused
         self.workers: Callable[[], int] = lambda: 0  # how many are here
         self.address = "this host"
@@ -105,17 +107,26 @@ class Submissions:
         self._told: dict[str, str] = {}
 
     def cancel(self, ids: Iterable[str] | None = None) -> None:
-        """Cancel jobs with one call, once: all of them, where no ids are given.
+        """Cancel jobs with one call: all of them, also those that Slurm is about to take, without ids.
 
-        At once: who was asked to end may not have long.
+        At once: who was asked to end may not have long. A signal that comes meanwhile waits.
         """
-        wanted = set(self.alive.values() if ids is None else ids) - self._cancelled
-        self._cancelled |= wanted
-        if wanted:
+        with processes.delayed():
+            self._scancel(self.alive.values() if ids is None else ids)
+            if ids is None:
+                self._is_over = True
+                end = time.monotonic() + SUBMIT_TIMEOUT_S
+                while self._submitting and time.monotonic() < end:
+                    time.sleep(processes.ASK_S)
+                self._scancel(self.alive.values())
+
+    def _scancel(self, ids: Iterable[str]) -> None:
+        if wanted := {*ids} - self._cancelled:
             command = ["scancel", *_on(self.clusters), *sorted(wanted)]
             # No scancel, one that fails, or one that does not come back.
             with contextlib.suppress(OSError, ValueError):
                 processes.ask(command, CANCEL_TIMEOUT_S)
+            self._cancelled |= wanted  # afterwards: a signal may have cut the call short
 
     def hopeless(self) -> str | None:
         """Why no job will ever train anything, if so."""
@@ -236,7 +247,11 @@ class Submissions:
             async def start(self) -> None:
                 for attempt in range(ATTEMPTS):
                     await asyncio.sleep(PAUSE_S * (attempt > 0))
+                    submissions._submitting.add(self.name)
                     try:
+                        if submissions._is_over:
+                            refusal = "the sweep is over."
+                            break
                         await super().start()
                     except _Unclear as error:  # it may have been taken: not another time
                         refusal = _reason(error, self.submit_command)
@@ -247,6 +262,8 @@ class Submissions:
                         submissions.alive[self.name] = str(self.job_id)
                         submissions.refusal = None
                         return
+                    finally:
+                        submissions._submitting.discard(self.name)
                 submissions.refusal = refusal
                 if submissions.alive:
                     warnings.warn(f"Slurm refused a job: {refusal} The others go on.", stacklevel=2)

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hml_core.errors import RunError
-from hml_core.system import files
+from hml_core.system import files, processes
 
 PREFIX = "hml-"
 TORCH_CACHE = "TORCHINDUCTOR_CACHE_DIR"
@@ -45,9 +45,10 @@ def folder(place: str | Path | None = None, prefix: str = PREFIX) -> Iterator[Pa
     try:
         yield own
     finally:
-        shutil.rmtree(own, ignore_errors=True)
-        if held is not None:
-            os.close(held)
+        with processes.delayed():
+            shutil.rmtree(own, ignore_errors=True)
+            if held is not None:
+                os.close(held)
 
 
 def keep_compiled_code_private() -> None:

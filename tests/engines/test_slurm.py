@@ -21,7 +21,7 @@ from hml_core.config import grid
 from hml_core.engines import slurm, slurm_queue
 from hml_core.engines.dask import SETTINGS
 from hml_core.errors import ConfigError, RunError
-from hml_core.system import scratch, yaml_files
+from hml_core.system import processes, scratch, yaml_files
 from hml_lab import notebooks
 from hml_lab.cli import main
 from tests import forks
@@ -243,12 +243,16 @@ def test_no_other_job_is_cancelled(cluster, tmp_path, monkeypatch):
     assert where <= set((tmp_path / "asked").read_text().split())
 
 
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
-def test_jobs_of_a_notebook_that_is_stopped_are_cancelled(sent, tmp_path, monkeypatch):
-    """At once: its kernel has not long."""
+@pytest.mark.parametrize(
+    ("sent", "when"), [(signal.SIGTERM, "in the queue"), (signal.SIGINT, "at sbatch")]
+)
+def test_jobs_of_a_notebook_that_is_stopped_are_cancelled(sent, when, tmp_path, monkeypatch):
+    """At once: its kernel has not long. Jupyter sends a kernel that is to end a second signal, too."""
     options = helpers.pretend_slurm(tmp_path, monkeypatch)
     note = f'echo "$@" >> {tmp_path}'
     said = {"sbatch": "echo Submitted batch job 17", "scancel": f"{note}/cancelled"}
+    if when == "at sbatch":
+        said["sbatch"] = f"echo --jobs=17 > {tmp_path}/asked; sleep 1; {said['sbatch']}"
     said["squeue"] = f"{note}/asked; echo '17|PENDING|(Priority)'"
     (tmp_path / "asked").touch()
     for name, script in said.items():
@@ -267,12 +271,27 @@ def test_jobs_of_a_notebook_that_is_stopped_are_cancelled(sent, tmp_path, monkey
         assert process.poll() is None, "the notebook has failed"
         return "--jobs=17" in (tmp_path / "asked").read_text()
 
-    helpers.wait_for(waits, "a job in the queue")
+    helpers.wait_for(waits, f"a job {when}")
     process.send_signal(sent)
     said, _ = process.communicate()
     assert process.returncode == 128 + sent, said
-    assert (tmp_path / "cancelled").read_text().split() == ["17"]
+    assert {*(tmp_path / "cancelled").read_text().split()} == {"17"}
     assert not list((tmp_path / "runs").glob(".slurm-*"))
+
+
+def test_a_second_signal_waits_until_the_jobs_are_cancelled(tmp_path, monkeypatch):
+    helpers.pretend_slurm(tmp_path, monkeypatch)
+    script = f'#!/bin/sh\nkill -INT $PPID; sleep 0.3; echo "$@" >> {tmp_path}/cancelled\n'
+    (tmp_path / "bin" / "scancel").write_text(script)
+    submissions = slurm_queue.Submissions()
+    submissions.alive["a worker"] = "17"
+    with (
+        processes.interruptible(),
+        pytest.raises(processes.Interrupted, match="SIGINT"),
+        processes.first_on_interrupt(submissions.cancel),
+    ):
+        signal.raise_signal(signal.SIGTERM)
+    assert (tmp_path / "cancelled").read_text().split() == ["17"]
 
 
 def test_of_a_killed_sweep_no_key_is_left(tmp_path):
