@@ -110,8 +110,8 @@ def test_a_signal_while_the_compiler_is_loaded_waits_until_that_is_whole(monkeyp
 
     monkeypatch.setattr(torch, "use_deterministic_algorithms", choose)
     with (
-        processes.interruptible(),
         pytest.raises(processes.Interrupted),
+        processes.interruptible(),
         devices.algorithms(True),
     ):
         pytest.fail("the signal was lost")

@@ -15,7 +15,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from hml_core import engines
+from hml_core.config import RunConfig, grid
+from hml_core.engines import jobs
 from hml_core.system import processes
+from hml_core.trainer import fit, loop
 from hml_lab.cli import main
 
 LIMIT_S = 600.0  # generous: nothing here waits that long unless it fails
@@ -276,6 +280,72 @@ def test_what_must_not_be_left_half_done_is_interrupted_in_the_end(sent, done, t
             work()
         assert raised.value.signal == told
     assert said == done
+
+
+class _Finalized:
+    def __del__(self):
+        signal.raise_signal(signal.SIGTERM)
+
+
+def swallowed() -> None:
+    """Python prints what an object raises as it is collected, and goes on."""
+    _Finalized()
+
+
+def taken_for_an_error() -> None:
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    except BaseException as error:
+        raise AttributeError("half a library") from error
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("lose", [swallowed, taken_for_an_error])
+def test_an_interruption_that_gets_lost_is_heard_at_the_end(lose):
+    with pytest.raises(processes.Interrupted, match="SIGTERM"), processes.interruptible():
+        lose()
+    processes.heed()  # and not once more
+
+
+def test_what_gets_lost_between_two_blocks_is_heard_at_the_outer_ones_end():
+    with (
+        pytest.raises(processes.Interrupted, match="SIGTERM"),
+        processes.interruptible(),
+        contextlib.suppress(KeyboardInterrupt),
+        processes.interruptible(),
+    ):
+        signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("lose", [swallowed, taken_for_an_error])
+def test_no_further_run_begins_after_an_interruption_that_got_lost(lose, tmp_path, monkeypatch):
+    begun = []
+
+    def training(config, **options):
+        begun.append(config)
+        lose()
+        yield
+
+    monkeypatch.setattr(jobs, "training", training)
+    with pytest.raises(processes.Interrupted, match="SIGTERM"), processes.interruptible():
+        engines.sweep(grid(recipe="ce", epochs=1, seed=[0, 1]), runs_root=tmp_path, progress=False)
+    assert len(begun) == 1
+
+
+def test_no_further_epoch_begins_after_an_interruption_that_got_lost(tmp_path, monkeypatch):
+    ended, end_epoch = [], loop.Trainer.end_epoch
+
+    def swallow(trainer) -> None:
+        end_epoch(trainer)
+        ended.append(trainer.epoch)
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(loop.Trainer, "end_epoch", swallow)
+    with pytest.raises(processes.Interrupted, match="SIGINT"), processes.interruptible():
+        fit(RunConfig(recipe="ce", epochs=3), runs_root=tmp_path, progress=False)
+    assert ended == [1]
 
 
 def test_what_is_ignored_stays_ignored():

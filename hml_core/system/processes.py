@@ -43,6 +43,8 @@ _STOPPING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if has
 _late: list[list[int]] = []  # the signals that wait, for each block of `delayed`
 _asked: set[subprocess.Popen] = set()  # commands of the system that are still at it
 _first: list[Callable[[], None]] = []  # what an interruption does before it is raised
+_blocks: list[int] = []  # those of `interruptible` that are open, by the process that opened them
+_told: list[tuple[int, Interrupted]] = []  # the interruptions within them
 
 
 class Interrupted(KeyboardInterrupt):
@@ -85,6 +87,9 @@ def died_of(status: int) -> str | None:
 def interruptible() -> Iterator[None]:
     """Inside the block SIGINT, SIGTERM and SIGHUP raise :class:`Interrupted`, once for each that arrives.
 
+    Where that gets lost (Python drops what is raised while it collects garbage, a library may take it for
+    an error of its own), it is raised again by :func:`heed`, and at the end of the block.
+
     A signal that was ignored stays so (``nohup``, a background job of a plain shell), and processes forked
     inside do with a signal what they would have done without the block. Outside the main thread, where
     Python knows no signals, nothing changes.
@@ -111,17 +116,42 @@ def interruptible() -> Iterator[None]:
         if handler not in (signal.SIG_IGN, None):
             before[number] = handler
             signal.signal(number, interrupt)
+    is_outermost = not _blocks
+    _blocks.append(owner)
     try:
         yield
+        heed()
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:
+        try:
+            heed()
+        except Interrupted as interrupted:
+            raise interrupted from error
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        _blocks.pop()
+        if is_outermost:
+            _told.clear()
+
+
+def heed() -> None:
+    """Raise the interruption that this process was told of, should it have been lost.
+
+    Between the steps of long work, in the main thread; elsewhere nothing happens.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and _told and _told[-1][0] == os.getpid():
+        raise _told[-1][1]
 
 
 def _interrupt(number: int) -> NoReturn:
     for action in _first:
         action()
-    raise Interrupted(number)
+    _told.append((os.getpid(), Interrupted(number)))
+    raise _told[-1][1]
 
 
 def ended(work: Iterable[Future]) -> Iterator[Future]:

@@ -286,8 +286,8 @@ def test_a_second_signal_waits_until_the_jobs_are_cancelled(tmp_path, monkeypatc
     submissions = slurm_queue.Submissions()
     submissions.alive["a worker"] = "17"
     with (
-        processes.interruptible(),
         pytest.raises(processes.Interrupted, match="SIGINT"),
+        processes.interruptible(),
         processes.first_on_interrupt(submissions.cancel),
     ):
         signal.raise_signal(signal.SIGTERM)

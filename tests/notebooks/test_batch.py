@@ -272,7 +272,7 @@ def test_a_signal_is_heard_whichever_thread_the_system_gives_it_to(sent, folder,
         assert stopped.wait(LIMIT_S), "the jobs were not told"
 
     monkeypatch.setattr(batch, "_one", one)
-    with processes.interruptible(), pytest.raises(processes.Interrupted) as heard:
+    with pytest.raises(processes.Interrupted) as heard, processes.interruptible():
         batch.run(batch.read("batch.yaml"), progress=False)
     assert heard.value.signal == sent
     assert stopped.is_set()
