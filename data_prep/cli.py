@@ -35,7 +35,8 @@ class File(click.Path):
             self.fail(f"{said} standard output here ('./-' is a name).", parameter, context)
         if self.KIND == "file" and text.endswith(os.sep):
             self.fail(f"expected a file, got {text!r}, which names a folder.", parameter, context)
-        return super().convert(value, parameter, context)
+        # As a shell does with what stands in no quotes.
+        return super().convert(os.path.expanduser(text), parameter, context)
 
 
 class FileOrFolder(File):

@@ -5,13 +5,16 @@ from __future__ import annotations
 import errno
 import math
 import os
+import re
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
+import data_prep.cli
 from hml_core import engines, runs
 from hml_core.config import RunConfig, grid
+from hml_core.engines import slurm
 from hml_core.errors import ConfigError, DataError
 from hml_core.runs import Run
 from hml_core.system import files, paths, quantities, yaml_files
@@ -46,6 +49,25 @@ def test_a_path_that_is_none_is_refused_by_name(use, tmp_path, monkeypatch):
             with pytest.raises(ConfigError, match=r"Expected .* to be a path, got"):
                 USES[use](path)
     assert [path.name for path in tmp_path.iterdir()] == ["ours.ipynb"]
+
+
+def test_a_tilde_is_the_home_of_who_gives_it(tmp_path, monkeypatch):
+    """As for a shell, which does not see it within quotes and behind a colon."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    taken = data_prep.cli.File().convert("~/out.ipynb", None, None)
+    assert taken == tmp_path / "home" / "out.ipynb"
+    with pytest.raises(ConfigError, match=re.escape(str(tmp_path / "home" / "s.yaml"))):
+        slurm.options_of("slurm:~/s.yaml")
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "ours.ipynb").write_text(NOTEBOOK)
+    (tmp_path / "batch.yaml").write_text(
+        "output: ~/out\njobs: [{notebook: ~/ours.ipynb}, {notebook: ~/ours.ipynb, output: ~/b.ipynb}]"
+    )
+    jobs = batch.read(tmp_path / "batch.yaml")
+    assert {job.notebook for job in jobs} == {tmp_path / "home" / "ours.ipynb"}
+    home = tmp_path / "home"
+    assert [job.output for job in jobs] == [home / "out" / "ours.ipynb", home / "b.ipynb"]
 
 
 NOTEBOOK = """{"cells": [{"cell_type": "code", "execution_count": null, "metadata":

@@ -22,6 +22,8 @@ MEANT = {
     "~": None,
     "0x10": 16,
     ".inf": float("inf"),
+    r'"\ud83d\ude00"': "😀",  # a pair, as JSON writes it
+    r'"\ud83d"': "\ud83d",  # and half of one, which is for each field to refuse
 }
 LAUGHS = "a0: &a0 [x, x]\n" + "".join(
     f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}, *a{n - 1}]\n" for n in range(1, 40)

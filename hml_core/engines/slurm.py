@@ -28,6 +28,7 @@ import re
 import shlex
 import signal
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ from hml_core.system import limits, processes, scratch, yaml_files
 from hml_core.system.quantities import told
 
 DEFAULT_FILE = "slurm.yaml"
+OWN_DEFAULTS = "hml"  # a section of Dask's configuration: jobs as dask-jobqueue ships them
 FOLDERS = ".slurm-"  # of certificates, below runs_root
 REQUIRED = ("cores", "memory", "walltime")
 # Ours to set: one run at a time on each worker, in this environment, and among ourselves.
@@ -87,7 +89,7 @@ LISTS = ("job_script_prologue", "job_extra_directives", "job_directives_skip", "
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """The options of the jobs in a YAML file, checked.
+    """The options of the jobs in a YAML file, and of Dask's configuration where it says nothing, checked.
 
     Raises
     ------
@@ -111,71 +113,112 @@ def read(path: str | Path) -> dict[str, Any]:
             f"The file {str(path)!r} has options that do not exist or are not its to set: "
             f"{', '.join(unknown)}. Those that exist: {', '.join(sorted(known))}."
         )
-    _require_whole(path, options, "jobs", 1, None)
-    _require_whole(path, options, "gpus", 0, 1)
-    _require_whole(path, options, "cores", 1, None)
-    _require_whole(path, options, "death_timeout", 1, None)
+    _require_sound(options, repr(str(path)))
+    of_site = _of_site(known - {*options})
+    _require_sound(of_site, "Dask's configuration (`jobqueue.slurm`)")
+    return {**of_site, **options}
+
+
+def _of_site(names: set[str]) -> dict[str, Any]:
+    """What Dask's configuration, a user's or a site's, says of options that the file leaves open."""
+    import dask
+
+    given = dask.config.get("jobqueue.slurm", {})
+    if not isinstance(given, dict):
+        raise ConfigError(
+            f"Expected `jobqueue.slurm` of Dask's configuration to be a mapping, got {told(given)}."
+        )
+    said = {
+        str(name).replace("-", "_"): value
+        for name, value in given.items()
+        if value != _shipped().get(name)
+    }
+    if left := sorted({*said} & {*RESERVED} - {"name", "processes"}):
+        warnings.warn(
+            f"Dask's configuration (`jobqueue.slurm`) says {', '.join(left)}, which jobs of a sweep "
+            "do not take: say in the file of their options what they need.",
+            stacklevel=2,
+        )
+    if isinstance(scheduler := said.get("scheduler_options"), dict):  # of other clusters, too
+        said["scheduler_options"] = {
+            name: value for name, value in scheduler.items() if name in OF_SCHEDULER
+        }
+    return {name: value for name, value in said.items() if name in names and value is not None}
+
+
+def _shipped() -> dict[str, Any]:
+    """What dask-jobqueue says of jobs where nobody else says anything."""
+    import dask_jobqueue
+
+    return yaml_files.read(Path(dask_jobqueue.__file__).with_name("jobqueue.yaml"))["jobqueue"][
+        "slurm"
+    ]
+
+
+def _require_sound(options: Mapping[str, Any], where: str) -> None:
+    """ConfigError for a value that no option can have."""
+    _require_whole(where, options, "jobs", 1, None)
+    _require_whole(where, options, "gpus", 0, 1)
+    _require_whole(where, options, "cores", 1, None)
+    _require_whole(where, options, "death_timeout", 1, None)
     for name, (pattern, meant) in TEXTS.items():
         value = options.get(name)
         if value is not None and not (isinstance(value, str) and re.fullmatch(pattern, value)):
-            raise ConfigError(
-                f"Expected `{name}` in {str(path)!r} to be {meant}, got {told(value)}."
-            )
+            raise ConfigError(f"Expected `{name}` in {where} to be {meant}, got {told(value)}.")
     for name in LISTS:
         value = options.get(name, [])
         if not isinstance(value, list) or not all(isinstance(line, str) for line in value):
             raise ConfigError(
-                f"Expected `{name}` in {str(path)!r} to be a list of lines, [...], got {value!r}."
+                f"Expected `{name}` in {where} to be a list of lines, [...], got {value!r}."
             )
     scheduler = options.get("scheduler_options")
     if not isinstance(scheduler, dict | None) or not {*(scheduler or {})} <= {*OF_SCHEDULER}:
         raise ConfigError(
-            f"Expected `scheduler_options` in {str(path)!r} to hold {', '.join(OF_SCHEDULER)}, got "
+            f"Expected `scheduler_options` in {where} to hold {', '.join(OF_SCHEDULER)}, got "
             f"{scheduler!r}."
         )
     for name, value in (scheduler or {}).items():
         is_none = type(value) is not OF_SCHEDULER[name] or not value
         if is_none or (name == "port" and not 0 < value < 2**16):
             raise ConfigError(
-                f"Expected `{name}` of `scheduler_options` in {str(path)!r} to be "
+                f"Expected `{name}` of `scheduler_options` in {where} to be "
                 f"{OF_SCHEDULER[name].__name__}, got {told(value)}."
             )
     for line in options.get("job_extra_directives", []):
         if not line.isprintable():
             raise ConfigError(
-                f"Expected each of `job_extra_directives` in {str(path)!r} to be one line, got {line!r}."
+                f"Expected each of `job_extra_directives` in {where} to be one line, got {line!r}."
             )
     if not all(word.strip() for word in options.get("job_directives_skip", [])):
         raise ConfigError(
-            f"Expected each of `job_directives_skip` in {str(path)!r} to be words of a line that is left "
+            f"Expected each of `job_directives_skip` in {where} to be words of a line that is left "
             "out, got a blank, which is in all of them."
         )
     for words in options.get("worker_extra_args", []):
         if not re.fullmatch(WORDS, words):
             raise ConfigError(
-                f"Expected each of `worker_extra_args` in {str(path)!r} to be words and variables of the "
+                f"Expected each of `worker_extra_args` in {where} to be words and variables of the "
                 f"job ($NAME), without quotes and other signs of the shell, got {words!r}."
             )
         for word in (word for word in words.split() if word.startswith(OURS)):
             raise ConfigError(
-                f"`worker_extra_args` in {str(path)!r} hold {word!r}: how a worker speaks, and that it "
+                f"`worker_extra_args` in {where} hold {word!r}: how a worker speaks, and that it "
                 "shows no pages, is not theirs to set."
             )
-    return options
 
 
 def options_of(engine: str) -> dict[str, Any]:
     """The options behind an engine's name: "slurm" or "slurm:FILE"."""
-    return read(engine.partition(":")[2] or DEFAULT_FILE)
+    return read(os.path.expanduser(engine.partition(":")[2]) or DEFAULT_FILE)
 
 
-def _require_whole(path: Path, options: dict, name: str, low: int, high: int | None) -> None:
+def _require_whole(
+    where: str, options: Mapping[str, Any], name: str, low: int, high: int | None
+) -> None:
     value = options.get(name, low)
     if type(value) is not int or not low <= value <= (MOST if high is None else high):
         expected = f"a whole number ≥ {low}" if high is None else f"{low} or {high}"
-        raise ConfigError(
-            f"Expected `{name}` in {str(path)!r} to be {expected}, got {told(value)}."
-        )
+        raise ConfigError(f"Expected `{name}` in {where} to be {expected}, got {told(value)}.")
 
 
 def _known_options() -> set[str]:
@@ -249,6 +292,7 @@ def make_cluster(
         Where the jobs report.
     """
     _require_jobqueue()
+    import dask
     from dask_jobqueue import SLURMCluster
     from distributed.utils import get_ip
 
@@ -271,9 +315,12 @@ def make_cluster(
     options["python"] = shlex.quote(python) if os.path.exists(python) else python
     if folder := options.pop("local_directory", None):
         options["local_directory"] = f'"{os.path.expanduser(folder)}"'
+    # What Dask's configuration says of jobs is among the options by now, as far as it was taken.
+    dask.config.set({f"jobqueue.{OWN_DEFAULTS}": _shipped()})
     try:
         return SLURMCluster(
             **{"job_name": "hml", **options},
+            config_name=OWN_DEFAULTS,
             scheduler_options={**NO_DASHBOARD, **scheduler},
             security=_certificates(shared),
             job_cls=(submissions or Submissions()).job(),

@@ -27,7 +27,13 @@ DEEPEST = 50
 
 
 class _Constructor(SafeConstructor):
-    """The safe one, for which a date is text."""
+    """The safe one; a date is text, and the two halves of a character that JSON writes are one."""
+
+    def construct_scalar(self, node: Any) -> Any:
+        value = super().construct_scalar(node)
+        if isinstance(value, str) and not value.isascii():
+            value = value.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+        return value
 
 
 for kind in ("timestamp", "value"):  # "=" is text, too

@@ -179,9 +179,10 @@ def _default_output(notebook: Path, grid: Mapping[str, Any]) -> str:
 
 
 def _text(value: Any, what: str) -> str:
+    """A path; its `~` is the home of who gives it."""
     if not isinstance(value, str) or not value:
         raise ConfigError(f"expected {what} to be a text, got {value!r}.")
-    return value
+    return os.path.expanduser(value)
 
 
 class _Names(string.Formatter):
@@ -269,7 +270,8 @@ def _require_log(job: Job) -> None:
         return
     with files.opened(job.log) as stream:
         start = stream.read(len(OF_LOG))
-    if start not in (b"", OF_LOG.encode()) and EXECUTED not in files.read_end(job.log, LOG_BYTES):
+    is_ours = OF_LOG.encode().startswith(start)  # (all that a full disk took, perhaps)
+    if not is_ours and EXECUTED not in files.read_end(job.log, LOG_BYTES):
         raise ConfigError(
             f"The log of {str(job.output)!r} would take the place of {str(job.log)!r}, which is none: "
             "expected another output, or that file moved away."
@@ -346,8 +348,6 @@ def _executed(
 ) -> dict[str, Any]:
     """How the job's process ended, which writes what it says to ``log``."""
     began, before = time.perf_counter(), _version(job.output)
-    with contextlib.suppress(OSError):  # where it cannot be written, the notebook goes on
-        os.write(log, f"{OF_LOG}{job.output.name}\n".encode("utf-8", "backslashreplace"))
     environment = {**os.environ, "HML_HEADLESS": "1"}
     environment.setdefault("OMP_NUM_THREADS", str(cores))
     with scratch.folder() as folder:
@@ -358,6 +358,9 @@ def _executed(
             options += ["--timeout", job.timeout]
         command = [sys.executable, "-P", "-m", "hml_core", "run", job.notebook, *options]
         with streams.copied(log, LOG_BYTES) as copy:
+            os.write(
+                copy.source, f"{OF_LOG}{job.output.name}\n".encode("utf-8", "backslashreplace")
+            )
             process = working[number] = subprocess.Popen(
                 processes.guarded([str(part) for part in command], GRACE_S),
                 stdin=subprocess.DEVNULL,

@@ -14,6 +14,7 @@ from typing import Any
 
 from hml_core.errors import ConfigError, HmlError, RunError, interrupts, said
 from hml_core.system import apart
+from hml_core.system.fields import is_text
 from hml_lab.notebooks import outputs
 
 # The cell that makes the experiment from the parameters and, until its frame is asked for, nothing else.
@@ -61,9 +62,10 @@ def parameters(notebook: str | Path) -> dict[str, Parameter]:
                 own = lines[node.lineno - 1 : node.end_lineno]
                 comment = " ".join(line.partition("#")[2].strip() for line in own).strip()
                 found[target.id] = Parameter(target.id, ast.literal_eval(node.value), comment)
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:  # (nested too deeply)
+        reason = str(error) or "it is nested too deeply"
         raise ParameterError(
-            f"The parameters cell of {path.name} is not plain `name = value` lines of literals: {error}"
+            f"The parameters cell of {path.name} is not plain `name = value` lines of literals: {reason}"
         ) from error
     return found
 
@@ -77,7 +79,11 @@ def _tagged(notebook: Path, tag: str) -> list[str]:
     except (MemoryError, ImportError):  # of the machine, not of the notebook
         raise
     except Exception as error:  # nbformat raises its validators' and decoders' own errors
-        raise ParameterError(f"{str(notebook)!r} is not a Jupyter notebook: {error}") from error
+        reason = str(error) or type(error).__name__
+        raise ParameterError(f"{str(notebook)!r} is not a Jupyter notebook: {reason}") from error
+    for number, cell in enumerate(content.cells, 1):
+        if not is_text(cell.source):
+            raise ParameterError(f"Cell {number} of {str(notebook)!r} holds half of a character.")
     return [cell.source for cell in content.cells if tag in cell.metadata.get("tags", [])]
 
 
@@ -169,7 +175,7 @@ def check_parameters(
 def _load(cells: Sequence[str]) -> None:
     """Import here what of this project the cells import: each fork of this process has it then."""
     for source in cells:
-        with contextlib.suppress(SyntaxError, ValueError):
+        with contextlib.suppress(SyntaxError, ValueError, MemoryError, RecursionError):
             for node in ast.walk(ast.parse(source)):
                 if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(OURS):
                     with contextlib.suppress(ModuleNotFoundError):

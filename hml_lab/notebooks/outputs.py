@@ -7,13 +7,15 @@ import json
 import math
 import os
 import re
+import reprlib
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import nbformat
+from nbformat import validator
 
 from hml_core.errors import ConfigError, RunBusyError, RunError
 from hml_core.system import files, paths
@@ -152,14 +154,32 @@ def read(path: str | Path) -> nbformat.NotebookNode | None:
 
 
 def parsed(path: str | Path) -> nbformat.NotebookNode:
-    """A notebook, of a regular file of at most 1 GiB.
+    """A notebook, of a regular file of at most 1 GiB, each of whose parts is of its kind.
 
     Raises
     ------
     Exception
-        OSError for what is no such file, or whatever nbformat's decoders and validators raise.
+        OSError for what is no such file, ValueError for a part of another kind, or whatever nbformat's
+        decoders raise.
     """
-    return nbformat.reads(files.read_text(path, files.LARGEST_TABLE), as_version=4)
+    content = nbformat.reads(files.read_text(path, files.LARGEST_TABLE), as_version=4)
+    if fault := next(validator.iter_validate(content, relax_add_props=True), None):
+        raise ValueError(f"{_place(fault.absolute_path)} is {reprlib.repr(fault.instance)}")
+    for number, part in enumerate([content, *content.cells]):
+        if not isinstance(told := part.metadata.get("papermill", {}), dict):
+            where = ["cells", number - 1] if number else []
+            raise ValueError(f"{_place([*where, 'metadata', 'papermill'])} is {reprlib.repr(told)}")
+    return content
+
+
+def _place(path: Iterable[str | int]) -> str:
+    """Of a part of a notebook.
+
+    >>> _place(["cells", 1, "metadata", "tags"])
+    "cells[1]['metadata']['tags']"
+    """
+    first, *rest = [*path] or ["the whole"]
+    return f"{first}{''.join(f'[{part!r}]' for part in rest)}"
 
 
 def stopped_at(content: nbformat.NotebookNode) -> int | None:

@@ -322,6 +322,50 @@ def test_a_configuration_of_dask_that_is_none_is_told(tmp_path):
     assert "dask.yaml" in done.stdout
 
 
+def of_site(**options):
+    """As a site has it in /etc/dask/jobqueue.yaml."""
+    return dask.config.set({f"jobqueue.slurm.{name}": value for name, value in options.items()})
+
+
+def test_what_a_site_says_of_its_jobs_holds_where_the_file_says_nothing(tmp_path):
+    path = tmp_path / "slurm.yaml"
+    path.write_text("cores: 2\nmemory: 4GB\nwalltime: 00:10:00\nqueue: mine\n")
+    site = {"queue": "theirs", "account": "all", "scheduler-options": {"dashboard_address": ":1"}}
+    with of_site(**site):
+        script = slurm.job_script(slurm.read(path))
+    assert "#SBATCH -p mine" in script
+    assert "#SBATCH -A all" in script
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("local-directory", '/scratch"; id', "`local_directory` in Dask's configuration"),
+        ("job-directives-skip", [""], "`job_directives_skip` in Dask's configuration"),
+        ("worker-extra-args", ["--dashboard"], "`worker_extra_args` in Dask's configuration"),
+        ("shebang", "id", "`shebang` in Dask's configuration"),
+    ],
+)
+def test_what_a_site_says_of_its_jobs_is_checked(name, value, said, tmp_path):
+    path = tmp_path / "slurm.yaml"
+    path.write_text("cores: 2\nmemory: 4GB\nwalltime: 00:10:00\n")
+    with of_site(**{name: value}), pytest.raises(ConfigError, match=re.escape(said)):
+        slurm.read(path)
+    with dask.config.set({"jobqueue.slurm": [1]}), pytest.raises(ConfigError, match="a mapping"):
+        slurm.read(path)
+
+
+def test_what_is_not_a_site_s_to_say_is_told_and_left(tmp_path):
+    path = tmp_path / "slurm.yaml"
+    path.write_text("cores: 2\nmemory: 4GB\nwalltime: 00:10:00\n")
+    with of_site(**{"worker-command": "id; dask worker", "job-extra": ["--exclusive"]}):
+        with pytest.warns(UserWarning, match="says job_extra, worker_command, which jobs"):
+            options = slurm.read(path)
+        script = slurm.job_script(options)
+    assert "id;" not in script
+    assert "exclusive" not in script
+
+
 REFUSED = (
     "sbatch: error: Batch job submission failed: Invalid account or account/partition combination"
 )

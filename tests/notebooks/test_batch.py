@@ -438,6 +438,17 @@ def test_a_log_that_cannot_be_written_stops_no_notebook(tmp_path):
     assert row["status"] == "done"
 
 
+@pytest.mark.parametrize("taken", ["", batch.OF_LOG[:3]])
+def test_a_log_of_which_a_full_disk_took_little_is_ours_the_next_time(taken, folder):
+    (planned,) = batch.read(write(folder, {"output": "out", "jobs": [job()]}))
+    planned.log.parent.mkdir()
+    planned.log.write_text("Somebody's")
+    with pytest.raises(ConfigError, match="would take the place of"):
+        batch._require_log(planned)
+    planned.log.write_text(taken)
+    batch._require_log(planned)
+
+
 def test_what_is_said_behind_a_progress_bar_is_found(tmp_path):
     log = tmp_path / "a.log"
     log.write_text("\rExecuting:   0%| | 0/2 [00:00<?, ?cell/s]Error: no room")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -222,6 +223,40 @@ def test_files_that_are_no_notebooks_are_named(tmp_path):
     nbformat.write(new_notebook(cells=[new_code_cell("x = 1")]), tmp_path / "plain.ipynb")
     with pytest.raises(ParameterError, match="no cell tagged 'parameters'"):
         notebooks.parameters(tmp_path / "plain.ipynb")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda content: content.update(metadata={"papermill": 7}), r"metadata['papermill'] is 7"),
+        (
+            lambda content: content["cells"][1].update(metadata={"papermill": [7]}),
+            r"cells[1]['metadata']['papermill'] is [7]",
+        ),
+        (
+            lambda content: content["cells"][1].update(metadata={"tags": 7}),
+            r"cells[1]['metadata']['tags'] is 7",
+        ),
+        (lambda content: content["cells"][1].update(source=7), r"cells[1]['source'] is 7"),
+        (lambda content: content["cells"][1].update(outputs=7), "is not a Jupyter notebook: "),
+        (
+            lambda content: content["cells"][1].update(source="print('\ud83d')"),
+            "Cell 2 of .* holds half of a character",
+        ),
+        (
+            lambda content: content["cells"][0].update(source=f"x = {'-' * 20_000}1"),
+            "lines of literals: it is nested too deeply",
+        ),
+    ],
+)
+def test_a_notebook_with_a_part_of_another_kind_is_refused(change, said, tmp_path):
+    path = make(tmp_path, "x = 1  # a number", "print(x)")
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    pattern = said if "*" in said else re.escape(said)
+    with pytest.raises(ParameterError, match=pattern):
+        notebooks.execute(path, output=tmp_path / "out.ipynb", show_progress=False)
 
 
 def test_the_slider_moves_the_curve(monkeypatch):
