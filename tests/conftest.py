@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import hml_lab.notebooks  # noqa: F401  (before nbformat: it saves that some loading)
+
 # (The process that only hands out the tests reads this file, too, before any is begun: no torch here.)
 if TYPE_CHECKING:
     from hml_core.config import RunConfig

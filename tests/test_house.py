@@ -82,7 +82,11 @@ def test_the_ground_floor_is_seen_at_a_glance():
     [
         {
             "import hml_lab.cli": ("torch", "pandas", "papermill"),
-            "import hml_lab.notebooks.execution, hml_lab.notebooks.batch": ("torch", "matplotlib"),
+            "import hml_lab.notebooks.execution, hml_lab.notebooks.batch": (
+                "torch",
+                "matplotlib",
+                "lark",
+            ),
         },
         {  # each brings more than the one before
             "from hml_core.losses import HardMiningLoss": (

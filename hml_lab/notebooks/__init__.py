@@ -6,6 +6,11 @@ text; here both are errors.
 """
 
 import importlib
+import sys
+
+# jsonschema, with which nbformat validates, imports whatever it finds to check formats of text. This one
+# makes a parser as it is imported, which takes a second; no notebook has such text.
+sys.modules.setdefault("rfc3987_syntax", None)
 
 # Each comes with its module when it is asked for: a kernel has no use for what reads notebooks, and what
 # executes them none for torch and figures, which take seconds to import.
