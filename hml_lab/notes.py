@@ -27,7 +27,7 @@ def data_note(run_folder: str | Path | None) -> str:
 def _of_record(path: Path) -> str:
     try:
         found = json.loads(_text(path) or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
     return str(found.get("images_note", "")) if isinstance(found, dict) else ""
 

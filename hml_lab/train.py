@@ -228,7 +228,7 @@ def _points(file: Path | None) -> tuple[Point, ...]:
         return ()
     try:
         return tuple(map(Point.from_dict, json.loads(files.read_text(file))))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(f"Cannot read the points {str(file)!r}: {files.reason(error)}") from error
 
 
@@ -244,6 +244,8 @@ def _config(file: Path | None, fields: dict[str, Any]) -> RunConfig:
         return RunConfig.from_json(files.read_text(file))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"Cannot read the config {str(file)!r}: {files.reason(error)}") from error
+    except ConfigError as error:
+        raise ConfigError(f"In the config {str(file)!r}: {error}") from error
 
 
 def _report(done: Run) -> None:

@@ -139,6 +139,30 @@ def test_commands_say_what_is_no_file(tmp_path):
         assert "pipe" in result.output
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[" * 100_000, "maximum recursion depth"),
+        ('{"seed": 1, "seed": 2}', "the name 'seed' stands twice"),
+        ("", "Expecting value"),
+    ],
+)
+@pytest.mark.parametrize("option", ["--config", "--points"])
+def test_a_file_of_json_that_is_none_is_named(option, text, said, tmp_path):
+    (tmp_path / "given.json").write_text(text)
+    result = CliRunner().invoke(main, ["train", option, str(tmp_path / "given.json")])
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert "given.json" in result.output
+    if option == "--config":
+        assert said in result.output
+
+
+def test_a_note_of_a_lock_that_is_none_says_nothing(tmp_path):
+    (tmp_path / "note.json").write_text("[" * 4096)
+    assert locks._holder(tmp_path / "note.json") == "Another process"
+
+
 @pytest.mark.parametrize("name", ["comparable.csv", "cifar_lt.csv"])
 def test_published_tables_are_files(name, tmp_path):
     folder = shutil.copytree(published.FOLDER, tmp_path / "published")
@@ -409,6 +433,14 @@ def tiff(*tags: tuple[int, int, int, int], data: bytes = b"", is_big: bool = Fal
     return head + struct.pack(whole, 16 if is_big else 8) + body + bytes(8) + bytes(512) + data
 
 
+def twice(number: int, value: int, *tags: tuple[int, int, int, int]) -> bytes:
+    """A TIFF in which one tag stands there ten times more."""
+    once = tiff(*tags)
+    count = struct.unpack("<H", once[8:10])[0]
+    more = struct.pack("<HHII", number, 4, 1, value) * 10
+    return once[:8] + struct.pack("<H", count + 10) + more + once[10:]
+
+
 def slow_parts(name: str) -> bytes:
     """An image whose parts Pillow keeps, unpacks or makes objects of, one by one."""
     png, gif, many = small("PNG"), small("GIF"), image_parts.NUMBERS + 1
@@ -424,6 +456,13 @@ def slow_parts(name: str) -> bytes:
             (278, 4, 1, 1), (279, 4, 2**16, 300), data=struct.pack("<I", 2**13) * 2**16
         ),
         "TIFF, tiles": lambda: tiff((325, 3, 2, 60_000 << 16 | 60_000)),
+        "TIFF, lengths with a sign": lambda: tiff((279, 9, 1, 2**30)),
+        "TIFF, lengths in bytes": lambda: tiff(
+            (279, 1, 1000, 300), data=b"\xff" * 1000
+        ),  # each of 255
+        "BigTIFF, lengths with a sign": lambda: tiff((279, 17, 1, 2**40), is_big=True),
+        "TIFF, places for lengths": lambda: tiff((279, 13, 1, 2**30)),
+        "TIFF, a width twice": lambda: twice(256, 60_000, (279, 4, 1, 2**30)),
         "BigTIFF, long": lambda: tiff((279, 16, 1, 2**40), is_big=True),
         "GIF, comment": lambda: gif[:start] + b"!\xfe" + b"\x01x" * 100_000 + b"\0" + gif[start:],
         "GIF, comments": lambda: gif[:start] + b"!\xfe\x01x\0" * 100_000 + gif[start:],
@@ -435,8 +474,9 @@ def slow_parts(name: str) -> bytes:
 
 SLOW = (
     "PNG, parts in front", "PNG, profiles", "TIFF, strips", "TIFF, bits", "TIFF, one place",
-    "TIFF, tiles", "BigTIFF", "BigTIFF, long", "GIF, comment", "GIF, comments", "GIF, stray bytes",
-    "GIF, length",
+    "TIFF, tiles", "TIFF, lengths with a sign", "TIFF, lengths in bytes", "TIFF, places for lengths",
+    "BigTIFF, lengths with a sign", "TIFF, a width twice", "BigTIFF", "BigTIFF, long", "GIF, comment",
+    "GIF, comments", "GIF, stray bytes", "GIF, length",
 )  # fmt: skip
 
 

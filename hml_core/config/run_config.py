@@ -20,6 +20,7 @@ from hml_core.config.settings import OPTIONS, SETTINGS, Settings
 from hml_core.errors import ConfigError
 from hml_core.recipes import boundary
 from hml_core.schedule import WARM_UP
+from hml_core.system.quantities import told
 
 MOST_LOOKED_AT = 10_000  # epochs
 _WEIGHTING_ALIASES = {"cost_sensitive": "CS", "class_balanced": "CB"}
@@ -229,12 +230,28 @@ class RunConfig(Settings):
 
     @classmethod
     def from_json(cls, text: str) -> RunConfig:
-        """The inverse of :meth:`to_json`."""
+        """The inverse of :meth:`to_json`.
+
+        Raises
+        ------
+        ConfigError
+            For what is no JSON, for a name that stands twice, and as :meth:`from_dict` does.
+        """
         try:
-            values = json.loads(text)
-        except ValueError as error:
+            values = json.loads(text, object_pairs_hook=_once)
+        except (ValueError, RecursionError) as error:  # (nested too deeply)
             raise ConfigError(f"Expected the JSON of a RunConfig: {error}") from error
         return cls.from_dict(values)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A mapping of JSON, which would hold the last of what stands there under one name."""
+    values: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in values:
+            raise ValueError(f"the name {told(name)} stands twice")
+        values[name] = value
+    return values
 
 
 def _dump(values: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import itertools
 import re
 import shlex
 import threading
@@ -18,7 +19,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hml_core.system import files, processes, streams
 
@@ -55,27 +56,42 @@ class State:
     why: str
 
 
-def in_queue(ids: Iterable[str], clusters: Iterable[str] = ()) -> dict[str, State] | None:
-    """The jobs of those ids that are in the queue; None where ``squeue`` does not tell.
+class Job(NamedTuple):
+    """One that Slurm took: its number, and its cluster, where there are several ("": the usual one)."""
 
-    ``clusters``: which of several they are on, where sbatch named them.
-    """
-    command = ["squeue", "--noheader", "--format=%i|%T|%R", f"--jobs={','.join(ids)}"]
-    command += _on(clusters)
-    try:
-        done = processes.ask(command, SQUEUE_TIMEOUT_S)
-    except (OSError, ValueError):
-        return None
-    if done.status:  # when the last of them has ended, it does not know any of them
-        return {} if "Invalid job id" in done.error else None
-    rows = [line.strip().split("|", 2) for line in done.out.splitlines()]
-    return {row[0]: State(row[1], row[2].strip("()")) for row in rows if len(row) == 3}
+    id: str
+    cluster: str = ""
 
 
-def _on(clusters: Iterable[str]) -> list[str]:
-    """The option that names them to Slurm's commands; none for the one that these ask by themselves."""
-    names = ",".join(sorted(clusters))
-    return [f"--clusters={names}"] if names else []
+def in_queue(jobs: Iterable[Job]) -> dict[Job, State] | None:
+    """Those of the jobs that are in the queue; None where ``squeue`` does not tell."""
+    found: dict[Job, State] = {}
+    for cluster, ids in _by_cluster(jobs):
+        command = ["squeue", "--noheader", "--format=%i|%T|%R", f"--jobs={','.join(ids)}"]
+        try:
+            done = processes.ask([*command, *_on(cluster)], SQUEUE_TIMEOUT_S)
+        except (OSError, ValueError):
+            return None
+        if done.status:  # when the last of them has ended, it does not know any of them
+            if "Invalid job id" in done.error:
+                continue
+            return None
+        rows = [line.strip().split("|", 2) for line in done.out.splitlines()]
+        told = {row[0]: State(row[1], row[2].strip("()")) for row in rows if len(row) == 3}
+        found |= {Job(number, cluster): state for number, state in told.items()}
+    return found
+
+
+def _by_cluster(jobs: Iterable[Job]) -> list[tuple[str, list[str]]]:
+    """Numbers of jobs by cluster: on another one, the same number is somebody else's job."""
+    ordered = sorted({*jobs}, key=lambda job: (job.cluster, job.id))
+    groups = itertools.groupby(ordered, key=lambda job: job.cluster)
+    return [(cluster, [job.id for job in group]) for cluster, group in groups]
+
+
+def _on(cluster: str) -> list[str]:
+    """The option that names it to Slurm's commands; none for the one that these ask by themselves."""
+    return [f"--clusters={cluster}"] if cluster else []
 
 
 class Submissions:
@@ -92,9 +108,8 @@ class Submissions:
     def __init__(
         self, longest_wait: float = LONGEST_WAIT_S, log_directory: str | None = None
     ) -> None:
-        self.alive: dict[Any, str] = {}  # id of each job that waits or runs, by its name
-        self.clusters: set[str] = set()  # that took them, where there are several
-        self._cancelled: set[str] = set()
+        self.alive: dict[Any, Job] = {}  # each that waits or runs, by its name
+        self._cancelled: set[Job] = set()
         self._submitting: set[str] = set()  # names of jobs that are handed to Slurm at this moment
         self._is_over = False
         self.refusal: str | None = None  # of the last job, where it was refused
@@ -102,31 +117,32 @@ class Submissions:
         self.address = "this host"
         self._longest_wait, self._logs = longest_wait, Path(log_directory or ".")
         self._next_look = 0.0
-        self._since: dict[str, tuple[str, float]] = {}  # how a job is, and since when
+        self._since: dict[Job, tuple[str, float]] = {}  # how a job is, and since when
         self._lonely_since: float | None = None  # no worker was here, though jobs were taken
-        self._told: dict[str, str] = {}
+        self._told: dict[Job, str] = {}
 
-    def cancel(self, ids: Iterable[str] | None = None) -> None:
-        """Cancel jobs with one call: all of them, also those that Slurm is about to take, without ids.
+    def cancel(self, jobs: Iterable[Job] | None = None) -> None:
+        """Cancel jobs, with one call on each cluster: all of them, also those that Slurm is about to take,
+        where none are named.
 
         At once: who was asked to end may not have long. A signal that comes meanwhile waits.
         """
         with processes.delayed():
-            self._scancel(self.alive.values() if ids is None else ids)
-            if ids is None:
+            self._scancel(self.alive.values() if jobs is None else jobs)
+            if jobs is None:
                 self._is_over = True
                 end = time.monotonic() + SUBMIT_TIMEOUT_S
                 while self._submitting and time.monotonic() < end:
                     time.sleep(processes.ASK_S)
                 self._scancel(self.alive.values())
 
-    def _scancel(self, ids: Iterable[str]) -> None:
-        if wanted := {*ids} - self._cancelled:
-            command = ["scancel", *_on(self.clusters), *sorted(wanted)]
+    def _scancel(self, jobs: Iterable[Job]) -> None:
+        wanted = {*jobs} - self._cancelled
+        for cluster, ids in _by_cluster(wanted):
             # No scancel, one that fails, or one that does not come back.
             with contextlib.suppress(OSError, ValueError):
-                processes.ask(command, CANCEL_TIMEOUT_S)
-            self._cancelled |= wanted  # afterwards: a signal may have cut the call short
+                processes.ask(["scancel", *_on(cluster), *ids], CANCEL_TIMEOUT_S)
+        self._cancelled |= wanted  # afterwards: a signal may have cut the calls short
 
     def hopeless(self) -> str | None:
         """Why no job will ever train anything, if so."""
@@ -150,50 +166,48 @@ class Submissions:
             return None
         if self._lonely_since is None:
             self._lonely_since = now
-        ids = list(self.alive.values())
-        queue = in_queue(ids, self.clusters)
-        reasons = [] if queue is None else [self._lost(job, queue.get(job), now) for job in ids]
+        jobs = list(self.alive.values())
+        queue = in_queue(jobs)
+        reasons = [] if queue is None else [self._lost(job, queue.get(job), now) for job in jobs]
         if reasons and None not in reasons:
             return reasons[0]
         alone = now - self._lonely_since
-        if not ids or alone < self._longest_wait:
+        if not jobs or alone < self._longest_wait:
             return None
-        states = {} if queue is None else {job: queue[job] for job in ids if job in queue}
+        states = {} if queue is None else {job: queue[job] for job in jobs if job in queue}
         if any(state.name == "RUNNING" for state in states.values()):
             return None  # its worker may be on its way
-        job, state = next(iter(states.items()), (ids[0], None))
+        job, state = next(iter(states.items()), (jobs[0], None))
         if state is None:
             how = "squeue does not tell how it is" if queue is None else "it is not in the queue"
         else:
             how = state.why if state.name == "PENDING" else f"{state.name} {state.why}".strip()
-        return f"job {job} waits since {alone / 3600:.1f} hours ({how}), the longest wait."
+        return f"job {job.id} waits since {alone / 3600:.1f} hours ({how}), the longest wait."
 
-    def _lost(self, job: str, state: State | None, now: float) -> str | None:
+    def _lost(self, job: Job, state: State | None, now: float) -> str | None:
         """Why this job will send no worker, if so."""
         how = "gone" if state is None else f"{state.name} {state.why}"
         if state is not None and state.name == "PENDING" and self._told.get(job) != state.why:
             self._told[job] = state.why
-            streams.say(f"Slurm: job {job} waits ({state.why or 'no reason given'}).")
+            streams.say(f"Slurm: job {job.id} waits ({state.why or 'no reason given'}).")
         # A job that is preempted runs anew, and a queue that missed it once may know it again.
         before, since = self._since.get(job, (how, now))
         since = since if before == how else now
         self._since[job] = how, since
         for_so_long = now - since
         if state is None and for_so_long >= GONE_S:
-            return f"job {job} ended before its worker was here.{self._said_by(job)}"
+            return f"job {job.id} ended before its worker was here.{self._said_by(job.id)}"
         if state is None:
             return None
         if state.name in ENDED and for_so_long >= GONE_S:  # it is shown for a while
-            return (
-                f"job {job} ended ({how.strip()}) before its worker was here.{self._said_by(job)}"
-            )
+            return f"job {job.id} ended ({how.strip()}) before its worker was here.{self._said_by(job.id)}"
         if state.name == "PENDING" and for_so_long >= GONE_S and state.why in NEVER:
-            return f"job {job} will never begin ({state.why})."
+            return f"job {job.id} will never begin ({state.why})."
         if state.name == "RUNNING" and for_so_long >= ARRIVAL_S:
             return (
-                f"job {job} runs on {state.why}, but no worker of it has reached {self.address} in "
+                f"job {job.id} runs on {state.why}, but no worker of it has reached {self.address} in "
                 f"{for_so_long / 60:.0f} minutes: expected `interface` to be a network that both share."
-                f"{self._said_by(job)}"
+                f"{self._said_by(job.id)}"
             )
         return None
 
@@ -214,7 +228,9 @@ class Submissions:
 
         submissions = self
 
-        class Job(SLURMJob):
+        class OurJob(SLURMJob):
+            cluster = ""
+
             def __init__(self, *arguments: Any, security: Any = None, **options: Any) -> None:
                 in_script = None if security is None else _for_shell(security)
                 super().__init__(*arguments, security=in_script, **options)
@@ -226,10 +242,8 @@ class Submissions:
                     raise _Unclear(
                         f"{self.submit_command!r} does not say which job it took, if any; it said: {said}"
                     )
-                job, cluster = taken
-                if cluster:
-                    submissions.clusters.add(cluster)
-                return job
+                self.cluster = taken.cluster
+                return taken.id
 
             @staticmethod
             async def _call(command: list[str], **options: Any) -> str:
@@ -259,7 +273,7 @@ class Submissions:
                     except Exception as error:  # whatever sbatch said, or that it is not there
                         refusal = _reason(error, self.submit_command)
                     else:
-                        submissions.alive[self.name] = str(self.job_id)
+                        submissions.alive[self.name] = Job(str(self.job_id), self.cluster)
                         submissions.refusal = None
                         return
                     finally:
@@ -274,25 +288,25 @@ class Submissions:
                     del submissions.alive[self.name]
                     submissions.refusal = None  # the one in its place has not been tried yet
                 if self.job_id:
-                    await _in_thread(submissions.cancel, [str(self.job_id)])
+                    await _in_thread(submissions.cancel, [Job(str(self.job_id), self.cluster)])
                 await ProcessInterface.close(self)  # which dask-jobqueue forgets
 
-        return Job
+        return OurJob
 
 
 class _Unclear(Exception):
     """sbatch ended well and named no job."""
 
 
-def _taken(out: str) -> tuple[str, str] | None:
+def _taken(out: str) -> Job | None:
     """The job that sbatch took, by what it said last of it, and the cluster, where it names one.
 
     >>> _taken("Stampede3: 12 of 60 nodes\\nSubmitted batch job 71 on cluster big\\n"), _taken("72\\n")
-    (('71', 'big'), ('72', ''))
+    (Job(id='71', cluster='big'), Job(id='72', cluster=''))
     """
     for pattern in TAKEN:
         if found := pattern.findall(out):
-            return found[-1]
+            return Job(*found[-1])
     return None
 
 

@@ -214,7 +214,7 @@ def _is_sealed(folder: Path) -> bool:
             and seal["run_id"] == folder.name
             and set(seal["files"]) in ({ARRAYS}, set())
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return False
 
 

@@ -29,8 +29,12 @@ CHUNKS, DATA_CHUNKS, BLOCKS = 1_000, 1_000_000, 100_000
 NUMBERS = 2**20  # of a tag of a TIFF, such as where its strips are: Pillow makes an object of each
 TIFF_PRIVATE = 2**15  # of the tags from here on Pillow reads bytes alone
 TIFF_BYTES = (1, 2, 7)  # kinds of tags whose values stay as they are: bytes, text
-# How long the parts are that a TIFF's pixels are in, and the kinds of whole numbers.
-TIFF_LENGTHS, TIFF_SIDES, TIFF_WHOLE = (279, 325), (256, 257), {3: "H", 4: "I", 16: "Q"}
+# How long the parts are that a TIFF's pixels are in, and the kinds of whole numbers, also of those that no
+# length has: libtiff takes them. (Negative ones are too many bytes here, and none there.)
+TIFF_LENGTHS, TIFF_SIDES = (279, 325), (256, 257)
+TIFF_WHOLE = {
+    1: "B", 6: "B", 3: "H", 8: "H", 4: "I", 9: "I", 13: "I", 16: "Q", 17: "Q", 18: "Q",
+}  # fmt: skip
 # Of pixels, in bytes: such parts may be as long as these are where they are not compressed (some programs
 # say so of others, too), and twice as long as the file.
 TIFF_PIXEL, TIFF_TWICE = 16, 2
@@ -163,7 +167,7 @@ def require_numbers(stream: BinaryIO) -> None:
         if len(tag) < entry:
             break
         tags.append(tag)
-    sides, lengths = [], 0
+    sides, lengths = dict.fromkeys(TIFF_SIDES, LARGEST_PIXELS), 0
     for tag in tags:
         kind, held = (int.from_bytes(part, order) for part in (tag[2:4], tag[4 : 4 + count]))
         name = int.from_bytes(tag[:2], order)
@@ -172,10 +176,12 @@ def require_numbers(stream: BinaryIO) -> None:
                 f"has {held:,} numbers in its tag {name}: expected at most {NUMBERS:,}, so save it anew"
             )
         if kind in TIFF_WHOLE and name in TIFF_SIDES:
-            sides += _whole(stream, tag[4 + count :], TIFF_WHOLE[kind], held, order)[:1]
+            given = _whole(stream, tag[4 + count :], TIFF_WHOLE[kind], held, order)
+            sides[name] = min(sides[name], *given[:1])  # (a tag may stand there twice)
         elif kind in TIFF_WHOLE and name in TIFF_LENGTHS:
             lengths += sum(_whole(stream, tag[4 + count :], TIFF_WHOLE[kind], held, order))
-    most = TIFF_TWICE * stream.seek(0, os.SEEK_END) + TIFF_PIXEL * math.prod(sides)
+    pixels = min(math.prod(sides.values()), LARGEST_PIXELS)
+    most = TIFF_TWICE * stream.seek(0, os.SEEK_END) + TIFF_PIXEL * pixels
     if lengths > most:
         raise ImageError(
             f"has pixels in parts of {lengths:,} bytes, more than it holds: save it anew"

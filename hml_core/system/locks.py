@@ -105,5 +105,5 @@ def _holder(note: Path) -> str:
     try:
         record = json.loads(files.read_text(note, LARGEST_NOTE))
         return f"Process {record['process']} on {record['host']}"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "Another process"

@@ -264,14 +264,25 @@ def run(
     return pd.DataFrame([rows[number] for number in sorted(rows)], columns=COLUMNS)
 
 
+def _header(job: Job) -> bytes:
+    """What the log of a job begins with."""
+    return f"{OF_LOG}{job.output.name}\n".encode("utf-8", "backslashreplace")
+
+
 def _require_log(job: Job) -> None:
-    """Refuse to write a log where something else lies; one of a job that is at work is left alone."""
-    if not job.log.is_file() or os.path.lexists(outputs.running(job.output)):
+    """Refuse to write a log where something else lies.
+
+    (Of its first line a full disk may have taken a part. Logs of older versions have none; they end with
+    the place of the result.)
+    """
+    if not job.log.is_file():
         return
+    header = _header(job)
     with files.opened(job.log) as stream:
-        start = stream.read(len(OF_LOG))
-    is_ours = OF_LOG.encode().startswith(start)  # (all that a full disk took, perhaps)
-    if not is_ours and EXECUTED not in files.read_end(job.log, LOG_BYTES):
+        start = stream.read(len(header))
+    last = files.read_end(job.log, LOG_BYTES).rstrip().rpartition("\n")[2]
+    is_older = last.startswith(EXECUTED) and last.endswith(job.output.name)
+    if not header.startswith(start) and not is_older:
         raise ConfigError(
             f"The log of {str(job.output)!r} would take the place of {str(job.log)!r}, which is none: "
             "expected another output, or that file moved away."
@@ -320,9 +331,9 @@ def _one(
         return row
     busy = f"Another batch executes a notebook into {str(job.output)!r}; its log is left alone."
     try:
-        with outputs.held(job.log, busy) as log:
+        with outputs.held(job.log, busy, lambda: _require_log(job)) as log:
             return row | _executed(number, job, cores, working, log)
-    except RunError as error:
+    except (RunError, ConfigError) as error:
         return row | {"status": "failed", "message": str(error)}
     except OSError as error:  # its folder went, a process could not be started: the others go on
         where = "" if error.filename is None else f"{str(error.filename)!r}: "

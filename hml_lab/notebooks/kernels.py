@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import tempfile
 import threading
@@ -15,10 +16,11 @@ from hml_core.system import processes, scratch
 
 # Bytes of a Unix socket's path: 107 on Linux, 103 on macOS. Ours adds /hml-xxxxxxxx/kernel-NN to a folder.
 LONGEST_FOLDER = 103 - 24
-# An asked kernel may take PATIENCE_S to end by itself; once it is told to, it gets GRACE_S (in which jobs
-# of a cluster are cancelled).
+# An asked kernel may take PATIENCE_S to end by itself; once it is told to, it gets GRACE_S, in which jobs
+# of a cluster are cancelled. (Most end at once. A batch gives `hml run` more than that.)
 PATIENCE_S = 4.0
-GRACE_S = 5.0
+GRACE_S = 20.0
+LATE_S = 2.0  # so much more than that a guard has
 
 
 def manager(sockets: str, managers: list[Any], told: tuple[int, int] = (1, 2)) -> type:
@@ -44,6 +46,15 @@ def manager(sockets: str, managers: list[Any], told: tuple[int, int] = (1, 2)) -
         async def _async_launch_kernel(self, kernel_cmd, **options):
             own = {"stdout": told[0], "stderr": told[1]}
             await super()._async_launch_kernel(kernel_cmd, **{**options, **own})
+
+        async def _async_kill_kernel(self, restart=False):
+            """Leave it to the guard, which kills whatever is left once the time is up."""
+            if (process := getattr(self.provisioner, "process", None)) is not None:
+                with suppress(OSError):
+                    processes.terminate(process)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._async_wait(), GRACE_S + LATE_S)
+            await super()._async_kill_kernel(restart=restart)
 
         @property
         def kernel_spec(self) -> KernelSpec:

@@ -10,7 +10,7 @@ import re
 import reprlib
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -103,10 +103,11 @@ def claimed(output: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def held(path: Path, busy: str) -> Iterator[int]:
+def held(path: Path, busy: str, require_ours: Callable[[], None] = lambda: None) -> Iterator[int]:
     """A file of ours, empty and open for writing, which no other process holds so; the handle.
 
-    It is held as long as this process, or one that was given the handle, has it open.
+    It is held as long as this process, or one that was given the handle, has it open. ``require_ours``
+    raises where something else lies there: it is called before anything is changed.
 
     Raises
     ------
@@ -120,6 +121,7 @@ def held(path: Path, busy: str) -> Iterator[int]:
     except OSError as error:
         raise RunError(f"Cannot write {str(path)!r}: {error.strerror or error}.") from error
     try:
+        require_ours()
         os.truncate(handle, 0)
         yield handle
     finally:

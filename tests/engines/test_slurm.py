@@ -20,6 +20,7 @@ from hml_core import engines
 from hml_core.config import grid
 from hml_core.engines import slurm, slurm_queue
 from hml_core.engines.dask import SETTINGS
+from hml_core.engines.slurm_queue import Job
 from hml_core.errors import ConfigError, RunError
 from hml_core.system import processes, scratch, yaml_files
 from hml_lab import notebooks
@@ -279,12 +280,32 @@ def test_jobs_of_a_notebook_that_is_stopped_are_cancelled(sent, when, tmp_path, 
     assert not list((tmp_path / "runs").glob(".slurm-*"))
 
 
+def test_a_job_is_looked_for_and_cancelled_on_its_own_cluster_alone(tmp_path, monkeypatch):
+    """On another one, its number is somebody else's."""
+    helpers.pretend_slurm(tmp_path, monkeypatch)
+    for name in ("scancel", "squeue"):
+        (tmp_path / "bin" / name).write_text(f'#!/bin/sh\necho {name} "$@" >> {tmp_path}/asked\n')
+        (tmp_path / "bin" / name).chmod(0o755)
+    jobs = [Job("71", "big"), Job("72", "small"), Job("73", "big"), Job("74")]
+    submissions = slurm_queue.Submissions()
+    submissions.alive |= dict(enumerate(jobs))
+    assert slurm_queue.in_queue(jobs) == {}
+    submissions.cancel()
+    said = (tmp_path / "asked").read_text().splitlines()
+    assert [line for line in said if line.startswith("scancel")] == [
+        "scancel 74", "scancel --clusters=big 71 73", "scancel --clusters=small 72",
+    ]  # fmt: skip
+    assert [line.split("%R ")[1] for line in said if line.startswith("squeue")] == [
+        "--jobs=74", "--jobs=71,73 --clusters=big", "--jobs=72 --clusters=small",
+    ]  # fmt: skip
+
+
 def test_a_second_signal_waits_until_the_jobs_are_cancelled(tmp_path, monkeypatch):
     helpers.pretend_slurm(tmp_path, monkeypatch)
     script = f'#!/bin/sh\nkill -INT $PPID; sleep 0.3; echo "$@" >> {tmp_path}/cancelled\n'
     (tmp_path / "bin" / "scancel").write_text(script)
     submissions = slurm_queue.Submissions()
-    submissions.alive["a worker"] = "17"
+    submissions.alive["a worker"] = Job("17")
     with (
         pytest.raises(processes.Interrupted, match="SIGINT"),
         processes.interruptible(),
@@ -410,7 +431,7 @@ def test_a_refusal_counts_only_while_no_job_is_left():
     assert submissions.hopeless() is None, "nothing has been submitted yet"
     submissions.refusal = "the limit of jobs is reached."
     assert "the limit of jobs is reached" in submissions.hopeless()
-    submissions.alive[1] = "17"
+    submissions.alive[1] = Job("17")
     assert submissions.hopeless() is None, "another one may still train everything"
 
 
@@ -494,7 +515,7 @@ def test_a_queue_that_does_not_tell_and_workers_that_are_here_are_no_reason(monk
     monkeypatch.setattr(slurm_queue, "LOOK_S", 0.0)
     monkeypatch.setattr(slurm_queue, "GONE_S", 0.0)
     submissions = slurm.Submissions()
-    submissions.alive[1] = "17"
+    submissions.alive[1] = Job("17")
     monkeypatch.setattr(slurm_queue, "in_queue", lambda *_: None)
     assert submissions.hopeless() is None
     monkeypatch.setattr(slurm_queue, "in_queue", lambda *_: {})
@@ -502,8 +523,8 @@ def test_a_queue_that_does_not_tell_and_workers_that_are_here_are_no_reason(monk
     assert submissions.hopeless() is None
     submissions.workers = lambda: 0
     assert "job 17 ended" in submissions.hopeless()
-    submissions.alive[2] = "18"
-    there = {"18": slurm_queue.State("PENDING", "Resources")}
+    submissions.alive[2] = Job("18")
+    there = {Job("18"): slurm_queue.State("PENDING", "Resources")}
     monkeypatch.setattr(slurm_queue, "in_queue", lambda *_: there)
     assert submissions.hopeless() is None, "the other one may still begin"
 
@@ -512,12 +533,12 @@ def test_a_queue_that_does_not_tell_and_workers_that_are_here_are_no_reason(monk
 def queue(monkeypatch):
     """Submissions with the job 17, and what squeue says of it and when: nothing waits here."""
     submissions, clock = slurm.Submissions(longest_wait=3600), [0.0]
-    submissions.alive[1] = "17"
+    submissions.alive[1] = Job("17")
     monkeypatch.setattr(slurm_queue.time, "monotonic", lambda: clock[0])
 
     def at(now: float, state: tuple[str, str] | str | None):
         clock[0] = now
-        queue = state if not isinstance(state, tuple) else {"17": slurm_queue.State(*state)}
+        queue = state if not isinstance(state, tuple) else {Job("17"): slurm_queue.State(*state)}
         monkeypatch.setattr(slurm_queue, "in_queue", lambda *_: queue)
         return submissions.hopeless()
 
@@ -583,21 +604,21 @@ def test_squeue_is_read_as_it_writes(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     for script, expected in {
         "echo '17|PENDING|(Priority)'; echo '18|RUNNING|node[3-4]'": {
-            "17": slurm_queue.State("PENDING", "Priority"),
-            "18": slurm_queue.State("RUNNING", "node[3-4]"),
+            Job("17"): slurm_queue.State("PENDING", "Priority"),
+            Job("18"): slurm_queue.State("RUNNING", "node[3-4]"),
         },
         "echo 'Invalid job id specified' >&2; exit 1": {},
         "echo 'Unable to contact slurm controller' >&2; exit 1": None,
         "yes '17|PENDING|(Priority)'": None,
         r"printf '17|PENDING|(\377)\n'": {
-            "17": slurm_queue.State("PENDING", "\N{REPLACEMENT CHARACTER}")
+            Job("17"): slurm_queue.State("PENDING", "\N{REPLACEMENT CHARACTER}")
         },
     }.items():
         command.write_text(f"#!/bin/sh\n{script}\n")
         command.chmod(0o755)
-        assert slurm_queue.in_queue(["17", "18"]) == expected
+        assert slurm_queue.in_queue([Job("17"), Job("18")]) == expected
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
-    assert slurm_queue.in_queue(["17"]) is None
+    assert slurm_queue.in_queue([Job("17")]) is None
 
 
 def test_nobody_without_the_certificate_speaks_to_the_scheduler(tmp_path, monkeypatch):

@@ -143,12 +143,33 @@ def test_a_log_takes_the_place_of_a_log(folder):
     nbformat.write(nbformat.v4.new_notebook(metadata={"hml_core": record}), "out/made.ipynb")
     with pytest.raises(ConfigError, match="would take the place"):  # beside a result, too
         batch.run([batch.Job(Path("made.ipynb"), Path("out/made.ipynb"))], progress=False)
+    outputs.running(Path("out/made.ipynb")).touch()  # nor beside one that was killed
+    for text in ("Log of my life\n", f"{batch.EXECUTED}made.ipynb, at last\n"):
+        mine.write_text(text)
+        with pytest.raises(ConfigError, match="would take the place"):
+            batch.run([batch.Job(Path("made.ipynb"), Path("out/made.ipynb"))], progress=False)
+        assert mine.read_text() == text
     mine.write_text(f"{batch.OF_LOG}made.ipynb\n")
     failing = batch.Job(Path("made.ipynb"), Path("out/made.ipynb"), {"nothing": 1})
     for _ in range(2):  # one that failed before there was a result, and again
         frame = batch.run([failing], progress=False)
         assert "has no parameter 'nothing'" in frame["message"][0]
         assert mine.read_text().startswith(batch.OF_LOG)
+
+
+def test_what_came_to_a_log_s_place_while_other_jobs_were_at_work_stays(folder, monkeypatch):
+    jobs = [batch.Job(Path("made.ipynb"), Path(f"out/{name}.ipynb")) for name in "ab"]
+
+    def execute(number, job, *_):
+        (folder / "out" / "b.log").write_text("Somebody's")
+        return {"status": "done"}
+
+    monkeypatch.setattr(batch, "_executed", execute)
+    (folder / "out").mkdir()
+    frame = batch.run(jobs, progress=False)
+    assert frame["status"].tolist() == ["done", "failed"]
+    assert "would take the place of" in frame["message"][1]
+    assert (folder / "out" / "b.log").read_text() == "Somebody's"
 
 
 def printed(path: Path) -> str:
@@ -335,7 +356,7 @@ def test_a_second_batch_leaves_the_log_of_the_first_alone(folder):
     """It would be emptied while the first one's processes write to it, or while they are still ending."""
     job = batch.Job(Path("made.ipynb"), Path("out.ipynb"))
     with outputs.held(job.log, "") as log:
-        os.write(log, said := b"Log of the first")
+        os.write(log, said := b"Log of out.ipynb\nthe first")
         (row,) = batch.run([job], progress=False).to_dict("records")
         assert row["status"] == "failed"
         assert row["message"] == (
