@@ -34,6 +34,7 @@ from hml_core.runs import compact_predictions, form, kept_weights
 from hml_core.runs.evaluated import TEST, Evaluated
 from hml_core.runs.form import REQUIRED, SELECTIONS
 from hml_core.system import files, locks, paths
+from hml_core.system.quantities import told
 
 EXPORTED = ("config.json", "environment.json", "history.csv", "metrics.json")
 # What a file of the right name and the wrong content makes its readers raise.
@@ -126,12 +127,12 @@ def environment_of(folder: Path) -> dict[str, Any]:
     """What ``environment.json`` in the folder of a run tells; RunError where that is none."""
     path = folder / "environment.json"
     try:
-        told = json.loads(files.read_text(path))
+        held = json.loads(files.read_text(path))
     except UNREADABLE as error:
         raise RunError(f"Cannot read {str(path)!r}: {files.reason(error)}.") from error
-    if not isinstance(told, dict):
+    if not isinstance(held, dict):
         raise RunError(f"Cannot read {str(path)!r}: it is no mapping.")
-    return told
+    return held
 
 
 class Run:
@@ -161,7 +162,7 @@ class Run:
             content = files.read_text(self.path / "config.json")
             self.config, self.unknown = _read_config(content, self.metrics)
             damaged |= self.metrics["config_hash"] != self.config.hash
-            damaged |= self.path.name != self.metrics["run_id"]
+            run_id = self.metrics["run_id"]
             damaged |= not set(self.metrics) >= REQUIRED
             damaged |= set(self.metrics["files"]) - {kept_weights.NAME} != set(RECORDED)
             damaged |= not form.is_understood(self.metrics)
@@ -174,10 +175,16 @@ class Run:
         except UNREADABLE as error:
             _require_reached(error, self.path)
             self._require_ours(repr(error))
-            raise RunError(f"The run {self.path.name} is damaged: {error!r}") from error
+            said = files.reason(error) if isinstance(error, OSError) else repr(error)
+            raise RunError(f"The run {self.path.name} is damaged: {said}") from error
         if damaged:
             self._require_ours("its metrics.json has another form")
             raise RunError(f"The run {self.path.name} is damaged: its metrics.json does not hold.")
+        if self.path.name != run_id:
+            raise RunError(
+                f"The run {self.path.name} is damaged: it is the record of {told(run_id)}, and its folder "
+                "was renamed or copied. Expected a folder of that name."
+            )
 
     def _require_ours(self, reason: str) -> None:
         """A record that holds, and is not understood, is not damaged: somebody else can read it.
