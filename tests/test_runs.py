@@ -40,9 +40,7 @@ def done(trained, tmp_path) -> Run:
 @pytest.mark.parametrize("name", ["copy of it", "digits-exp20-ce-s0-0000000000"])
 def test_a_record_in_a_folder_of_another_name_is_told_apart_from_a_damaged_one(name, done):
     moved = done.path.rename(done.path.with_name(name))
-    with pytest.raises(
-        RunError, match=f"it is the record of '{done.run_id}', and its folder was"
-    ):
+    with pytest.raises(RunError, match=f"it is the record of '{done.run_id}', and its folder was"):
         Run(moved)
 
 

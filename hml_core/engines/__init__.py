@@ -102,10 +102,10 @@ def _require_cluster(engine: str) -> None:
                 "pip install 'hml-core[cluster]'. Expected that, or another `engine`."
             )
     try:
-        importlib.import_module("dask")  # reads its configuration
+        importlib.import_module("distributed").Security()  # which read their configuration
     except Exception as error:
         raise ConfigError(
-            "Dask's configuration (`DASK_CONFIG`, ~/.config/dask) cannot be read, so that the engine "
+            "Dask's configuration (`DASK_CONFIG`, `DASK_…`, ~/.config/dask) is none, so that the engine "
             f"{engine!r} does not start: {said(error)}"
         ) from error
 
