@@ -347,6 +347,24 @@ def test_damaged_safetensors_and_those_of_another_network_are_refused(tmp_path):
         models.load_weights(model, str(path))
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda one: one.to("meta"), "does not hold the weights of"),
+        (lambda one: one.to_sparse(), "does not hold the weights of"),
+        (lambda one: one.to(torch.complex64), "does not hold the weights of"),
+        (lambda one: one > 0, "does not hold the weights of"),
+        (lambda one: one * float("nan"), "holds weights that are no numbers: conv1.weight"),
+    ],
+    ids=["without values", "sparse", "complex", "bool", "NaN"],
+)
+def test_weights_that_cannot_be_taken_are_refused(change, said, tmp_path):
+    state = models.build("resnet18", 5).backbone.state_dict()
+    torch.save(state | {"conv1.weight": change(state["conv1.weight"])}, tmp_path / "w.pth")
+    with pytest.raises(DataError, match=said):
+        models.load_weights(models.build("resnet18", 3), str(tmp_path / "w.pth"))
+
+
 def test_a_file_of_other_weights_is_refused(tmp_path):
     torch.save(models.build("resnet18", 5).backbone.state_dict(), tmp_path / "w.pth")
     with pytest.raises(DataError, match=r"'w.pth' does not hold .* efficientnet_b0"):

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from hml_core import engines
 from hml_core.config import RunConfig, grid
 from hml_core.engines import jobs
-from hml_core.system import processes
+from hml_core.system import limits, processes, threads
 from hml_core.trainer import fit, loop
 from hml_lab.cli import main
 
@@ -346,6 +346,30 @@ def test_no_further_epoch_begins_after_an_interruption_that_got_lost(tmp_path, m
     with pytest.raises(processes.Interrupted, match="SIGINT"), processes.interruptible():
         fit(RunConfig(recipe="ce", epochs=3), runs_root=tmp_path, progress=False)
     assert ended == [1]
+
+
+def test_an_interruption_waits_for_no_thread_that_decodes():
+    """One may be within a call of C for minutes; what has not begun never does."""
+    begun, over, done, waiting = threading.Event(), threading.Event(), [], []
+
+    def decode(number: int) -> None:
+        begun.set()
+        over.wait(LIMIT_S)
+        done.append(number)
+
+    def work() -> None:
+        with processes.interruptible(), threads.pool() as pool:
+            waiting.extend(pool.submit(decode, n) for n in range(limits.usable_cores() + 5))
+            begun.wait()
+            signal.raise_signal(signal.SIGTERM)
+
+    try:
+        with pytest.raises(processes.Interrupted):
+            work()
+        assert not done
+        assert sum(one.cancelled() for one in waiting) == 5
+    finally:
+        over.set()
 
 
 def test_what_is_ignored_stays_ignored():

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from hml_core.datasets.registry import DatasetInfo, register
 from hml_core.errors import DataError
 from hml_core.system import files as storage
 from hml_core.system import images as opener
-from hml_core.system.limits import usable_cores
+from hml_core.system import threads
 
 NAME = "folder"
 COLUMNS = ("id", "class", "group", "split", "file", "output_sha256")
@@ -162,7 +161,7 @@ def _pixels(folder: Path, rows: pd.DataFrame, described: dict[str, Any]) -> np.n
         except opener.ImageError as error:
             raise DataError(f"{str(path)!r} {error}: prepare it again.") from error
 
-    with ThreadPoolExecutor(usable_cores()) as pool:
+    with threads.pool() as pool:
         list(pool.map(decode, range(len(rows)), rows["file"], rows["output_sha256"]))
     return images
 

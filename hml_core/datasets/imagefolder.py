@@ -24,7 +24,6 @@ import os
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,9 +35,8 @@ from hml_core.datasets.packs import SPLITS, index_of
 from hml_core.datasets.registry import DatasetInfo, register
 from hml_core.datasets.trees import shown
 from hml_core.errors import DataError
-from hml_core.system import files
+from hml_core.system import files, threads
 from hml_core.system import images as opener
-from hml_core.system.limits import usable_cores
 
 __all__ = ["SPLITS", "index_of", "load", "pack"]
 
@@ -323,7 +321,7 @@ def _shape_of_most(paths: list[Path]) -> tuple[int, int, int]:
             problems.append(f"{shown(path)} {error}")
             return None
 
-    with ThreadPoolExecutor(usable_cores()) as pool:
+    with threads.pool() as pool:
         sizes = list(pool.map(size, paths, chunksize=packs.CHUNK))
     counts = Counter(one for one in sizes if one is not None)
     if problems and len(problems) == len(paths):

@@ -14,7 +14,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,7 @@ from hml_core.datasets.trees import shown
 from hml_core.errors import DataError
 from hml_core.system import files as storage
 from hml_core.system import images as opener
-from hml_core.system import scratch
-from hml_core.system.limits import usable_cores
+from hml_core.system import scratch, threads
 from hml_core.system.progress import Progress
 
 SPLITS = ("train", "test")
@@ -245,7 +243,7 @@ def _decode(
 
     starts = range(0, len(paths), CHUNK)
     bar = Progress(len(starts), f"packing {split}", enabled=progress, unit=f"×{CHUNK} images")
-    with bar, ThreadPoolExecutor(usable_cores()) as pool:
+    with bar, threads.pool() as pool:
         for _ in pool.map(work, starts):
             bar.update()
     if problems:

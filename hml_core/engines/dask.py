@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import threading
 import time
 import traceback
@@ -29,7 +30,7 @@ from hml_core.config import RunConfig
 from hml_core.engines.jobs import BUSY_WAIT_S, Outcome, Place, attempt
 from hml_core.engines.travel import Bundle, installed, known_here, pack, require_same
 from hml_core.errors import ConfigError, DeviceError, RunError
-from hml_core.system import devices, files, limits, processes, provenance
+from hml_core.system import devices, files, limits, processes, provenance, yaml_files
 
 CONNECT_TIMEOUT_S = 10
 PROTOCOLS = ("tcp", "tls")
@@ -66,7 +67,7 @@ def local(configs: Sequence[RunConfig], place: Place) -> Iterator[tuple[RunConfi
     with contextlib.ExitStack() as stack:
 
         def start() -> Any:
-            stack.enter_context(dask.config.set(SETTINGS))
+            stack.enter_context(dask.config.set({**_shipped(), **SETTINGS}))
             stack.enter_context(processes.only_installed_modules())
             cluster = LocalCluster(
                 n_workers=min(workers, len(configs)),
@@ -88,6 +89,18 @@ def local(configs: Sequence[RunConfig], place: Place) -> Iterator[tuple[RunConfi
         finally:
             with processes.delayed():
                 stack.close()
+
+
+@functools.cache
+def _shipped() -> dict[str, Any]:
+    """Dask's settings as they come with it.
+
+    A configuration of somebody's, for clusters of another purpose, may give workers a lifetime, or have a
+    scheduler end that is idle: a sweep would wait for ever.
+    """
+    import distributed
+
+    return yaml_files.read(Path(distributed.__file__).with_name("distributed.yaml"))
 
 
 def client_of(cluster: Any, **options: Any) -> Any:

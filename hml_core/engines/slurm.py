@@ -331,7 +331,7 @@ def make_cluster(
             job_extra_directives=directives,
             worker_extra_args=arguments,
         )
-    except (RuntimeError, OSError, ValueError, TypeError) as error:
+    except (RuntimeError, OSError, ValueError, TypeError, AssertionError) as error:
         # No such interface, a port in use, a folder for logs that cannot be made.
         raise ConfigError(f"The jobs cannot be described to Slurm: {error}") from error
 

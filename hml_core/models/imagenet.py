@@ -153,7 +153,10 @@ def _load_backbone(model: ImageNetModel, state: Any, name: str) -> None:
     start = _start_of(wanted, state)
     if start is None:
         raise DataError(f"{name!r} does not hold the weights of torchvision's {model.name}.")
-    model.backbone.load_state_dict({key: state[start + key] for key in wanted})
+    taken = {key: state[start + key] for key in wanted}
+    if odd := [key for key, one in taken.items() if not torch.isfinite(one).all()]:
+        raise DataError(f"{name!r} holds weights that are no numbers: {start}{odd[0]}.")
+    model.backbone.load_state_dict(taken)
 
 
 def _start_of(wanted: dict[str, Tensor], state: Any) -> str | None:
@@ -166,9 +169,17 @@ def _start_of(wanted: dict[str, Tensor], state: Any) -> str | None:
     starts = sorted((key.removesuffix(first) for key in names if key.endswith(first)), key=len)
     for start in starts:
         found = [(state.get(start + key), value) for key, value in wanted.items()]
-        if all(isinstance(one, Tensor) and one.shape == value.shape for one, value in found):
+        if all(_has_its_place(one, value) for one, value in found):
             return start
     return None
+
+
+def _has_its_place(one: Any, value: Tensor) -> bool:
+    """Whether what a file holds can be copied there: a sparse tensor cannot, nor one without values."""
+    is_tensor = isinstance(one, Tensor) and one.shape == value.shape
+    if not is_tensor or one.layout != torch.strided or one.is_meta:
+        return False
+    return one.is_floating_point() == value.is_floating_point()
 
 
 def freeze(model: nn.Module, fraction: float) -> int:

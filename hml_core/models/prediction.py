@@ -10,7 +10,6 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,7 +21,7 @@ import torch
 from hml_core.errors import ConfigError, RunError
 from hml_core.models.preprocessing import MODES
 from hml_core.models.trained import TrainedModel
-from hml_core.system import devices, files, limits
+from hml_core.system import devices, files, threads
 from hml_core.system import images as opener
 from hml_core.system.progress import Progress
 
@@ -142,7 +141,7 @@ def _predictions(
 
     size = min(model.described["evaluated_at_a_time"], AT_A_TIME)
     bar = Progress(len(paths), "predicting", enabled=progress, unit="images")
-    with bar, ThreadPoolExecutor(limits.usable_cores()) as pool:
+    with bar, threads.pool() as pool:
         for start in range(0, len(paths), size):
             part = paths[start : start + size]
             seen = list(pool.map(look, part))

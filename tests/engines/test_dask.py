@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import pytest
+from dask import config as settings
 from distributed import Client, LocalCluster, Security
 from distributed.core import connect
 
@@ -108,7 +109,11 @@ def swept(forked_workers, tmp_path_factory) -> Swept:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dask, "submit", attacked)
-        frame = engines.sweep(configs(), engine="dask", runs_root=root, progress=False, threads=1)
+        # Of somebody's configuration, for other clusters: workers would go, and the sweep wait for ever.
+        with settings.set({"distributed.worker.lifetime.duration": "1 ms"}):
+            frame = engines.sweep(
+                configs(), engine="dask", runs_root=root, progress=False, threads=1
+            )
     return Swept(frame, root, seen, pages)
 
 

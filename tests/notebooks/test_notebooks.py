@@ -228,16 +228,16 @@ def test_files_that_are_no_notebooks_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda content: content.update(metadata={"papermill": 7}), r"metadata['papermill'] is 7"),
+        (lambda content: content.update(metadata={"papermill": 7}), "metadata papermill is 7"),
         (
             lambda content: content["cells"][1].update(metadata={"papermill": [7]}),
-            r"cells[1]['metadata']['papermill'] is [7]",
+            "cell 2: its metadata: papermill is [7]",
         ),
         (
             lambda content: content["cells"][1].update(metadata={"tags": 7}),
-            r"cells[1]['metadata']['tags'] is 7",
+            "cell 2: its metadata: tags is 7",
         ),
-        (lambda content: content["cells"][1].update(source=7), r"cells[1]['source'] is 7"),
+        (lambda content: content["cells"][1].update(source=7), "cell 2: its source is 7"),
         (lambda content: content["cells"][1].update(outputs=7), "is not a Jupyter notebook: "),
         (
             lambda content: content["cells"][1].update(source="print('\ud83d')"),
@@ -257,6 +257,17 @@ def test_a_notebook_with_a_part_of_another_kind_is_refused(change, said, tmp_pat
     pattern = said if "*" in said else re.escape(said)
     with pytest.raises(ParameterError, match=pattern):
         notebooks.execute(path, output=tmp_path / "out.ipynb", show_progress=False)
+
+
+def test_what_a_notebook_lacks_and_nobody_reads_is_not_asked_for(tmp_path):
+    """As other programs and people write them: names of kernels without a title, outputs without more."""
+    path = make(tmp_path, "x = 1  # a number", "print(x)")
+    content = json.loads(path.read_text())
+    content["metadata"] = {"kernelspec": {"name": "python3"}, "colab": {"provenance": []}}
+    content["cells"][1]["outputs"] = [{"output_type": "display_data", "data": {"text/plain": "1"}}]
+    path.write_text(json.dumps(content))
+    done = notebooks.execute(path, output=tmp_path / "out.ipynb", show_progress=False)
+    assert nbformat.read(done, 4).metadata["hml_core"]["status"] == "done"
 
 
 def test_the_slider_moves_the_curve(monkeypatch):
