@@ -96,6 +96,19 @@ def test_without_glibc_freed_memory_goes_back_to_the_system(monkeypatch):
     assert keep() is False
 
 
+@pytest.mark.parametrize(("limit", "threads"), [("1", 1), ("3", 3), ("8", 4), ("", 4), ("no", 4)])
+def test_no_more_threads_are_taken_than_openmp_allows(limit, threads, monkeypatch):
+    """With OMP_THREAD_LIMIT=1 and two threads a backward pass never ended."""
+    monkeypatch.setenv("OMP_THREAD_LIMIT", limit)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(4)
+        devices.resolve("cpu")
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_signal_while_the_compiler_is_loaded_waits_until_that_is_whole(monkeypatch):
     """It left modules half loaded; what failed then, in giving back the setting, hid the signal."""
     begun, whole = [], []

@@ -144,11 +144,25 @@ def test_headers_that_others_may_have_compiled_are_not_used(is_ours, temporary, 
     (temporary.usual.mkdir if is_ours else temporary.usual.touch)()
     os.environ[scratch.TORCH_CACHE] = str(temporary.usual.with_name("other"))
     asked = []
+    monkeypatch.setattr(training.shutil, "which", lambda name: name)
     monkeypatch.setattr(torch, "compile", lambda function, options: asked.append(options))
     training.features_of(resnet8(3), torch.device("cpu"), None, compiled=True)
     assert asked == [{"cpp_cache_precompile_headers": is_ours}]
     config = importlib.import_module("torch._inductor.config")
     assert hasattr(config, "cpp_cache_precompile_headers")
+
+
+def test_what_cannot_be_compiled_is_told_before_the_first_step(temporary, monkeypatch):
+    """/tmp is mounted so on many servers, and on many there is no compiler."""
+    with monkeypatch.context() as patch:
+        patch.setattr(training.shutil, "which", lambda _: None)
+        with pytest.raises(RunError, match="needs a C\\+\\+ compiler"):
+            training.features_of(resnet8(3), torch.device("cpu"), None, compiled=True)
+    monkeypatch.setattr(training.shutil, "which", lambda name: name)
+    noexec = SimpleNamespace(f_flag=os.ST_NOEXEC | os.ST_NOSUID)
+    monkeypatch.setattr(training.os, "statvfs", lambda place: noexec)
+    with pytest.raises(RunError, match="where nothing is executed"):
+        training.features_of(resnet8(3), torch.device("cpu"), None, compiled=True)
 
 
 def test_training_and_exporting_look_after_it(monkeypatch):

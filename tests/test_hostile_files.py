@@ -307,6 +307,36 @@ def test_an_array_of_a_version_that_numpy_has_yet_to_write_is_refused(tmp_path):
         arrays.read(tmp_path / "a.npz")
 
 
+def _encrypted(data: bytes) -> bytes:
+    place = data.index(b"PK\x01\x02")
+    return data[:place + 8] + b"\x01" + data[place + 9:]  # fmt: skip
+
+
+ODD_ARCHIVES = {
+    "encrypted": (zipfile.ZIP_STORED, b"\x93NUMPY\x01\x00", _encrypted),
+    "another packer's, damaged": (
+        zipfile.ZIP_LZMA,
+        bytes(1000),
+        lambda data: data[:50] + b"\xff" * 30 + data[80:],
+    ),
+    "a header of brackets": (
+        zipfile.ZIP_STORED,
+        b"\x93NUMPY\x01\x00\x04\x00((((",
+        lambda data: data,
+    ),
+}
+
+
+@pytest.mark.parametrize("what", ODD_ARCHIVES)
+def test_an_archive_that_its_readers_cannot_take_is_named(what, tmp_path):
+    packer, content, change = ODD_ARCHIVES[what]
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", packer) as archive:
+        archive.writestr("logits.npy", content)
+    (tmp_path / "a.npz").write_bytes(change((tmp_path / "a.npz").read_bytes()))
+    with pytest.raises(ValueError, match=r"a\.npz is no archive of arrays: |Cannot parse"):
+        arrays.read(tmp_path / "a.npz")
+
+
 def test_a_checkpoint_that_unpacks_to_more_than_it_holds_is_refused(tmp_path):
     torch.save({"weights": torch.zeros(2**18)}, tmp_path / "sound.pt")
     with (

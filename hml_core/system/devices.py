@@ -25,6 +25,7 @@ def resolve(device: str | torch.device = "auto") -> torch.device:
     DeviceError
         For a device that this machine does not have.
     """
+    _heed_thread_limit()
     if device == "auto":
         return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     try:
@@ -45,6 +46,13 @@ def resolve(device: str | torch.device = "auto") -> torch.device:
             "Use `device='auto'`; `hml doctor` says what is missing."
         )
     return torch.device("cuda", index)
+
+
+def _heed_thread_limit() -> None:
+    """No more threads than OpenMP is allowed: torch's backward pass would wait for the others for ever."""
+    limit = os.environ.get("OMP_THREAD_LIMIT", "")
+    if limit.isdecimal() and 0 < int(limit) < torch.get_num_threads():
+        torch.set_num_threads(int(limit))
 
 
 def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:

@@ -15,6 +15,7 @@ LARGEST_PIXELS = 150_000_000  # of an image: 450 MB as RGB
 LARGEST_FILE = 2**29  # bytes
 # Bytes of a GIF, or of a BMP that is compressed: Pillow goes over them one by one.
 LARGEST_SLOW = 2**25
+SLOW_PIXELS = 8_000_000  # of such a BMP: it makes each of them, in Python
 JPEG = b"\xff\xd8"
 PNG = b"\x89PNG\r\n\x1a\n"
 GIF = (b"GIF87a", b"GIF89a")

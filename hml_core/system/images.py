@@ -251,6 +251,11 @@ def _require_usable(opened: Image.Image, start: bytes, length: int) -> None:
         )
     if opened.format == "BMP" and opened.info.get("compression"):
         image_parts.require_short(length, "compressed BMP")
+        if pixels > image_parts.SLOW_PIXELS:
+            raise ImageError(
+                f"is a compressed BMP of {width} × {height} pixels: expected at most "
+                f"{image_parts.SLOW_PIXELS / 1e6:.0f} million, so save it as PNG or JPEG"
+            )
     _require_eight_bits(opened, start)
     # A camera's JPEG may bring a preview along (Pillow: MPO); its first image is the photograph.
     if opened.format != "MPO" and getattr(opened, "is_animated", False):
