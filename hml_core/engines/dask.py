@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import importlib
 import threading
 import time
 import traceback
@@ -30,7 +31,7 @@ from hml_core.config import RunConfig
 from hml_core.engines.jobs import BUSY_WAIT_S, Outcome, Place, attempt
 from hml_core.engines.travel import Bundle, installed, known_here, pack, require_same
 from hml_core.errors import ConfigError, DeviceError, RunError
-from hml_core.system import devices, files, limits, processes, provenance, yaml_files
+from hml_core.system import devices, files, limits, processes, provenance
 
 CONNECT_TIMEOUT_S = 10
 PROTOCOLS = ("tcp", "tls")
@@ -67,7 +68,10 @@ def local(configs: Sequence[RunConfig], place: Place) -> Iterator[tuple[RunConfi
     with contextlib.ExitStack() as stack:
 
         def start() -> Any:
-            stack.enter_context(dask.config.set({**_shipped(), **SETTINGS}))
+            # Somebody's configuration, for clusters of another purpose, may give workers a lifetime, or
+            # have a scheduler end that is idle: a sweep would wait for ever.
+            usual = shipped("distributed", "distributed.yaml")
+            stack.enter_context(dask.config.set({**usual, **SETTINGS}))
             stack.enter_context(processes.only_installed_modules())
             cluster = LocalCluster(
                 n_workers=min(workers, len(configs)),
@@ -92,15 +96,12 @@ def local(configs: Sequence[RunConfig], place: Place) -> Iterator[tuple[RunConfi
 
 
 @functools.cache
-def _shipped() -> dict[str, Any]:
-    """Dask's settings as they come with it.
+def shipped(package: str, file: str) -> dict[str, Any]:
+    """The settings that come with a package of Dask's, whatever anybody's configuration says."""
+    import dask
 
-    A configuration of somebody's, for clusters of another purpose, may give workers a lifetime, or have a
-    scheduler end that is idle: a sweep would wait for ever.
-    """
-    import distributed
-
-    return yaml_files.read(Path(distributed.__file__).with_name("distributed.yaml"))
+    folder = Path(importlib.import_module(package).__file__).parent
+    return next(iter(dask.config.collect_yaml([str(folder / file)])))
 
 
 def client_of(cluster: Any, **options: Any) -> Any:

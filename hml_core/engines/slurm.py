@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from hml_core.config import RunConfig
-from hml_core.engines.dask import GPU, NO_DASHBOARD, SETTINGS, client_of, submit
+from hml_core.engines.dask import GPU, NO_DASHBOARD, SETTINGS, client_of, shipped, submit
 from hml_core.engines.jobs import Outcome, Place
 from hml_core.engines.slurm_queue import LONGEST_WAIT_S, Submissions
 from hml_core.errors import ConfigError
@@ -128,10 +128,11 @@ def _of_site(names: set[str]) -> dict[str, Any]:
         raise ConfigError(
             f"Expected `jobqueue.slurm` of Dask's configuration to be a mapping, got {told(given)}."
         )
+    usual = _shipped()
     said = {
         str(name).replace("-", "_"): value
         for name, value in given.items()
-        if value != _shipped().get(name)
+        if value != usual.get(name)
     }
     if left := sorted({*said} & {*RESERVED} - {"name", "processes"}):
         warnings.warn(
@@ -148,11 +149,7 @@ def _of_site(names: set[str]) -> dict[str, Any]:
 
 def _shipped() -> dict[str, Any]:
     """What dask-jobqueue says of jobs where nobody else says anything."""
-    import dask_jobqueue
-
-    return yaml_files.read(Path(dask_jobqueue.__file__).with_name("jobqueue.yaml"))["jobqueue"][
-        "slurm"
-    ]
+    return shipped("dask_jobqueue", "jobqueue.yaml")["jobqueue"]["slurm"]
 
 
 def _require_sound(options: Mapping[str, Any], where: str) -> None:

@@ -83,13 +83,7 @@ def _train(processes: int, config: RunConfig, place: Place) -> Outcome:
     try:
         failed = json.loads(files.read_text(record))
         return Outcome("failed", failed["error"], failed["traceback"])
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        RecursionError,
-    ):  # failed before there was a record
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # before there was a record
         errors = [line for line in said if line.startswith("Error in process")]
         reason = errors[0].partition(": ")[2] if errors else "The processes of the run failed."
         return Outcome("failed", reason.strip(), "".join(said))
