@@ -4,6 +4,7 @@ git knows. (What notebooks write is held by tests/notebooks/test_places.py.)"""
 from __future__ import annotations
 
 import ast
+import contextlib
 import os
 import re
 import shutil
@@ -128,22 +129,27 @@ def test_a_batch_publishes_only_when_it_is_told_to(path, monkeypatch, ignored):
         assert job.output.parent == Path("results/notebooks")
 
 
-def test_what_is_published_has_its_job(monkeypatch):
+@pytest.fixture(scope="module")
+def publishing() -> dict[str, batch.Job]:
+    """The jobs that write results/notebooks, by the names of their outputs."""
+    with contextlib.chdir(ROOT):
+        jobs = batch.read("notebooks/batches/results.yaml", publish=True)
+    return {job.output.name: job for job in jobs}
+
+
+def test_what_is_published_has_its_job(publishing):
     """One file writes all of results/notebooks again, by the command that docs/notebooks.md names."""
-    monkeypatch.chdir(ROOT)
-    jobs = batch.read("notebooks/batches/results.yaml", publish=True)
-    published = {path.name for path in Path("results/notebooks").glob("*.ipynb")}
-    assert {job.output.name for job in jobs} == published
+    published = {path.name for path in (ROOT / "results" / "notebooks").glob("*.ipynb")}
+    assert publishing.keys() == published
 
 
 @pytest.mark.parametrize(
     "name", [path.name for path in sorted((ROOT / "results" / "notebooks").glob("*.ipynb"))]
 )
-def test_what_is_published_was_made_of_the_notebook_beside_it(name, monkeypatch):
+def test_what_is_published_was_made_of_the_notebook_beside_it(name, publishing, monkeypatch):
     """With these cells and parameters, by code that was committed: its record says so."""
     monkeypatch.chdir(ROOT)
-    jobs = batch.read("notebooks/batches/results.yaml", publish=True)
-    (job,) = [job for job in jobs if job.output.name == name]
+    job = publishing[name]
     assert is_done(job.notebook, job.parameters, job.output)
     assert re.fullmatch("[0-9a-f]{40}", record_of(job.output)["git_commit"])
 

@@ -81,7 +81,13 @@ class _Named(io.FileIO):
 
 
 def reason(error: Exception) -> str:
-    """What went wrong in reading, to stand behind the file's name."""
+    """What went wrong in reading, to stand behind the file's name.
+
+    >>> reason(ValueError("it is empty")), reason(KeyError(101))
+    ('it is empty', 'KeyError: 101')
+    """
+    if isinstance(error, LookupError):  # whose text is what was looked for
+        return f"{type(error).__name__}: {error}"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
