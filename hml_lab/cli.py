@@ -407,7 +407,7 @@ def sweep(
             streams.say(f"{marks.get(run.status, 'to do'):<7} {run.run_id}")
         streams.say(_cost(configs, frame))
         if engine.startswith("slurm"):
-            streams.say(f"\n{engines.slurm.job_script(engines.slurm.options_of(engine))}")
+            streams.say(f"\n{engines.slurm.job_script(engines.slurm_options.of_engine(engine))}")
         return
     frame = engines.sweep(configs, engine=engine, runs_root=runs_root, **place)
     counts = frame["status"].value_counts()

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 import data_prep.cli
 from hml_core import engines, runs
 from hml_core.config import RunConfig, grid
-from hml_core.engines import slurm
+from hml_core.engines import slurm_options
 from hml_core.errors import ConfigError, DataError
 from hml_core.runs import Run
 from hml_core.system import files, paths, quantities, yaml_files
@@ -58,7 +58,7 @@ def test_a_tilde_is_the_home_of_who_gives_it(tmp_path, monkeypatch):
     taken = data_prep.cli.File().convert("~/out.ipynb", None, None)
     assert taken == tmp_path / "home" / "out.ipynb"
     with pytest.raises(ConfigError, match=re.escape(str(tmp_path / "home" / "s.yaml"))):
-        slurm.options_of("slurm:~/s.yaml")
+        slurm_options.of_engine("slurm:~/s.yaml")
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "ours.ipynb").write_text(NOTEBOOK)
     (tmp_path / "batch.yaml").write_text(

@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 
 from hml_core.config import RunConfig
-from hml_core.engines import dask, slurm
+from hml_core.engines import dask, slurm, slurm_options
 from hml_core.engines.interleave import interleave
 from hml_core.engines.jobs import (
     Outcome,
@@ -88,7 +88,7 @@ def check(engine: str) -> Engine:
     if name == "dask" and "://" in rest:
         return Engine(partial(dask.remote, rest), is_here=False)
     if name == "slurm":
-        return Engine(partial(slurm.run, slurm.options_of(engine)), is_here=False)
+        return Engine(partial(slurm.run, slurm_options.of_engine(engine)), is_here=False)
     raise ConfigError(f"Expected `engine` to be one of {', '.join(ENGINES)}, got {engine!r}.")
 
 

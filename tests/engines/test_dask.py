@@ -8,6 +8,8 @@ import gc
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -441,3 +443,28 @@ def _deadly(config, place, additions, wait):
     if config.seed == 0:
         os._exit(1)
     return engines.Outcome("done")
+
+
+def test_a_configuration_of_dask_that_is_none_is_told(tmp_path):
+    (tmp_path / "dask.yaml").write_text("a: [1\n")
+    wrong = {
+        "DASK_CONFIG": str(tmp_path),
+        "DASK_DISTRIBUTED__COMM__TLS__MIN_VERSION": "9",
+        "DASK_DISTRIBUTED__ADMIN__LOG_FORMAT": "x",
+    }
+    program = (  # read once in a process: in a fork for each
+        "import os\nfrom hml_core import engines, errors\n"
+        f"for name, value in {wrong!r}.items():\n"
+        "    if os.fork() == 0:\n"
+        "        os.environ[name] = value\n"
+        "        try: engines.check('dask')\n"
+        "        except errors.ConfigError as error: print(error)\n"
+        "        break\n"
+        "    os.wait()"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True)
+    said = done.stdout.split("Dask's configuration (`DASK_CONFIG`")
+    assert len(said) == 1 + 3, done.stdout + done.stderr
+    reasons = ("dask.yaml", "min-version=9 is not supported", "Invalid format 'x'")
+    assert all(reason in line for line, reason in zip(said[1:], reasons, strict=True))
