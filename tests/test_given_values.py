@@ -60,7 +60,7 @@ def test_a_tilde_is_the_home_of_who_gives_it(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=re.escape(str(tmp_path / "home" / "s.yaml"))):
         slurm_options.of_engine("slurm:~/s.yaml")
     (tmp_path / "home").mkdir()
-    (tmp_path / "home" / "ours.ipynb").write_text(NOTEBOOK)
+    (tmp_path / "home" / "ours.ipynb").write_text(NOTEBOOK.replace("value = 1", "value = 'a'"))
     (tmp_path / "batch.yaml").write_text(
         "output: ~/out\njobs: [{notebook: ~/ours.ipynb}, {notebook: ~/ours.ipynb, output: ~/b.ipynb}]"
     )
@@ -68,6 +68,10 @@ def test_a_tilde_is_the_home_of_who_gives_it(tmp_path, monkeypatch):
     assert {job.notebook for job in jobs} == {tmp_path / "home" / "ours.ipynb"}
     home = tmp_path / "home"
     assert [job.output for job in jobs] == [home / "out" / "ours.ipynb", home / "b.ipynb"]
+    (tmp_path / "batch.yaml").write_text(
+        'jobs: [{notebook: ~/ours.ipynb, grid: {value: ["~"]}, output: "{value}/x.ipynb"}]'
+    )
+    assert [job.output for job in batch.read(tmp_path / "batch.yaml")] == [home / "x.ipynb"]
 
 
 NOTEBOOK = """{"cells": [{"cell_type": "code", "execution_count": null, "metadata":

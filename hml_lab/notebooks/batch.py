@@ -165,7 +165,7 @@ def _jobs_of(entry: Any, folder: Path, timeout: Any, publish: bool) -> Iterator[
         if publish:
             parameters["results_root"] = PUBLISHED
         check_parameters(notebook, from_here(parameters), timeout)
-        name = paths.named(_filled(_text(pattern, "`output`"), point), "`output`")
+        name = paths.named(_text(_filled(pattern, point), "`output`"), "`output`")
         output = paths.named(folder / name, "`output`")
         if output.suffix != ".ipynb":
             raise ConfigError(f"expected `output` to end in .ipynb, got {str(output)!r}.")
