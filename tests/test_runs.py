@@ -518,3 +518,22 @@ def test_a_finished_record_may_be_read_through_a_link(done, tmp_path):
     (tmp_path / "linked").mkdir()
     (tmp_path / "linked" / done.run_id).symlink_to(done.path)
     assert fit(done.config, runs_root=tmp_path / "linked", progress=False).metrics == done.metrics
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [
+        ("config.json", '"recipe": "hml1"', '"recipe": "hmlQ"'),
+        ("config.json", '"model": "resnet8"', '"model": "resnetX"'),
+        ("metrics.json", '"run_id": ', '"run_iX": '),
+    ],
+)
+def test_a_byte_that_makes_an_unknown_method_of_a_known_one_is_damage(name, before, after, done):
+    """The record is moved aside and the run trained anew: nobody is asked to bring that method."""
+    content = (done.path / name).read_text()
+    assert before in content
+    (done.path / name).write_text(content.replace(before, after))
+    with pytest.raises(RunError, match=f"The run {done.run_id} is damaged"):
+        Run(done.path)
+    again = fit(done.config, runs_root=done.path.parent, progress=False)
+    assert again.verify().run_id == done.run_id

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import io
 import json
 import math
@@ -88,6 +87,8 @@ def _read_config(
     content: str, metrics: Mapping[str, Any]
 ) -> tuple[RunConfig | StoredConfig, tuple[str, ...]]:
     """The config, and what of somebody's own in it is not registered here as it was then."""
+    if metrics["files"]["config.json"] != files.sha256_of(content.encode()):
+        raise ValueError("config.json is not what was written")
     fields = json.loads(content)
     own = tuple(metrics.get("own") or ())
     try:
@@ -108,8 +109,6 @@ def _read_config(
                 "which did not keep what its code was."
             )
         return config, ()
-    if metrics["files"]["config.json"] != hashlib.sha256(content.encode()).hexdigest():
-        raise ValueError("config.json is not what was written")
     fields = {name: math.inf if value == "inf" else value for name, value in fields.items()}
     return StoredConfig(fields, metrics["config_hash"], metrics["run_id"]), own
 
@@ -159,13 +158,14 @@ class Run:
             damaged = text != files.json_text(self.metrics)
             claimed = self.metrics.pop("checksum")
             damaged |= claimed != files.checksum(self.metrics)
-            content = files.read_text(self.path / "config.json")
-            self.config, self.unknown = _read_config(content, self.metrics)
-            damaged |= self.metrics["config_hash"] != self.config.hash
-            run_id = self.metrics["run_id"]
-            damaged |= not set(self.metrics) >= REQUIRED
-            damaged |= set(self.metrics["files"]) - {kept_weights.NAME} != set(RECORDED)
-            damaged |= not form.is_understood(self.metrics)
+            if not damaged:  # else no name in it is believed, such as that of an unknown method
+                content = files.read_text(self.path / "config.json")
+                self.config, self.unknown = _read_config(content, self.metrics)
+                damaged |= self.metrics["config_hash"] != self.config.hash
+                run_id = self.metrics["run_id"]
+                damaged |= not set(self.metrics) >= REQUIRED
+                damaged |= set(self.metrics["files"]) - {kept_weights.NAME} != set(RECORDED)
+                damaged |= not form.is_understood(self.metrics)
         except UnknownMethodError as error:
             raise UnknownMethodError(f"The run {self.path.name} {error}") from error
         except FileNotFoundError as error:
