@@ -116,7 +116,7 @@ def interruptible() -> Iterator[None]:
         if handler not in (signal.SIG_IGN, None):
             before[number] = handler
             signal.signal(number, interrupt)
-    is_outermost = not _blocks
+    is_outermost = owner not in _blocks
     _blocks.append(owner)
     try:
         yield

@@ -369,9 +369,7 @@ def _executed(
             options += ["--timeout", job.timeout]
         command = [sys.executable, "-P", "-m", "hml_core", "run", job.notebook, *options]
         with streams.copied(log, LOG_BYTES) as copy:
-            os.write(
-                copy.source, f"{OF_LOG}{job.output.name}\n".encode("utf-8", "backslashreplace")
-            )
+            os.write(copy.source, _header(job))
             process = working[number] = subprocess.Popen(
                 processes.guarded([str(part) for part in command], GRACE_S),
                 stdin=subprocess.DEVNULL,

@@ -49,9 +49,7 @@ def manager(sockets: str, managers: list[Any], told: tuple[int, int] = (1, 2)) -
 
         async def _async_kill_kernel(self, restart=False):
             """Leave it to the guard, which kills whatever is left once the time is up."""
-            if (process := getattr(self.provisioner, "process", None)) is not None:
-                with suppress(OSError):
-                    processes.terminate(process)
+            if _told_to_end(self):
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._async_wait(), GRACE_S + LATE_S)
             await super()._async_kill_kernel(restart=restart)
@@ -66,6 +64,15 @@ def manager(sockets: str, managers: list[Any], told: tuple[int, int] = (1, 2)) -
             return processes.guarded(super().format_kernel_cmd(*arguments, **options), GRACE_S)
 
     return GuardedKernelManager
+
+
+def _told_to_end(manager: Any) -> bool:
+    """Tell the guard of a manager's kernel to end all that is below it, if there is one."""
+    process = getattr(manager.provisioner, "process", None)
+    if process is not None:
+        with suppress(OSError):
+            processes.terminate(process)
+    return process is not None
 
 
 @contextmanager
@@ -135,10 +142,7 @@ def time_limit(timeout: float | None, managers: list[Any]) -> Iterator[threading
 
     def end() -> None:
         for manager in managers:
-            process = getattr(manager.provisioner, "process", None)
-            if process is not None:
-                with suppress(OSError):
-                    processes.terminate(process)
+            _told_to_end(manager)
 
     timer = threading.Timer(timeout or 0, end_in_time)
     timer.daemon = True

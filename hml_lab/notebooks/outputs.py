@@ -173,7 +173,6 @@ def parsed(path: str | Path) -> nbformat.NotebookNode:
         _require_kinds(cell, _OF_CELL, where)
         _require_kinds(cell.metadata, _OF_METADATA, f"{where} metadata:")
         for output in cell.get("outputs", []):
-            _require_kinds({"output": output}, {"output": dict}, where)
             _require_kinds(output, {"output_type": str}, f"{where} output:")
         if not all(isinstance(tag, str) for tag in cell.metadata.get("tags", [])):
             raise ValueError(f"{where} tags are {reprlib.repr(cell.metadata.tags)}")
