@@ -74,6 +74,12 @@ def pretend_slurm(folder: Path, monkeypatch) -> Path:
     return path
 
 
+def says(path: Path, script: str) -> None:
+    """Let a command of a stand-in for Slurm do what a line of shell says."""
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
 def configs(**fields) -> list[RunConfig]:
     """Four runs."""
     return grid(

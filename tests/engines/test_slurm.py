@@ -45,8 +45,7 @@ def test_jobs_of_a_notebook_that_is_stopped_are_cancelled(sent, when, tmp_path, 
     said["squeue"] = f"{note}/asked; echo '17|PENDING|(Priority)'"
     (tmp_path / "asked").touch()
     for name, script in said.items():
-        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{script}\n")
-    (tmp_path / "bin" / "squeue").chmod(0o755)
+        helpers.says(tmp_path / "bin" / name, script)
     source = (
         "from hml_core import engines\nfrom hml_core.config import grid\n"
         f"where = {str(tmp_path / 'runs')!r}\n"

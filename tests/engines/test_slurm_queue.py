@@ -39,8 +39,7 @@ def test_no_other_job_is_cancelled(cluster, tmp_path, monkeypatch):
     asked = f'echo "$@" >> {tmp_path}/asked'
     said = {"sbatch": f"echo Stampede3; echo {taken}", "squeue": asked}
     for name, script in {**said, "scancel": f'echo "$@" >> {tmp_path}/cancelled'}.items():
-        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{script}\n")
-        (tmp_path / "bin" / name).chmod(0o755)
+        helpers.says(tmp_path / "bin" / name, script)
     with pytest.raises(RunError, match="job 17 ended before its worker was here"):
         engines.sweep(
             configs(), engine=f"slurm:{path}", runs_root=tmp_path / "runs", progress=False
@@ -54,8 +53,7 @@ def test_a_job_is_looked_for_and_cancelled_on_its_own_cluster_alone(tmp_path, mo
     """On another one, its number is somebody else's."""
     helpers.pretend_slurm(tmp_path, monkeypatch)
     for name in ("scancel", "squeue"):
-        (tmp_path / "bin" / name).write_text(f'#!/bin/sh\necho {name} "$@" >> {tmp_path}/asked\n')
-        (tmp_path / "bin" / name).chmod(0o755)
+        helpers.says(tmp_path / "bin" / name, f'echo {name} "$@" >> {tmp_path}/asked')
     jobs = [Job("71", "big"), Job("72", "small"), Job("73", "big"), Job("74")]
     submissions = slurm_queue.Submissions()
     submissions.alive |= dict(enumerate(jobs))
@@ -72,8 +70,8 @@ def test_a_job_is_looked_for_and_cancelled_on_its_own_cluster_alone(tmp_path, mo
 
 def test_a_second_signal_waits_until_the_jobs_are_cancelled(tmp_path, monkeypatch):
     helpers.pretend_slurm(tmp_path, monkeypatch)
-    script = f'#!/bin/sh\nkill -INT $PPID; sleep 0.3; echo "$@" >> {tmp_path}/cancelled\n'
-    (tmp_path / "bin" / "scancel").write_text(script)
+    script = f'kill -INT $PPID; sleep 0.3; echo "$@" >> {tmp_path}/cancelled'
+    helpers.says(tmp_path / "bin" / "scancel", script)
     submissions = slurm_queue.Submissions()
     submissions.alive["a worker"] = Job("17")
     with (
@@ -115,8 +113,7 @@ def test_slurm_that_takes_no_job_is_told_with_its_reason(sbatch, reason, tmp_pat
     command = tmp_path / "bin" / "sbatch"
     command.unlink()
     if sbatch is not None:
-        command.write_text(f"#!/bin/sh\n{sbatch}\n")
-        command.chmod(0o755)
+        helpers.says(command, sbatch)
     with pytest.raises(RunError, match=f"Slurm takes no job: .*{reason}"):
         engines.sweep(
             configs(), engine=f"slurm:{path}", runs_root=tmp_path / "runs", progress=False
@@ -163,9 +160,7 @@ def test_jobs_whose_workers_never_arrive_are_given_up_with_the_reason(
         options = yaml.safe_load(path.read_text())
         path.write_text(yaml.safe_dump({**options, "longest_wait": "00:00:00"}))
     for name, script in {"sbatch": "echo 'Submitted batch job 17'", "squeue": said}.items():
-        command = tmp_path / "bin" / name
-        command.write_text(f"#!/bin/sh\n{script}\n")
-        command.chmod(0o755)
+        helpers.says(tmp_path / "bin" / name, script)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "slurm-17.out").write_text("line\nmodule: command not found\n")
     with pytest.raises(RunError, match=reason) as caught:
@@ -288,9 +283,7 @@ def test_a_sweep_ends_whatever_scancel_does(script, tmp_path, monkeypatch):
 
     monkeypatch.setattr(slurm_queue, "CANCEL_TIMEOUT_S", 0.2)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    command = tmp_path / "scancel"
-    command.write_text(f"#!/bin/sh\n{script}\n")
-    command.chmod(0o755)
+    helpers.says(tmp_path / "scancel", script)
     options = {"cores": 1, "memory": "1GB", "walltime": "00:10:00"}
     job = slurm_queue.Submissions().job()("tcp://127.0.0.1:1", name=0, **options)
     job.job_id = "17"
@@ -312,8 +305,7 @@ def test_squeue_is_read_as_it_writes(tmp_path, monkeypatch):
             Job("17"): slurm_queue.State("PENDING", "\N{REPLACEMENT CHARACTER}")
         },
     }.items():
-        command.write_text(f"#!/bin/sh\n{script}\n")
-        command.chmod(0o755)
+        helpers.says(command, script)
         assert slurm_queue.in_queue([Job("17"), Job("18")]) == expected
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
     assert slurm_queue.in_queue([Job("17")]) is None
