@@ -20,7 +20,16 @@ import click
 from data_prep.cli import File, Folder, prepare
 from hml_core import __version__
 from hml_core.errors import ConfigError, HmlError, RunError, interrupts, left_by
-from hml_core.system import ending, files, left_behind, limits, processes, streams, yaml_files
+from hml_core.system import (
+    ending,
+    files,
+    interruptions,
+    left_behind,
+    limits,
+    processes,
+    streams,
+    yaml_files,
+)
 from hml_lab import options
 from hml_lab.predict import predict
 from hml_lab.run_records import runs
@@ -72,7 +81,7 @@ class _Group(click.Group):
                 stream.reconfigure(errors="backslashreplace")
         try:
             with (
-                processes.interruptible(),
+                interruptions.interruptible(),
                 ending.never_silent(),
                 _notes(),
                 left_behind.ended(_note) as self.left,

@@ -10,7 +10,7 @@ import warnings
 import pytest
 from click.testing import CliRunner
 
-from hml_core.system import processes
+from hml_core.system import interruptions
 from hml_lab.cli import main
 
 TRAIN = [
@@ -241,7 +241,7 @@ def test_an_interrupted_command_ends_the_process_at_once(by, monkeypatch, capsys
     """Not that of whoever calls it in Python, though."""
 
     def interrupt(*_):
-        raise processes.Interrupted(signal.SIGTERM)
+        raise interruptions.Interrupted(signal.SIGTERM)
 
     def leave(status):
         raise RuntimeError(f"left with {status}")

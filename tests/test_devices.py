@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from hml_core.errors import DeviceError
-from hml_core.system import devices, limits, processes
+from hml_core.system import devices, interruptions, limits
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -123,8 +123,8 @@ def test_a_signal_while_the_compiler_is_loaded_waits_until_that_is_whole(monkeyp
 
     monkeypatch.setattr(torch, "use_deterministic_algorithms", choose)
     with (
-        pytest.raises(processes.Interrupted),
-        processes.interruptible(),
+        pytest.raises(interruptions.Interrupted),
+        interruptions.interruptible(),
         devices.algorithms(True),
     ):
         pytest.fail("the signal was lost")

@@ -1,4 +1,4 @@
-"""Processes that end together: a guard leaves nothing behind, whoever is killed; signals have a status."""
+"""Processes that end together: a guard leaves nothing behind, whoever is killed."""
 
 from __future__ import annotations
 
@@ -8,19 +8,12 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from hml_core import engines
-from hml_core.config import RunConfig, grid
-from hml_core.engines import jobs
-from hml_core.system import limits, processes, threads
-from hml_core.trainer import fit, loop
-from hml_lab.cli import main
+from hml_core.system import processes
 
 LIMIT_S = 600.0  # generous: nothing here waits that long unless it fails
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and prctl")
@@ -244,202 +237,8 @@ def test_guards_within_guards_leave_nothing(tmp_path):
     assert all(map(is_gone, below))
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_is_an_interruption_with_its_own_status(sent):
-    before = signal.getsignal(sent)
-    with pytest.raises(KeyboardInterrupt) as raised, processes.interruptible():
-        signal.raise_signal(sent)
-    assert processes.exit_status(raised.value) == 128 + sent
-    assert str(raised.value) == f"stopped by {sent.name}"
-    assert signal.getsignal(sent) is before
-
-
-@pytest.mark.parametrize(
-    ("sent", "done", "told"),
-    [
-        ([], ["to its end", "and further"], None),
-        ([signal.SIGTERM], ["to its end"], signal.SIGTERM),
-        ([signal.SIGTERM, signal.SIGINT], [], signal.SIGINT),  # who asks twice does not wait
-    ],
-)
-def test_what_must_not_be_left_half_done_is_interrupted_in_the_end(sent, done, told):
-    said = []
-
-    def work() -> None:
-        with processes.interruptible():
-            with processes.delayed():
-                for number in sent:
-                    signal.raise_signal(number)
-                said.append("to its end")
-            said.append("and further")
-
-    if told is None:
-        work()
-    else:
-        with pytest.raises(processes.Interrupted) as raised:
-            work()
-        assert raised.value.signal == told
-    assert said == done
-
-
-class _Finalized:
-    def __del__(self):
-        signal.raise_signal(signal.SIGTERM)
-
-
-def swallowed() -> None:
-    """Python prints what an object raises as it is collected, and goes on."""
-    _Finalized()
-
-
-def taken_for_an_error() -> None:
-    try:
-        signal.raise_signal(signal.SIGTERM)
-    except BaseException as error:
-        raise AttributeError("half a library") from error
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("lose", [swallowed, taken_for_an_error])
-def test_an_interruption_that_gets_lost_is_heard_at_the_end(lose):
-    with pytest.raises(processes.Interrupted, match="SIGTERM"), processes.interruptible():
-        lose()
-    processes.heed()  # and not once more
-
-
-def test_what_gets_lost_between_two_blocks_is_heard_at_the_outer_ones_end():
-    with (
-        pytest.raises(processes.Interrupted, match="SIGTERM"),
-        processes.interruptible(),
-        contextlib.suppress(KeyboardInterrupt),
-        processes.interruptible(),
-    ):
-        signal.raise_signal(signal.SIGTERM)
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("lose", [swallowed, taken_for_an_error])
-def test_no_further_run_begins_after_an_interruption_that_got_lost(lose, tmp_path, monkeypatch):
-    begun = []
-
-    def training(config, **options):
-        begun.append(config)
-        lose()
-        yield
-
-    monkeypatch.setattr(jobs, "training", training)
-    with pytest.raises(processes.Interrupted, match="SIGTERM"), processes.interruptible():
-        engines.sweep(grid(recipe="ce", epochs=1, seed=[0, 1]), runs_root=tmp_path, progress=False)
-    assert len(begun) == 1
-
-
-def test_no_further_epoch_begins_after_an_interruption_that_got_lost(tmp_path, monkeypatch):
-    ended, end_epoch = [], loop.Trainer.end_epoch
-
-    def swallow(trainer) -> None:
-        end_epoch(trainer)
-        ended.append(trainer.epoch)
-        with contextlib.suppress(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-
-    monkeypatch.setattr(loop.Trainer, "end_epoch", swallow)
-    with pytest.raises(processes.Interrupted, match="SIGINT"), processes.interruptible():
-        fit(RunConfig(recipe="ce", epochs=3), runs_root=tmp_path, progress=False)
-    assert ended == [1]
-
-
-def test_an_interruption_waits_for_no_thread_that_decodes():
-    """One may be within a call of C for minutes; what has not begun never does."""
-    begun, over, done, waiting = threading.Event(), threading.Event(), [], []
-
-    def decode(number: int) -> None:
-        begun.set()
-        over.wait(LIMIT_S)
-        done.append(number)
-
-    def work() -> None:
-        with processes.interruptible(), threads.pool() as pool:
-            waiting.extend(pool.submit(decode, n) for n in range(limits.usable_cores() + 5))
-            begun.wait()
-            signal.raise_signal(signal.SIGTERM)
-
-    try:
-        with pytest.raises(processes.Interrupted):
-            work()
-        assert not done
-        assert sum(one.cancelled() for one in waiting) == 5
-    finally:
-        over.set()
-
-
-def test_what_is_ignored_stays_ignored():
-    """nohup, and a background job of a plain shell."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with processes.interruptible():
-            signal.raise_signal(signal.SIGHUP)
-            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGHUP, before)
-
-
-def test_a_forked_process_keeps_the_default():
-    """A pool ends its workers by SIGTERM: they are to die of it, without a traceback."""
-    with processes.interruptible():
-        child = os.fork()
-        if child == 0:
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(LIMIT_S)
-            os._exit(0)
-        _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == -signal.SIGTERM
-
-
-def test_a_forked_process_keeps_a_handler_that_was_there_before():
-    """Such as a trainer's own, which says why it stops."""
-
-    def leave(number, frame):
-        os._exit(7)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        with processes.interruptible():
-            child = os.fork()
-            if child == 0:
-                os.kill(os.getpid(), signal.SIGTERM)
-                time.sleep(LIMIT_S)
-            _, status = os.waitpid(child, 0)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    assert os.waitstatus_to_exitcode(status) == 7
-
-
-def test_threads_cannot_and_do_not_change_anything():
-    before, seen = signal.getsignal(signal.SIGTERM), []
-
-    def look() -> None:
-        with processes.interruptible():
-            seen.append(signal.getsignal(signal.SIGTERM))
-
-    thread = threading.Thread(target=look)
-    thread.start()
-    thread.join()
-    assert seen == [before]
-
-
 def test_statuses_in_both_notations():
     assert [processes.exit_status(code) for code in (0, 1, -2, -15)] == [0, 1, 130, 143]
     assert [processes.died_of(code) for code in (-9, 137, 0, 1, 128, 255)] == (
         ["SIGKILL", "SIGKILL", None, None, None, None]
     )
-
-
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_the_command_ends_with_128_and_the_signal(sent, monkeypatch):
-    def examine(*_):
-        signal.raise_signal(sent)
-
-    monkeypatch.setattr("hml_lab.doctor.examine", examine)
-    result = CliRunner().invoke(main, ["doctor"])
-    assert result.exit_code == 128 + sent
-    assert f"stopped by {sent.name}" in result.output

@@ -31,7 +31,7 @@ from hml_core.config import RunConfig
 from hml_core.engines.jobs import BUSY_WAIT_S, Outcome, Place, attempt
 from hml_core.engines.travel import Bundle, installed, known_here, pack, require_same
 from hml_core.errors import ConfigError, DeviceError, RunError
-from hml_core.system import devices, files, limits, processes, provenance
+from hml_core.system import devices, files, interruptions, limits, processes, provenance
 
 CONNECT_TIMEOUT_S = 10
 PROTOCOLS = ("tcp", "tls")
@@ -87,11 +87,11 @@ def local(configs: Sequence[RunConfig], place: Place) -> Iterator[tuple[RunConfi
 
         try:
             # One that is left half started, or half closed, shows tracebacks, and its workers abort.
-            with processes.delayed():
+            with interruptions.delayed():
                 client = _started(start)
             yield from submit(client, configs, place, GPU if with_gpu else None)
         finally:
-            with processes.delayed():
+            with interruptions.delayed():
                 stack.close()
 
 

@@ -15,7 +15,7 @@ import torch
 from hml_core.config import RunConfig
 from hml_core.errors import ConfigError, RunBusyError, RunError
 from hml_core.runs import Run, RunFolder, kept_weights
-from hml_core.system import processes
+from hml_core.system import interruptions
 from hml_core.trainer import exhaust, training
 from hml_core.trainer.branches import Point
 
@@ -73,7 +73,7 @@ def attempting(
     config: RunConfig, place: Place, *, wait: float | None = None
 ) -> Generator[None, None, Outcome]:
     """:func:`attempt` step by step, with as many CPU threads as torch is set to."""
-    processes.heed()
+    interruptions.heed()
     try:
         yield from training(
             config,
@@ -89,7 +89,7 @@ def attempting(
     except RunBusyError as error:
         return Outcome("busy", str(error))
     except Exception as error:  # whatever it was, the other runs must go on
-        processes.heed()
+        interruptions.heed()
         return Outcome("failed", str(error), traceback.format_exc())
     return Outcome("done")
 

@@ -35,7 +35,7 @@ from hml_core.engines.jobs import Outcome, Place
 from hml_core.engines.slurm_options import require_jobqueue, seconds, shipped_with_jobqueue
 from hml_core.engines.slurm_queue import LONGEST_WAIT_S, Submissions
 from hml_core.errors import ConfigError
-from hml_core.system import limits, processes, scratch
+from hml_core.system import interruptions, limits, processes, scratch
 
 OWN_DEFAULTS = "hml"  # a section of Dask's configuration: jobs as dask-jobqueue ships them
 FOLDERS = ".slurm-"  # of certificates, below runs_root
@@ -146,7 +146,7 @@ def run(
         LONGEST_WAIT_S if wait is None else seconds(wait), options.get("log_directory")
     )
     with (
-        processes.interruptible(),  # a notebook's kernel would end at once, and leave the jobs
+        interruptions.interruptible(),  # a notebook's kernel would end at once, and leave the jobs
         dask.config.set(SETTINGS),
         scratch.folder(place.runs_root, FOLDERS) as shared,
         make_cluster(options, shared, submissions) as made,
@@ -157,7 +157,7 @@ def run(
         made.adapt(minimum_jobs=jobs, maximum_jobs=jobs)
         resources = GPU if options.get("gpus") else None
         try:
-            with processes.first_on_interrupt(submissions.cancel):
+            with interruptions.first_on_interrupt(submissions.cancel):
                 yield from submit(client, configs, place, resources, submissions.hopeless)
         finally:
             submissions.cancel()

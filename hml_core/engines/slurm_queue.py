@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hml_core.system import files, processes, streams
+from hml_core.system import files, interruptions, processes, streams
 
 # A submission is tried so often, at such distances, and given so long, before Slurm counts as refusing.
 ATTEMPTS, PAUSE_S, SUBMIT_TIMEOUT_S = 3, 1.0, 60.0
@@ -127,7 +127,7 @@ class Submissions:
 
         At once: who was asked to end may not have long. A signal that comes meanwhile waits.
         """
-        with processes.delayed():
+        with interruptions.delayed():
             self._scancel(self.alive.values() if jobs is None else jobs)
             if jobs is None:
                 self._is_over = True

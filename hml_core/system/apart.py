@@ -15,7 +15,7 @@ from collections.abc import Callable
 from multiprocessing import connection
 from typing import Any
 
-from hml_core.system import processes
+from hml_core.system import interruptions, processes
 
 ANSWER_S = 1.0  # for the last words of a process that has ended
 
@@ -51,7 +51,7 @@ def call(function: Callable, *arguments: Any, seconds: float | None = None) -> A
     process = forks.Process(target=_answer, args=(theirs, function, arguments))
     end = None if seconds is None else time.monotonic() + seconds
     try:
-        with processes.delayed(), warnings.catch_warnings():
+        with interruptions.delayed(), warnings.catch_warnings():
             # From 3.12 on: threads of this process (of a progress bar) are not in the fork.
             warnings.simplefilter("ignore", DeprecationWarning)
             process.start()
@@ -65,7 +65,7 @@ def call(function: Callable, *arguments: Any, seconds: float | None = None) -> A
     except EOFError as error:
         raise NoAnswer from error
     finally:
-        with processes.delayed():
+        with interruptions.delayed():
             _end(process)
             ours.close()
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from hml_core.errors import DeviceError
-from hml_core.system import limits, processes, scratch
+from hml_core.system import interruptions, limits, scratch
 
 
 def resolve(device: str | torch.device = "auto") -> torch.device:
@@ -139,7 +139,7 @@ def algorithms(deterministic: bool, *, search: bool = True) -> Iterator[None]:
     try:
         scratch.keep_compiled_code_private()  # torch's compiler is loaded by what follows
         # A signal within that would leave it half loaded, and what fails in the end would hide the signal.
-        with processes.delayed():
+        with interruptions.delayed():
             torch.use_deterministic_algorithms(deterministic)
         torch.utils.deterministic.fill_uninitialized_memory = (
             False  # nothing here reads such memory

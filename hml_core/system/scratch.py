@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hml_core.errors import RunError
-from hml_core.system import files, processes
+from hml_core.system import files, interruptions
 
 PREFIX = "hml-"
 TORCH_CACHE = "TORCHINDUCTOR_CACHE_DIR"
@@ -45,7 +45,7 @@ def folder(place: str | Path | None = None, prefix: str = PREFIX) -> Iterator[Pa
     try:
         yield own
     finally:
-        with processes.delayed():
+        with interruptions.delayed():
             shutil.rmtree(own, ignore_errors=True)
             if held is not None:
                 os.close(held)

@@ -19,7 +19,7 @@ from hml_core.config import RunConfig
 from hml_core.datasets import Splits
 from hml_core.errors import RunError
 from hml_core.models import trained
-from hml_core.system import devices, processes
+from hml_core.system import devices, interruptions
 from hml_core.trainer import checkpoints, feeds
 from hml_core.trainer.batches import Batches
 from hml_core.trainer.branches import Point
@@ -54,7 +54,7 @@ class Watcher(Protocol):
 def train(trainer: Trainer, watcher: Watcher) -> Iterator[None]:
     """Train a run to its end, from wherever it stands; rests after every step."""
     while not trainer.done:
-        processes.heed()
+        interruptions.heed()
         for _ in trainer.train_epoch():
             watcher.after_step(trainer)  # a checkpoint, every so many steps
             yield

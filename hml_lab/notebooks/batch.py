@@ -40,6 +40,7 @@ import pandas as pd
 from hml_core.errors import ConfigError, RunError
 from hml_core.system import (
     files,
+    interruptions,
     limits,
     paths,
     processes,
@@ -248,7 +249,7 @@ def run(
         try:
             for number, job in enumerate(jobs):
                 started[pool.submit(_one, number, job, resume, cores, working)] = number
-            for future in processes.ended(started):
+            for future in interruptions.ended(started):
                 row = rows[started[future]] = future.result()
                 if row["status"] not in GOOD:
                     bar.message(f"{row['output']} {row['status']}: {row['message']}")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hml_core.errors import ConfigError
-from hml_core.system import processes, scratch
+from hml_core.system import interruptions, processes, scratch
 
 # Bytes of a Unix socket's path: 107 on Linux, 103 on macOS. Ours adds /hml-xxxxxxxx/kernel-NN to a folder.
 LONGEST_FOLDER = 103 - 24
@@ -149,7 +149,7 @@ def time_limit(timeout: float | None, managers: list[Any]) -> Iterator[threading
     if timeout is not None:
         timer.start()
     try:
-        with processes.first_on_interrupt(end):
+        with interruptions.first_on_interrupt(end):
             yield time_is_up
     finally:
         is_over.set()

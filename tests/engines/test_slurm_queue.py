@@ -12,7 +12,7 @@ from hml_core import engines
 from hml_core.engines import slurm_queue
 from hml_core.engines.slurm_queue import Job
 from hml_core.errors import RunError
-from hml_core.system import processes
+from hml_core.system import interruptions
 from tests.engines import helpers
 from tests.engines.helpers import configs
 
@@ -75,9 +75,9 @@ def test_a_second_signal_waits_until_the_jobs_are_cancelled(tmp_path, monkeypatc
     submissions = slurm_queue.Submissions()
     submissions.alive["a worker"] = Job("17")
     with (
-        pytest.raises(processes.Interrupted, match="SIGINT"),
-        processes.interruptible(),
-        processes.first_on_interrupt(submissions.cancel),
+        pytest.raises(interruptions.Interrupted, match="SIGINT"),
+        interruptions.interruptible(),
+        interruptions.first_on_interrupt(submissions.cancel),
     ):
         signal.raise_signal(signal.SIGTERM)
     assert (tmp_path / "cancelled").read_text().split() == ["17"]

@@ -20,7 +20,7 @@ import yaml
 from click.testing import CliRunner
 
 from hml_core.errors import ConfigError, RunError
-from hml_core.system import files, processes, streams
+from hml_core.system import files, interruptions, streams
 from hml_lab.cli import main
 from hml_lab.notebooks import batch, execution, outputs
 from tests.notebooks.helpers import make
@@ -293,7 +293,7 @@ def test_a_signal_is_heard_whichever_thread_the_system_gives_it_to(sent, folder,
         assert stopped.wait(LIMIT_S), "the jobs were not told"
 
     monkeypatch.setattr(batch, "_one", one)
-    with pytest.raises(processes.Interrupted) as heard, processes.interruptible():
+    with pytest.raises(interruptions.Interrupted) as heard, interruptions.interruptible():
         batch.run(batch.read("batch.yaml"), progress=False)
     assert heard.value.signal == sent
     assert stopped.is_set()

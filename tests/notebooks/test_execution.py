@@ -20,7 +20,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from hml_core.errors import ConfigError, RunBusyError, RunError
-from hml_core.system import files, processes
+from hml_core.system import files, interruptions, processes
 from hml_lab.notebooks import batch, execution, outputs
 from hml_lab.notebooks import kernels as kernels_of_notebooks
 from hml_lab.notebooks.execution import execute, is_done, record_of
@@ -518,7 +518,7 @@ def test_an_older_result_stays_until_there_is_another(tmp_path, instead):
     (output.parent / ".done.ipynb.running").unlink()
 
     def stop():
-        raise processes.Interrupted(signal.SIGTERM)
+        raise interruptions.Interrupted(signal.SIGTERM)
 
     instead([cell(), cell(count=None)], stop)
     with pytest.raises(KeyboardInterrupt):
@@ -529,7 +529,7 @@ def test_an_older_result_stays_until_there_is_another(tmp_path, instead):
 
 def test_what_was_executed_before_a_signal_is_kept_where_nothing_better_lies(tmp_path, instead):
     def stop():
-        raise processes.Interrupted(signal.SIGTERM)
+        raise interruptions.Interrupted(signal.SIGTERM)
 
     instead([cell(), cell(count=None)], stop)
     path = make(tmp_path, "x = 1  # a number")

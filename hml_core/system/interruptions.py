@@ -1,0 +1,141 @@
+"""Signals as an exception: raised once for each, delayed where nothing may be half done, never lost."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from typing import Any, NoReturn
+
+from hml_core.system.processes import LOOK_S
+
+_STOPPING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+_late: list[list[int]] = []  # the signals that wait, for each block of `delayed`
+_first: list[Callable[[], None]] = []  # what an interruption does before it is raised
+_blocks: list[int] = []  # those of `interruptible` that are open, by the process that opened them
+_told: list[tuple[int, Interrupted]] = []  # the interruptions within them
+
+
+class Interrupted(KeyboardInterrupt):
+    """The process was asked to end. (What cleans up after Ctrl-C does so for SIGTERM and SIGHUP, too.)"""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.signal = number
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Inside the block SIGINT, SIGTERM and SIGHUP raise :class:`Interrupted`, once for each that arrives.
+
+    Where that gets lost (Python drops what is raised while it collects garbage, a library may take it for
+    an error of its own), it is raised again by :func:`heed`, and at the end of the block.
+
+    A signal that was ignored stays so (``nohup``, a background job of a plain shell), and processes forked
+    inside do with a signal what they would have done without the block. Outside the main thread, where
+    Python knows no signals, nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    owner, before = os.getpid(), {}
+
+    def interrupt(number: int, frame: Any) -> None:
+        if os.getpid() == owner:
+            if _late and not _late[-1]:
+                _late[-1].append(number)
+                return
+            _interrupt(number)
+        if callable(before[number]):
+            before[number](number, frame)
+        else:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    for number in (signal.SIGINT, *_STOPPING):
+        handler = signal.getsignal(number)
+        if handler not in (signal.SIG_IGN, None):
+            before[number] = handler
+            signal.signal(number, interrupt)
+    is_outermost = owner not in _blocks
+    _blocks.append(owner)
+    try:
+        yield
+        heed()
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:
+        try:
+            heed()
+        except Interrupted as interrupted:
+            raise interrupted from error
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        _blocks.pop()
+        if is_outermost:
+            _told.clear()
+
+
+def heed() -> None:
+    """Raise the interruption that this process was told of, should it have been lost.
+
+    Between the steps of long work, in the main thread; elsewhere nothing happens.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and _told and _told[-1][0] == os.getpid():
+        raise _told[-1][1]
+
+
+def _interrupt(number: int) -> NoReturn:
+    for action in _first:
+        action()
+    _told.append((os.getpid(), Interrupted(number)))
+    raise _told[-1][1]
+
+
+def ended(work: Iterable[Future]) -> Iterator[Future]:
+    """Futures as they end; a signal is heard meanwhile, whichever thread the system gave it to.
+
+    (Python hears signals in the main thread alone, and one that waits in a lock is not woken for what
+    another thread was given: after SIGSTOP, for example.)
+    """
+    pending = set(work)
+    while pending:
+        done, pending = wait(pending, timeout=LOOK_S, return_when=FIRST_COMPLETED)
+        yield from done
+
+
+@contextlib.contextmanager
+def delayed() -> Iterator[None]:
+    """Inside the block (in :func:`interruptible`) the first signal waits for its end, a second does not.
+
+    For what must not be left half started or half closed. Outside the main thread, where Python knows no
+    signals, nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    late: list[int] = []
+    _late.append(late)
+    try:
+        yield
+    finally:
+        _late.remove(late)
+    if late:
+        _interrupt(late[0])
+
+
+@contextlib.contextmanager
+def first_on_interrupt(action: Callable[[], None]) -> Iterator[None]:
+    """Inside the block, call ``action`` before a signal raises :class:`Interrupted`."""
+    _first.append(action)
+    try:
+        yield
+    finally:
+        _first.remove(action)
