@@ -32,6 +32,18 @@ class RunBusyError(RunError):
     """A run that another process is at work on."""
 
 
+class ForeignRecordError(RunError):
+    """A record that is whole and that this version cannot judge, such as a newer version's."""
+
+
+class UnreachableRecordError(ForeignRecordError):
+    """A record that the system does not let us read now: a disk or network that fails, somebody's own."""
+
+
+class UnknownMethodError(ForeignRecordError):
+    """A record whose recipe, data set or model is not registered here: not damaged, but not readable."""
+
+
 class Stopped(BaseException):
     """SIGTERM in a process of a group: no error of the run, so that nobody takes it for one."""
 

@@ -115,9 +115,9 @@ def _without_nan(value: Any) -> Any:
 def find(run_id: str, runs_root: Path) -> Run:
     """The run of that id, or the only one whose id begins or ends so; RunError otherwise."""
     from hml_core.errors import RunError
-    from hml_core.runs import Run, record
+    from hml_core.runs import Run, listing
 
-    ids = [path.name for path in record.finished(runs_root)]
+    ids = [path.name for path in listing.finished(runs_root)]
     fitting = [name for name in ids if name == run_id]
     fitting = fitting or [name for name in ids if name.startswith(run_id) or name.endswith(run_id)]
     if len(fitting) == 1:
@@ -135,10 +135,10 @@ def verify(runs_root: Path) -> None:
     Which files it must have is told by the record. The exit status is 1 if one does not hold.
     """
     from hml_core.errors import RunError
-    from hml_core.runs import Run, record
+    from hml_core.runs import Run, listing
 
     checked = broken = 0
-    for path in record.finished(runs_root):
+    for path in listing.finished(runs_root):
         checked += 1
         try:
             Run(path).verify()

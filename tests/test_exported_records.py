@@ -13,8 +13,8 @@ from click.testing import CliRunner
 from hml_core import metrics
 from hml_core.config import RunConfig
 from hml_core.errors import RunError
-from hml_core.runs import Run, RunFolder, compact_predictions, exporting
-from hml_core.runs import record as runs
+from hml_core.runs import Run, RunFolder, compact_predictions, exporting, listing
+from hml_core.runs.record import EXPORTED, RECORDED
 from hml_core.system import files
 from hml_core.trainer import fit
 from hml_lab import plots, stats
@@ -58,7 +58,7 @@ def test_a_record_is_read_like_the_run(whole, records):
             np.testing.assert_array_equal(kept, there)
             assert kept.dtype == there.dtype
         np.testing.assert_array_equal(record.test_targets, run.test_targets)
-    frames = [runs.load(one[0].path.parent) for one in (whole, records)]
+    frames = [listing.load(one[0].path.parent) for one in (whole, records)]
     assert frames[0].equals(frames[1])
     assert fit(records[0].config, runs_root=records[0].path.parent, progress=False).is_compact
     assert not (records[0].path.parent / ".damaged").exists()
@@ -112,7 +112,7 @@ def test_what_was_left_out_is_said(records, read, what):
         records[0].test_predictions("best_test")
 
 
-COMPACT = (*runs.EXPORTED, compact_predictions.ARRAYS, compact_predictions.SEAL, "manifest")
+COMPACT = (*EXPORTED, compact_predictions.ARRAYS, compact_predictions.SEAL, "manifest")
 
 
 @pytest.mark.parametrize("name", COMPACT)
@@ -137,7 +137,7 @@ def test_damage_is_noticed(records, name, damage):
         Run(other.path).verify()
 
 
-@pytest.mark.parametrize("gone", [*COMPACT, *runs.RECORDED])
+@pytest.mark.parametrize("gone", [*COMPACT, *RECORDED])
 def test_each_record_says_itself_which_files_it_has(whole, records, tmp_path, gone):
     """A whole one has its predictions and manifest, an exported one what stands in their place."""
     root = tmp_path / "all"
@@ -151,13 +151,13 @@ def test_each_record_says_itself_which_files_it_has(whole, records, tmp_path, go
         if gone == "manifest":
             shutil.rmtree(folder / compact_predictions.MANIFESTS, ignore_errors=True)
             shutil.rmtree(folder / whole[1].run_id, ignore_errors=True)  # which shared it
-        lost = folder.name == "small" or gone in (*runs.RECORDED, "metrics.json")
+        lost = folder.name == "small" or gone in (*RECORDED, "metrics.json")
         if lost:
             with pytest.warns(UserWarning, match=f"is damaged: .*{gone}.* is not"):
-                assert run not in str(runs.load(folder))
+                assert run not in str(listing.load(folder))
         said = CliRunner().invoke(main, ["runs", "verify", "--runs-root", str(folder)])
         assert said.exit_code == lost, said.output
-        number = len(runs.finished(folder))
+        number = len(listing.finished(folder))
         assert f"{number} finished run" in said.output
         assert f": {number - lost} hold" in said.output
         assert (f"The run {run} is damaged" in said.output) == lost
@@ -167,7 +167,7 @@ def test_a_record_without_predictions_says_that_it_was_exported_so(whole, tmp_pa
     """As those of ``results/records/cifar10_lt_short``; no other record holds without them."""
     folder = tmp_path / "small" / whole[0].run_id
     folder.mkdir(parents=True)
-    for name in runs.EXPORTED:
+    for name in EXPORTED:
         shutil.copyfile(whole[0].path / name, folder / name)
     with pytest.raises(RunError, match=r"is damaged: manifest\.json is not there"):
         Run(folder).verify()
@@ -190,16 +190,16 @@ def test_a_run_that_is_not_finished_has_lost_nothing(whole, tmp_path):
     root = tmp_path / "runs"
     folder = shutil.copytree(whole[0].path, root / whole[0].run_id)
     (folder / "metrics.json").unlink()
-    assert runs.finished(root) == [folder]
+    assert listing.finished(root) == [folder]
     with RunFolder(root, whole[0].config).locked():  # it is being written
-        assert runs.finished(root) == []
-    assert runs.finished(root) == [folder]
+        assert listing.finished(root) == []
+    assert listing.finished(root) == [folder]
     for name in ("checkpoint.pt", "failed.json"):  # it goes on, or has said why not
         (folder / name).touch()
-        assert runs.finished(root) == []
+        assert listing.finished(root) == []
         (folder / name).unlink()
     (folder / "predictions.npz").unlink()
-    assert runs.finished(root) == []
+    assert listing.finished(root) == []
 
 
 def test_the_stored_records_hold(repository):

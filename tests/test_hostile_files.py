@@ -29,12 +29,20 @@ from data_prep.inaturalist import strict_tar, tarball
 from data_prep.isic import archive as isic
 from data_prep.isic import splits
 from hml_core import engines, runs
+from hml_core.config import RunConfig
 from hml_core.datasets import prepared
-from hml_core.errors import ConfigError, DataError, HmlError, RunBusyError, RunError
+from hml_core.errors import (
+    ConfigError,
+    DataError,
+    ForeignRecordError,
+    HmlError,
+    RunBusyError,
+    RunError,
+)
 from hml_core.models import imagenet, prediction
 from hml_core.runs import Run, compact_predictions, exporting
 from hml_core.runs.folder import FORMAT
-from hml_core.runs.record import ForeignRecordError
+from hml_core.runs.record import RECORDED
 from hml_core.system import arrays, files, image_parts, images, locks, states, yaml_files
 from hml_core.trainer import fit
 from hml_lab import published
@@ -59,7 +67,7 @@ def _watched():
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory) -> Run:
-    config = runs.record.RunConfig(epochs=1, batch_size=64)
+    config = RunConfig(epochs=1, batch_size=64)
     return fit(config, runs_root=tmp_path_factory.mktemp("runs"), progress=False)
 
 
@@ -176,7 +184,7 @@ def test_published_tables_are_files(name, tmp_path):
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, hole], ids=["pipe", "hole"])
-@pytest.mark.parametrize("name", [*runs.record.RECORDED, "metrics.json"])
+@pytest.mark.parametrize("name", [*RECORDED, "metrics.json"])
 def test_a_record_with_something_else_in_a_files_place_is_left_out(name, make, run):
     (run.path / name).unlink()
     make(run.path / name)

@@ -15,10 +15,8 @@ import torch
 from click.testing import CliRunner
 
 from hml_core.config import RunConfig
-from hml_core.errors import RunError
-from hml_core.runs import Run, RunFolder
-from hml_core.runs import record as runs
-from hml_core.runs.record import ForeignRecordError, UnreachableRecordError
+from hml_core.errors import ForeignRecordError, RunError, UnreachableRecordError
+from hml_core.runs import Run, RunFolder, listing, record
 from hml_core.system import files
 from hml_core.trainer import fit
 from hml_lab.cli import main
@@ -46,7 +44,7 @@ def test_a_record_in_a_folder_of_another_name_is_told_apart_from_a_damaged_one(n
 
 def test_a_record_holds_what_it_promises(done):
     names = {path.name for path in done.path.iterdir()}
-    assert names == {*runs.RECORDED, "metrics.json"}
+    assert names == {*record.RECORDED, "metrics.json"}
     environment = json.loads((done.path / "environment.json").read_text())
     assert environment["versions"]["torch"]
     assert environment["device_type"] == "cpu"
@@ -64,17 +62,17 @@ def test_a_record_holds_what_it_promises(done):
 
 def test_load_gives_a_row_for_each_finished_run(done, tiny, tmp_path):
     fit(tiny(epochs=1), runs_root=tmp_path, progress=False)
-    frame = runs.load(tmp_path)
+    frame = listing.load(tmp_path)
     assert len(frame) == 2
     row = frame.set_index("run_id").loc[done.run_id]
     assert row["recipe"] == "hml1"
     assert row["delta"] == 1e4
     assert row["last_balanced_accuracy"] == done.selection()["balanced_accuracy"]
     assert row["best_test_epoch"] in (1, 2)
-    assert runs.load(tmp_path / "nowhere").empty
+    assert listing.load(tmp_path / "nowhere").empty
 
 
-@pytest.mark.parametrize("name", [*runs.RECORDED, "metrics.json"])
+@pytest.mark.parametrize("name", [*record.RECORDED, "metrics.json"])
 @pytest.mark.parametrize("where", [0.0, 0.5, 1.0])
 def test_a_flipped_byte_is_noticed_set_aside_and_retrained(name, where, done, tmp_path):
     path = done.path / name
@@ -89,7 +87,7 @@ def test_a_flipped_byte_is_noticed_set_aside_and_retrained(name, where, done, tm
     assert (kept[0] / name).read_bytes() == bytes(content)
 
 
-@pytest.mark.parametrize("name", runs.RECORDED)
+@pytest.mark.parametrize("name", record.RECORDED)
 def test_a_missing_file_is_damage_too(name, done, tmp_path):
     (done.path / name).unlink()
     with pytest.warns(UserWarning, match="set aside"):
@@ -99,7 +97,7 @@ def test_a_missing_file_is_damage_too(name, done, tmp_path):
 def test_a_damaged_run_is_left_out_of_the_frame_with_a_warning(done, tmp_path):
     (done.path / "metrics.json").write_text("{")
     with pytest.warns(UserWarning, match=f"{done.run_id} is damaged"):
-        assert runs.load(tmp_path).empty
+        assert listing.load(tmp_path).empty
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut off"])
@@ -179,7 +177,7 @@ def test_a_file_in_the_place_of_a_runs_folder_is_named(tiny, tmp_path):
 def test_a_folder_that_is_no_run_is_named(tmp_path):
     with pytest.raises(RunError, match="is damaged"):
         Run(tmp_path)
-    assert isinstance(runs.failures(tmp_path), pd.DataFrame)
+    assert isinstance(listing.failures(tmp_path), pd.DataFrame)
 
 
 # Ours and others' -----------------------------------------------------------------------------------
@@ -254,7 +252,7 @@ def test_an_environment_in_another_form_is_named(text, done):
     """The record holds, sealed anew, and is read; what it tells of its making is not."""
     (done.path / "environment.json").write_bytes(text.encode() if isinstance(text, str) else text)
     of_another_version(done, lambda *_: None)
-    runs.load(done.path.parent)
+    listing.load(done.path.parent)
     shown = ["runs", "show", done.run_id, "--runs-root", str(done.path.parent)]
     result = CliRunner().invoke(main, shown)
     assert isinstance(result.exception, SystemExit)
@@ -344,7 +342,7 @@ def test_a_whole_record_of_another_version_is_named_and_never_shelved(change, do
     with pytest.raises(ForeignRecordError, match="is whole, and was written by a version"):
         fit(done.config, runs_root=tmp_path, progress=False)
     with pytest.warns(UserWarning, match=f"{done.run_id} is whole.*left out"):
-        assert runs.load(tmp_path).empty
+        assert listing.load(tmp_path).empty
     assert not (tmp_path / ".damaged").exists()
     assert {path.name: path.read_bytes() for path in done.path.iterdir()} == before
 
@@ -362,7 +360,7 @@ def test_a_history_that_holds_and_lacks_a_column_does_not_stop_the_others(done, 
     (done.path / "history.csv").write_text("epoch\n1\n2\n")
     of_another_version(done, lambda metrics, config: None)
     with pytest.warns(UserWarning, match=f"{done.run_id} holds, but not what"):
-        assert len(runs.load(tmp_path)) == 1
+        assert len(listing.load(tmp_path)) == 1
 
 
 @pytest.mark.parametrize(
@@ -470,7 +468,7 @@ def test_a_record_that_cannot_be_read_now_is_not_damaged(name, number, done, tmp
     with pytest.raises(UnreachableRecordError, match=told):
         fit(done.config, runs_root=tmp_path, progress=False)
     with pytest.warns(UserWarning, match=told):
-        assert runs.load(tmp_path).empty
+        assert listing.load(tmp_path).empty
     result = CliRunner().invoke(main, ["runs", "verify", "--runs-root", str(tmp_path)])
     assert result.exit_code == 1
     assert "cannot be read now" in result.output
@@ -497,7 +495,7 @@ def test_a_record_of_somebody_else_s_own_hides_no_others(done, tmp_path, monkeyp
     with pytest.warns(
         UserWarning, match=r"The run closed cannot be read now \('.*metrics\.json': "
     ):
-        assert runs.load(tmp_path)["run_id"].tolist() == [done.run_id]
+        assert listing.load(tmp_path)["run_id"].tolist() == [done.run_id]
 
 
 @pytest.mark.parametrize("linked", ["", ".locks"])

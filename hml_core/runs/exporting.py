@@ -18,10 +18,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from hml_core import metrics
-from hml_core.errors import RunError
+from hml_core.errors import ForeignRecordError, RunError
 from hml_core.runs import compact_predictions, kept_weights
 from hml_core.runs.folder import shelve
-from hml_core.runs.record import EXPORTED, RECORDED, ForeignRecordError, Run, finished
+from hml_core.runs.listing import finished
+from hml_core.runs.record import EXPORTED, RECORDED, Run
 from hml_core.system import files, locks, paths
 
 # Beside the folders of records: what has to be said of their images wherever they are quoted.

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from hml_core import __version__
 from hml_core.config import RunConfig, identity
-from hml_core.errors import LONGEST_SAID, RunError, kind_of, said
+from hml_core.errors import LONGEST_SAID, ForeignRecordError, RunError, kind_of, said
 from hml_core.runs import kept_weights
-from hml_core.runs.record import RECORDED, UNREADABLE, ForeignRecordError, Run
+from hml_core.runs.record import RECORDED, UNREADABLE, Run
 from hml_core.system import files, locks, paths, states
 
 # What is ever written into the folder of a run.

@@ -10,14 +10,9 @@ SHA-256 of every other file and of itself.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import io
 import json
-import math
-import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,14 +20,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hml_core.config import RunConfig, identity
-from hml_core.errors import ConfigError, RunError
+from hml_core.errors import ForeignRecordError, RunError, UnknownMethodError, UnreachableRecordError
 from hml_core.metrics import Predictions
 from hml_core.models.trained import TrainedModel
 from hml_core.runs import compact_predictions, form, kept_weights
 from hml_core.runs.evaluated import TEST, Evaluated
 from hml_core.runs.form import REQUIRED, SELECTIONS
-from hml_core.system import files, locks, paths
+from hml_core.runs.stored_config import read_config
+from hml_core.system import files, paths
 from hml_core.system.quantities import told
 
 EXPORTED = ("config.json", "environment.json", "history.csv", "metrics.json")
@@ -47,79 +42,6 @@ _NOT_THERE = (
 )  # fmt: skip
 CLOCK = ("seconds", "waiting_seconds")  # columns of the history that differ from repeat to repeat
 RECORDED = ("config.json", "environment.json", "manifest.json", "history.csv", "predictions.npz")
-
-
-class ForeignRecordError(RunError):
-    """A record that is whole and that this version cannot judge, such as a newer version's."""
-
-
-class UnreachableRecordError(ForeignRecordError):
-    """A record that the system does not let us read now: a disk or network that fails, somebody's own."""
-
-
-class UnknownMethodError(ForeignRecordError):
-    """A record whose recipe, data set or model is not registered here: not damaged, but not readable."""
-
-
-@dataclass(frozen=True)
-class StoredConfig:
-    """The config of a run whose method is not registered here: its fields, as they were written."""
-
-    fields: Mapping[str, Any]
-    hash: str
-    run_id: str
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name not in self.fields:
-            raise AttributeError(f"The stored config has no field {name!r}.")
-        return self.fields[name]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Every field, in plain JSON types."""
-        return dict(self.fields)
-
-    def to_json(self) -> str:
-        """Canonical JSON, as it was written."""
-        return json.dumps(self.fields, sort_keys=True)
-
-
-def _read_config(
-    content: str, metrics: Mapping[str, Any]
-) -> tuple[RunConfig | StoredConfig, tuple[str, ...]]:
-    """The config, and what of somebody's own in it is not registered here as it was then."""
-    if metrics["files"]["config.json"] != files.sha256_of(content.encode()):
-        raise ValueError("config.json is not what was written")
-    fields = json.loads(content)
-    own = tuple(metrics.get("own") or ())
-    try:
-        config = RunConfig.from_json(content)
-        if config.hash == metrics["config_hash"]:
-            return config, ()
-    except ConfigError:
-        if not own and not (own := _unregistered(fields)):
-            raise
-        if "own" not in metrics:
-            raise UnknownMethodError(
-                f"was made with the {', '.join(own)}, not registered here (`--import` brings it)."
-            ) from None
-    if not own:
-        if not identity.is_built_in("recipe", config.recipe):
-            raise UnknownMethodError(
-                f"was made with the recipe {config.recipe!r} of somebody's own by an earlier version, "
-                "which did not keep what its code was."
-            )
-        return config, ()
-    fields = {name: math.inf if value == "inf" else value for name, value in fields.items()}
-    return StoredConfig(fields, metrics["config_hash"], metrics["run_id"]), own
-
-
-def _unregistered(fields: Mapping[str, Any]) -> tuple[str, ...]:
-    kinds = {"recipe": "recipe", "dataset": "dataset", "model": "model", "sampler": "sampler"}
-    return tuple(
-        f"{kind} {fields[name]!r}"
-        for name, kind in kinds.items()
-        if isinstance(fields.get(name), str) and fields[name] not in identity.REGISTRIES[kind]
-    )
 
 
 def environment_of(folder: Path) -> dict[str, Any]:
@@ -140,11 +62,11 @@ class Run:
     Attributes
     ----------
     path : pathlib.Path
-    config : RunConfig
+    config : RunConfig or StoredConfig
     unknown : tuple of str
         What the run used of somebody's own, such as "recipe 'mine'", that is not registered here, or with
         other code. The record is read all the same, its config from what was written
-        (:class:`StoredConfig`).
+        (:class:`~hml_core.runs.stored_config.StoredConfig`).
     metrics : dict
         ``metrics["selections"][selection]`` holds the test metrics of that epoch,
         ``metrics["further_tests"]`` those of sets beside the test split (:meth:`evaluated`).
@@ -160,7 +82,7 @@ class Run:
             damaged |= claimed != files.checksum(self.metrics)
             if not damaged:  # else no name in it is believed, such as that of an unknown method
                 content = files.read_text(self.path / "config.json")
-                self.config, self.unknown = _read_config(content, self.metrics)
+                self.config, self.unknown = read_config(content, self.metrics)
                 damaged |= self.metrics["config_hash"] != self.config.hash
                 run_id = self.metrics["run_id"]
                 damaged |= not set(self.metrics) >= REQUIRED
@@ -475,7 +397,7 @@ class Run:
         return np.asarray(self.selection(selection)["per_class_accuracy"], dtype=float)
 
     def row(self) -> dict[str, Any]:
-        """This run as a row of :func:`load`'s frame."""
+        """This run as a row of :func:`hml_core.runs.load`'s frame."""
         try:
             return self._row()
         except UNREADABLE as error:
@@ -538,65 +460,3 @@ def _is_whole(folder: Path) -> bool:
 def _with_nan(metrics: dict[str, Any]) -> dict[str, Any]:
     """JSON has no NaN: a metric that is not defined (an empty shot group) is stored as null."""
     return {key: float("nan") if value is None else value for key, value in metrics.items()}
-
-
-def finished(runs_root: Path) -> list[Path]:
-    """The folders of all runs that were finished, in order; also those that have lost their metrics since.
-
-    These hold what a run writes in its end, and nothing to go on with. One that was ended just before its
-    metrics were written looks the same; one that is written at this moment is held by a process.
-    """
-    return sorted(path for path in runs_root.glob("*/") if _may_be_finished(path))
-
-
-def _may_be_finished(folder: Path) -> bool:
-    try:
-        return _was_finished(folder)
-    except PermissionError:  # somebody's own: named by whoever reads it
-        return not folder.name.startswith(".")
-
-
-def _was_finished(folder: Path) -> bool:
-    def has(*names: str) -> bool:
-        return any((folder / name).exists() for name in names)
-
-    if has("metrics.json") or folder.name.startswith("."):
-        return has("metrics.json")
-    if not has("predictions.npz", compact_predictions.ARRAYS, compact_predictions.SEAL):
-        return False
-    return not has("checkpoint.pt", "failed.json") and not locks.is_held(folder.parent, folder.name)
-
-
-def load(runs_root: str | Path = "results/runs") -> pd.DataFrame:
-    """Every finished run under ``runs_root``, a row each, in order of their ids.
-
-    Columns: the fields of :class:`~hml_core.config.RunConfig`, ``run_id``, ``status``, ``path``,
-    ``seconds`` (what the run took itself), ``device``, ``synthetic``, ``initialised_from``,
-    ``num_classes``, ``last_validation_score`` (balanced accuracy on validation after the last epoch) and,
-    for every selection of :data:`SELECTIONS`, ``<selection>_epoch`` and ``<selection>_<metric>`` (test
-    metrics as fractions). A damaged run is left out with a warning.
-    """
-    rows = []
-    for folder in finished(paths.named(runs_root, "`runs_root`")):
-        try:
-            run = Run(folder).verify()
-            rows.append(run.row())
-            if run.unknown:
-                warnings.warn(
-                    f"The run {run.run_id} was made with the {', '.join(run.unknown)}, which is not "
-                    "registered here, or with other code. Its results are those of then.",
-                    stacklevel=2,
-                )
-        except RunError as error:
-            warnings.warn(f"{error} It is left out.", stacklevel=2)
-    return pd.DataFrame(rows)
-
-
-def failures(runs_root: str | Path = "results/runs") -> pd.DataFrame:
-    """Runs that stopped with an error, a row each: run_id, error and the fields of the config."""
-    rows = []
-    for path in sorted(paths.named(runs_root, "`runs_root`").glob("*/failed.json")):
-        with contextlib.suppress(*UNREADABLE):
-            record = json.loads(files.read_text(path))
-            rows.append({"run_id": path.parent.name, "error": record["error"], **record["config"]})
-    return pd.DataFrame(rows)
