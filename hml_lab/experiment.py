@@ -16,6 +16,7 @@ from hml_core.config import RunConfig
 from hml_core.errors import ConfigError, RunError
 from hml_core.recipes import is_hard_mining
 from hml_core.runs import Run
+from hml_core.system import files
 from hml_lab import tables
 from hml_lab.notebooks import display as outputs
 from hml_lab.places import DATA, RESULTS, RUNS, place
@@ -23,6 +24,7 @@ from hml_lab.places import DATA, RESULTS, RUNS, place
 # What separates the runs of a row beside its group, and the group that tricks are compared with.
 SETTING = ("recipe", "dataset", "imbalance_type", "imbalance_ratio")
 NO_TRICK = "none"
+TABLES, FIGURES = "tables", "figures"  # below `results_root`
 
 
 def stored_seeds(runs_root: str | Path, **fields: Any) -> list[int]:
@@ -170,8 +172,12 @@ class Experiment:
         Raises
         ------
         RunError
-            Where every run failed, with the cause of the first.
+            Where every run failed, with the cause of the first; and before any is trained, where
+            ``results_root`` takes no tables or figures.
         """
+        if self.options["train"]:  # nothing whose results could not be written afterwards
+            for name in (TABLES, FIGURES):
+                files.require_writable(self.results_root / name, "`results_root`")
         frame = engines.sweep(self.configs, **self.options)
         if (frame["status"] == "failed").all():
             self._require(frame)
@@ -272,7 +278,7 @@ class Experiment:
             )
             for part in parts
         ]
-        tables.write(parts, self._file(suffix), self.results_root / "tables", note=note)
+        tables.write(parts, self._file(suffix), self.results_root / TABLES, note=note)
         for part in parts:
             outputs.show_table(part, best)
 
@@ -291,7 +297,7 @@ class Experiment:
         ids = self._run_ids(frame)
         if any(ids):
             frame = frame.assign(**{"run ids": ids})
-        outputs.save_frame(frame, self._file(suffix), self.results_root / "tables")
+        outputs.save_frame(frame, self._file(suffix), self.results_root / TABLES)
 
     def _run_ids(self, frame: pd.DataFrame) -> list[str]:
         """For each row the ids of the runs of its group and of what that is compared with."""
@@ -336,7 +342,7 @@ class Experiment:
 
     def save_figure(self, figure: Figure, suffix: str = "") -> None:
         """Write a figure (:func:`hml_lab.notebooks.save`), and show it."""
-        folder = self.results_root / "figures"
+        folder = self.results_root / FIGURES
         display(outputs.save(figure, self._file(suffix), folder, **self.figures))
 
     def _file(self, suffix: str) -> str:

@@ -6,6 +6,8 @@ import ctypes
 import os
 import platform
 import signal
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -96,17 +98,36 @@ def test_without_glibc_freed_memory_goes_back_to_the_system(monkeypatch):
     assert keep() is False
 
 
-@pytest.mark.parametrize(("limit", "threads"), [("1", 1), ("3", 3), ("8", 4), ("", 4), ("no", 4)])
-def test_no_more_threads_are_taken_than_openmp_allows(limit, threads, monkeypatch):
+WHERE_OPENMP_GIVES_FEWER = """
+import ctypes, torch
+from hml_core.system import devices
+torch.set_num_threads(4)
+devices.resolve("cpu")
+openmp = ctypes.CDLL(None)
+print(torch.get_num_threads(), openmp.omp_get_dynamic(), min(openmp.omp_get_max_active_levels(), 2))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="torch brings libgomp on Linux")
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"OMP_THREAD_LIMIT": " 1 "}, "1 0 2"),  # blanks are read over
+        ({"OMP_THREAD_LIMIT": "8", "OMP_DYNAMIC": "true", "OMP_MAX_ACTIVE_LEVELS": "0"}, "4 0 1"),
+    ],
+)
+def test_no_more_threads_are_taken_than_openmp_gives(variables, expected):
     """With OMP_THREAD_LIMIT=1 and two threads a backward pass never ended."""
-    monkeypatch.setenv("OMP_THREAD_LIMIT", limit)
+    command = [sys.executable, "-c", WHERE_OPENMP_GIVES_FEWER]
+    said = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True)
+    assert said.stdout.strip() == expected, said.stderr
+
+
+def test_threads_of_another_kind_are_left_alone(monkeypatch):
     before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(4)
-        devices.resolve("cpu")
-        assert torch.get_num_threads() == threads
-    finally:
-        torch.set_num_threads(before)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+    devices.resolve("cpu")
+    assert torch.get_num_threads() == before
 
 
 def test_a_signal_while_the_compiler_is_loaded_waits_until_that_is_whole(monkeypatch):

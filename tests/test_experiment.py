@@ -140,6 +140,20 @@ def test_no_runs_and_unknown_engines_are_refused():
         Experiment("a", grid(recipe="ce", **TINY), engine="fast")
 
 
+@pytest.mark.parametrize("what", ["", "tables", "figures"])
+def test_nothing_is_trained_whose_results_could_not_be_written(what, tmp_path, tiny):
+    place = tmp_path / "results"
+    if what:
+        place.mkdir()
+    (place / what).touch()
+    experiment = Experiment("x", [tiny()], runs_root=tmp_path / "runs", results_root=place)
+    with pytest.raises(
+        RunError, match=r"cannot be written to \(.*\): expected a writable `results_root`"
+    ):
+        experiment.status()
+    assert not (tmp_path / "runs").exists()
+
+
 def test_numbers_about_groups_lead_to_their_runs(tmp_path, tiny):
     """Two clicks from an effect to its runs: the CSV has the ids of both sides, of that setting alone."""
     import pandas as pd

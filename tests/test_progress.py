@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 
@@ -38,6 +39,16 @@ def test_a_sweep_says_how_far_its_runs_are(engine, tmp_path, capsys, talkative):
     assert all(re.search(r"about \d+ s left$", line) for line in within)
     assert lines[-1].startswith("runs: 2/2 runs ")
     assert (" and 1 more" in " ".join(within)) == (engine != "serial")
+
+
+def test_no_run_ends_because_nobody_takes_what_is_said_of_it(tmp_path, talkative, monkeypatch):
+    """A full disk; a terminal that is gone, or ``| head``, are told in the same way."""
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        assert sweep(tmp_path, "serial")["status"].tolist() == ["done", "done"]
+        monkeypatch.undo()
+        with contextlib.suppress(OSError):
+            full.close()
 
 
 def test_a_silent_sweep_says_nothing(tmp_path, capsys, talkative):

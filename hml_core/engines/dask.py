@@ -31,7 +31,7 @@ from hml_core.config import RunConfig
 from hml_core.engines.jobs import BUSY_WAIT_S, Outcome, Place, attempt
 from hml_core.engines.travel import Bundle, installed, known_here, pack, require_same
 from hml_core.errors import ConfigError, DeviceError, RunError
-from hml_core.system import devices, files, interruptions, limits, processes, provenance
+from hml_core.system import devices, files, interruptions, limits, processes, provenance, streams
 
 CONNECT_TIMEOUT_S = 10
 PROTOCOLS = ("tcp", "tls")
@@ -39,6 +39,7 @@ GPU = {"GPU": 1}
 # A run that brings down this many workers is given up.
 DEATHS = 3
 POLL_S = 0.05
+LOOK_S = 5.0  # between two looks at the workers of somebody's cluster
 
 SETTINGS = {
     "distributed.scheduler.allowed-failures": DEATHS - 1,
@@ -158,7 +159,30 @@ def remote(
         ) from error
     with client:
         resources = _examine(client, place)
-        yield from submit(client, configs, place, resources)
+        yield from submit(client, configs, place, resources, _told_of_workers(client))
+
+
+def _told_of_workers(client: Any) -> Callable[[], None]:
+    """To be called while nothing ends: says when no worker is left, and goes on waiting for one.
+
+    Whoever started the cluster may start others, as an adaptive one does by itself.
+    """
+    next_look, were_there = 0.0, True
+
+    def look() -> None:
+        nonlocal next_look, were_there
+        if time.monotonic() < next_look:
+            return
+        next_look = time.monotonic() + LOOK_S
+        are_there = bool(client.nthreads())
+        if were_there and not are_there:
+            streams.tell(
+                f"Dask: no worker is left at {client.scheduler.address}. The sweep waits for one; what "
+                "was finished is on disk, and the same call goes on from there."
+            )
+        were_there = are_there
+
+    return look
 
 
 async def _greet(address: str) -> None:

@@ -211,6 +211,10 @@ def require_jobqueue() -> None:
         raise ConfigError(
             "The engine 'slurm' needs dask-jobqueue: install it with `pip install dask-jobqueue`."
         ) from error
+    except ValueError as error:  # it sets a handler as it is imported, which threads may not
+        raise ConfigError(
+            "The engine 'slurm' is to be loaded in the main thread: `import dask_jobqueue` there first."
+        ) from error
     if signal.getsignal(signal.SIGINT) != before:  # it takes Ctrl-C for its own, with status 0
         signal.signal(signal.SIGINT, before)
 

@@ -189,7 +189,9 @@ class Submissions:
         how = "gone" if state is None else f"{state.name} {state.why}"
         if state is not None and state.name == "PENDING" and self._told.get(job) != state.why:
             self._told[job] = state.why
-            streams.say(f"Slurm: job {job.id} waits ({state.why or 'no reason given'}).")
+            streams.tell(
+                streams.printable(f"Slurm: job {job.id} waits ({state.why or 'no reason given'}).")
+            )
         # A job that is preempted runs anew, and a queue that missed it once may know it again.
         before, since = self._since.get(job, (how, now))
         since = since if before == how else now

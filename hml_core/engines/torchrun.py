@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -24,7 +25,7 @@ from hml_core.config import RunConfig
 from hml_core.engines.jobs import Outcome, Place, in_turn, is_finished
 from hml_core.engines.travel import known_here, pack
 from hml_core.errors import ConfigError, RunError
-from hml_core.system import files, limits, processes, scratch
+from hml_core.system import files, limits, processes, scratch, streams
 from hml_core.trainer.epochs import micro_batches
 from hml_core.trainer.world import MEETING, World
 
@@ -76,10 +77,18 @@ def _train(processes: int, config: RunConfig, place: Place) -> Outcome:
         meeting = folder / "meeting"  # the folder is its owner's alone
         meeting.mkdir()
         said = _run([*command(processes, file, place, meeting), *options], place, meeting)
+        is_there = meeting.is_dir()
     if is_finished(config, place):
         return Outcome("done")
     if busy := [line for line in said if line.startswith(BUSY)]:
         return Outcome("busy", busy[0].removeprefix(BUSY).strip())
+    if not is_there:
+        return Outcome(
+            "failed",
+            f"The folder {str(folder)!r}, where the run's processes meet, was removed while they worked. "
+            "Expected it to stay (TMPDIR names another place); the same call goes on from there.",
+            "".join(said),
+        )
     try:
         failed = json.loads(files.read_text(record))
         return Outcome("failed", failed["error"], failed["traceback"])
@@ -128,6 +137,14 @@ def private(meeting: Path) -> dict[str, str]:
     return {MEETING: str(meeting / "group"), "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", **loopback}
 
 
+def _end_without(meeting: Path, process: subprocess.Popen, is_over: threading.Event) -> None:
+    """End a group whose folder was removed (by what cleans /tmp): its processes wait for each other."""
+    while not is_over.wait(processes.LOOK_S):
+        if not meeting.is_dir():
+            processes.terminate(process)
+            return
+
+
 def _run(arguments: list[str], place: Place, meeting: Path) -> list[str]:
     """Show what the processes say; the last lines of it."""
     # torchrun's own default, which it would explain to the reader of a notebook for every run.
@@ -147,11 +164,17 @@ def _run(arguments: list[str], place: Place, meeting: Path) -> list[str]:
             "HML_HEADLESS": "1",
         },
     ) as process:
+        is_over = threading.Event()
+        watch = threading.Thread(target=_end_without, args=(meeting, process, is_over), daemon=True)
+        watch.start()
         try:
             for line in process.stdout:
                 said.append(line)
-                print(line, end="", flush=True)
+                streams.tell(line.removesuffix("\n"))
         except BaseException:  # interrupted: the group must not go on alone
             processes.terminate(process)
+            process.wait()  # (by itself it waits a quarter of a second after Ctrl-C)
             raise
+        finally:
+            is_over.set()
     return list(said)

@@ -25,7 +25,7 @@ def resolve(device: str | torch.device = "auto") -> torch.device:
     DeviceError
         For a device that this machine does not have.
     """
-    _heed_thread_limit()
+    _heed_openmp()
     if device == "auto":
         return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     try:
@@ -48,11 +48,22 @@ def resolve(device: str | torch.device = "auto") -> torch.device:
     return torch.device("cuda", index)
 
 
-def _heed_thread_limit() -> None:
-    """No more threads than OpenMP is allowed: torch's backward pass would wait for the others for ever."""
-    limit = os.environ.get("OMP_THREAD_LIMIT", "")
-    if limit.isdecimal() and 0 < int(limit) < torch.get_num_threads():
-        torch.set_num_threads(int(limit))
+def _heed_openmp() -> None:
+    """No more threads than OpenMP gives: torch's backward pass would wait for the others for ever.
+
+    They may be limited (``OMP_THREAD_LIMIT``), fewer on a busy machine (``OMP_DYNAMIC``), or none beside
+    the first (``OMP_MAX_ACTIVE_LEVELS=0``). The library is asked, for it reads numbers in its own way.
+    """
+    try:
+        openmp = ctypes.CDLL(None)
+        limit = openmp.omp_get_thread_limit()
+        openmp.omp_set_dynamic(0)
+        if openmp.omp_get_max_active_levels() == 0:
+            openmp.omp_set_max_active_levels(1)
+    except (AttributeError, OSError, TypeError):  # torch was built with threads of another kind
+        return
+    if 0 < limit < torch.get_num_threads():
+        torch.set_num_threads(limit)
 
 
 def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:

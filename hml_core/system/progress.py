@@ -10,6 +10,8 @@ from types import TracebackType
 
 from tqdm.auto import tqdm
 
+from hml_core.system import streams
+
 PLAIN_INTERVAL_S = 10.0
 # Plain lines become rarer: one for so much of the time that has passed.
 PLAIN_SHARE = 0.05
@@ -147,7 +149,7 @@ class Progress:
         if self.bar is not None:
             tqdm.write(text, file=sys.stderr)
         elif self.enabled:
-            print(text, flush=True)
+            streams.tell(text)
 
     def _line(self) -> None:
         self.last_line = time.monotonic()
@@ -155,8 +157,5 @@ class Progress:
         passed = self.last_line - self.started
         told = self._told() if self.within else self.note
         left = "" if self.within else f", about {self._left():.0f} s left"
-        print(
-            f"{self.description}: {self.done}/{self.total} {self.unit} after {passed:.0f} s{left}. "
-            f"{told}".rstrip(),
-            flush=True,
-        )
+        count = f"{self.description}: {self.done}/{self.total} {self.unit}"
+        streams.tell(f"{count} after {passed:.0f} s{left}. {told}".rstrip())

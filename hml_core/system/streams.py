@@ -120,6 +120,17 @@ def copied(target: int, kept: int = 0) -> Iterator[Copy]:
             os.close(copy._reading)
 
 
+def tell(text: str) -> None:
+    """Print how work goes on: it does so, too, where standard output takes nothing, or nobody reads it.
+
+    Whether that took the command's last words decides on the exit status, in the end.
+    """
+    with contextlib.suppress(
+        OSError, ValueError
+    ):  # a full disk, a terminal that is gone; it is closed
+        print(text, flush=True)
+
+
 def drop_unwritable() -> None:
     """Let go of what standard output could not take: it is told once, and not again in the end."""
     try:

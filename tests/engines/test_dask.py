@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -345,6 +346,26 @@ def test_workers_with_another_installation_are_named(tmp_path):
     assert dask._examine(Strangers(good, gpus=1), Place(tmp_path)) == dask.GPU
     assert dask._examine(Strangers(good, gpus=1), Place(tmp_path, device="cpu")) is None
     assert not list(tmp_path.iterdir())
+
+
+def test_it_is_told_once_that_no_worker_is_left(monkeypatch, capsys):
+    """And waited on: whoever started the cluster may start others."""
+    there = iter([{"tcp://10.0.0.1:1": 1}, {}, {}, {"tcp://10.0.0.2:1": 1}, {}])
+    cluster = SimpleNamespace(
+        nthreads=lambda: next(there), scheduler=SimpleNamespace(address="tcp://10.0.0.9:8786")
+    )
+    monkeypatch.setattr(dask, "LOOK_S", 0.0)
+    look, told = dask._told_of_workers(cluster), []
+    for _ in range(5):
+        assert look() is None
+        told.append(
+            capsys.readouterr().out.count("Dask: no worker is left at tcp://10.0.0.9:8786.")
+        )
+    assert told == [0, 1, 0, 0, 1]
+    monkeypatch.setattr(dask, "LOOK_S", 3600.0)
+    look = dask._told_of_workers(SimpleNamespace(nthreads=lambda: told.append(0) or {1: 1}))
+    look(), look()
+    assert len(told) == 6, "not asked at every turn"
 
 
 @pytest.mark.parametrize(("asked", "workers"), [("cuda", 3), ("cuda:1", 1), ("auto", 3)])

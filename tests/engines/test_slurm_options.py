@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import dask
@@ -161,6 +162,17 @@ def test_ctrl_c_stays_ours():
         assert signal.getsignal(signal.SIGINT) is handler
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_in_a_thread_it_is_said_where_to_load_it(monkeypatch):
+    """dask-jobqueue sets a handler of a signal as it is imported; Python lets no thread do that."""
+    for name in [name for name in sys.modules if name.split(".")[0] == "dask_jobqueue"]:
+        monkeypatch.delitem(sys.modules, name)
+    with (
+        ThreadPoolExecutor(1) as apart,
+        pytest.raises(ConfigError, match="main thread: `import dask_jobqueue` there first"),
+    ):
+        apart.submit(slurm_options.require_jobqueue).result()
 
 
 def test_a_network_that_is_not_there_is_told(tmp_path):

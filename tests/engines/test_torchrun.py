@@ -164,6 +164,20 @@ def test_the_group_ends_with_a_sweep_that_is_interrupted(tmp_path, monkeypatch):
         os.kill(int((tmp_path / "group").read_text()), 0)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no guards")
+def test_a_group_whose_folder_is_removed_ends(tmp_path, monkeypatch):
+    """By what cleans /tmp, or ``rm -rf /tmp/*``: its processes would wait for each other for ever."""
+    torchrun = importlib.import_module("hml_core.engines.torchrun")
+
+    def clean(processes, config, place, meeting):
+        return ["sh", "-c", f"rm -r {meeting.parent}; exec sleep 3600"]
+
+    monkeypatch.setattr(torchrun, "command", clean)
+    frame = engines.sweep(configs()[:1], engine="torchrun:2", runs_root=tmp_path, device="cpu")
+    assert frame["status"].tolist() == ["failed"]
+    assert "where the run's processes meet, was removed while they worked" in frame["error"][0]
+
+
 def test_a_busy_run_comes_again_and_an_old_failure_is_not_this_one(tmp_path, monkeypatch):
     torchrun = importlib.import_module("hml_core.engines.torchrun")  # the function has its name
     monkeypatch.setattr(torchrun, "is_finished", lambda config, place: False)
