@@ -304,10 +304,10 @@ def batch(
     outputs.require_plain(summary, "the summary")
     batches.require_summary(summary)
     frame = batches.run(planned, parallel=jobs, resume=resume)
+    files.write_atomically(summary, batches.with_others(summary, frame).to_csv(index=False))
     width = max(map(len, frame["output"]))
     for row in frame.itertuples():
         streams.say(f"{row.status:<12}{row.seconds:>9.1f} s  {row.output:<{width}}  {row.message}")
-    files.write_atomically(summary, batches.with_others(summary, frame).to_csv(index=False))
     streams.say(f"Summary: {summary}")
     if not frame["status"].isin(batches.GOOD).all():
         raise SystemExit(1)

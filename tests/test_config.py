@@ -201,6 +201,8 @@ def test_unknown_fields_are_refused():
         RunConfig.from_dict({"learnign_rate": 0.1})
     with pytest.raises(ConfigError, match="no field 'dleta'"):
         grid(recipe="hml1", hard_mining={"dleta": 1.0})
+    with pytest.raises(ConfigError, match="no field 'Recipe'"):  # and not that `recipe` is None
+        grid(recipe=None, Recipe="hml1")
     with pytest.raises(ConfigError, match="`hard_mining` to be `name: value` pairs, got 'delta'"):
         grid(recipe="hml1", hard_mining="delta")
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import signal
+import sys
 import threading
 import time
 
@@ -147,6 +149,37 @@ def test_an_interruption_waits_for_no_thread_that_decodes():
         assert sum(one.cancelled() for one in waiting) == 5
     finally:
         over.set()
+
+
+@pytest.mark.parametrize(
+    ("folder", "limit", "is_whole"),
+    [
+        ("lib/site-packages", LIMIT_S, True),
+        ("lib/site-packages", 0.0, False),
+        ("own", LIMIT_S, False),
+    ],
+)
+def test_a_signal_waits_for_a_library_that_is_imported(
+    folder, limit, is_whole, tmp_path, monkeypatch
+):
+    """Half of torch's C++ aborted the process; somebody's own file, which may train, is not waited for."""
+    (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / folder / "slowly_loaded.py").write_text(
+        "import signal, time\n"
+        "signal.raise_signal(signal.SIGTERM)\n"
+        f"time.sleep({10 * interruptions.AGAIN_S})\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path / folder)
+    monkeypatch.setattr(interruptions, "LOADED_S", limit)
+
+    def work() -> None:
+        with interruptions.interruptible():
+            importlib.import_module("slowly_loaded")
+            time.sleep(LIMIT_S)
+
+    with pytest.raises(interruptions.Interrupted, match="SIGTERM"):
+        work()
+    assert (sys.modules.pop("slowly_loaded", None) is not None) == is_whole
 
 
 def test_what_is_ignored_stays_ignored():

@@ -269,9 +269,12 @@ def test_augmentation_stays_near_the_image_and_varies(root):
     assert batches(root, 1, config=tiny(augmentation="none")).equal(clean)
 
 
-@pytest.mark.parametrize("variable", ["HML_LOADER_WORKERS", "HML_IMAGE_CACHE_GB"])
-def test_a_wrong_variable_is_named(root, monkeypatch, variable):
-    monkeypatch.setenv(variable, "many")
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("HML_LOADER_WORKERS", "many"), ("HML_LOADER_WORKERS", "1e5"), ("HML_IMAGE_CACHE_GB", "-1")],
+)
+def test_a_wrong_variable_is_named(root, monkeypatch, variable, value):
+    monkeypatch.setenv(variable, value)
     with pytest.raises(DataError, match=variable):
         batches(root)
 

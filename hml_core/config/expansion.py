@@ -47,8 +47,6 @@ def grid(
     ConfigError
         For an unknown field, or a value that cannot be trained with.
     """
-    if not isinstance(recipe, str | list | tuple) or not all(isinstance(r, str) for r in recipe):
-        raise ConfigError(f"Expected `recipe` to be a name or a list of names, got {recipe!r}.")
     if not isinstance(hard_mining, Mapping | None):
         raise ConfigError(f"Expected `hard_mining` to be `name: value` pairs, got {hard_mining!r}.")
     for name in (*fields, *(hard_mining or {})):
@@ -57,6 +55,8 @@ def grid(
                 f"RunConfig has no field {name!r}: an option of a recipe of one's own stands in "
                 f"`options`, as `options: {{{name}: …}}` in a file."
             )
+    if not isinstance(recipe, str | list | tuple) or not all(isinstance(r, str) for r in recipe):
+        raise ConfigError(f"Expected `recipe` to be a name or a list of names, got {recipe!r}.")
     if wrong := [name for name in hard_mining or {} if name not in HARD_MINING_OPTIONS]:
         raise ConfigError(
             f"Expected `hard_mining` to hold {', '.join(HARD_MINING_OPTIONS)}, got {wrong}."

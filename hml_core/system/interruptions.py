@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import os
+import re
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any, NoReturn
@@ -14,10 +17,14 @@ from hml_core.system.processes import LOOK_S
 
 _STOPPING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
+LOADED_S, AGAIN_S = 30.0, 0.02  # how long a signal waits for an import, and how often it looks
+_INSTALLED = re.compile(r"[/\\](?:site|dist)-packages[/\\]")
+
 _late: list[list[int]] = []  # the signals that wait, for each block of `delayed`
 _first: list[Callable[[], None]] = []  # what an interruption does before it is raised
 _blocks: list[int] = []  # those of `interruptible` that are open, by the process that opened them
 _told: list[tuple[int, Interrupted]] = []  # the interruptions within them
+_loading: list[float] = []  # when a signal was put off, as a library was being imported
 
 
 class Interrupted(KeyboardInterrupt):
@@ -35,6 +42,8 @@ def interruptible() -> Iterator[None]:
     Where that gets lost (Python drops what is raised while it collects garbage, a library may take it for
     an error of its own), it is raised again by :func:`heed`, and at the end of the block.
 
+    While an installed library is imported they wait for its end.
+
     A signal that was ignored stays so (``nohup``, a background job of a plain shell), and processes forked
     inside do with a signal what they would have done without the block. Outside the main thread, where
     Python knows no signals, nothing changes.
@@ -48,6 +57,9 @@ def interruptible() -> Iterator[None]:
         if os.getpid() == owner:
             if _late and not _late[-1]:
                 _late[-1].append(number)
+                return
+            if _is_loading(frame):
+                _thread.start_new_thread(_send_again, (number,))
                 return
             _interrupt(number)
         if callable(before[number]):
@@ -90,6 +102,28 @@ def heed() -> None:
     is_main = threading.current_thread() is threading.main_thread()
     if is_main and _told and _told[-1][0] == os.getpid():
         raise _told[-1][1]
+
+
+def _is_loading(frame: Any) -> bool:
+    """Whether an installed library is imported at this moment, and not for long.
+
+    Half of one is left in a state that others fail in, and where it is C++ that is interrupted, the
+    process aborts.
+    """
+    while frame is not None and frame.f_code.co_name != "<module>":
+        frame = frame.f_back
+    if frame is not None and _INSTALLED.search(frame.f_code.co_filename):
+        above = frame.f_back
+        if above is not None and above.f_code.co_filename.startswith("<frozen importlib"):
+            _loading.append(time.monotonic())
+            return _loading[-1] - _loading[0] < LOADED_S
+    _loading.clear()
+    return False
+
+
+def _send_again(number: int) -> None:
+    time.sleep(AGAIN_S)
+    os.kill(os.getpid(), number)
 
 
 def _interrupt(number: int) -> NoReturn:

@@ -37,11 +37,13 @@ from hml_core.models import preprocessing
 from hml_core.models.preprocessing import Preprocessing, decode
 from hml_core.system import images as opener
 from hml_core.system import limits
+from hml_core.trainer import world
 
 # Images of an evaluation at a time: on a CPU the activations stay in the cache (benchmarks/evaluation.py),
 # on a GPU fewer batches are fewer launches.
 CPU_BATCH, CUDA_BATCH = 250, 2500
 MOST_WORKERS = 8
+MOST_GIVEN, MOST_GB = 256, 10**6  # that a variable may ask for
 IMAGES_PER_WORKER = 500  # starting a process is not worth it for fewer
 PREFETCHED = 4  # batches that each worker makes ahead
 LARGEST_BATCH = 256  # images, as far as shared memory is concerned
@@ -399,27 +401,22 @@ def transform(name: str, size: int) -> Callable[[Tensor], Tensor]:
 
 def loader_workers(images: int) -> int:
     """Processes that read images: as many as there are other cores, none for a small data set."""
-    if (given := _number("HML_LOADER_WORKERS")) is not None:
+    if (given := _number("HML_LOADER_WORKERS", MOST_GIVEN)) is not None:
         return int(given)
     if multiprocessing.current_process().daemon:  # such as a Dask worker: it may have no children
         return 0
-    cores = limits.usable_cores() // _processes_here()
+    cores = limits.usable_cores() // world.processes_here()
     return max(0, min(MOST_WORKERS, cores - 1, images // IMAGES_PER_WORKER))
-
-
-def _processes_here() -> int:
-    """How many processes of the run share this machine (torchrun tells)."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def cache_bytes() -> float:
     """Memory that the decoded images of one split may take."""
-    if (given := _number("HML_IMAGE_CACHE_GB")) is not None:
+    if (given := _number("HML_IMAGE_CACHE_GB", MOST_GB)) is not None:
         return given * 1e9
-    return CACHE_SHARE * limits.available_memory() / _processes_here()
+    return CACHE_SHARE * limits.available_memory() / world.processes_here()
 
 
-def _number(variable: str) -> float | None:
+def _number(variable: str, most: int) -> float | None:
     text = os.environ.get(variable)
     if text is None:
         return None
@@ -427,6 +424,6 @@ def _number(variable: str) -> float | None:
         value = float(text)
     except ValueError:
         value = -1.0
-    if not 0 <= value < 1e6:
-        raise DataError(f"Expected {variable} to be a number ≥ 0, got {text!r}.")
+    if not 0 <= value <= most:
+        raise DataError(f"Expected {variable} to be a number from 0 to {most:,}, got {text!r:.40}.")
     return value

@@ -30,6 +30,7 @@ from hml_core.system import devices, ending
 TIMEOUT = datetime.timedelta(minutes=30)  # of the slowest thing that others wait for
 WORD = datetime.timedelta(seconds=2)
 POLL_S = 0.05
+MOST_DEVICES = 10**4  # of a machine
 _FAILURE = "failure"
 ADDRESS = ("MASTER_ADDR", "MASTER_PORT")
 MEETING = "HML_MEETING"  # names the file by which the processes of one machine meet, if they do
@@ -206,6 +207,27 @@ def place_in_group() -> tuple[int, int]:
     return int(told[0]), int(told[1])
 
 
+def processes_here() -> int:
+    """How many processes of the group share this machine, as ``torchrun`` tells them; 1 without it.
+
+    Raises
+    ------
+    RunError
+        Where the environment says something else than a number of them.
+    """
+    size = place_in_group()[1]
+    return 1 if size == 1 else _local("LOCAL_WORLD_SIZE", range(1, size + 1), str(size))
+
+
+def _local(name: str, expected: range, default: str = "") -> int:
+    told = os.environ.get(name, default)
+    if not (told.isascii() and told.isdecimal() and len(told) < 7 and int(told) in expected):
+        raise RunError(
+            f"Expected {name} as torchrun sets it ({expected[0]} to {expected[-1]}), got {told!r:.40}."
+        )
+    return int(told)
+
+
 @contextlib.contextmanager
 def group(device: str | torch.device = "auto") -> Iterator[tuple[World, torch.device]]:
     """Join the processes that ``torchrun`` started, inside the block; without it, a world of one.
@@ -288,7 +310,7 @@ def _own_device(
     try:
         own = devices.resolve(device)
         if own.type == "cuda":
-            own = devices.resolve(f"cuda:{os.environ['LOCAL_RANK']}")
+            own = devices.resolve(f"cuda:{_local('LOCAL_RANK', range(MOST_DEVICES))}")
     except HmlError as failure:
         error = failure
     store.set(f"device/{rank}", "" if own is None else own.type)

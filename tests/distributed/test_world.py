@@ -171,6 +171,20 @@ def test_an_environment_of_something_else_is_named(rank, size, monkeypatch):
         pass
 
 
+@pytest.mark.parametrize("told", ["", "0", "3", "abc", "-2", "1" * 30])
+def test_the_processes_of_this_machine_are_of_the_group(told, monkeypatch):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", told)
+    assert world.processes_here() == 1, "without a group nobody set it for us"
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(RunError, match=r"Expected LOCAL_WORLD_SIZE as torchrun sets it \(1 to 2\)"):
+        world.processes_here()
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+    assert world.processes_here() == 1
+    monkeypatch.delenv("LOCAL_WORLD_SIZE")
+    assert world.processes_here() == 2
+
+
 @pytest.mark.parametrize(
     "told",
     [

@@ -211,6 +211,20 @@ def test_no_summary_takes_the_place_of_something_else(held, folder):
     assert not list(folder.glob("*.log")), "before work starts"
 
 
+def test_the_summary_is_written_whoever_reads_what_is_printed(folder, monkeypatch):
+    write(folder, {"output": "out", "jobs": [job(output="one.ipynb")]})
+    Path("out").mkdir()
+    row = {"output": "out/one.ipynb", "status": "done", "seconds": 1.0, "message": ""}
+    monkeypatch.setattr(batch, "run", lambda *_, **__: pd.DataFrame([row]))
+
+    def nobody(text, **_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(streams, "say", nobody)
+    CliRunner().invoke(main, ["batch", "batch.yaml"])
+    assert pd.read_csv("out/batch_summary.csv")["status"].tolist() == ["done"]
+
+
 @pytest.mark.slow
 def test_a_batch_ends_with_a_summary_whatever_fails_and_goes_on_with_resume(folder):
     """Two at a time; the exit status says that one failed; what is done is not done again."""
