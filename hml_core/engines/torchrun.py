@@ -157,7 +157,8 @@ def _run(arguments: list[str], place: Place, meeting: Path) -> list[str]:
         text=True,
         errors="replace",
         env={
-            **os.environ,
+            # Of PET_NNODES and the like, which Kubeflow's pods have, torchrun makes options of its own.
+            **{name: value for name, value in os.environ.items() if not name.startswith("PET_")},
             **private(meeting),
             processes.SAFE_PATH: "1",
             "OMP_NUM_THREADS": str(threads),

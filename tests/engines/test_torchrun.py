@@ -178,6 +178,17 @@ def test_a_group_whose_folder_is_removed_ends(tmp_path, monkeypatch):
     assert "where the run's processes meet, was removed while they worked" in frame["error"][0]
 
 
+def test_what_a_pod_says_to_torchrun_is_not_said_to_this_one(tmp_path, monkeypatch, capfd):
+    """With Kubeflow's PET_NNODES=2 it would wait for another machine."""
+    torchrun = importlib.import_module("hml_core.engines.torchrun")
+    monkeypatch.setenv("PET_NNODES", "2")
+    monkeypatch.setenv("HML_PET_NAME", "of somebody else")
+    monkeypatch.setattr(torchrun, "KEPT_LINES", None)  # all of them
+    said = torchrun._run(["env"], Place(tmp_path), tmp_path)
+    assert "HML_PET_NAME=of somebody else\n" in said
+    assert not [line for line in said if line.startswith("PET_")]
+
+
 def test_a_busy_run_comes_again_and_an_old_failure_is_not_this_one(tmp_path, monkeypatch):
     torchrun = importlib.import_module("hml_core.engines.torchrun")  # the function has its name
     monkeypatch.setattr(torchrun, "is_finished", lambda config, place: False)
