@@ -23,7 +23,7 @@ from hml_core.losses.hard_mining import HardMiningLoss
 from hml_core.losses.influence_balanced import InfluenceBalancedLoss
 from hml_core.losses.ldam import LDAMLoss
 from hml_core.losses.logit_adjusted import LogitAdjustedLoss
-from hml_core.system import fingerprints
+from hml_core.system import fingerprints, seeds
 
 LOSSES: dict[str, type[nn.Module]] = {
     "cross_entropy": CrossEntropyLoss,
@@ -269,7 +269,7 @@ def require_mixable(loss: ClassificationLoss, classes: int) -> None:
     features = (torch.rand(8, 3, generator=generator),) if loss.needs_features else ()
     found = []
     for labels in ((target,), (target, target, torch.ones(8))):
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
+        with seeds.apart(), torch.no_grad():
             torch.default_generator.manual_seed(0)  # a loss that draws, draws the same twice
             call = loss if len(labels) == 1 else loss.mixed
             found.append(float(call(logits, *labels, *features)))
@@ -293,7 +293,7 @@ def attempt(kind: type[nn.Module], options: Mapping[str, Any]) -> None:
     """
     name, counts = kind.__name__, np.array(TRIAL_COUNTS)
     fixed = fingerprints.unchanged(kind, f"The loss {name!r}")
-    with fixed, torch.random.fork_rng(devices=[]), torch.enable_grad():
+    with fixed, seeds.apart(), torch.enable_grad():
         generator = torch.Generator().manual_seed(0)
         logits = torch.rand(len(counts) + 2, len(counts), generator=generator) - 0.5
         logits.requires_grad_()
@@ -355,5 +355,5 @@ def require_works(loss: ClassificationLoss, classes: int) -> None:
     """Call a loss with made-up logits of as many classes as there are; what it raises goes through."""
     if loss.needs_features:  # how many there are is the network's to say
         return
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    with seeds.apart(), torch.no_grad():
         loss(torch.zeros(2, classes), torch.arange(2) % classes)

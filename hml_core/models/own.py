@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from hml_core.errors import ConfigError, HmlError, RunError
 from hml_core.models import heads
 from hml_core.models.heads import Headed
-from hml_core.system import devices, fingerprints
+from hml_core.system import devices, fingerprints, seeds
 
 TRIED = (2, 3)  # images, in the two steps that a backbone is tried for
 TRIAL_RATE = 0.01
@@ -199,7 +199,7 @@ def try_sizes(
 def _apart(name: str, device: torch.device) -> Iterator[None]:
     """What is drawn inside the block is drawn from nobody; what fails is an error of the config."""
     try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        with seeds.apart(device):
             torch.manual_seed(0)
             yield
     except (ConfigError, *OUT_OF_MEMORY):

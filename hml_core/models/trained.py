@@ -20,7 +20,7 @@ from hml_core import models
 from hml_core.errors import ConfigError, RunError
 from hml_core.models import inference, post_hoc
 from hml_core.models.preprocessing import Preprocessing
-from hml_core.system import devices, files, scratch
+from hml_core.system import devices, files, scratch, seeds
 
 NETWORK, POST_HOC, SHIFT = "network.", "post_hoc.", "shift"  # how the names of tensors begin
 
@@ -218,7 +218,7 @@ def rebuilt(tensors: Mapping[str, Tensor], described: Mapping[str, Any]) -> Trai
             f"The model {described['model']!r} is not registered here: `--import` or an import brings it."
         )
     number = len(described["class_names"])
-    with torch.random.fork_rng(devices=[]):  # what is drawn is replaced
+    with seeds.apart():  # what is drawn is replaced
         network = models.build(
             described["model"],
             number,

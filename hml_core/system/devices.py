@@ -48,12 +48,27 @@ def resolve(device: str | torch.device = "auto") -> torch.device:
     return torch.device("cuda", index)
 
 
+_was_forked = False
+
+
+def _note_fork() -> None:
+    global _was_forked
+    _was_forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)
+
+
 def _heed_openmp() -> None:
     """No more threads than OpenMP gives: torch's backward pass would wait for the others for ever.
 
     They may be limited (``OMP_THREAD_LIMIT``), fewer on a busy machine (``OMP_DYNAMIC``), or none beside
-    the first (``OMP_MAX_ACTIVE_LEVELS=0``). The library is asked, for it reads numbers in its own way.
+    the first (``OMP_MAX_ACTIVE_LEVELS=0``). The library is asked, for it reads numbers in its own way. In
+    a forked process those of its pool are not there.
     """
+    if _was_forked:
+        torch.set_num_threads(1)
     try:
         openmp = ctypes.CDLL(None)
         limit = openmp.omp_get_thread_limit()
@@ -165,14 +180,35 @@ def algorithms(deterministic: bool, *, search: bool = True) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """What torch makes tensors of inside the block: a run's precision is its config's alone."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
+def plain_numbers() -> Iterator[None]:
+    """Inside the block tensors are float32 and the CPU's unless told, and float32 is computed as such.
+
+    Whatever a program has set for itself: a default, autocast, :func:`torch.set_float32_matmul_precision`.
+    A run's precision is its config's alone.
+    """
+    with contextlib.ExitStack() as before:
+        before.callback(torch.set_default_dtype, torch.get_default_dtype())
+        torch.set_default_dtype(torch.float32)
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                before.enter_context(torch.autocast(kind, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            before.enter_context(torch.device("cpu"))
+        with contextlib.suppress(RuntimeError):  # (it was set for each library, see below)
+            if (precision := torch.get_float32_matmul_precision()) != "highest":
+                before.callback(torch.set_float32_matmul_precision, precision)
+                torch.set_float32_matmul_precision("highest")
+        for library in _MULTIPLYING:
+            if (precision := library.fp32_precision) not in ("none", "ieee"):
+                before.callback(setattr, library, "fp32_precision", precision)
+                library.fp32_precision = "ieee"
         yield
-    finally:
-        torch.set_default_dtype(before)
+
+
+# What may compute float32 in fewer bits. (Convolutions of cuDNN do by default, and are left to.)
+_MULTIPLYING = (
+    torch.backends.cuda.matmul, torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv,
+)  # fmt: skip
 
 
 def cpu_has_bf16() -> bool:

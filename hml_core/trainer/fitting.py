@@ -16,7 +16,7 @@ from hml_core.config import RunConfig, identity
 from hml_core.errors import ConfigError, DataError, HmlError, RunError, never_left
 from hml_core.models import IMAGENET_MODELS
 from hml_core.runs import Run, kept_weights
-from hml_core.system import devices, fingerprints, limits, paths, quantities
+from hml_core.system import devices, fingerprints, limits, paths, quantities, seeds
 from hml_core.trainer import handed_over
 from hml_core.trainer.branches import Point
 from hml_core.trainer.epochs import micro_batches
@@ -157,7 +157,7 @@ def training(
     world.require_same({**config.to_dict(), **wishes})
     devices.keep_freed_memory()
     is_whole = functools.partial(never_left, f"The run {config.run_id}")
-    with is_whole(), _Settings(where, config) as settings:
+    with is_whole():
         recorder = Recorder(
             config,
             runs_root,
@@ -167,7 +167,7 @@ def training(
             interval=CHECKPOINT_INTERVAL_S,
             progress=progress,
         )
-        with recorder.held(wait):
+        with recorder.held(wait), _Settings(where, config) as settings:
             if (done := recorder.finished()) is not None:
                 made_from = recorder.images_of(done)
                 is_enough = keep_weights is None or recorder.keeps(done, keep_weights)
@@ -181,7 +181,8 @@ def training(
                     if world.is_first:
                         _tell_of_its_beginning(done)
                     return done
-            beginning = recorder.beginning(wait)
+            with settings.aside():
+                beginning = recorder.beginning(wait)
             with world.together():
                 splits = datasets.load(config, data_root)
                 handed_over.check(config, splits)
@@ -253,7 +254,10 @@ def _require_lasting(config: RunConfig, run_id: str) -> None:
 
 
 class _Settings:
-    """What torch is set to while a run computes, and not while others have their turn."""
+    """What torch is set to while a run computes, and not while others have their turn.
+
+    Runs of several threads of this process take turns, too; what waits for another run stands aside.
+    """
 
     def __init__(self, device: torch.device, config: RunConfig) -> None:
         self.device, self.deterministic = device, config.deterministic
@@ -261,11 +265,14 @@ class _Settings:
         self.stack = contextlib.ExitStack()
 
     def __enter__(self) -> _Settings:
-        self.stack.enter_context(devices.current(self.device))
-        self.stack.enter_context(devices.algorithms(self.deterministic, search=self.search))
-        self.stack.enter_context(devices.default_dtype(torch.float32))
-        self.stack.enter_context(torch.inference_mode(False))
-        self.stack.enter_context(torch.enable_grad())
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(seeds.turn)
+            stack.enter_context(devices.current(self.device))
+            stack.enter_context(devices.algorithms(self.deterministic, search=self.search))
+            stack.enter_context(devices.plain_numbers())
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.enable_grad())
+            self.stack = stack.pop_all()
         return self
 
     def __exit__(self, *error: Any) -> None:
