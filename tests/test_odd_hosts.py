@@ -34,6 +34,7 @@ from hml_core.system import devices, files, limits, locks, progress, seeds, stre
 from hml_core.trainer import beginnings, feeds, fit, phase
 from hml_lab import notebooks
 from hml_lab.cli import main
+from tests.test_kept_weights import images_of
 
 # Open files ---------------------------------------------------------------------------------------
 
@@ -496,7 +497,8 @@ def test_shared_memory_is_measured(monkeypatch):
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory) -> Run:
-    return fit(_small(), runs_root=tmp_path_factory.mktemp("plain"), progress=False)
+    root = tmp_path_factory.mktemp("plain")
+    return fit(_small(), runs_root=root, progress=False, keep_weights="last")
 
 
 def _small(**fields) -> RunConfig:
@@ -535,9 +537,12 @@ OF_A_PROGRAM = {
 @pytest.mark.parametrize("setting", OF_A_PROGRAM)
 def test_what_a_program_has_set_in_torch_is_not_part_of_a_result(setting, plain, tmp_path):
     """The record would say nothing of it, under the same id."""
+    images = images_of(plain.config)
     with OF_A_PROGRAM[setting]():
         other = fit(_small(), runs_root=tmp_path, progress=False)
+        predicted = plain.model().logits(images)
     assert np.array_equal(plain.predictions[0], other.predictions[0])
+    assert np.array_equal(plain.predictions[0], predicted.numpy())
 
 
 def test_runs_of_several_threads_are_those_of_one(tmp_path):

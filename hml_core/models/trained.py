@@ -75,6 +75,7 @@ class TrainedModel(nn.Module):
         return logits if self.shift is None else logits - self.shift
 
     @torch.inference_mode()
+    @devices.plain_numbers()
     def logits(self, images: Tensor | np.ndarray) -> Tensor:
         """As the run's evaluation computed them, in its precision: float32 (N, C) on the CPU.
 
@@ -203,6 +204,7 @@ def require_keepable(network: nn.Module, name: str) -> None:
             )
 
 
+@devices.plain_numbers()
 def rebuilt(tensors: Mapping[str, Tensor], described: Mapping[str, Any]) -> TrainedModel:
     """The network of what was :func:`kept`, on the CPU.
 
