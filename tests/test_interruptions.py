@@ -61,6 +61,30 @@ def test_what_must_not_be_left_half_done_is_interrupted_in_the_end(sent, done, t
     assert said == done
 
 
+@pytest.mark.parametrize("sent", [[], [signal.SIGINT], [signal.SIGINT, signal.SIGINT]])
+def test_so_is_it_in_a_kernel_and_in_a_program_of_ones_own(sent):
+    """Where no command of ours has set handlers: a library that is half loaded fails ever after."""
+    said, before = [], signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def work() -> None:
+        with interruptions.delayed(), interruptions.delayed():
+            for number in sent:
+                signal.raise_signal(number)
+            said.append("to its end")
+        said.append("and further")
+
+    try:
+        if sent:
+            with pytest.raises(KeyboardInterrupt):
+                work()
+        else:
+            work()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert said == {0: ["to its end", "and further"], 1: ["to its end"], 2: []}[len(sent)]
+
+
 class _Finalized:
     def __del__(self):
         signal.raise_signal(signal.SIGTERM)
@@ -151,6 +175,7 @@ def test_an_interruption_waits_for_no_thread_that_decodes():
         over.set()
 
 
+@pytest.mark.parametrize("block", ["interruptible", "after_imports"])
 @pytest.mark.parametrize(
     ("folder", "limit", "is_whole"),
     [
@@ -160,25 +185,30 @@ def test_an_interruption_waits_for_no_thread_that_decodes():
     ],
 )
 def test_a_signal_waits_for_a_library_that_is_imported(
-    folder, limit, is_whole, tmp_path, monkeypatch
+    folder, limit, is_whole, block, tmp_path, monkeypatch
 ):
     """Half of torch's C++ aborted the process; somebody's own file, which may train, is not waited for."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     (tmp_path / folder).mkdir(parents=True)
     (tmp_path / folder / "slowly_loaded.py").write_text(
         "import signal, time\n"
-        "signal.raise_signal(signal.SIGTERM)\n"
+        "signal.raise_signal(signal.SIGINT)\n"
         f"time.sleep({10 * interruptions.AGAIN_S})\n"
     )
     monkeypatch.syspath_prepend(tmp_path / folder)
     monkeypatch.setattr(interruptions, "LOADED_S", limit)
 
     def work() -> None:
-        with interruptions.interruptible():
+        with getattr(interruptions, block)():
             importlib.import_module("slowly_loaded")
             time.sleep(LIMIT_S)
 
-    with pytest.raises(interruptions.Interrupted, match="SIGTERM"):
-        work()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            work()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (sys.modules.pop("slowly_loaded", None) is not None) == is_whole
 
 

@@ -206,6 +206,24 @@ def test_what_a_killed_guard_leaves_the_other_one_ends(which, tmp_path):
 
 
 @linux
+def test_a_guard_survives_what_kills_its_group(tmp_path):
+    """As Jupyter restarts a kernel: with the group of what it started, torchrun's trainers stay behind."""
+    start = (
+        "import os, subprocess, sys; from hml_core.system import processes; "
+        "subprocess.run(processes.guarded(['sh', '-c', sys.argv[1]], 0.2))"
+    )
+    kernel = subprocess.Popen(
+        [sys.executable, "-c", start, FAMILY], cwd=tmp_path, start_new_session=True
+    )
+    below = family(tmp_path)
+    assert os.getpgid(below[0]) == kernel.pid, "Ctrl-C is for the command, too"
+    os.killpg(kernel.pid, signal.SIGKILL)
+    kernel.wait()
+    for process in below:
+        wait_for(lambda process=process: is_gone(process), "end of the family")
+
+
+@linux
 def test_a_supervisor_that_was_asked_ends_with_what_it_watches(tmp_path):
     """Before its grace is over, which is longer than the test would wait."""
     command = ["sh", "-c", "trap '' TERM; sleep 3600 & echo $! > child; echo $$ > parent; wait; wait; "

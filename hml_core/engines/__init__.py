@@ -35,7 +35,7 @@ from hml_core.engines.jobs import (
 from hml_core.engines.serial import serial
 from hml_core.engines.torchrun import torchrun
 from hml_core.errors import ConfigError, said
-from hml_core.system import devices, files, paths, quantities
+from hml_core.system import devices, files, interruptions, paths, quantities
 from hml_core.system.progress import Progress
 from hml_core.trainer import beginnings, branches, feeds, require_keeping
 
@@ -110,6 +110,7 @@ def _require_cluster(engine: str) -> None:
         ) from error
 
 
+@interruptions.after_imports()
 def sweep(
     configs: Iterable[RunConfig],
     *,

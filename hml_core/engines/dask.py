@@ -66,8 +66,7 @@ def local(configs: Sequence[RunConfig], place: Place) -> Iterator[tuple[RunConfi
     workers = room(place.threads)
     if with_gpu:
         workers = 1 if _is_pinned(place.device) else torch.cuda.device_count()
-    # (In a notebook's kernel, or a program of somebody's own, nothing else would delay a signal.)
-    with interruptions.interruptible(), contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
 
         def start() -> Any:
             # Somebody's configuration, for clusters of another purpose, may give workers a lifetime, or

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import functools
 import os
 import re
 import signal
@@ -15,6 +16,7 @@ from typing import Any, NoReturn
 
 from hml_core.system.processes import LOOK_S
 
+Handler = Callable[[int, Any], Any]
 _STOPPING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 LOADED_S, AGAIN_S = 30.0, 0.02  # how long a signal waits for an import, and how often it looks
@@ -24,6 +26,7 @@ _late: list[list[int]] = []  # the signals that wait, for each block of `delayed
 _first: list[Callable[[], None]] = []  # what an interruption does before it is raised
 _blocks: list[int] = []  # those of `interruptible` that are open, by the process that opened them
 _told: list[tuple[int, Interrupted]] = []  # the interruptions within them
+_delaying: list[int] = []  # processes in a block of `delayed` that is in none of `interruptible`
 _loading: list[float] = []  # when a signal was put off, as a library was being imported
 
 
@@ -147,13 +150,18 @@ def ended(work: Iterable[Future]) -> Iterator[Future]:
 
 @contextlib.contextmanager
 def delayed() -> Iterator[None]:
-    """Inside the block (in :func:`interruptible`) the first signal waits for its end, a second does not.
+    """Inside the block the first signal waits for its end, a second does not.
 
-    For what must not be left half started or half closed. Outside the main thread, where Python knows no
-    signals, nothing changes.
+    For what must not be left half started or half closed. Outside of :func:`interruptible` (a notebook's
+    kernel, somebody's own program) that holds for signals which have a handler, such as Ctrl-C. Outside
+    the main thread, where Python knows no signals, nothing changes.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
+        return
+    if os.getpid() not in _blocks:
+        with _handlers_delayed():
+            yield
         return
     late: list[int] = []
     _late.append(late)
@@ -163,6 +171,66 @@ def delayed() -> Iterator[None]:
         _late.remove(late)
     if late:
         _interrupt(late[0])
+
+
+@contextlib.contextmanager
+def _handlers_delayed() -> Iterator[None]:
+    """Inside the block the first signal is handled at its end, as it would have been before."""
+    owner, late = os.getpid(), []
+    if owner in _delaying:  # in the block around this one
+        yield
+        return
+
+    def note(usual: Handler, number: int, frame: Any) -> None:
+        if late or os.getpid() != owner:
+            usual(number, frame)
+        else:
+            late.append((usual, number, frame))
+
+    _delaying.append(owner)
+    try:
+        with _handled(note):
+            yield
+    finally:
+        _delaying.pop()
+    for usual, number, frame in late:
+        usual(number, frame)
+
+
+@contextlib.contextmanager
+def after_imports() -> Iterator[None]:
+    """Inside the block a signal that has a handler waits while an installed library is imported.
+
+    As in :func:`interruptible`, for a notebook's kernel and somebody's own program: after Ctrl-C in the
+    midst of one it would fail in every later call, for as long as the process lives.
+    """
+    owner = os.getpid()
+    if threading.current_thread() is not threading.main_thread() or owner in _blocks:
+        yield
+        return
+
+    def wait(usual: Handler, number: int, frame: Any) -> None:
+        if os.getpid() == owner and _is_loading(frame):
+            _thread.start_new_thread(_send_again, (number,))
+        else:
+            usual(number, frame)
+
+    with _handled(wait):
+        yield
+
+
+@contextlib.contextmanager
+def _handled(handle: Callable[[Handler, int, Any], None]) -> Iterator[None]:
+    """Inside the block signals that have a handler go to ``handle``, with the one that they had."""
+    numbers = (signal.SIGINT, *_STOPPING)
+    before = {one: usual for one in numbers if callable(usual := signal.getsignal(one))}
+    for number, usual in before.items():
+        signal.signal(number, functools.partial(handle, usual))
+    try:
+        yield
+    finally:
+        for number, usual in before.items():
+            signal.signal(number, usual)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,8 @@ command is started below a **guard**: this file, run as a program, without any i
 adopts what the command's processes leave behind (Linux: ``PR_SET_CHILD_SUBREAPER``), learns that its own
 parent died (``PR_SET_PDEATHSIG``, and by looking), and does not end before everything below it has.
 A guard may be killed itself: so there are two, an outer and an inner one, and what either leaves
-the other one ends.
+the other one ends. The outer one stands in a process group of its own, for whole groups are killed, too
+(a notebook's kernel that is restarted).
 """
 
 from __future__ import annotations
@@ -243,8 +244,11 @@ def beside() -> subprocess.Popen:
 class _Guard:
     """Starts one command, waits for it, and leaves nothing of it behind."""
 
-    def __init__(self, parent: int, grace: float, over_supervisor: bool = False) -> None:
+    def __init__(
+        self, parent: int, grace: float, over_supervisor: bool = False, group: int | None = None
+    ) -> None:
         self.parent, self.grace, self.over_supervisor = parent, grace, over_supervisor
+        self.group = group  # that the command joins
         self.is_asked = False
         _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
@@ -269,6 +273,7 @@ class _Guard:
                 command,
                 close_fds=False,
                 preexec_fn=die_with_parent,
+                process_group=self.group,
             )
         except OSError as error:
             print(f"Cannot start {command[0]!r}: {error.strerror}.", file=sys.stderr)
@@ -402,7 +407,16 @@ def _watch(arguments: list[str]) -> int:
     if INNER in flags or sys.platform != "linux":
         return _Guard(int(parent), float(grace), SUPERVISOR in flags).run(command)
     inner = [*_guard(), INNER, *flags, str(os.getpid()), grace, *command]
-    return _Guard(int(parent), float(grace) + INNER_GRACE_S).run(inner)
+    return _Guard(int(parent), float(grace) + INNER_GRACE_S, group=_left_group()).run(inner)
+
+
+def _left_group() -> int | None:
+    """The process group that this process leaves for one of its own; None where it leads it, and stays."""
+    before = os.getpgrp()
+    if before == os.getpid():
+        return None
+    os.setpgid(0, 0)
+    return before
 
 
 if __name__ == "__main__":

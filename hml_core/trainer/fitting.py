@@ -16,7 +16,7 @@ from hml_core.config import RunConfig, identity
 from hml_core.errors import ConfigError, DataError, HmlError, RunError, never_left
 from hml_core.models import IMAGENET_MODELS
 from hml_core.runs import Run, kept_weights
-from hml_core.system import devices, fingerprints, limits, paths, quantities, seeds
+from hml_core.system import devices, fingerprints, interruptions, limits, paths, quantities, seeds
 from hml_core.trainer import handed_over
 from hml_core.trainer.branches import Point
 from hml_core.trainer.epochs import micro_batches
@@ -36,6 +36,7 @@ UNFIT = (RuntimeError, KeyError, IndexError, TypeError, ValueError, AttributeErr
 Result = TypeVar("Result")
 
 
+@interruptions.after_imports()
 def fit(
     config: RunConfig,
     *,

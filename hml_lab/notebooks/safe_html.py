@@ -66,6 +66,28 @@ _EMBEDDED = re.compile(r"data:image/(?:png|jpeg|gif|webp|svg\+xml);base64,[A-Za-
 _WITHOUT_TEXT = re.compile(r"<(script|style|template|title)\b.*?(?:</\1\s*>|\Z)", re.S | re.I)
 
 
+# What takes a parser time that grows with the square of it.
+MOST_NESTED, MOST_WORDS = 2_000, 20_000
+LEFT_OUT = "<p>(HTML of too many nested elements, or too many attributes, is left out.)</p>"
+_TAG = re.compile(r"<(/?)([A-Za-z][\w:-]*)[^<>]*?(/?)>")
+_NEED_NO_END = _words(
+    """area base br col colgroup dd dt embed hr img input li link meta option p source tbody td tfoot th
+thead tr track wbr"""
+)
+
+
+def _takes_long(html: str) -> bool:
+    """Whether elements stand in each other, or attributes in one, beyond what anybody would look at."""
+    depth = 0
+    for is_end, name, is_empty in _TAG.findall(html):
+        if not is_empty and name.lower() not in _NEED_NO_END:
+            depth = max(depth - 1, 0) if is_end else depth + 1
+            if depth > MOST_NESTED:
+                return True
+    tags = (piece.partition(">")[0] for piece in html.split("<")[1:])
+    return any(len(tag.split(None, MOST_WORDS)) > MOST_WORDS for tag in tags)
+
+
 def _may_stay(tag: str, name: str, value: str) -> bool:
     if tag in _MATHML:
         return name in _MATHML_ATTRIBUTES
@@ -98,6 +120,8 @@ def sanitised(html: str) -> str:
     >>> sanitised("<a href='javascript:x()'>here</a> <svg><script>x()</script></svg>")
     '<a>here</a> '
     """
+    if _takes_long(html):
+        return LEFT_OUT
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of text that looks like an address
         return _CLEANER.clean(_WITHOUT_TEXT.sub("", html))

@@ -107,6 +107,9 @@ SHOWABLE: dict[str, Any] = {
                               "collapsed": False, "prompt_number": 1, "outputs": [
                                   {"output_type": "stream", "stream": "stdout",
                                    "text": "shown text"}]}]}]},
+    "HTML without end": output({"text/html": "<div>" * 100_000, "text/plain": "x"}),
+    "Markdown without end": text("<b>" * 100_000),
+    "attributes without end": output({"text/html": f"<p {' '.join(f'a{n}' for n in range(100_000))}>"}),
     "deep headings": text("# A\n\n###### B\n\n#### C\n\nSetext\n======\n\n"
                           "# {toctree}`x` [a](b) | *c* <b>"),
 }  # fmt: skip

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from hml_lab.notebooks import executed, gallery
+from hml_lab.notebooks import executed, gallery, safe_html
 from tests.notebooks import foreign
 
 RUNS = {"script", "iframe", "object", "embed", "form", "input", "base", "link", "svg", "style"}
@@ -114,3 +114,13 @@ def test_names_that_mean_something_in_an_address_lead_to_their_pages(tmp_path):
     assert [urllib.parse.unquote(link) for link in links] == [f"{n}.html" for n in foreign.NAMES]
     assert all((tmp_path / "out" / urllib.parse.unquote(link)).is_file() for link in links)
     assert not any("#" in link or "?" in link for link in links)
+
+
+def test_much_html_is_shown_where_it_is_not_deep():
+    """A data frame of thousands of rows; a picture of many paths, which goes, and the text around it."""
+    rows = "<tr><td>seen<td>1" * 5_000
+    drawn = "<svg>" + '<path d="M0 0"/>' * 5_000 + "</svg>"
+    shown = safe_html.sanitised(f"<table>{rows}</table>{drawn}<p>{'word ' * 30_000}</p>")
+    assert shown.count("seen") == 5_000
+    assert shown.count("word") == 30_000
+    assert "path" not in shown
