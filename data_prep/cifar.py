@@ -44,6 +44,10 @@ def download(name: str, data_root: str | Path) -> Path:
     if name not in ARCHIVES:
         raise ValueError(f"Expected `name` to be one of {', '.join(ARCHIVES)}, got {name!r}.")
     kind, root = ARCHIVES[name], Path(data_root)
+    if root.exists() and not root.is_dir():
+        raise DownloadError(
+            f"Expected `data_root` to be a folder, got {str(root)!r}, which is none."
+        )
     try:
         root.mkdir(parents=True, exist_ok=True)
         require_regular(kind, root)

@@ -51,6 +51,9 @@ class Folder(File):
     KIND = "folder"
 
 
+MOST_SYNTHETIC = 10**6  # images: more than there are of any data set here
+
+
 @click.group()
 def prepare() -> None:
     """Make a data set ready to train on."""
@@ -67,7 +70,7 @@ def _archive_options(help_text: str) -> Callable:
         _data_root(help_text),
         click.option("--output", type=Folder(), help="[default: DATA_ROOT/prepared]"),
         click.option("--workers", type=int, help="Processes [default: one a core]."),
-        click.option("--synthetic", type=int, metavar="IMAGES",
+        click.option("--synthetic", type=click.IntRange(1, MOST_SYNTHETIC), metavar="IMAGES",
                      help="Make an archive of so many made-up images in DATA_ROOT first, to try it."),
     )  # fmt: skip
 

@@ -292,3 +292,18 @@ def test_a_parameter_of_a_notebook_is_given_once_and_imports_are_a_list(given, t
     result = CliRunner().invoke(main, ["run", str(tmp_path / "any.ipynb"), *given])
     assert result.exit_code == 1
     assert told in result.output
+
+
+@pytest.mark.parametrize("name", ["isic2018", "isic2019", "inat2018"])
+def test_no_archive_of_a_million_million_images_is_made_up(name, tmp_path):
+    command = ["prepare", name, "--data-root", str(tmp_path), "--synthetic", "1000000000000"]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 2
+    assert "is not in the range 1<=x<=1000000" in result.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_none_is_named():
+    result = CliRunner().invoke(main, ["prepare", "cifar10", "--data-root", "/dev/null"])
+    assert result.exit_code == 1
+    assert "Expected `data_root` to be a folder, got '/dev/null', which is none." in result.output

@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import functools
 import importlib
+import multiprocessing
 import threading
 import time
 import traceback
@@ -59,6 +60,11 @@ def local(configs: Sequence[RunConfig], place: Place) -> Iterator[tuple[RunConfi
     from distributed import LocalCluster, Security
 
     with_gpu = devices.resolve(place.device).type == "cuda"
+    if multiprocessing.current_process().daemon:
+        raise RunError(
+            "The engine 'dask' starts processes, and this one (a worker of a pool) may not have "
+            "any: expected the engine 'serial' here, or the sweep outside of the pool."
+        )
     limits.require_files(limits.SEVERAL_PROCESSES, "the engine 'dask'")
     limits.require_threads(limits.THREADS, "the engine 'dask'")
     limits.require_semaphores("the engine 'dask'")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import multiprocessing
 import os
 import signal
 import socket
@@ -294,6 +295,14 @@ def test_clusters_that_cannot_do_the_work_are_refused_before_it_begins(
         engines.sweep(configs(), engine=f"dask:{empty.scheduler_address}", runs_root=tmp_path)
     assert not list(tmp_path.glob("digits*"))
     assert not list(tmp_path.glob(".seen*"))
+
+
+def test_a_worker_of_a_pool_is_told_that_it_may_start_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(multiprocessing.current_process(), "_config", {"daemon": True})
+    with pytest.raises(
+        RunError, match=r"and this one .* may not have any: expected the engine 'serial'"
+    ):
+        engines.sweep(configs(), engine="dask", runs_root=tmp_path)
 
 
 def test_a_client_that_is_left_half_made_is_closed_by_nobody(monkeypatch):
