@@ -118,8 +118,11 @@ def _is_loading(frame: Any) -> bool:
     if frame is not None and _INSTALLED.search(frame.f_code.co_filename):
         above = frame.f_back
         if above is not None and above.f_code.co_filename.startswith("<frozen importlib"):
-            _loading.append(time.monotonic())
-            return _loading[-1] - _loading[0] < LOADED_S
+            now = time.monotonic()
+            if _loading and now - _loading[-1] > LOADED_S:  # of a signal long ago
+                _loading.clear()
+            _loading.append(now)
+            return now - _loading[0] < LOADED_S
     _loading.clear()
     return False
 

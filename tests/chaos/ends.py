@@ -40,9 +40,12 @@ jobs: [{{notebook: {folder}/made.ipynb, parameters: {{go: {folder}/go}}, output:
 """
 
 
-@scenario("batch, its notebook, a guard or a trainer killed", cases=5, few=0)
+@scenario("batch, its notebook, a guard, a trainer or all at once killed", cases=6, few=0)
 def killed_batch(folder: Path, random: Random, cases: int) -> Iterator[Outcome]:
-    """All that was started ends; no result is taken for done that is not; --resume makes it."""
+    """All that was started ends; no result is taken for done that is not; --resume makes it.
+
+    All at once: the process group, as a shell's ``kill %1`` does.
+    """
     for case in range(cases):
         own = folder / f"batch-{case}"
         own.mkdir()
@@ -58,6 +61,7 @@ def killed_batch(folder: Path, random: Random, cases: int) -> Iterator[Outcome]:
                 stdout=said,
                 stderr=said,
                 env={**os.environ, MARK: str(own)},
+                start_new_session=True,
             )
         if case % 2:  # in the middle of the notebook, or at any moment before
             helpers.wait_for((own / "begun").exists, "the notebook")
@@ -66,13 +70,15 @@ def killed_batch(folder: Path, random: Random, cases: int) -> Iterator[Outcome]:
         victims = [process.pid, *processes.descendants(process.pid)]
         victim = random.choice(victims)
         number = random.choice([signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+        is_group = case % 3 == 2
         try:
-            os.kill(victim, number)
+            os.killpg(process.pid, number) if is_group else os.kill(victim, number)
         except ProcessLookupError:
             process.kill()  # it has just ended by itself; the batch is then the one
         _end(process)
         helpers.wait_for(lambda mark=mark: not _marked(mark), "the end of all that was started")
-        note = f"{number.name} to number {victims.index(victim)} of {len(victims)}"
+        whom = "the group" if is_group else f"number {victims.index(victim)}"
+        note = f"{number.name} to {whom} of {len(victims)}"
         is_done = execution.is_done(job.notebook, job.parameters, job.output)
         truthful = not is_done or (own / "ended").exists()
         (own / "go").touch()
