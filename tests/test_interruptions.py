@@ -19,8 +19,7 @@ from hml_core.engines import jobs
 from hml_core.system import interruptions, limits, processes, threads
 from hml_core.trainer import fit, loop
 from hml_lab.cli import main
-
-LIMIT_S = 600.0  # generous: nothing here waits that long unless it fails
+from tests.test_processes import LIMIT_S
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

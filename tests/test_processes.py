@@ -27,6 +27,13 @@ wait
 """
 
 
+# And a process that starts it below a guard.
+START = (
+    "import subprocess, sys; from hml_core.system import processes; "
+    "subprocess.run(processes.guarded(['sh', '-c', sys.argv[1]], 0.2))"
+)
+
+
 @pytest.fixture(autouse=True)
 def _guards_are_measured(monkeypatch):
     """coverage begins in processes that import site, which a guard does not."""
@@ -125,11 +132,7 @@ def test_a_guard_that_is_asked_ends_all_of_it(sent, tmp_path):
 @linux
 def test_a_guard_ends_all_of_it_when_its_parent_is_killed(tmp_path):
     """``kill -9`` of the process that started it, which can do nothing about it any more."""
-    start = (
-        "import subprocess, sys; from hml_core.system import processes; "
-        "subprocess.run(processes.guarded(['sh', '-c', sys.argv[1]], 0.2))"
-    )
-    parent = subprocess.Popen([sys.executable, "-c", start, FAMILY], cwd=tmp_path)
+    parent = subprocess.Popen([sys.executable, "-c", START, FAMILY], cwd=tmp_path)
     below = family(tmp_path)
     parent.kill()
     parent.wait(LIMIT_S)
@@ -208,12 +211,8 @@ def test_what_a_killed_guard_leaves_the_other_one_ends(which, tmp_path):
 @linux
 def test_a_guard_survives_what_kills_its_group(tmp_path):
     """As Jupyter restarts a kernel: with the group of what it started, torchrun's trainers stay behind."""
-    start = (
-        "import os, subprocess, sys; from hml_core.system import processes; "
-        "subprocess.run(processes.guarded(['sh', '-c', sys.argv[1]], 0.2))"
-    )
     kernel = subprocess.Popen(
-        [sys.executable, "-c", start, FAMILY], cwd=tmp_path, start_new_session=True
+        [sys.executable, "-c", START, FAMILY], cwd=tmp_path, start_new_session=True
     )
     below = family(tmp_path)
     assert os.getpgid(below[0]) == kernel.pid, "Ctrl-C is for the command, too"

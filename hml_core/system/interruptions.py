@@ -61,8 +61,7 @@ def interruptible() -> Iterator[None]:
             if _late and not _late[-1]:
                 _late[-1].append(number)
                 return
-            if _is_loading(frame):
-                _thread.start_new_thread(_send_again, (number,))
+            if _comes_again(number, frame):
                 return
             _interrupt(number)
         if callable(before[number]):
@@ -125,6 +124,13 @@ def _is_loading(frame: Any) -> bool:
             return now - _loading[0] < LOADED_S
     _loading.clear()
     return False
+
+
+def _comes_again(number: int, frame: Any) -> bool:
+    """Whether a signal is put off, as a library is imported at this moment: then it is sent once more."""
+    if is_loading := _is_loading(frame):
+        _thread.start_new_thread(_send_again, (number,))
+    return is_loading
 
 
 def _send_again(number: int) -> None:
@@ -213,9 +219,7 @@ def after_imports() -> Iterator[None]:
         return
 
     def wait(usual: Handler, number: int, frame: Any) -> None:
-        if os.getpid() == owner and _is_loading(frame):
-            _thread.start_new_thread(_send_again, (number,))
-        else:
+        if os.getpid() != owner or not _comes_again(number, frame):
             usual(number, frame)
 
     with _handled(wait):

@@ -125,9 +125,8 @@ def tell(text: str) -> None:
 
     Whether that took the command's last words decides on the exit status, in the end.
     """
-    with contextlib.suppress(
-        OSError, ValueError
-    ):  # a full disk, a terminal that is gone; it is closed
+    # A full disk, a terminal that is gone; one that is closed.
+    with contextlib.suppress(OSError, ValueError):
         print(text, flush=True)
 
 

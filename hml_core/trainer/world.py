@@ -198,13 +198,16 @@ def place_in_group() -> tuple[int, int]:
         Where the environment says something else than numbers that go together.
     """
     told = [os.environ.get(name, default) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1"))]
-    known = all(text.isascii() and text.isdecimal() and len(text) < 7 for text in told)
-    if not known or not int(told[0]) < int(told[1]):
+    if not all(map(_is_number, told)) or not int(told[0]) < int(told[1]):
         raise RunError(
             "Expected RANK and WORLD_SIZE as torchrun sets them (0 ≤ RANK < WORLD_SIZE), got "
             f"{told[0]!r:.40} and {told[1]!r:.40}."
         )
     return int(told[0]), int(told[1])
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < 7
 
 
 def processes_here() -> int:
@@ -221,7 +224,7 @@ def processes_here() -> int:
 
 def _local(name: str, expected: range, default: str = "") -> int:
     told = os.environ.get(name, default)
-    if not (told.isascii() and told.isdecimal() and len(told) < 7 and int(told) in expected):
+    if not _is_number(told) or int(told) not in expected:
         raise RunError(
             f"Expected {name} as torchrun sets it ({expected[0]} to {expected[-1]}), got {told!r:.40}."
         )

@@ -117,8 +117,7 @@ def unwilling_slurm(folder: Path, random: Random, cases: int) -> Iterator[Outcom
         if takes_it:
             said |= {"sbatch": "echo Submitted batch job 17", "scancel": script}
         for name, text in said.items():
-            (own / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
-            (own / "bin" / name).chmod(0o755)
+            helpers.says(own / "bin" / name, text)
         file = own / "slurm.yaml"
         file.write_text(json.dumps({**SLURM, "log_directory": str(own)}))
         surroundings = {"PATH": f"{own}/bin:{os.environ['PATH']}", MARK: str(own)}
