@@ -12,11 +12,9 @@ import stat
 import sys
 import threading
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import filelock
-import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -26,15 +24,11 @@ from data_prep import parallel, worker
 from hml_core import engines
 from hml_core.config import RunConfig
 from hml_core.datasets import LabelledFiles
-from hml_core.errors import ConfigError, RunError
-from hml_core.losses import LOSSES, HardMiningLoss
-from hml_core.recipes import Stage
-from hml_core.runs import Run
-from hml_core.system import devices, files, limits, locks, progress, seeds, streams
-from hml_core.trainer import beginnings, feeds, fit, phase
+from hml_core.errors import RunError
+from hml_core.system import files, limits, locks, progress, streams
+from hml_core.trainer import beginnings, feeds, fit
 from hml_lab import notebooks
 from hml_lab.cli import main
-from tests.test_kept_weights import images_of
 
 # Open files ---------------------------------------------------------------------------------------
 
@@ -490,169 +484,6 @@ def test_shared_memory_is_measured(monkeypatch):
 
     monkeypatch.setattr(os, "statvfs", fail)
     assert limits.has_shared_memory(2**40), "where there is no such folder, there is no such limit"
-
-
-# Numbers ------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory) -> Run:
-    root = tmp_path_factory.mktemp("plain")
-    return fit(_small(), runs_root=root, progress=False, keep_weights="last")
-
-
-def _small(**fields) -> RunConfig:
-    return RunConfig(**{"recipe": "hml1", "model": "resnet8", "epochs": 2, **fields})
-
-
-@contextlib.contextmanager
-def changed(get, change, value):
-    before = get()
-    change(value)
-    try:
-        yield
-        assert get() == value, "as it was before"
-    finally:
-        change(before)
-
-
-OF_A_PROGRAM = {
-    "default type": lambda: changed(
-        torch.get_default_dtype, torch.set_default_dtype, torch.float64
-    ),
-    "fewer bits": lambda: changed(
-        torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "medium"
-    ),
-    "fewer bits of one library": lambda: changed(
-        lambda: torch.backends.mkldnn.conv.fp32_precision,
-        lambda value: setattr(torch.backends.mkldnn.conv, "fp32_precision", value),
-        "bf16",
-    ),
-    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
-    "default device": lambda: torch.device("meta"),
-    "no gradients": torch.inference_mode,
-}
-
-
-@pytest.mark.parametrize("setting", OF_A_PROGRAM)
-def test_what_a_program_has_set_in_torch_is_not_part_of_a_result(setting, plain, tmp_path):
-    """The record would say nothing of it, under the same id."""
-    images = images_of(plain.config)
-    with OF_A_PROGRAM[setting]():
-        other = fit(_small(), runs_root=tmp_path, progress=False)
-        predicted = plain.model().logits(images)
-    assert np.array_equal(plain.predictions[0], other.predictions[0])
-    assert np.array_equal(plain.predictions[0], predicted.numpy())
-
-
-def test_runs_of_several_threads_are_those_of_one(tmp_path):
-    """They take turns at torch's global generators and settings, step by step."""
-    configs = [_small(recipe="ce", epochs=1, seed=seed) for seed in range(6)]
-
-    def trained(root: str, threads: int) -> list[np.ndarray]:
-        def train(config):
-            return fit(config, runs_root=tmp_path / root, progress=False).predictions[0]
-
-        with ThreadPoolExecutor(threads) as pool:
-            return list(pool.map(train, configs))
-
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-4)
-    try:
-        together = trained("together", 3)
-    finally:
-        sys.setswitchinterval(before)
-    assert all(map(np.array_equal, together, trained("alone", 1)))
-
-
-def test_chance_is_one_thread_s_at_a_time():
-    """torch's layers draw from a generator that all threads share."""
-
-    def draw(stream: str, *, beside: threading.Thread | None = None) -> list[float]:
-        with seeds.seeded(0, stream):
-            if beside is not None:
-                beside.start()
-                beside.join(0.2)  # were it not to wait, it would be over by then
-                assert beside.is_alive()
-            return torch.rand(3).tolist()
-
-    other = threading.Thread(target=draw, args=("other",))
-    assert draw("one", beside=other) == draw("one")
-    other.join()
-
-
-def test_one_run_in_two_threads_is_trained_once(tmp_path):
-    """Who waits for the other's run holds nothing that it needs to go on."""
-    with ThreadPoolExecutor(2) as pool:
-        done = [
-            pool.submit(fit, _small(epochs=3), runs_root=tmp_path, progress=False) for _ in range(2)
-        ]
-        assert done[0].result().run_id == done[1].result().run_id
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_forked_process_waits_for_no_thread_that_is_not_there():
-    """A pool of multiprocessing's, after something was trained: torch's threads are the parent's."""
-
-    def look() -> None:
-        devices.resolve("cpu")
-        threads = torch.get_num_threads()
-        taken = seeds.turn.acquire(blocking=False)
-        os._exit(0 if threads == 1 and taken else 1)
-
-    is_held, is_over = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with seeds.turn:
-            is_held.set()
-            is_over.wait()
-
-    holder = threading.Thread(target=hold)
-    holder.start()
-    is_held.wait()
-    if (child := os.fork()) == 0:
-        look()
-    is_over.set()
-    holder.join()
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-
-
-@pytest.mark.parametrize("name", LOSSES)
-def test_losses_move_to_a_device_without_float64(name):
-    """Apple's MPS; here a stand-in that refuses as it does."""
-    from hml_core.losses import registry
-
-    needed = (
-        {"class_counts": [9, 3, 1]} if "class_counts" in registry.parameters(LOSSES[name]) else {}
-    )
-    if "weight" in registry.parameters(LOSSES[name]):
-        needed["weight"] = [0.5, 1.0, 1.5]
-    loss = LOSSES[name](**needed)
-    before = {key: value.clone() for key, value in loss.named_buffers()}
-
-    def move(tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.dtype == torch.float64:
-            raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
-        return tensor.clone()
-
-    loss._apply(move)
-    for key, value in loss.named_buffers():
-        assert value.dtype == torch.float32
-        torch.testing.assert_close(value.double(), before[key].double())
-
-
-def test_another_error_of_a_move_is_not_hidden():
-    def fail(tensor):
-        raise TypeError("no such thing")
-
-    with pytest.raises(TypeError, match="no such thing"):
-        HardMiningLoss(weight=[1.0, 2.0])._apply(fail)
-
-
-def test_smoothing_beyond_what_the_classes_allow_is_refused_where_only_images_tell(monkeypatch):
-    config = RunConfig(label_aware_smoothing=0.6)
-    with pytest.raises(ConfigError, match=r"`label_aware_smoothing`: .*below 0\.5"):
-        phase.stage_loss(config, Stage("cross_entropy"), np.array([9, 3]))
 
 
 # Memory -------------------------------------------------------------------------------------------

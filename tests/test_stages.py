@@ -12,10 +12,11 @@ import torch
 from hml_core import datasets, recipes
 from hml_core.config import RunConfig
 from hml_core.datasets import Splits
+from hml_core.errors import ConfigError
 from hml_core.models import post_hoc
 from hml_core.recipes import TRAINS, Stage
 from hml_core.runs import Run
-from hml_core.trainer import Trainer, fit, fitting, update
+from hml_core.trainer import Trainer, fit, fitting, phase, update
 
 CPU = torch.device("cpu")
 PAIRS = list(itertools.product(TRAINS, repeat=2))
@@ -227,3 +228,9 @@ def test_scaled_classifiers_can_be_normalised():
     torch.testing.assert_close(post_hoc.tau_normalised(scaled, 0.0)(features), scaled(features))
     plain = post_hoc.tau_normalised(linear, 1.0)(features)
     torch.testing.assert_close(post_hoc.tau_normalised(scaled, 1.0)(features), plain)
+
+
+def test_smoothing_beyond_what_the_classes_allow_is_refused_where_only_images_tell(monkeypatch):
+    config = RunConfig(label_aware_smoothing=0.6)
+    with pytest.raises(ConfigError, match=r"`label_aware_smoothing`: .*below 0\.5"):
+        phase.stage_loss(config, Stage("cross_entropy"), np.array([9, 3]))

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hml_core.system import files, interruptions, processes, streams
+from hml_core.system import asked, files, interruptions, processes, streams
 
 # A submission is tried so often, at such distances, and given so long, before Slurm counts as refusing.
 ATTEMPTS, PAUSE_S, SUBMIT_TIMEOUT_S = 3, 1.0, 60.0
@@ -69,7 +69,7 @@ def in_queue(jobs: Iterable[Job]) -> dict[Job, State] | None:
     for cluster, ids in _by_cluster(jobs):
         command = ["squeue", "--noheader", "--format=%i|%T|%R", f"--jobs={','.join(ids)}"]
         try:
-            done = processes.ask([*command, *_on(cluster)], SQUEUE_TIMEOUT_S)
+            done = asked.ask([*command, *_on(cluster)], SQUEUE_TIMEOUT_S)
         except (OSError, ValueError):
             return None
         if done.status:  # when the last of them has ended, it does not know any of them
@@ -133,7 +133,7 @@ class Submissions:
                 self._is_over = True
                 end = time.monotonic() + SUBMIT_TIMEOUT_S
                 while self._submitting and time.monotonic() < end:
-                    time.sleep(processes.ASK_S)
+                    time.sleep(asked.LOOK_S)
                 self._scancel(self.alive.values())
 
     def _scancel(self, jobs: Iterable[Job]) -> None:
@@ -141,7 +141,7 @@ class Submissions:
         for cluster, ids in _by_cluster(wanted):
             # No scancel, one that fails, or one that does not come back.
             with contextlib.suppress(OSError, ValueError):
-                processes.ask(["scancel", *_on(cluster), *ids], CANCEL_TIMEOUT_S)
+                asked.ask(["scancel", *_on(cluster), *ids], CANCEL_TIMEOUT_S)
         self._cancelled |= wanted  # afterwards: a signal may have cut the calls short
 
     def hopeless(self) -> str | None:
@@ -250,7 +250,7 @@ class Submissions:
             @staticmethod
             async def _call(command: list[str], **options: Any) -> str:
                 """Submit a job: dask-jobqueue's own waits for ever, for whatever is said."""
-                said = await _in_thread(processes.ask, command, SUBMIT_TIMEOUT_S)
+                said = await _in_thread(asked.ask, command, SUBMIT_TIMEOUT_S)
                 if said.status:
                     raise RuntimeError(
                         said.error.strip()

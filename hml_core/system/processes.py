@@ -1,4 +1,4 @@
-"""Processes that end together: exit statuses, commands that are asked, and a guard over what is started.
+"""Processes that end together: exit statuses, and a guard over what is started.
 
 A process that starts others can be killed (``kill -9``, out of memory, a cluster's time limit), and what
 it started may have left its process group (``torchrun`` gives each trainer a session of its own). So a
@@ -12,7 +12,6 @@ the other one ends. The outer one stands in a process group of its own, for whol
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import functools
 import os
@@ -20,13 +19,11 @@ import select
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 LOOK_S = 1.0  # how often a guard looks for its parent, should no signal tell
-ASK_S = 0.05  # and at a command of the system
 SAFE_PATH = "PYTHONSAFEPATH"
 INNER, SUPERVISOR, BESIDE = "--inner", "--supervisor", "--beside"
 WATCH_S = 0.25  # how often a watcher looks for what was started
@@ -37,8 +34,6 @@ REAP_S = 0.02  # and for what is left, while it ends everything
 _ISOLATED = ("-I", "-S")
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 1, 36, 37
 _STOPPING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
-
-_asked: set[subprocess.Popen] = set()  # commands of the system that are still at it
 
 
 def exit_status(cause: int | KeyboardInterrupt) -> int:
@@ -103,90 +98,6 @@ def only_installed_modules() -> Iterator[None]:
             os.environ[SAFE_PATH] = before
 
 
-class Answer(NamedTuple):
-    """What a command of the system said, and its status as :mod:`subprocess` gives it."""
-
-    status: int
-    out: str
-    error: str
-
-
-def ask(
-    command: Sequence[str],
-    patience: float,
-    limit: int = 2**20,
-    environment: Mapping[str, str] | None = None,
-) -> Answer:
-    """Run a command of the system: one that may hang, print without end, or start what does either.
-
-    It and what it has started in its group are killed after ``patience`` seconds, or once it has said more
-    than ``limit`` bytes, or when this process ends. Bytes that are no UTF-8 are replaced. May be called in
-    any thread.
-
-    Raises
-    ------
-    OSError
-        Where it cannot be started; TimeoutError (one of them) after ``patience`` seconds.
-    ValueError
-        Where it says more than ``limit`` bytes.
-    """
-    end = time.monotonic() + patience
-    process = subprocess.Popen(
-        list(command),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=sys.platform != "win32",  # a group of its own
-        env=environment,
-        preexec_fn=die_with_parent if _libc() else None,  # loaded here: threads may hold any lock
-    )
-    _asked.add(process)
-    said: dict[Any, bytes] = {process.stdout: b"", process.stderr: b""}
-    threads = [threading.Thread(target=_read, args=(said, s, limit), daemon=True) for s in said]
-    try:
-        for thread in threads:
-            thread.start()
-        while process.poll() is None:
-            if sum(map(len, said.values())) > limit:
-                raise ValueError(f"{command[0]!r} says more than {limit:,} bytes")
-            if time.monotonic() >= end:
-                raise TimeoutError(f"{command[0]!r} did not answer within {patience:.0f} seconds")
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(ASK_S)
-        for thread in threads:
-            thread.join(ASK_S)  # no longer: what it left behind may hold its streams open
-        out, error = (text.decode(errors="replace") for text in said.values())
-        if len(out) + len(error) > limit:
-            raise ValueError(f"{command[0]!r} says more than {limit:,} bytes")
-        return Answer(process.returncode, out, error)
-    except BaseException:
-        _kill_group(process)
-        raise
-    finally:
-        _asked.discard(process)
-
-
-@atexit.register
-def _end_asked() -> None:
-    for process in list(_asked):
-        _kill_group(process)
-
-
-def _read(said: dict[Any, bytes], stream: Any, limit: int) -> None:
-    """Note what comes from a command, up to somewhat more than is wanted of it."""
-    with stream, contextlib.suppress(OSError, ValueError):
-        while len(said[stream]) <= limit and (text := os.read(stream.fileno(), 2**16)):
-            said[stream] += text
-
-
-def _kill_group(process: subprocess.Popen) -> None:
-    if sys.platform != "win32":
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-    process.kill()
-    process.wait()
-
-
 def descendants(process: int) -> list[int]:
     """The living processes below ``process``; zombies do not count. Empty where there is no ``/proc``."""
     children: dict[int, list[int]] = {}
@@ -212,7 +123,7 @@ def descendants(process: int) -> list[int]:
 
 def adopt(does: bool) -> bool:
     """Whether processes below this one become its own when their parents end; what it was before."""
-    if (library := _libc()) is None:
+    if (library := libc()) is None:
         return False
     import ctypes
 
@@ -384,12 +295,12 @@ def die_with_parent() -> None:
 
 def _prctl(option: int, value: int) -> None:
     """Linux's own; elsewhere a guard looks for its parent, and knows its child alone."""
-    if (library := _libc()) is not None:
+    if (library := libc()) is not None:
         library.prctl(option, value, 0, 0, 0)
 
 
 @functools.cache
-def _libc() -> Any:
+def libc() -> Any:
     """The library of C on Linux, whose ``prctl`` others do not have; None elsewhere."""
     if sys.platform != "linux":
         return None

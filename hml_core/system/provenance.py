@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from hml_core import __version__
-from hml_core.system import processes
+from hml_core.system import asked
 
 PATIENCE_S = 10.0  # with git
 REPOSITORY = (
@@ -60,7 +60,7 @@ def _git(*arguments: str) -> str | None:
     root = Path(__file__).resolve().parents[2]
     told = {name: value for name, value in os.environ.items() if name not in REPOSITORY}
     try:
-        said = processes.ask(["git", "-C", str(root), *arguments], PATIENCE_S, environment=told)
+        said = asked.ask(["git", "-C", str(root), *arguments], PATIENCE_S, environment=told)
     except (OSError, ValueError):
         return None
     return None if said.status else said.out.strip()

@@ -314,10 +314,11 @@ class _Files(Dataset):
         image = self._cropped(index, is_plain) if self.part.crops else self._whole(index)
         if is_plain:
             return image
-        with torch.random.fork_rng(devices=[]):  # torchvision's transforms take no generator
-            torch.default_generator.manual_seed(
-                seed
-            )  # torch.manual_seed looks for GPUs, too: 0.3 ms
+        # torchvision's transforms take no generator. (Not `seeds.apart`: a thread of a pool would wait
+        # for its turn until the one that waits for it gives it up.)
+        with torch.random.fork_rng(devices=[]):
+            # torch.manual_seed looks for GPUs, too: 0.3 ms
+            torch.default_generator.manual_seed(seed)
             return self.transform(image)
 
     def _whole(self, index: int) -> Tensor:

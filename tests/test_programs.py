@@ -1,0 +1,141 @@
+"""Programs that train runs: their threads, forks and settings of torch are no part of a result."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+
+from hml_core.config import RunConfig
+from hml_core.runs import Run
+from hml_core.system import devices, seeds
+from hml_core.trainer import fit
+from tests.test_kept_weights import images_of
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory) -> Run:
+    root = tmp_path_factory.mktemp("plain")
+    return fit(_small(), runs_root=root, progress=False, keep_weights="last")
+
+
+def _small(**fields) -> RunConfig:
+    return RunConfig(**{"recipe": "hml1", "model": "resnet8", "epochs": 2, **fields})
+
+
+@contextlib.contextmanager
+def changed(get, change, value):
+    before = get()
+    change(value)
+    try:
+        yield
+        assert get() == value, "as it was before"
+    finally:
+        change(before)
+
+
+OF_A_PROGRAM = {
+    "default type": lambda: changed(
+        torch.get_default_dtype, torch.set_default_dtype, torch.float64
+    ),
+    "fewer bits": lambda: changed(
+        torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "medium"
+    ),
+    "fewer bits of one library": lambda: changed(
+        lambda: torch.backends.mkldnn.conv.fp32_precision,
+        lambda value: setattr(torch.backends.mkldnn.conv, "fp32_precision", value),
+        "bf16",
+    ),
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "default device": lambda: torch.device("meta"),
+    "no gradients": torch.inference_mode,
+}
+
+
+@pytest.mark.parametrize("setting", OF_A_PROGRAM)
+def test_what_a_program_has_set_in_torch_is_not_part_of_a_result(setting, plain, tmp_path):
+    """The record would say nothing of it, under the same id."""
+    images = images_of(plain.config)
+    with OF_A_PROGRAM[setting]():
+        other = fit(_small(), runs_root=tmp_path, progress=False)
+        predicted = plain.model().logits(images)
+    assert np.array_equal(plain.predictions[0], other.predictions[0])
+    assert np.array_equal(plain.predictions[0], predicted.numpy())
+
+
+def test_runs_of_several_threads_are_those_of_one(tmp_path):
+    """They take turns at torch's global generators and settings, step by step."""
+    configs = [_small(recipe="ce", epochs=1, seed=seed) for seed in range(6)]
+
+    def trained(root: str, threads: int) -> list[np.ndarray]:
+        def train(config):
+            return fit(config, runs_root=tmp_path / root, progress=False).predictions[0]
+
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(train, configs))
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-4)
+    try:
+        together = trained("together", 3)
+    finally:
+        sys.setswitchinterval(before)
+    assert all(map(np.array_equal, together, trained("alone", 1)))
+
+
+def test_chance_is_one_thread_s_at_a_time():
+    """torch's layers draw from a generator that all threads share."""
+
+    def draw(stream: str, *, beside: threading.Thread | None = None) -> list[float]:
+        with seeds.seeded(0, stream):
+            if beside is not None:
+                beside.start()
+                beside.join(0.2)  # were it not to wait, it would be over by then
+                assert beside.is_alive()
+            return torch.rand(3).tolist()
+
+    other = threading.Thread(target=draw, args=("other",))
+    assert draw("one", beside=other) == draw("one")
+    other.join()
+
+
+def test_one_run_in_two_threads_is_trained_once(tmp_path):
+    """Who waits for the other's run holds nothing that it needs to go on."""
+    with ThreadPoolExecutor(2) as pool:
+        done = [
+            pool.submit(fit, _small(epochs=3), runs_root=tmp_path, progress=False) for _ in range(2)
+        ]
+        assert done[0].result().run_id == done[1].result().run_id
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_waits_for_no_thread_that_is_not_there():
+    """A pool of multiprocessing's, after something was trained: torch's threads are the parent's."""
+
+    def look() -> None:
+        devices.resolve("cpu")
+        threads = torch.get_num_threads()
+        taken = seeds.turn.acquire(blocking=False)
+        os._exit(0 if threads == 1 and taken else 1)
+
+    is_held, is_over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with seeds.turn:
+            is_held.set()
+            is_over.wait()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    is_held.wait()
+    if (child := os.fork()) == 0:
+        look()
+    is_over.set()
+    holder.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
