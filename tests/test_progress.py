@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
 import itertools
+import os
 import re
 
 import pytest
@@ -89,3 +92,18 @@ def test_a_bar_shows_it_behind_the_count(capsys, monkeypatch):
     with Progress(2, "runs"), Progress(4, "a", enabled=False) as inner:
         inner.update("loss 0.5")
     assert "a: 1/4 it, loss 0.5, about " in capsys.readouterr().err
+
+
+class Gone(io.StringIO):
+    """A terminal that is gone."""
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_what_is_said_beside_a_bar_ends_nothing_where_nobody_takes_it(monkeypatch):
+    monkeypatch.setattr(progress, "is_headless", lambda: False)
+    monkeypatch.setattr("sys.stderr", Gone())
+    with Progress(2, "runs") as bar:
+        bar.message("a failed")
+        bar.update()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -145,9 +146,10 @@ class Progress:
             self._line()
 
     def message(self, text: str) -> None:
-        """Say something beside the count, without breaking a bar."""
+        """Say something beside the count, without breaking a bar; see :func:`streams.tell`."""
         if self.bar is not None:
-            tqdm.write(text, file=sys.stderr)
+            with contextlib.suppress(OSError, ValueError):
+                tqdm.write(text, file=sys.stderr)
         elif self.enabled:
             streams.tell(text)
 

@@ -259,8 +259,7 @@ def run(
                 future.cancel()
             for process in list(working.values()):
                 processes.terminate(process)
-            with contextlib.suppress(OSError):  # after SIGHUP the terminal is gone
-                bar.message("Interrupted: the same command with --resume goes on from there.")
+            bar.message("Interrupted: the same command with --resume goes on from there.")
             raise
     return pd.DataFrame([rows[number] for number in sorted(rows)], columns=COLUMNS)
 
