@@ -5,14 +5,12 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import os
-import signal
 import socket
 import threading
-import time
 from pathlib import Path
-from typing import NoReturn
 
 from hml_core.errors import RunError
+from hml_core.system import apart
 
 SEVERAL_PROCESSES = 256  # open files of who starts others and talks to them
 THREADS = 32  # and their processes, at a time
@@ -26,7 +24,7 @@ MEMORY, STATUS = "/proc/meminfo", "/proc/self/status"
 # small networks on two cores.
 LIBRARIES, TO_TRAIN, TO_PREDICT = 2**30, 3 * 2**28, 2**29
 AMPLE = 2**33  # above which nobody looks
-LOADED, LOADED_S, LOOK_S = ("scipy.linalg", "pandas", "torch"), 120.0, 0.05
+LOADED, LOADED_S = ("scipy.linalg", "pandas", "torch"), 120.0
 # Of a container: limit, what is used of it, and what of that are files the system lets go of.
 CONTAINERS = (
     ("/sys/fs/cgroup/memory.max", "memory.current", "memory.stat", "inactive_file"),
@@ -96,37 +94,24 @@ def require_libraries() -> None:
     ------
     RunError
     """
-    if (most := _address_space()) is None or most >= AMPLE or not hasattr(os, "fork"):
+    if (most := _address_space()) is None or most >= AMPLE:
         return
     require_address_space(LIBRARIES, "any command")
-    child = os.fork()
-    if child == 0:
-        _load()
-    end, status = time.monotonic() + LOADED_S, None
-    while status is None and time.monotonic() < end:
-        ended, code = os.waitpid(child, os.WNOHANG)
-        status = code if ended else time.sleep(LOOK_S)
-    if status is None:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-    if status != 0:
+    try:
+        apart.call(_load, seconds=LOADED_S)
+    except (TimeoutError, apart.NoAnswer) as error:
         raise RunError(
             f"torch and scipy do not load within the {most / 2**20:,.0f} MiB of addresses that this "
             "process may take (`ulimit -v`): raise that limit, or ask who runs the machine."
-        )
+        ) from error
 
 
-def _load() -> NoReturn:
-    status = 1
-    try:
-        nothing = os.open(os.devnull, os.O_RDWR)
-        for number in range(3):
-            os.dup2(nothing, number)
-        for name in LOADED:
-            importlib.import_module(name)
-        status = 0
-    finally:
-        os._exit(status)
+def _load() -> None:
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for number in range(3):  # what they say natively
+        os.dup2(nothing, number)
+    for name in LOADED:
+        importlib.import_module(name)
 
 
 def _address_space() -> int | None:
