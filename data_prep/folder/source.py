@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -59,8 +60,8 @@ def read(root: str | Path, csv: str | Path | None = None) -> Source:
     ------
     DataError
         Where there is no image, fewer than two classes, two that differ in case alone, or a class in
-        validation or test that training does not have; for splits beside classes; for a CSV that is not
-        of this form.
+        validation or test that training does not have; for splits beside classes, or in their place under
+        other names; for a CSV that is not of this form.
     """
     root = Path(root)
     if csv is None and root.suffix.lower() == ".csv" and root.is_file():
@@ -146,6 +147,8 @@ def _by_folder(files: Files, root: Path, left_out: defaultdict[str, list[str]]) 
         raise DataError(
             f"Two folders in '{shown(root)}' are one split: {some(told)}. Put their images together."
         )
+    if not has_splits:
+        _require_classes(tops, parts.values(), root)
     depth = 1 if has_splits else 0
     records = {}
     for name, part in parts.items():
@@ -161,6 +164,19 @@ def _by_folder(files: Files, root: Path, left_out: defaultdict[str, list[str]]) 
     if empty:
         left_out["class folders without an image"] = empty
     return records
+
+
+def _require_classes(tops: list[str], images: Iterable[Sequence[str]], root: Path) -> None:
+    """Refuse folders that are splits under other names (``training_set``, ``seg_test``) for classes."""
+    like = {top: split for top in tops if (split := tables.split_like(top))}
+    are_all = len(like) == len(tops)
+    deep = {part[0] for part in images if len(part) > 2}
+    if len(set(like.values())) > 1 and (are_all or {*like} <= deep):
+        raise DataError(
+            f"'{shown(root)}' holds {some(like)}, which are named like splits, not like classes: expected "
+            "train, val and test, each with a folder for each class, or a CSV with the columns path and "
+            "class."
+        )
 
 
 def _class_folders(root: Path, splits: list[str] | None) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
@@ -19,12 +20,25 @@ SPLIT_NAMES = {
     "val": "validation", "valid": "validation", "validation": "validation",
     "test": "test", "testing": "test",
 }  # fmt: skip
+_SPLIT = re.compile(f"({'|'.join(SPLIT_NAMES)})(set|sets|data|images|split)?")
 COLUMNS = {  # of a CSV, with the names that people give them
     "path": ("path", "file", "filename", "image", "image_path", "image_id"),
     "class": ("class", "label", "category"),
     "group": ("group", "patient", "patient_id", "lesion", "lesion_id", "sequence", "subject"),
     "split": ("split",),
 }
+
+
+def split_like(folder: str) -> str | None:
+    """The split that a word in the name of a folder means, if one does.
+
+    >>> split_like("seg_train"), split_like("Testset 2"), split_like("trainer")
+    ('train', 'test', None)
+    """
+    for word in re.findall("[a-z]+", folder.lower()):
+        if found := _SPLIT.fullmatch(word):
+            return SPLIT_NAMES[found[1]]
+    return None
 
 
 def read(path: Path) -> pd.DataFrame:
@@ -38,37 +52,24 @@ def read(path: Path) -> pd.DataFrame:
         twice or another split.
     """
     try:
-        with tables.opened(path) as stream:
-            header = stream.readline()
-            separator = ";" if header.count(b";") > header.count(b",") else ","
-            how = {
-                "sep": separator,
-                "dtype": str,
-                "keep_default_na": False,
-                "encoding": "utf-8-sig",
-            }
-            stream.seek(0)
-            table = pd.read_csv(stream, **how)
-            stream.seek(0)  # once more, as pandas gives the second column of one name another
-            given = pd.read_csv(stream, header=None, nrows=1, **how).iloc[0].str.strip().str.lower()
-    except UnicodeDecodeError as error:
-        raise DataError(f"'{shown(path)}' is not UTF-8: save it as such.") from error
+        table = tables.read(path)
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
         raise DataError(f"Cannot read '{shown(path)}': {files.reason(error)}") from error
-    by_name = {str(column).strip().lower(): column for column in table.columns}
+    given = [column.lower() for column in table]
     chosen = {}
     for column, names in COLUMNS.items():
-        present = [name for name in given if name in names]
+        present = [number for number, name in enumerate(given) if name in names]
         if len(present) > 1:
             raise DataError(
-                f"'{shown(path)}' has several columns for the {column}: {', '.join(present)}. Keep one."
+                f"'{shown(path)}' has several columns for the {column}: "
+                f"{', '.join(given[number] for number in present)}. Keep one."
             )
         if present:
-            chosen[column] = table[by_name[present[0]]].astype(str).str.strip()
+            chosen[column] = table.iloc[:, present[0]]
     if "path" not in chosen or not {"class", "group"} & set(chosen):
         raise DataError(
             f"Expected '{shown(path)}' to have a column path and one of class and group, got "
-            f"{', '.join(map(str, table.columns)) or 'none'}."
+            f"{', '.join(table.columns)}."
         )
     if "group" in chosen:
         unknown = chosen["group"].str.lower().isin(UNKNOWN)
@@ -76,14 +77,14 @@ def read(path: Path) -> pd.DataFrame:
     table = pd.DataFrame(chosen)
     for column in table:
         if (long := table[column].str.len() > tables.LONGEST_NAME).any():
-            row = int(long.to_numpy().argmax()) + 2
+            row = long.idxmax() + 2
             raise DataError(
                 f"'{shown(path)}' has a {column} of more than {tables.LONGEST_NAME:,} characters in line "
                 f"{row}."
             )
     for column in ("path", "class"):
         if column in table and (empty := (table[column] == "")).any():
-            row = int(empty.to_numpy().argmax()) + 2
+            row = empty.idxmax() + 2
             raise DataError(f"'{shown(path)}' has no {column} in line {row}.")
     if twice := table["path"][table["path"].duplicated()].tolist():
         raise DataError(f"'{shown(path)}' lists images twice: {some(twice)}.")

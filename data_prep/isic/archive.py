@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -261,34 +261,24 @@ def listed_kinds(kinds: Mapping[str, int]) -> str:
     return ", ".join(texts)
 
 
-def _separator(stream: BinaryIO) -> str:
-    """The sign between columns that a spreadsheet, or another country's, has chosen."""
-    header = stream.readline()
-    stream.seek(0)
-    return max(",;\t", key=lambda sign: header.count(sign.encode()))
-
-
-def _read_csv(path: Path, columns: set[str]) -> pd.DataFrame:
+def _read_csv(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     try:
-        with tables.opened(path) as stream:
-            separator = _separator(stream)
-            text = {"image": str, "image_id": str, "lesion_id": str}
-            decimal = "," if separator == ";" else "."
-            frame = pd.read_csv(stream, sep=separator, decimal=decimal, dtype=text)
+        frame = tables.read(path)
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
         raise DataError(f"Cannot read {str(path)!r}: {files.reason(error)}") from error
-    frame = frame.dropna(how="all")  # lines of commas, as spreadsheets leave them
-    frame.columns = [str(column).strip() for column in frame.columns]
     if "image" not in frame:
         frame = frame.rename(columns={"image_id": "image"})
-    if missing := sorted(columns - set(frame.columns)):
+    if missing := sorted({*columns} - {*frame.columns}):
         raise DataError(
             f"{str(path)!r} lacks the column(s) {', '.join(missing)}: it has "
-            f"{', '.join(map(str, frame.columns))}."
+            f"{', '.join(frame.columns)}."
         )
-    if frame["image"].isna().any():
+    if twice := [name for name in columns if tables.several(frame, name)]:
+        raise DataError(f"{str(path)!r} has several columns {', '.join(twice)}. Keep one.")
+    frame = frame[[*columns]]
+    if (frame["image"] == "").any():
         raise DataError(f"{str(path)!r} has rows without an image.")
-    frame["image"] = frame["image"].str.strip().map(without_suffix)
+    frame = frame.assign(image=frame["image"].map(without_suffix))
     odd = frame["image"][~frame["image"].str.fullmatch(ID)]
     if len(odd):  # an id becomes the name of a file
         raise DataError(f"{str(path)!r} has images whose id is no name: {_some(map(repr, odd))}.")
@@ -299,11 +289,13 @@ def _read_csv(path: Path, columns: set[str]) -> pd.DataFrame:
 
 
 def _read_truth(path: Path, layout: Layout) -> pd.DataFrame:
-    frame = _read_csv(path, {"image", *layout.classes})
+    frame = _read_csv(path, ["image", *layout.classes])
     if not len(frame):
         raise DataError(f"{str(path)!r} lists no image.")
     try:
-        values = frame[list(layout.classes)].to_numpy(dtype=float)
+        # (1,0: where semicolons stand between columns.)
+        numbers = frame[list(layout.classes)].replace(",", ".", regex=True)
+        values = numbers.to_numpy(dtype=float)
     except ValueError as error:
         raise DataError(f"{str(path)!r} has cells that are no numbers: {error}") from error
     wrong = ~(np.isin(values, (0, 1)).all(axis=1) & (values.sum(axis=1) == 1))
@@ -317,10 +309,10 @@ def _read_truth(path: Path, layout: Layout) -> pd.DataFrame:
 
 def _read_metadata(path: Path, layout: Layout) -> pd.DataFrame:
     """Classes from HAM10000's own table, where they are words in small letters."""
-    frame = _read_csv(path, {"image", "lesion_id", "dx"})
+    frame = _read_csv(path, ["image", "lesion_id", "dx"])
     if not len(frame):
         raise DataError(f"{str(path)!r} lists no image.")
-    names = frame["dx"].astype(str).str.strip().str.upper()
+    names = frame["dx"].str.upper()
     if len(wrong := names[~names.isin(layout.classes)].unique()):
         raise DataError(
             f"{str(path)!r} has diagnoses that are none of {', '.join(layout.classes)}: {_some(wrong)}."
@@ -330,8 +322,8 @@ def _read_metadata(path: Path, layout: Layout) -> pd.DataFrame:
 
 def _read_lesions(path: Path) -> pd.Series:
     """The lesion of each image (its id in small letters); empty where it is not known."""
-    frame = _read_csv(path, {"image", "lesion_id"})
-    lesion = frame["lesion_id"].fillna("").astype(str).str.strip()
+    frame = _read_csv(path, ["image", "lesion_id"])
+    lesion = frame["lesion_id"]
     lesion = lesion.mask(lesion.str.lower().isin(UNKNOWN), "")
     # One spelling for each: the first.
     lesion = lesion.groupby(lesion.str.lower()).transform("first")

@@ -53,16 +53,17 @@ def from_csv(records: pd.DataFrame, path: str | Path) -> pd.Series:
         "validation" (or "val") and "test".
     """
     try:
-        with tables.opened(path) as stream:
-            given = pd.read_csv(stream, dtype=str)
+        given = tables.read(path)
     except (OSError, ValueError) as error:
         raise DataError(f"Cannot read {str(path)!r}: {files.reason(error)}") from error
-    if missing := sorted({"id", "split"} - set(given.columns)):
+    if missing := sorted({"id", "split"} - {*given.columns}):
         raise DataError(f"{str(path)!r} lacks the column(s) {', '.join(missing)}.")
-    given["split"] = given["split"].replace({"val": "validation"})
-    if wrong := sorted(set(given["split"].fillna("")) - set(SPLITS)):
+    if twice := [name for name in ("id", "split") if tables.several(given, name)]:
+        raise DataError(f"{str(path)!r} has several columns {', '.join(twice)}. Keep one.")
+    given = given.assign(split=given["split"].replace({"val": "validation"}))
+    if wrong := sorted(set(given["split"]) - set(SPLITS)):
         raise DataError(f"Expected the splits in {str(path)!r} to be {SPLITS}, got {wrong}.")
-    if unknown := sorted(set(given["id"].fillna("")) - set(records["id"])):
+    if unknown := sorted(set(given["id"]) - set(records["id"])):
         raise DataError(
             f"{str(path)!r} names {len(unknown)} image(s) that the archive does not have: "
             f"{', '.join(unknown[:5])}."

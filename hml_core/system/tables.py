@@ -1,9 +1,11 @@
-"""Tables of people (CSV), judged before pandas reads them: it takes hundreds of bytes for each cell."""
+"""Tables of people (CSV): judged before pandas reads them, which takes hundreds of bytes for each cell."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import BinaryIO
+
+import pandas as pd
 
 from hml_core.system import files
 
@@ -32,6 +34,56 @@ def opened(path: str | Path) -> BinaryIO:
         stream.close()
         raise
     return stream
+
+
+def read(path: str | Path) -> pd.DataFrame:
+    """A table as people and their spreadsheets save it: all of it text, without blanks around.
+
+    Columns are separated by what the first line has most of: commas, semicolons or tabs. Each row has the
+    index that it would have without the rows that hold nothing, which are left out: its line less two.
+
+    Raises
+    ------
+    OSError
+        See :func:`opened`.
+    ValueError
+        To stand behind the file's name: as there; for no line at all, another encoding than UTF-8, or a
+        row with more cells than the first line has columns: nobody can tell which of them is which.
+    """
+    with opened(path) as stream:
+        separator = separator_of(next((line for line in stream if line.strip()), b""))
+        stream.seek(0)
+        try:
+            # Given a header, pandas would make the first cell of longer rows an index of its own.
+            table = pd.read_csv(
+                stream,
+                sep=separator,
+                header=None,
+                dtype=str,
+                keep_default_na=False,
+                encoding="utf-8-sig",
+            )
+        except UnicodeDecodeError as error:
+            raise ValueError("it is not UTF-8: save it as such") from error
+    # Cells that a shorter row lacks are no text.
+    table = table.fillna("").apply(lambda column: column.str.strip())
+    table.columns = list(table.iloc[0])
+    rows = table.iloc[1:].set_axis(range(len(table) - 1))
+    return rows[(rows != "").any(axis=1)]
+
+
+def separator_of(header: bytes) -> str:
+    """The sign between columns that a spreadsheet, or another country's, has chosen.
+
+    >>> separator_of(b"a;b,c;d")
+    ';'
+    """
+    return max(",;\t", key=lambda sign: header.count(sign.encode()))
+
+
+def several(table: pd.DataFrame, name: str) -> bool:
+    """Whether more than one column has that name."""
+    return (table.columns == name).sum() > 1
 
 
 def _require_plain(stream: BinaryIO) -> None:

@@ -355,6 +355,35 @@ def test_splits_beside_classes_are_refused(photos):
         source.read(photos)
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("training_set", "test_set"),
+        ("seg_train", "seg_test"),
+        ("val", "test"),
+        ("TrainImages", "ValImages"),
+        ("train2017", "val2017"),
+    ],
+)
+def test_splits_under_other_names_are_not_taken_for_classes(names, photos):
+    root = photos.with_name("split")
+    for name in names:
+        shutil.copytree(photos, root / name)
+    if names[0] == "seg_train":  # and images of no class, to be predicted
+        picture(root / "seg_pred" / "0.png")
+    with pytest.raises(DataError, match=f"{names[1]}.*named like splits, not like classes"):
+        source.read(root)
+
+
+def test_classes_may_be_named_like_splits(photos):
+    """One that is, beside others; two, where no folder lies in them."""
+    for name in ("valid", "test tube", "train ticket"):
+        shutil.copytree(photos / "ant", photos / name)
+        classes = set(source.read(photos).records["class"])
+        assert name in classes
+    assert len(classes) == 6
+
+
 @pytest.mark.parametrize("where", ["photos", "photos/mine", "photos/ant"])
 def test_an_output_among_the_images_is_refused(where, photos):
     with pytest.raises(DataError, match="lies in the folder of the images: give one beside it"):
@@ -574,6 +603,8 @@ def test_the_header_of_a_csv_may_have_blanks_around_and_in_it(photos, tmp_path):
     [
         ("path,kind\na,b\n", "to have a column path and one of class and group"),
         ("path,class\nant/0.png,\n", "has no class in line 2"),
+        ("path,class\nant/0.png,a\n,\n\nbee/0.png,\n", "has no class in line 4"),
+        ("path,class\nant/0.png,bee/0.png,b\nant/1.png,bee/1.png,a\n", "in line 2, saw 3"),
         ("path,class\nant/0.png,a\nant/0.png,b\n", "lists images twice: ant/0.png"),
         ("path,class\nant/0.png,a\nant/0,b\n", "lists 'ant/0.png' twice"),
         ("path,class\n0.png,a\n1.png,b\n", "'0.png' in .* may be .*: expected its path"),

@@ -106,12 +106,40 @@ def test_a_missing_csv_is_named(root, name):
         (lambda f: f.head(0), "lists no image"),
         (lambda f: f.assign(image=[None, *f["image"][1:]]), "without an image"),
         (lambda f: f.assign(image=["../../escape", *f["image"][1:]]), "no name"),
+        (lambda f: pd.concat([f, f["MEL"]], axis=1), "several columns MEL. Keep one"),
     ],
-    ids=["column", "image", "two", "half", "text", "twice", "empty", "nameless", "traversal"],
+    ids=[
+        "column",
+        "image",
+        "two",
+        "half",
+        "text",
+        "twice",
+        "empty",
+        "nameless",
+        "traversal",
+        "column twice",
+    ],
 )
 def test_ground_truth_that_is_not_the_challenges_is_refused(root, edit, said):
     change(root, LAYOUT.ground_truth, edit)
     refused(root, LAYOUT.ground_truth, said)
+
+
+def test_a_header_with_blanks_over_ids_that_are_numbers(root):
+    (path,) = root.rglob(LAYOUT.lesions)
+    truth, lesions = pd.read_csv(next(root.rglob(LAYOUT.ground_truth))), pd.read_csv(path)
+    known = archive.read("isic2018", root).records
+    numbers = {name: str(n) for n, name in enumerate(truth["image"])}
+    for image in root.rglob("ISIC_*.jpg"):
+        image.rename(image.with_stem(numbers[image.stem]))
+    for file, table in ((path, lesions), (next(root.rglob(LAYOUT.ground_truth)), truth)):
+        table["image"] = table["image"].map(numbers)
+        table.rename(columns={"image": " image"}).to_csv(file, index=False)
+    found = archive.read("isic2018", root).records
+    expected = known.assign(id=known["id"].map(numbers)).sort_values("id", ignore_index=True)
+    columns = ["id", "class", "lesion_id"]
+    pd.testing.assert_frame_equal(found[columns], expected[columns])
 
 
 def test_a_csv_of_binary_rubbish_is_refused(root):
@@ -214,6 +242,8 @@ def test_a_given_split_is_used(root, tmp_path):
         ("id,split\nISIC_0024306,training\n", "training"),
         ("id,split\nISIC_1,train\n", "ISIC_1"),
         ("id,split\nISIC_0024306,train\nISIC_0024306,test\n", "twice"),
+        ("id,split,split\nISIC_0024306,train,test\n", "several columns split"),
+        ("id,split\n0,ISIC_0024306,train\n", "line 2"),
         ("", "Cannot read"),
     ],
 )
