@@ -43,6 +43,7 @@ SHORT = (
 UNLOADABLE = re.compile("failed to map|cannot allocate memory|cannot apply additional memory", re.I)
 ALLOCATION = re.compile(r"can't allocate memory|std::bad_alloc|Cannot allocate memory")
 _PILLOW = re.compile(r"[/\\]PIL[/\\]\w+\.py$")  # who gives a warning
+UNSAID = 120  # the interpreter's own status, where standard output does not take what is left
 NOTE = 200  # characters of one
 _TOO_LITTLE = "There is too little memory for this command, or a limit on it (`ulimit -v`)."
 
@@ -61,7 +62,8 @@ class _Group(click.Group):
             if not is_called:
                 ending.decided(end.code)
             if (self.interruption is not None or self.left.threads) and not is_called:
-                ending.leave(end.code)
+                is_unsaid = not end.code and not streams.is_said()
+                ending.leave(UNSAID if is_unsaid else end.code)
             raise
         except OSError as error:  # a help text, or the version, that standard output does not take
             if error.filename is not None or error.errno not in SHORT:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ from matplotlib.figure import Figure
 
 from hml_core import engines, trainer
 from hml_core.config import RunConfig
+from hml_core.config.settings import SETTINGS
 from hml_core.errors import ConfigError, RunError
 from hml_core.recipes import is_hard_mining
-from hml_core.runs import Run
-from hml_core.system import files
+from hml_core.runs import SELECTIONS, Run, listing
+from hml_core.system import files, quantities
 from hml_lab import tables
 from hml_lab.notebooks import display as outputs
 from hml_lab.places import DATA, RESULTS, RUNS, place
@@ -33,20 +35,30 @@ def stored_seeds(runs_root: str | Path, **fields: Any) -> list[int]:
     Raises
     ------
     ConfigError
-        Where there is none.
+        Where there is none, and for a field that no configuration has.
     """
     root = place(runs_root, RUNS)
     seeds = set()
-    for path in root.glob("*/metrics.json"):
-        config = Run(path.parent).config
-        if all(getattr(config, field) == value for field, value in fields.items()):
-            seeds.add(config.seed)
+    has = _having(fields)
+    for folder in listing.finished(root):
+        with contextlib.suppress(RunError):  # somebody's own, or damaged: no run of an experiment's
+            if has(config := Run(folder).config):
+                seeds.add(config.seed)
     if not seeds:
         told = ", ".join(f"{field} {value}" for field, value in fields.items())
         raise ConfigError(
             f"Expected `seeds`, or finished runs ({told}) below {str(root)!r} to take them from, got none."
         )
     return sorted(seeds)
+
+
+def _having(fields: Mapping[str, Any]) -> Callable[[RunConfig], bool]:
+    """Whether a configuration has these values."""
+    if unknown := [name for name in fields if name not in SETTINGS]:
+        raise ConfigError(
+            f"RunConfig has no field {unknown[0]!r}: expected some of {', '.join(SETTINGS)}."
+        )
+    return lambda config: all(getattr(config, name) == value for name, value in fields.items())
 
 
 class Experiment:
@@ -79,8 +91,8 @@ class Experiment:
     Raises
     ------
     ConfigError
-        For no configurations, a name that is no file's, an unknown engine, weights that nobody can keep,
-        or a format or width that no figure has.
+        For no configurations, a name that is no file's, a label that runs have a column for, an unknown
+        selection or engine, weights that nobody can keep, or a format or width that no figure has.
 
     Examples
     --------
@@ -123,11 +135,20 @@ class Experiment:
                 f"Expected `name` to be the beginning of a file's name, got {name!r}."
             )
         self.name = name
+        if isinstance(configs, RunConfig):
+            configs = [configs]
         self.groups = dict(configs) if isinstance(configs, Mapping) else None
         every = configs if self.groups is None else [c for cs in self.groups.values() for c in cs]
         self.configs = list({config.run_id: config for config in every}.values())
         if not self.configs:
             raise ConfigError("Expected an experiment to have at least one run, got none.")
+        if selection not in SELECTIONS:
+            raise ConfigError(f"Expected `selection` to be one of {SELECTIONS}, got {selection!r}.")
+        if not isinstance(by, str) or listing.is_column(by):
+            raise ConfigError(
+                f"Expected `by` to name a column that the frame of runs does not have, got {by!r}."
+            )
+        quantities.truth(train, "`train`")
         engines.check(engine)
         trainer.require_keeping(keep_weights, retrain)
         outputs.check_figure(figure_format, figure_width)
@@ -202,12 +223,9 @@ class Experiment:
         Raises
         ------
         ConfigError
-            Where none has.
+            Where none has, and for a field that no configuration has.
         """
-
-        def has(config: RunConfig) -> bool:
-            return all(getattr(config, field) == value for field, value in fields.items())
-
+        has = _having(fields)
         options = {**self.options, **self.figures}
         options |= {"results_root": self.results_root, "selection": self.selection}
         chosen = [config for config in self.configs if has(config)]

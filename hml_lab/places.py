@@ -8,6 +8,7 @@ of the shell or, in JupyterLab, of the notebook.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -52,6 +53,11 @@ def require_no_record(output: Path) -> None:
     ------
     ConfigError
     """
+    with contextlib.suppress(PermissionError):  # of a folder that is not ours to look into
+        _require_no_record(output)
+
+
+def _require_no_record(output: Path) -> None:
     if (output.parent / PREPARED).is_file() and output.exists():
         raise ConfigError(
             f"Expected an output of its own, got {str(output)!r}: it is part of a data set that was "

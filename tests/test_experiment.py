@@ -9,6 +9,7 @@ import pytest
 
 from hml_core.config import grid
 from hml_core.errors import ConfigError, RunError
+from hml_core.runs import listing
 from hml_lab import plots
 from hml_lab.experiment import Experiment, stored_seeds
 
@@ -125,6 +126,53 @@ def test_the_stored_seeds_are_those_of_the_setting(experiment, where):
     assert stored_seeds(where["runs_root"], dataset="digits", imbalance_ratio=10.0) == [0]
     with pytest.raises(ConfigError, match=r"Expected `seeds`, or finished runs \(epochs 7\) below"):
         stored_seeds(where["runs_root"], epochs=7)
+
+
+def test_seeds_are_taken_from_runs_beside_anything_else(experiment, where):
+    root = where["runs_root"]
+    assert len(experiment.frame) == 4
+    for name in ("somebody_s", ".hidden", "copy.bak"):
+        (root / name).mkdir()
+        (root / name / "metrics.json").write_text("{}")
+    assert stored_seeds(root, dataset="digits") == [0]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"selection": "best"}, r"`selection` to be one of .*best_validation.*, got 'best'"),
+        (
+            {"by": "dataset"},
+            "`by` to name a column that the frame of runs does not have, got 'dataset'",
+        ),
+        ({"by": "run_id"}, "`by`"),
+        ({"by": "last_ece"}, "`by`"),
+        ({"by": 3}, "`by`"),
+        ({"train": "no"}, "`train` to be true or false, got 'no'"),
+        ({"figure_width": "3"}, "`figure_width` .* got '3'"),
+    ],
+)
+def test_what_would_fail_afterwards_is_refused_before_anything_is_trained(given, said):
+    with pytest.raises(ConfigError, match=said):
+        Experiment("none", grid(recipe="ce", **TINY), **given)
+
+
+def test_every_column_of_a_frame_is_known_as_one(experiment):
+    assert [name for name in experiment.frame if not listing.is_column(name)] == []
+    assert not listing.is_column("group")
+
+
+def test_unknown_fields_and_metrics_are_named(experiment, where):
+    for choose in (experiment.where, lambda **given: stored_seeds(where["runs_root"], **given)):
+        with pytest.raises(ConfigError, match="RunConfig has no field 'recip'"):
+            choose(recip="ce")
+    with pytest.raises(ValueError, match=r"metrics to be of top1, .*, got 'acc'"):
+        experiment.table(["top1", "acc"])
+
+
+def test_one_configuration_is_an_experiment(where):
+    (config,) = grid(recipe="ce", **TINY)
+    assert Experiment("one", config, **where).configs == [config]
 
 
 @pytest.mark.parametrize("name", ["", "a/b", ".."])

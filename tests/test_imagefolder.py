@@ -17,7 +17,7 @@ from data_prep.cli import prepare
 from hml_core import datasets
 from hml_core.config import RunConfig, grids
 from hml_core.datasets import imagefolder, packs
-from hml_core.errors import DataError, RunError
+from hml_core.errors import ConfigError, DataError, RunError
 from hml_core.system import files as storage
 from hml_core.system import images as opener
 from hml_core.system import yaml_files
@@ -46,7 +46,7 @@ def tree(tmp_path) -> Path:
 def config(**fields) -> RunConfig:
     base = {
         "dataset": "imagefolder",
-        "imbalance_ratio": 4.0,
+        "imbalance_ratio": None if fields.get("imbalance_type") == "natural" else 4.0,
         "model": "resnet8",
         "epochs": 2,
         "batch_size": 8,
@@ -226,6 +226,41 @@ def test_a_folder_is_kept_as_it_is_unless_a_ratio_is_asked_for(tree):
     with pytest.warns(UserWarning, match="of 56 images it keeps 21 and throws 35 away") as said:
         assert datasets.load(asked, tree).class_counts.tolist() == [12, 6, 3]
     assert "have 12 to 32 training images" in str(said[0].message)
+
+
+def test_a_link_to_a_class_is_no_class_beside_it(tree, tmp_path):
+    """Whatever name comes first; what lies elsewhere is a class, once."""
+    classes = sorted(path.name for path in (tree / "train").iterdir())
+    elsewhere = tmp_path / "elsewhere"
+    picture(elsewhere / "0.png", seed=7)
+    for link, target in (("a_link", classes[-1]), ("out", elsewhere), ("out_again", elsewhere)):
+        (tree / "train" / link).symlink_to(target)
+    with pytest.warns(
+        UserWarning, match=r"2 links to another class.*train/a_link.*train/out_again"
+    ):
+        splits = datasets.load(RunConfig(dataset="imagefolder"), tree)
+    assert sorted(splits.class_names) == sorted([*classes, "out"])
+
+
+def test_a_test_that_is_the_training_set_is_refused(tree):
+    (tree / "test").rename(tree / "unused")
+    (tree / "test").symlink_to("train")
+    with pytest.raises(DataError, match="are one folder"):
+        datasets.load(RunConfig(dataset="imagefolder"), tree)
+
+
+@pytest.mark.parametrize("name", ["imagefolder", "small_folder"])
+def test_a_ratio_is_heeded_or_refused(name):
+    assert RunConfig(dataset=name).imbalance_type == "natural"
+    assert RunConfig(dataset=name, imbalance_ratio=3.0).imbalance_type == "exp"
+    with pytest.raises(ConfigError, match=r"keeps all images .* no `imbalance_ratio`, got 3"):
+        RunConfig(dataset=name, imbalance_ratio=3.0, imbalance_type="natural")
+
+
+@pytest.mark.parametrize("name", ["folder", "isic2018", "inat2018"])
+def test_a_data_set_that_is_never_cut_takes_no_ratio(name):
+    with pytest.raises(ConfigError, match=r"keeps all images .* no `imbalance_ratio`, got 50"):
+        RunConfig(dataset=name, imbalance_ratio=50.0)
 
 
 def test_the_batches_of_stored_folder_runs_still_describe_them(repository):

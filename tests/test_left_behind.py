@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import multiprocessing
 import os
 import signal
@@ -135,6 +137,32 @@ def test_a_thread_that_is_no_daemon_does_not_keep_the_command(monkeypatch, capfd
     assert left == [0, 1]
     assert "ZeroDivisionError" in capfd.readouterr().err
     release.set()
+
+
+class Unheard(io.StringIO):
+    """Takes words, and cannot write them."""
+
+    def flush(self) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize(("stream", "status"), [(io.StringIO, 0), (Unheard, 120)])
+def test_a_daemon_within_a_library_aborts_no_end(stream, status, monkeypatch):
+    """One within a call of C++, while the interpreter ends, would end all by SIGABRT."""
+    release, left = threading.Event(), []
+
+    def examine(*_):
+        threading.Thread(target=release.wait, daemon=True).start()
+        monkeypatch.setattr(sys, "stdout", stream())
+        return []
+
+    monkeypatch.setattr("hml_lab.doctor.examine", examine)
+    monkeypatch.setattr(sys, "argv", ["hml", "doctor"])
+    monkeypatch.setattr(ending, "leave", lambda status: left.append(status) or sys.exit(status))
+    with pytest.raises(SystemExit):
+        cli.main.main()
+    release.set()
+    assert left == [status]
 
 
 def test_a_thread_that_ends_in_time_is_waited_for(monkeypatch):

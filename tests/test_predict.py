@@ -7,6 +7,7 @@ import io
 import os
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -340,6 +341,23 @@ def test_the_command_refuses_in_one_sentence(arguments, message, run, photograph
     assert message in result.output
     assert "Traceback" not in result.output
     assert (photographs / "a.jpg").read_bytes() == before
+
+
+def test_a_folder_that_nobody_may_look_into_is_named(run, photographs, monkeypatch):
+    """And no file there that the user never spoke of."""
+    output = photographs.parent / "closed" / "x.csv"
+    output.parent.mkdir()
+
+    def closed(path, *_, **__):
+        if Path(path).parent == output.parent:
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, *_, **__)
+
+    stat = os.stat
+    monkeypatch.setattr(os, "stat", closed)
+    result = call("predict", str(run.path), str(photographs), "-o", str(output), code=1)
+    assert "prepared.json" not in result.output
+    assert str(output) in result.output
 
 
 @pytest.mark.parametrize("name", ["mine.py", "M/manifest.csv", "M/prepared.json"])

@@ -53,6 +53,7 @@ def combination(values: Settings) -> None:
             f"Expected 0 ≤ `warmup_epochs` ≤ {values.epochs} epochs, got {values.warmup_epochs}."
         )
     _images(values)
+    _tail(values)
     _class_counts(values)
     own = {stage.sampler for stage in stages} - {"instance"}
     if own and values.sampler != "instance":
@@ -165,6 +166,17 @@ def _watches_validation(values: Settings, name: str) -> None:
 def takes_smoothing(loss: str) -> bool:
     """Whether the loss of that name has smoothed labels."""
     return "label_smoothing" in registry.parameters(LOSSES[loss])
+
+
+def _tail(values: Settings) -> None:
+    """A ratio that nothing would heed, where a data set is by itself kept as it is."""
+    usual = datasets.info(values.dataset).defaults.get("imbalance_ratio")
+    usual = usual(values) if callable(usual) else usual
+    if values.imbalance_type == "natural" and usual == 1 != values.imbalance_ratio:
+        raise ConfigError(
+            f"`imbalance_type` 'natural' keeps all images of {values.dataset!r}: expected no "
+            f"`imbalance_ratio`, got {values.imbalance_ratio:g}."
+        )
 
 
 def _class_counts(values: Settings) -> None:

@@ -240,6 +240,12 @@ def make_long_tailed(
     num_classes = len(class_names)
     check_targets(f"the train split of {name!r}", train.targets, num_classes)
     available = np.bincount(train.targets, minlength=num_classes)
+    empty = [class_names[label] for label in np.flatnonzero(available == 0)]
+    if empty and imbalance_type != "natural":
+        raise DataError(
+            f"The data set {name!r} cannot be made long-tailed: it has no training image of the class(es) "
+            f"{', '.join(empty)}."
+        )
     try:
         if imbalance_type == "natural":
             indices = np.arange(len(train))

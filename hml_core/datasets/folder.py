@@ -20,7 +20,7 @@ import pandas as pd
 from hml_core.datasets import prepared
 from hml_core.datasets.base import LabelledFiles, LabelledImages, Splits, make_long_tailed
 from hml_core.datasets.inaturalist import SEEN
-from hml_core.datasets.registry import DatasetInfo, register
+from hml_core.datasets.registry import KEPT_UNLESS_ASKED, DatasetInfo, register
 from hml_core.errors import DataError
 from hml_core.system import files as storage
 from hml_core.system import images as opener
@@ -175,13 +175,13 @@ def _learning_rate(config) -> float:
     return 1e-3 if config.weights == "none" else 3e-4
 
 
-_NATURAL: dict[str, Any] = {"imbalance_type": "natural", "imbalance_ratio": 1.0}
 register(
     NAME,
     DatasetInfo(
         load,
         defaults={
-            **_NATURAL,
+            "imbalance_type": "natural",
+            "imbalance_ratio": 1.0,
             "model": "resnet18",
             "weights": "imagenet",
             "image_size": IMAGE_SIZE,
@@ -206,7 +206,7 @@ register(
         load_small,
         # A folder of a few hundred images has few steps an epoch: small batches make more of them, at half
         # of the rate that CIFAR's batches of 128 have.
-        defaults={**_NATURAL, "epochs": 60, "batch_size": 32, "learning_rate": 0.05},
+        defaults={**KEPT_UNLESS_ASKED, "epochs": 60, "batch_size": 32, "learning_rate": 0.05},
         has_validation=True,
         needs_data_root=True,
     ),

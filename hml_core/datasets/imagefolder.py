@@ -32,7 +32,7 @@ import numpy as np
 from hml_core.datasets import packs, trees
 from hml_core.datasets.base import Splits, make_long_tailed
 from hml_core.datasets.packs import SPLITS, index_of
-from hml_core.datasets.registry import DatasetInfo, register
+from hml_core.datasets.registry import KEPT_UNLESS_ASKED, DatasetInfo, register
 from hml_core.datasets.trees import shown
 from hml_core.errors import DataError
 from hml_core.system import files, threads
@@ -220,8 +220,7 @@ def _list(root: Path) -> dict[str, list[_Image]]:
             raise DataError(_no_split(root, split))
         found[split] = [
             _image(entry, f"{split}/{folder.name}", folder.name)
-            for folder in trees.entries(root / split)
-            if trees.is_folder(folder)
+            for folder in _classes(root / split)
             for entry in trees.entries(folder.path)
             if trees.is_image(entry.name) and not trees.is_folder(entry)
         ]
@@ -232,6 +231,8 @@ def _list(root: Path) -> dict[str, list[_Image]]:
                 f"There are no {', '.join(opener.FORMATS)} images in '{shown(root / split)}'/<class>/"
                 f"{but}."
             )
+    if os.path.realpath(root / "train") == os.path.realpath(root / "test"):
+        raise DataError(f"'{shown(root / 'train')}' and '{shown(root / 'test')}' are one folder.")
     classes = {split: {image.class_name for image in images} for split, images in found.items()}
     trees.require_classes(classes["train"], root / "train")
     if extra := classes["test"] - classes["train"]:
@@ -241,6 +242,20 @@ def _list(root: Path) -> dict[str, list[_Image]]:
             f"of '{shown(root / 'test')}'."
         )
     return found
+
+
+def _classes(split: Path) -> list[os.DirEntry]:
+    """The folders of a split. A link to one of them is no class beside it; of two links, the first."""
+    folders = [entry for entry in trees.entries(split) if trees.is_folder(entry)]
+    seen = {os.path.realpath(folder.path) for folder in folders if not folder.is_symlink()}
+    classes = []
+    for folder in folders:
+        if folder.is_symlink():
+            if (real := os.path.realpath(folder.path)) in seen:
+                continue
+            seen.add(real)
+        classes.append(folder)
+    return classes
 
 
 def _image(entry: os.DirEntry, folder: str, class_name: str) -> _Image:
@@ -279,6 +294,11 @@ def _left_out(root: Path, found: dict[str, list[_Image]]) -> list[str]:
     read = {image.name for images in found.values() for image in images}
     with_images = {name.rpartition("/")[0] for name in read}
     kinds: defaultdict[str, list[str]] = defaultdict(list)
+    for split in SPLITS:
+        for entry in trees.entries(root / split) if (root / split).is_dir() else ():
+            is_link = entry.is_symlink() and trees.is_folder(entry)
+            if is_link and (name := f"{split}/{entry.name}") not in with_images:
+                kinds["links to another class, or to no images"].append(name)
     for path, folders, names in files.walk(root):
         folders[:] = sorted(name for name in folders if not trees.is_system(name))
         here = os.path.relpath(path, root).replace(os.sep, "/")
@@ -340,22 +360,12 @@ def _shape_of_most(paths: list[Path]) -> tuple[int, int, int]:
     return shape
 
 
-def _kind(config) -> str:
-    """Who gives a ratio asks for a tail; who gives none keeps what is there."""
-    return "natural" if config.imbalance_ratio in (None, 1.0) else "exp"
-
-
-def _ratio(config) -> float:
-    """None is asked of a set that is kept as it is."""
-    return 1.0 if config.imbalance_type == "natural" else 100.0
-
-
 register(
     "imagefolder",
     # Small images, as those of the long-tailed CIFAR subsets.
     DatasetInfo(
         load,
-        defaults={"imbalance_type": _kind, "imbalance_ratio": _ratio},
+        defaults=KEPT_UNLESS_ASKED,
         published={"model": "resnet32", "epochs": 200},
         needs_data_root=True,
     ),

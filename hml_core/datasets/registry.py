@@ -49,6 +49,19 @@ class DatasetInfo:
     positive_class: str | None = None
 
 
+def _kind(config: Any) -> str:
+    """Who gives a ratio asks for a tail; who gives none keeps what is there."""
+    return "natural" if config.imbalance_ratio in (None, 1.0) else "exp"
+
+
+def _ratio(config: Any) -> float:
+    """None is asked of a set that is kept as it is."""
+    return 1.0 if config.imbalance_type == "natural" else 100.0
+
+
+# Defaults of a data set of one's own, which has a tail of its own or none.
+KEPT_UNLESS_ASKED: Mapping[str, Any] = {"imbalance_type": _kind, "imbalance_ratio": _ratio}
+
 DATASETS: dict[str, DatasetInfo] = {}
 BUILT_IN: dict[str, DatasetInfo] = {}  # what is in another's place, or beside it, is a user's
 

@@ -183,6 +183,7 @@ def sweep(
         raise ConfigError("Expected at least one configuration to train, got none.")
     if threads is not None:
         threads = quantities.whole(threads, "`threads`", high=MOST_THREADS)
+    quantities.truth(train, "`train`")
     require_keeping(keep_weights, retrain)
     chosen = check(engine)
     runs_root = paths.named(runs_root, "`runs_root`").absolute()

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from hml_core.config.settings import SETTINGS
 from hml_core.errors import RunError
 from hml_core.runs import compact_predictions
-from hml_core.runs.record import UNREADABLE, Run
+from hml_core.runs.record import SELECTIONS, UNREADABLE, Run
 from hml_core.system import files, locks, paths
 
 
@@ -40,6 +41,19 @@ def _was_finished(folder: Path) -> bool:
     if not has("predictions.npz", compact_predictions.ARRAYS, compact_predictions.SEAL):
         return False
     return not has("checkpoint.pt", "failed.json") and not locks.is_held(folder.parent, folder.name)
+
+
+# Beside the fields of a configuration, and what it reached (``<selection>_<metric>``).
+COLUMNS = (
+    "run_id", "status", "error", "traceback", "path", "seconds", "device", "synthetic",
+    "initialised_from", "num_classes", "last_validation_score",
+)  # fmt: skip
+
+
+def is_column(name: str) -> bool:
+    """Whether a frame of runs has, or may have, a column of that name."""
+    reached = tuple(f"{selection}_" for selection in SELECTIONS)
+    return name in COLUMNS or name in SETTINGS or name.startswith(reached)
 
 
 def load(runs_root: str | Path = "results/runs") -> pd.DataFrame:

@@ -4,7 +4,8 @@ A loss or data set may fork, start programs or threads and never end them. They 
 adopts the processes whose own parents are gone (Linux: ``PR_SET_CHILD_SUBREAPER``), asks all that are
 there in its end to end, kills them soon after, and says so. What a command that is killed (``kill -9``)
 leaves, a watcher beside it ends (:func:`hml_core.system.processes.beside`). Threads that are not daemons
-would keep the interpreter from ending: they have the same time.
+would keep the interpreter from ending: they have the same time. Daemons go on while the interpreter takes
+itself apart, and one that is within a library of C++ then aborts it: they are known by whoever ends it.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class LeftBehind:
     Attributes
     ----------
     threads : list of threading.Thread
-        That still go on: only the end of the process ends them.
+        That still go on, daemons included: only the end of the process ends them.
     """
 
     def __init__(self) -> None:
@@ -60,7 +61,8 @@ def ended(say: Callable[[str], None]) -> Iterator[LeftBehind]:
     finally:
         if os.getpid() == owner:  # and no fork of it that came this far
             _end_processes(before, say)
-            found.threads = _await_threads(threads, say)
+            _await_threads(threads, say)
+            found.threads = _new(threads)
             _dismiss()
             processes.adopt(was_adopting)
 
@@ -140,12 +142,13 @@ def _dismiss_idle(threads: list[threading.Thread]) -> None:
             one.shutdown(wait=False)  # what they have begun, or were given, they finish
 
 
-def _await_threads(
-    before: set[threading.Thread], say: Callable[[str], None]
-) -> list[threading.Thread]:
+def _new(before: set[threading.Thread]) -> list[threading.Thread]:
+    return [*set(threading.enumerate()) - before - {threading.current_thread()}]
+
+
+def _await_threads(before: set[threading.Thread], say: Callable[[str], None]) -> None:
     def left() -> list[threading.Thread]:
-        new = set(threading.enumerate()) - before - {threading.current_thread()}
-        return [thread for thread in new if not thread.daemon]
+        return [thread for thread in _new(before) if not thread.daemon]
 
     until = time.monotonic() + PATIENCE_S
     _dismiss_idle(left())
@@ -154,4 +157,3 @@ def _await_threads(
     if remaining:
         names = sorted(thread.name for thread in remaining)
         say(_left("thread(s) still ran, and end with it", names))
-    return remaining

@@ -48,6 +48,18 @@ def seconds(value: Any, what: str, *, may_be_zero: bool = False) -> float:
     return float(value)
 
 
+def truth(value: Any, what: str) -> bool:
+    """True or false, and nothing that Python takes for one: the text "no" is none.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if not isinstance(value, bool):
+        raise ConfigError(f"Expected {what} to be true or false, got {told(value)}.")
+    return value
+
+
 def require_size(axes: Sequence[Sequence[Any]], what: str) -> None:
     """ConfigError for a product of more points than anybody goes through, before one is made."""
     if (number := math.prod(map(len, axes))) > LARGEST:

@@ -132,13 +132,20 @@ def tell(text: str) -> None:
 
 def drop_unwritable() -> None:
     """Let go of what standard output could not take: it is told once, and not again in the end."""
-    try:
-        sys.stdout.flush()
-    except OSError:
+    if not is_said():
         with contextlib.suppress(OSError, ValueError):
             nothing = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nothing, sys.stdout.fileno())
             os.close(nothing)
+
+
+def is_said() -> bool:
+    """Whether standard output has taken all that was printed."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def nobody_reads() -> bool:

@@ -235,8 +235,7 @@ def require_keeping(keep_weights: str | None, retrain: bool) -> None:
     ConfigError
     """
     kept_weights.require_choice(keep_weights)
-    if not isinstance(retrain, bool):
-        raise ConfigError(f"Expected `retrain` to be true or false, got {retrain!r}.")
+    quantities.truth(retrain, "`retrain`")
     if retrain and keep_weights is None:
         raise ConfigError(
             "`retrain` trains finished runs again whose weights were not kept: expected `keep_weights` "
@@ -299,9 +298,10 @@ def _require_images(config: RunConfig, data_root: str | Path | None, made_from: 
     except DataError:
         return
     if splits.manifest()["sha256"] != made_from:
+        these = "there are now" if data_root is None else f"those in {str(data_root)!r}"
         raise RunError(
-            f"The run {config.run_id} was made from other images than those in "
-            f"{str(data_root)!r}: expected another `runs_root` for other data."
+            f"The run {config.run_id} was made from other images than {these}: expected another "
+            "`runs_root` for other data."
         )
 
 

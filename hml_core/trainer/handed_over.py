@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import reprlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -36,6 +37,11 @@ def check(config: RunConfig, splits: Splits) -> None:
             f"{type(splits).__name__}."
         )
     _require_kinds(config, splits)
+    if twice := [name for name, n in Counter(splits.class_names).items() if n > 1]:
+        raise DataError(
+            f"Expected `class_names` of {config.dataset!r} to tell the classes apart, got several "
+            f"{', '.join(map(repr, twice))}."
+        )
     _require_validation(config, splits)
     for what, part in _parts(config, splits):
         if not isinstance(part, LabelledImages | LabelledFiles):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import numbers
 from pathlib import Path
 
 import matplotlib
@@ -80,9 +81,10 @@ def check_figure(figure_format: str, figure_width: float) -> list[str]:
         raise ConfigError(
             f"Expected `figure_format` to be of {', '.join(FIGURE_FORMATS)}, got {unknown[0]!r}."
         )
-    if figure_width and not WIDTHS[0] <= figure_width <= WIDTHS[1]:
+    is_number = isinstance(figure_width, numbers.Real)
+    if not is_number or (figure_width and not WIDTHS[0] <= figure_width <= WIDTHS[1]):
         raise ConfigError(
-            f"Expected `figure_width` to be 0 or {WIDTHS[0]} to {WIDTHS[1]} inches, got {figure_width}."
+            f"Expected `figure_width` to be 0 or {WIDTHS[0]} to {WIDTHS[1]} inches, got {figure_width!r}."
         )
     return formats
 

@@ -69,7 +69,8 @@ _WITHOUT_TEXT = re.compile(r"<(script|style|template|title)\b.*?(?:</\1\s*>|\Z)"
 # What takes a parser time that grows with the square of it.
 MOST_NESTED, MOST_WORDS = 2_000, 20_000
 LEFT_OUT = "<p>(HTML of too many nested elements, or too many attributes, is left out.)</p>"
-_TAG = re.compile(r"<(/?)([A-Za-z][\w:-]*)[^<>]*?(/?)>")
+# (Nothing is given back: a long word without an end would be gone over for each of its letters.)
+_TAG = re.compile(r"<(/?)([A-Za-z][\w:-]*+)([^<>]*+)>")
 _NEED_NO_END = _words(
     """area base br col colgroup dd dt embed hr img input li link meta option p source tbody td tfoot th
 thead tr track wbr"""
@@ -79,8 +80,8 @@ thead tr track wbr"""
 def _takes_long(html: str) -> bool:
     """Whether elements stand in each other, or attributes in one, beyond what anybody would look at."""
     depth = 0
-    for is_end, name, is_empty in _TAG.findall(html):
-        if not is_empty and name.lower() not in _NEED_NO_END:
+    for is_end, name, rest in _TAG.findall(html):
+        if not rest.endswith("/") and name.lower() not in _NEED_NO_END:
             depth = max(depth - 1, 0) if is_end else depth + 1
             if depth > MOST_NESTED:
                 return True

@@ -44,13 +44,17 @@ SELECTION_LABELS = {
 }
 
 
-def finished(frame: pd.DataFrame, selection: str) -> pd.DataFrame:
-    """The rows of finished runs; a ValueError where there are none, or for an unknown selection."""
+def finished(frame: pd.DataFrame, selection: str, *metrics: str) -> pd.DataFrame:
+    """The rows of finished runs; a ValueError where there are none, and for unknown names."""
     if selection not in SELECTIONS:
         raise ValueError(f"Expected `selection` to be one of {SELECTIONS}, got {selection!r}.")
     done = frame[frame["status"] == "done"] if len(frame) else frame
     if done.empty:
         raise ValueError("Expected at least one finished run to make a table of, got none.")
+    for metric in metrics:
+        if f"{selection}_{metric}" not in done:
+            known = [name for name in LABELS if f"{selection}_{name}" in done]
+            raise ValueError(f"Expected metrics to be of {', '.join(known)}, got {metric!r}.")
     return done
 
 

@@ -80,7 +80,7 @@ def contrasts(
     ValueError
         Where a seed has more than one run in a group (two settings are mixed).
     """
-    done = finished(frame, selection)
+    done = finished(frame, selection, metric)
     if by == "recipe":
         alike.require_rows(done)
     done = done.assign(_score=100 * done[f"{selection}_{metric}"].astype(float))
@@ -255,7 +255,7 @@ def all_pairs(
         lists the collapsed groups, ``attrs["few_seeds"]`` those of few seeds, ``attrs["same"]`` those that
         repeat another with that one's name; ``attrs["seeds"]`` are those that the others have in common.
     """
-    done = finished(frame, selection)
+    done = finished(frame, selection, metric)
     if by == "recipe":
         alike.require_rows(done)
     lost = done.loc[collapsed(done, selection), by].unique()
@@ -389,7 +389,7 @@ def primary(
     there *and* be smaller than the margin. With ``runs`` the same is said again with intervals that cover
     another draw of the test images.
     """
-    done = finished(frame, selection)
+    done = finished(frame, selection, metric)
     scores = done.set_index([by, "seed"])[f"{selection}_{metric}"].astype(float) * 100
     names = [group_name(by, group) for group in pair]
     there = scores.index.get_level_values(0)

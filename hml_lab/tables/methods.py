@@ -59,7 +59,7 @@ def summary(
     ValueError
         Where runs of a recipe differ in another setting than the seed (:mod:`hml_lab.alike`).
     """
-    done = finished(frame, selection)
+    done = finished(frame, selection, *metrics)
     if by == "recipe":
         alike.require_rows(done)
     rows = []

@@ -60,7 +60,7 @@ def mean_ranks(
         For fewer than three methods or two settings, and for several runs of a method with one seed in one
         setting (two settings are mixed).
     """
-    done = finished(frame, selection)
+    done = finished(frame, selection, metric)
     keys = [name for name in setting if name in done]
     if not keys:
         raise ValueError(f"Expected a column of {tuple(setting)} to tell settings apart, got none.")

@@ -157,6 +157,10 @@ FAULTS = {
         lambda: sound(class_names=(1, 2, 3)),
         r"`class_names` of 'own' to be a tuple of texts, got tuple \(1, 2, 3\)",
     ),
+    "one name for two": (
+        lambda: sound(class_names=("a", "b", "a")),
+        "`class_names` of 'own' to tell the classes apart, got several 'a'",
+    ),
     "a text of names": (lambda: sound(class_names="abc"), "tuple of texts, got str 'abc'"),
     "names one by one": (lambda: sound(class_names=iter("abc")), "tuple of texts, got str_ascii"),
     "an array of groups": (

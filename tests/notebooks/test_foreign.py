@@ -124,3 +124,11 @@ def test_much_html_is_shown_where_it_is_not_deep():
     assert shown.count("seen") == 5_000
     assert shown.count("word") == 30_000
     assert "path" not in shown
+
+
+@pytest.mark.parametrize(
+    "piece", ["<" + "a" * 10**6, "<a" * 10**5, "<a b='" + "c" * 10**6, "<a/" * 10**5]
+)
+def test_html_without_an_end_is_gone_over_once(piece):
+    """Were letters given back, one by one, this would take hours."""
+    assert not safe_html._takes_long(piece)
