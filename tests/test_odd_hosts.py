@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import importlib
+import io
 import multiprocessing.synchronize
 import os
 import socket
@@ -287,8 +288,24 @@ def test_work_is_done_whatever_standard_error_takes(
         assert status_with(said.fileno(), bad, "runs", "show", str(tmp_path / "no")) == 1
 
 
-def test_progress_is_told_without_a_stream(monkeypatch):
-    monkeypatch.setattr(sys, "stderr", None)
+class Tee:
+    """What people put in a stream's place, to keep a log."""
+
+    def write(self, text: str) -> None:
+        pass
+
+    flush = write
+
+
+def _closed() -> io.StringIO:
+    stream = io.StringIO()
+    stream.close()
+    return stream
+
+
+@pytest.mark.parametrize("stream", [lambda: None, _closed, Tee], ids=["none", "closed", "tee"])
+def test_progress_is_told_without_a_stream(stream, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", stream())
     monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
     assert progress.is_headless()
 

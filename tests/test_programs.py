@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import sys
 import threading
@@ -12,10 +13,12 @@ import numpy as np
 import pytest
 import torch
 
+from hml_core import datasets
 from hml_core.config import RunConfig
+from hml_core.datasets import registry
 from hml_core.runs import Run
 from hml_core.system import devices, seeds
-from hml_core.trainer import fit
+from hml_core.trainer import fit, fitting
 from tests.test_kept_weights import images_of
 
 
@@ -69,6 +72,35 @@ def test_what_a_program_has_set_in_torch_is_not_part_of_a_result(setting, plain,
     assert np.array_equal(plain.predictions[0], predicted.numpy())
 
 
+def test_settings_of_all_threads_are_given_back_by_the_last(monkeypatch):
+    """Who asks a kept network meanwhile, and is done, takes nothing from the run that is computed."""
+    precision = torch.get_float32_matmul_precision
+    with changed(precision, torch.set_float32_matmul_precision, "medium"):
+        with contextlib.ExitStack() as run:
+            with devices.plain_numbers():
+                run.enter_context(devices.plain_numbers())
+            assert precision() == "highest"
+        assert precision() == "medium"
+
+
+def test_who_waits_long_for_its_turn_says_so(monkeypatch):
+    monkeypatch.setattr(seeds, "SAID_S", 0.01)
+    is_held, is_over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with seeds.turn:
+            is_held.set()
+            is_over.wait()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    is_held.wait()
+    threading.Timer(1.0, is_over.set).start()
+    with pytest.warns(UserWarning, match="this one waits for its turn"), seeds.apart():
+        pass
+    holder.join()
+
+
 def test_runs_of_several_threads_are_those_of_one(tmp_path):
     """They take turns at torch's global generators and settings, step by step."""
     configs = [_small(recipe="ce", epochs=1, seed=seed) for seed in range(6)]
@@ -112,6 +144,46 @@ def test_one_run_in_two_threads_is_trained_once(tmp_path):
             pool.submit(fit, _small(epochs=3), runs_root=tmp_path, progress=False) for _ in range(2)
         ]
         assert done[0].result().run_id == done[1].result().run_id
+
+
+@pytest.mark.parametrize("where", ["the loader", "a seeded block"])
+def test_a_run_that_trains_another_one_first_waits_for_no_thread_that_waits_for_it(
+    where, tmp_path, monkeypatch
+):
+    """A teacher, whom a third thread trains at that moment: that one needs its turn to go on."""
+    teacher = _small(recipe="ce", epochs=2)
+    of_its_own = datasets.info("digits")
+    has_begun, may_go_on, drawn = threading.Event(), threading.Event(), []
+
+    def load(config, root):
+        if config == teacher:
+            return of_its_own.load(config, root)
+        with seeds.seeded(7, "taught") if where != "the loader" else contextlib.nullcontext():
+            first = torch.rand(1).item()
+            fit(teacher, runs_root=tmp_path, progress=False)
+            drawn.append((first, torch.rand(1).item()))
+        return of_its_own.load(config, root)
+
+    taught = dataclasses.replace(of_its_own, load=load)
+    for known in (registry.DATASETS, registry.BUILT_IN):  # (one's own would have an identity)
+        monkeypatch.setitem(known, "digits", taught)
+    students = [_small(recipe="ce", epochs=1, seed=seed) for seed in (0, 1)]
+
+    def teach() -> None:
+        for _ in fitting.training(teacher, runs_root=tmp_path, progress=False):
+            has_begun.set()  # it has the run's lock, and rests between two steps
+            may_go_on.wait()
+
+    with ThreadPoolExecutor(3) as pool:
+        runs = [pool.submit(teach)]
+        assert has_begun.wait(600), runs
+        runs += [pool.submit(fit, one, runs_root=tmp_path, progress=False) for one in students]
+        may_go_on.set()
+        for one in runs:
+            one.result()
+    if where != "the loader":
+        with seeds.seeded(7, "taught"):
+            assert [(torch.rand(1).item(), torch.rand(1).item())] * 2 == drawn
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

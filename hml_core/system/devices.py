@@ -7,6 +7,7 @@ import ctypes
 import functools
 import os
 import platform
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -179,29 +180,66 @@ def algorithms(deterministic: bool, *, search: bool = True) -> Iterator[None]:
         cudnn.deterministic, cudnn.benchmark = before[3:]
 
 
+class _Plain:
+    """Settings of the whole process, plain as long as any thread needs them so."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.users = 0
+        self.before = contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if self.users == 0:
+                self._set()
+            self.users += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self.lock:
+            self.users -= 1
+            if self.users == 0:
+                self.before.close()
+
+    def _set(self) -> None:
+        self.before.callback(torch.set_default_dtype, torch.get_default_dtype())
+        torch.set_default_dtype(torch.float32)
+        with contextlib.suppress(RuntimeError):  # (it was set for each library, see below)
+            if (precision := torch.get_float32_matmul_precision()) != "highest":
+                self.before.callback(torch.set_float32_matmul_precision, precision)
+                torch.set_float32_matmul_precision("highest")
+        for library in _MULTIPLYING:
+            if (precision := library.fp32_precision) not in ("none", "ieee"):
+                self.before.callback(setattr, library, "fp32_precision", precision)
+                library.fp32_precision = "ieee"
+
+
+_plain = _Plain()
+
+
+def _renew_plain() -> None:
+    """After a fork: other threads, which need it no more, are not here; nor may they hold its lock."""
+    _plain.lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_plain)
+
+
 @contextlib.contextmanager
 def plain_numbers() -> Iterator[None]:
     """Inside the block tensors are float32 and the CPU's unless told, and float32 is computed as such.
 
     Whatever a program has set for itself: a default, autocast, :func:`torch.set_float32_matmul_precision`.
-    A run's precision is its config's alone.
+    A run's precision is its config's alone. Of what holds for all threads, the last of those within such
+    a block gives back what was there before the first.
     """
     with contextlib.ExitStack() as before:
-        before.callback(torch.set_default_dtype, torch.get_default_dtype())
-        torch.set_default_dtype(torch.float32)
+        before.enter_context(_plain)
         for kind in ("cpu", "cuda"):
             if torch.is_autocast_enabled(kind):
                 before.enter_context(torch.autocast(kind, enabled=False))
         if torch.get_default_device().type != "cpu":
             before.enter_context(torch.device("cpu"))
-        with contextlib.suppress(RuntimeError):  # (it was set for each library, see below)
-            if (precision := torch.get_float32_matmul_precision()) != "highest":
-                before.callback(torch.set_float32_matmul_precision, precision)
-                torch.set_float32_matmul_precision("highest")
-        for library in _MULTIPLYING:
-            if (precision := library.fp32_precision) not in ("none", "ieee"):
-                before.callback(setattr, library, "fp32_precision", precision)
-                library.fp32_precision = "ieee"
         yield
 
 

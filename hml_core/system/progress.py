@@ -32,8 +32,7 @@ def is_headless() -> bool:
     """
     if os.environ.get("HML_HEADLESS"):
         return True
-    in_kernel = "ipykernel" in sys.modules
-    return not in_kernel and not (sys.stderr is not None and sys.stderr.isatty())
+    return "ipykernel" not in sys.modules and not streams.is_terminal(sys.stderr)
 
 
 class Progress:

@@ -9,11 +9,15 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import warnings
 import zlib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
+
+SAID_S = 60.0  # after which a thread says that it waits for its turn
 
 # Held by the thread that computes: torch's global generators and settings belong to one at a time.
 turn = threading.RLock()
@@ -47,15 +51,84 @@ def generator(seed: int, stream: str, epoch: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(derive(seed, stream, epoch))
 
 
+class _Holding(threading.local):
+    """What this thread holds its turn for, the innermost last: each has an ``aside()``, a context."""
+
+    def __init__(self) -> None:
+        self.parts: list[Any] = []
+
+
+holding = _Holding()
+
+
+@contextlib.contextmanager
+def others_turn() -> Iterator[None]:
+    """Inside the block other threads may compute: all that this one holds stands aside.
+
+    For who waits for what another thread of this process may have: that one may wait for its turn.
+    """
+    with contextlib.ExitStack() as stack:
+        for part in reversed([*holding.parts]):
+            stack.enter_context(part.aside())
+        yield
+
+
+class _Apart:
+    """torch's global generators, given back as they were."""
+
+    def __init__(self, device: torch.device | None) -> None:
+        self.device = device if device is not None and device.type == "cuda" else None
+
+    def enter(self) -> None:
+        self.lock = turn
+        if not self.lock.acquire(timeout=SAID_S):
+            warnings.warn(
+                f"For {SAID_S:.0f} s another thread of this program has trained or read a data set, and "
+                "this one waits for its turn. (If that one waits for this one, neither goes on: a loader "
+                "may wait for no thread that asks a network or makes a RunConfig.)",
+                stacklevel=4,
+            )
+            self.lock.acquire()
+        self.before = self._states()
+        holding.parts.append(self)
+
+    def leave(self) -> None:
+        holding.parts.remove(self)
+        self._restore(self.before)
+        self.lock.release()
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        states = self._states()
+        self.leave()
+        try:
+            yield
+        finally:
+            self.enter()
+            self._restore(states)
+
+    def _states(self) -> list[torch.Tensor]:
+        own = [] if self.device is None else [torch.cuda.get_rng_state(self.device)]
+        return [torch.get_rng_state(), *own]
+
+    def _restore(self, states: list[torch.Tensor]) -> None:
+        torch.set_rng_state(states[0])
+        for state in states[1:]:
+            torch.cuda.set_rng_state(state, self.device)
+
+
 @contextlib.contextmanager
 def apart(device: torch.device | None = None) -> Iterator[None]:
     """Whatever is drawn from torch's global generators inside the block, they are then as before.
 
     Other threads wait meanwhile. ``device`` names a CUDA device whose generator is restored, too.
     """
-    on_cuda = device is not None and device.type == "cuda"
-    with turn, torch.random.fork_rng(devices=[device] if on_cuda else []):
+    part = _Apart(device)
+    part.enter()
+    try:
         yield
+    finally:
+        part.leave()
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import select
 import sys
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import click
 
@@ -137,6 +138,14 @@ def drop_unwritable() -> None:
             nothing = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nothing, sys.stdout.fileno())
             os.close(nothing)
+
+
+def is_terminal(stream: Any) -> bool:
+    """Whether a stream is a terminal: None, a closed one, and one with ``write`` alone are not."""
+    try:
+        return stream.isatty()
+    except (AttributeError, ValueError):
+        return False
 
 
 def is_said() -> bool:

@@ -168,7 +168,10 @@ def training(
             interval=CHECKPOINT_INTERVAL_S,
             progress=progress,
         )
-        with recorder.held(wait), _Settings(where, config) as settings:
+        with contextlib.ExitStack() as stack:
+            with seeds.others_turn():
+                stack.enter_context(recorder.held(wait))
+            settings = stack.enter_context(_Settings(where, config))
             if (done := recorder.finished()) is not None:
                 made_from = recorder.images_of(done)
                 is_enough = keep_weights is None or recorder.keeps(done, keep_weights)
@@ -182,7 +185,7 @@ def training(
                     if world.is_first:
                         _tell_of_its_beginning(done)
                     return done
-            with settings.aside():
+            with seeds.others_turn():
                 beginning = recorder.beginning(wait)
             with world.together():
                 splits = datasets.load(config, data_root)
@@ -272,6 +275,8 @@ class _Settings:
             stack.enter_context(devices.plain_numbers())
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.enable_grad())
+            seeds.holding.parts.append(self)
+            stack.callback(seeds.holding.parts.remove, self)
             self.stack = stack.pop_all()
         return self
 
