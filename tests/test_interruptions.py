@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib
 import os
@@ -209,6 +210,31 @@ def test_a_signal_waits_for_a_library_that_is_imported(
     finally:
         signal.signal(signal.SIGINT, before)
     assert (sys.modules.pop("slowly_loaded", None) is not None) == is_whole
+
+
+@pytest.mark.parametrize("block", ["interruptible", "after_imports", "delayed"])
+def test_who_hears_signals_by_a_pipe_hears_each_once(block, tmp_path, monkeypatch):
+    """asyncio's ``add_signal_handler``; whether or not a library is imported at that moment."""
+    (tmp_path / "site-packages").mkdir()
+    (tmp_path / "site-packages" / "slowly_loaded.py").write_text(
+        "import signal, time\n"
+        "signal.raise_signal(signal.SIGTERM)\n"
+        f"time.sleep({10 * interruptions.AGAIN_S})\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path / "site-packages")
+    heard = []
+
+    async def work() -> None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: heard.append("it"))
+        with contextlib.suppress(KeyboardInterrupt), getattr(interruptions, block)():
+            importlib.import_module("slowly_loaded")
+            time.sleep(10 * interruptions.AGAIN_S)
+        await asyncio.sleep(0.1)
+
+    asyncio.run(work())
+    sys.modules.pop("slowly_loaded", None)
+    # (A command raises its own interruption, and is ended by it.)
+    assert len(heard) == 1 or (block == "interruptible" and len(heard) == 2)
 
 
 def test_what_is_ignored_stays_ignored():

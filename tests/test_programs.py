@@ -16,6 +16,7 @@ import torch
 from hml_core import datasets
 from hml_core.config import RunConfig
 from hml_core.datasets import registry
+from hml_core.engines import jobs
 from hml_core.runs import Run
 from hml_core.system import devices, seeds
 from hml_core.trainer import fit, fitting
@@ -187,14 +188,28 @@ def test_a_run_that_trains_another_one_first_waits_for_no_thread_that_waits_for_
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_forked_process_waits_for_no_thread_that_is_not_there():
+@pytest.mark.parametrize(
+    "way",
+    [
+        lambda: contextlib.nullcontext(devices.resolve("cpu")),
+        devices.plain_numbers,  # who asks a kept network
+        lambda: jobs.cpu_threads(2),  # a sweep whose runs have two each
+    ],
+    ids=["training", "asking", "sweep"],
+)
+def test_a_forked_process_waits_for_no_thread_that_is_not_there(way):
     """A pool of multiprocessing's, after something was trained: torch's threads are the parent's."""
 
+    torch.set_num_threads(2)
+
     def look() -> None:
-        devices.resolve("cpu")
-        threads = torch.get_num_threads()
-        taken = seeds.turn.acquire(blocking=False)
-        os._exit(0 if threads == 1 and taken else 1)
+        status = 1
+        try:
+            with way():
+                threads = torch.get_num_threads()
+            status = 0 if threads == 1 and seeds.turn.acquire(blocking=False) else 1
+        finally:
+            os._exit(status)
 
     is_held, is_over = threading.Event(), threading.Event()
 
@@ -210,4 +225,5 @@ def test_a_forked_process_waits_for_no_thread_that_is_not_there():
         look()
     is_over.set()
     holder.join()
+    torch.set_num_threads(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

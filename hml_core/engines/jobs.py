@@ -15,7 +15,7 @@ import torch
 from hml_core.config import RunConfig
 from hml_core.errors import ConfigError, RunBusyError, RunError
 from hml_core.runs import Run, RunFolder, kept_weights
-from hml_core.system import interruptions
+from hml_core.system import devices, interruptions
 from hml_core.trainer import exhaust, training
 from hml_core.trainer.branches import Point
 
@@ -116,6 +116,7 @@ def cpu_threads(number: int | None) -> Iterator[None]:
     """Let torch compute with ``number`` CPU threads inside the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(number or before)
+    devices.heed_fork()
     try:
         yield
     finally:

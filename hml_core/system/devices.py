@@ -61,15 +61,19 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_note_fork)
 
 
+def heed_fork() -> None:
+    """One thread, where this process was forked: torch would wait for others, which are its parent's."""
+    if _was_forked:
+        torch.set_num_threads(1)
+
+
 def _heed_openmp() -> None:
     """No more threads than OpenMP gives: torch's backward pass would wait for the others for ever.
 
     They may be limited (``OMP_THREAD_LIMIT``), fewer on a busy machine (``OMP_DYNAMIC``), or none beside
-    the first (``OMP_MAX_ACTIVE_LEVELS=0``). The library is asked, for it reads numbers in its own way. In
-    a forked process those of its pool are not there.
+    the first (``OMP_MAX_ACTIVE_LEVELS=0``). The library is asked, for it reads numbers in its own way.
     """
-    if _was_forked:
-        torch.set_num_threads(1)
+    heed_fork()
     try:
         openmp = ctypes.CDLL(None)
         limit = openmp.omp_get_thread_limit()
@@ -233,6 +237,7 @@ def plain_numbers() -> Iterator[None]:
     A run's precision is its config's alone. Of what holds for all threads, the last of those within such
     a block gives back what was there before the first.
     """
+    heed_fork()
     with contextlib.ExitStack() as before:
         before.enter_context(_plain)
         for kind in ("cpu", "cuda"):

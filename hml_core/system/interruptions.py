@@ -8,6 +8,7 @@ import functools
 import os
 import re
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -134,7 +135,12 @@ def _comes_again(number: int, frame: Any) -> bool:
 
 
 def _send_again(number: int) -> None:
-    time.sleep(AGAIN_S)
+    """Once, when the library is there: whoever counts signals (``signal.set_wakeup_fd``) hears each."""
+    main = threading.main_thread().ident
+    while True:
+        time.sleep(AGAIN_S)
+        if not _is_loading(sys._current_frames().get(main)):
+            break
     os.kill(os.getpid(), number)
 
 
@@ -226,11 +232,16 @@ def after_imports() -> Iterator[None]:
         yield
 
 
+def _interrupts(handler: Any) -> bool:
+    """Whether a handler may raise something. (asyncio's does nothing: it hears signals by a pipe.)"""
+    return callable(handler) and getattr(handler, "__name__", "") != "_sighandler_noop"
+
+
 @contextlib.contextmanager
 def _handled(handle: Callable[[Handler, int, Any], None]) -> Iterator[None]:
     """Inside the block signals that have a handler go to ``handle``, with the one that they had."""
     numbers = (signal.SIGINT, *_STOPPING)
-    before = {one: usual for one in numbers if callable(usual := signal.getsignal(one))}
+    before = {one: usual for one in numbers if _interrupts(usual := signal.getsignal(one))}
     for number, usual in before.items():
         signal.signal(number, functools.partial(handle, usual))
     try:
