@@ -84,7 +84,32 @@ def test_settings_of_all_threads_are_given_back_by_the_last(monkeypatch):
         assert precision() == "medium"
 
 
-def test_who_waits_long_for_its_turn_says_so(monkeypatch):
+def test_a_loader_s_own_threads_may_ask_a_kept_network(plain, tmp_path, monkeypatch):
+    """They draw, and the loader that waits for them has the turn; what it draws itself stays the same."""
+    of_its_own, drawn = datasets.info("digits"), []
+
+    def load(config, root):
+        with ThreadPoolExecutor(2) as pool:
+            asked = [pool.submit(plain.model) for _ in range(4)]
+            with seeds.seeded(3, "read"):
+                drawn.append(torch.rand(2).tolist())
+            for one in asked:
+                one.result()
+        return of_its_own.load(config, root)
+
+    asking = dataclasses.replace(of_its_own, load=load)
+    for known in (registry.DATASETS, registry.BUILT_IN):  # (one's own would have an identity)
+        monkeypatch.setitem(known, "digits", asking)
+    state = torch.get_rng_state()
+    other = fit(_small(), runs_root=tmp_path, progress=False)
+    assert np.array_equal(plain.predictions[0], other.predictions[0])
+    assert torch.equal(torch.get_rng_state(), state)
+    with seeds.seeded(3, "read"):
+        assert drawn == [torch.rand(2).tolist()]
+
+
+@pytest.mark.parametrize("wanted", [seeds.apart, seeds.taken])
+def test_who_waits_long_for_its_turn_says_so(wanted, monkeypatch):
     monkeypatch.setattr(seeds, "SAID_S", 0.01)
     is_held, is_over = threading.Event(), threading.Event()
 
@@ -97,7 +122,7 @@ def test_who_waits_long_for_its_turn_says_so(monkeypatch):
     holder.start()
     is_held.wait()
     threading.Timer(1.0, is_over.set).start()
-    with pytest.warns(UserWarning, match="this one waits for its turn"), seeds.apart():
+    with pytest.warns(UserWarning, match="this one waits for its turn"), wanted():
         pass
     holder.join()
 

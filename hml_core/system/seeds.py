@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -18,14 +19,27 @@ import numpy as np
 import torch
 
 SAID_S = 60.0  # after which a thread says that it waits for its turn
+LOOK_S = 0.05
 
 # Held by the thread that computes: torch's global generators and settings belong to one at a time.
 turn = threading.RLock()
 
 
-def _renew_turn() -> None:
-    """After a fork: held by a thread that is not here, it would never be given back."""
-    global turn
+class _Lent:
+    """The generators alone, while those who have the turn read data sets and draw nothing of a run's."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.lenders = 0
+
+
+_lent = _Lent()
+
+
+def _renew() -> None:
+    """After a fork: held by a thread that is not here, they would never be given back."""
+    global turn, _lent
+    _lent = _Lent()
     if turn.acquire(blocking=False):
         turn.release()
     else:
@@ -33,7 +47,51 @@ def _renew_turn() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_turn)
+    os.register_at_fork(after_in_child=_renew)
+
+
+@contextlib.contextmanager
+def lending() -> Iterator[None]:
+    """Inside the block others may be :func:`apart`: threads that a loader waits for are among them."""
+    with _lent.lock:
+        _lent.lenders += 1
+    try:
+        yield
+    finally:
+        with _lent.lock:  # when those who are apart are done
+            _lent.lenders = max(_lent.lenders - 1, 0)
+
+
+@contextlib.contextmanager
+def taken() -> Iterator[None]:
+    """Inside the block this thread has the turn."""
+    lock = _acquired(may_be_lent=False)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _acquired(*, may_be_lent: bool) -> threading.RLock:
+    """What this thread holds by now: the turn, or the generators alone where they are enough and lent."""
+    end = time.monotonic() + SAID_S
+    while True:
+        if may_be_lent and _lent.lenders:
+            lock = _lent.lock
+            if lock.acquire(timeout=LOOK_S):
+                if _lent.lenders:
+                    return lock
+                lock.release()
+        elif (lock := turn).acquire(timeout=LOOK_S):
+            return lock
+        if time.monotonic() >= end:
+            end = float("inf")
+            warnings.warn(
+                f"For {SAID_S:.0f} s another thread of this program has trained or read a data set, and "
+                "this one waits for its turn. (If that one waits for this one, neither goes on: a loader "
+                "may wait for no thread of its own that trains.)",
+                stacklevel=5,
+            )
 
 
 def derive(seed: int, stream: str, epoch: int = 0, *more: int) -> int:
@@ -80,15 +138,7 @@ class _Apart:
         self.device = device if device is not None and device.type == "cuda" else None
 
     def enter(self) -> None:
-        self.lock = turn
-        if not self.lock.acquire(timeout=SAID_S):
-            warnings.warn(
-                f"For {SAID_S:.0f} s another thread of this program has trained or read a data set, and "
-                "this one waits for its turn. (If that one waits for this one, neither goes on: a loader "
-                "may wait for no thread that asks a network or makes a RunConfig.)",
-                stacklevel=4,
-            )
-            self.lock.acquire()
+        self.lock = _acquired(may_be_lent=True)
         self.before = self._states()
         holding.parts.append(self)
 

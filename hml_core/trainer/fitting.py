@@ -188,7 +188,8 @@ def training(
             with seeds.others_turn():
                 beginning = recorder.beginning(wait)
             with world.together():
-                splits = datasets.load(config, data_root)
+                with seeds.lending():
+                    splits = datasets.load(config, data_root)
                 handed_over.check(config, splits)
                 manifest = splits.manifest()
                 trainer = Trainer(config, splits, where, world, points, keep_weights)
@@ -269,7 +270,7 @@ class _Settings:
 
     def __enter__(self) -> _Settings:
         with contextlib.ExitStack() as stack:
-            stack.enter_context(seeds.turn)
+            stack.enter_context(seeds.taken())
             stack.enter_context(devices.current(self.device))
             stack.enter_context(devices.algorithms(self.deterministic, search=self.search))
             stack.enter_context(devices.plain_numbers())
@@ -299,7 +300,8 @@ def _require_images(config: RunConfig, data_root: str | Path | None, made_from: 
     Without the files there is nothing to compare, and the record stands.
     """
     try:
-        splits = datasets.load(config, data_root)
+        with seeds.lending():
+            splits = datasets.load(config, data_root)
     except DataError:
         return
     if splits.manifest()["sha256"] != made_from:
