@@ -73,7 +73,7 @@ def test_what_a_program_has_set_in_torch_is_not_part_of_a_result(setting, plain,
     assert np.array_equal(plain.predictions[0], predicted.numpy())
 
 
-def test_settings_of_all_threads_are_given_back_by_the_last(monkeypatch):
+def test_settings_of_all_threads_are_given_back_by_the_last():
     """Who asks a kept network meanwhile, and is done, takes nothing from the run that is computed."""
     precision = torch.get_float32_matmul_precision
     with changed(precision, torch.set_float32_matmul_precision, "medium"):
@@ -81,7 +81,11 @@ def test_settings_of_all_threads_are_given_back_by_the_last(monkeypatch):
             with devices.plain_numbers():
                 run.enter_context(devices.plain_numbers())
             assert precision() == "highest"
-        assert precision() == "medium"
+            torch.set_float32_matmul_precision("high")  # the program, beside a run
+            with devices.plain_numbers():
+                assert precision() == "highest"
+        assert precision() == "high"
+        torch.set_float32_matmul_precision("medium")
 
 
 def test_a_loader_s_own_threads_may_ask_a_kept_network(plain, tmp_path, monkeypatch):

@@ -185,35 +185,43 @@ def algorithms(deterministic: bool, *, search: bool = True) -> Iterator[None]:
 
 
 class _Plain:
-    """Settings of the whole process, plain as long as any thread needs them so."""
+    """Settings of the whole process, plain as long as any thread needs them so.
+
+    A program may change one meanwhile: who comes next makes it plain again, and the program's is what it
+    said last.
+    """
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.users = 0
-        self.before = contextlib.ExitStack()
+        self.given: dict[Any, Callable[[], None]] = {}  # gives back what the program has set
 
     def __enter__(self) -> None:
         with self.lock:
-            if self.users == 0:
-                self._set()
             self.users += 1
+            self._set()
 
     def __exit__(self, *error: object) -> None:
         with self.lock:
             self.users -= 1
             if self.users == 0:
-                self.before.close()
+                while self.given:
+                    self.given.popitem()[1]()
 
     def _set(self) -> None:
-        self.before.callback(torch.set_default_dtype, torch.get_default_dtype())
-        torch.set_default_dtype(torch.float32)
+        if (default := torch.get_default_dtype()) != torch.float32:
+            self.given["type"] = functools.partial(torch.set_default_dtype, default)
+            torch.set_default_dtype(torch.float32)
         with contextlib.suppress(RuntimeError):  # (it was set for each library, see below)
             if (precision := torch.get_float32_matmul_precision()) != "highest":
-                self.before.callback(torch.set_float32_matmul_precision, precision)
+                give_back = functools.partial(torch.set_float32_matmul_precision, precision)
+                self.given["precision"] = give_back
                 torch.set_float32_matmul_precision("highest")
         for library in _MULTIPLYING:
             if (precision := library.fp32_precision) not in ("none", "ieee"):
-                self.before.callback(setattr, library, "fp32_precision", precision)
+                self.given[library] = functools.partial(
+                    setattr, library, "fp32_precision", precision
+                )
                 library.fp32_precision = "ieee"
 
 
