@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -261,6 +262,14 @@ def test_a_ratio_is_heeded_or_refused(name):
 def test_a_data_set_that_is_never_cut_takes_no_ratio(name):
     with pytest.raises(ConfigError, match=r"keeps all images .* no `imbalance_ratio`, got 50"):
         RunConfig(dataset=name, imbalance_ratio=50.0)
+
+
+def test_a_config_that_was_stored_with_a_ratio_without_effect_is_read():
+    fields = json.loads(RunConfig(dataset="folder").to_json()) | {"imbalance_ratio": 50.0}
+    stored = RunConfig.from_json(json.dumps(fields))
+    assert stored.run_id.startswith("folder-natural50-")
+    with pytest.raises(ConfigError, match="keeps all images"):
+        RunConfig(**fields)
 
 
 def test_the_batches_of_stored_folder_runs_still_describe_them(repository):

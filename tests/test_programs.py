@@ -167,6 +167,26 @@ def test_chance_is_one_thread_s_at_a_time():
     other.join()
 
 
+def test_an_interruption_before_it_comes_back_is_not_hidden(monkeypatch):
+    """Who stood aside and is interrupted, as it waits for its turn again, holds nothing any more."""
+
+    def interrupt(**_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), seeds.apart(), seeds.others_turn():
+        monkeypatch.setattr(seeds, "_acquired", interrupt)
+    monkeypatch.undo()
+    assert not seeds.holding.parts
+
+    def is_free() -> bool:
+        if is_mine := seeds.turn.acquire(blocking=False):
+            seeds.turn.release()
+        return is_mine
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(is_free).result()
+
+
 def test_one_run_in_two_threads_is_trained_once(tmp_path):
     """Who waits for the other's run holds nothing that it needs to go on."""
     with ThreadPoolExecutor(2) as pool:

@@ -45,15 +45,19 @@ def hint(name: str, value: Any) -> str:
     return ""
 
 
-def combination(values: Settings) -> None:
-    """Settings that make sense together; ConfigError with the reason otherwise."""
+def combination(values: Settings, *, is_stored: bool = False) -> None:
+    """Settings that make sense together; ConfigError with the reason otherwise.
+
+    ``is_stored``: they were accepted once, and what was without effect then is no reason.
+    """
     recipe, stages = values.recipe, values.stages
     if not 0 <= values.warmup_epochs <= values.epochs:
         raise ConfigError(
             f"Expected 0 ≤ `warmup_epochs` ≤ {values.epochs} epochs, got {values.warmup_epochs}."
         )
     _images(values)
-    _tail(values)
+    if not is_stored:
+        _tail(values)
     _class_counts(values)
     own = {stage.sampler for stage in stages} - {"instance"}
     if own and values.sampler != "instance":

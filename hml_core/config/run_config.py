@@ -9,6 +9,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,8 @@ from hml_core.schedule import WARM_UP
 from hml_core.system.quantities import told
 
 MOST_LOOKED_AT = 10_000  # epochs
+# Whether a config is read that was accepted once.
+_is_stored: ContextVar[bool] = ContextVar("is_stored", default=False)
 _WEIGHTING_ALIASES = {"cost_sensitive": "CS", "class_balanced": "CB"}
 
 
@@ -81,7 +84,7 @@ class RunConfig(Settings):
         for name, known in SETTINGS.items():
             value = getattr(self, name)
             known.check_choice(value, rules.hint(name, value))
-        rules.combination(self)
+        rules.combination(self, is_stored=_is_stored.get())
 
     # Filling in ---------------------------------------------------------------------------------
 
@@ -226,7 +229,11 @@ class RunConfig(Settings):
         values = dict(values)
         if values.get("delta") == "inf":
             values["delta"] = math.inf
-        return cls(**values)
+        before = _is_stored.set(True)
+        try:
+            return cls(**values)
+        finally:
+            _is_stored.reset(before)
 
     @classmethod
     def from_json(cls, text: str) -> RunConfig:

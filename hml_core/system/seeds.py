@@ -143,6 +143,8 @@ class _Apart:
         holding.parts.append(self)
 
     def leave(self) -> None:
+        if self not in holding.parts:  # it stood aside, and was interrupted before it came back
+            return
         holding.parts.remove(self)
         self._restore(self.before)
         self.lock.release()
