@@ -7,6 +7,7 @@ import dataclasses
 import os
 import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -112,9 +113,9 @@ def test_a_loader_s_own_threads_may_ask_a_kept_network(plain, tmp_path, monkeypa
         assert drawn == [torch.rand(2).tolist()]
 
 
-@pytest.mark.parametrize("wanted", [seeds.apart, seeds.taken])
-def test_who_waits_long_for_its_turn_says_so(wanted, monkeypatch):
-    monkeypatch.setattr(seeds, "SAID_S", 0.01)
+@contextlib.contextmanager
+def turn_of_another_thread() -> Iterator[threading.Event]:
+    """Another thread has the turn until the event is set, or the block is over."""
     is_held, is_over = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -125,10 +126,28 @@ def test_who_waits_long_for_its_turn_says_so(wanted, monkeypatch):
     holder = threading.Thread(target=hold)
     holder.start()
     is_held.wait()
-    threading.Timer(1.0, is_over.set).start()
-    with pytest.warns(UserWarning, match="this one waits for its turn"), wanted():
-        pass
-    holder.join()
+    try:
+        yield is_over
+    finally:
+        is_over.set()
+        holder.join()
+
+
+@pytest.mark.parametrize("wanted", [seeds.apart, seeds.taken])
+def test_who_waits_long_for_its_turn_says_so(wanted, monkeypatch):
+    monkeypatch.setattr(seeds, "SAID_S", 0.01)
+    said = []
+
+    def hear(text: str, **_) -> None:
+        said.append(text)
+        is_over.set()
+
+    with turn_of_another_thread() as is_over, monkeypatch.context() as patch:
+        patch.setattr(seeds.warnings, "warn", hear)
+        with wanted():
+            pass
+    assert len(said) == 1
+    assert "this one waits for its turn" in said[0]
 
 
 def test_runs_of_several_threads_are_those_of_one(tmp_path):
@@ -248,7 +267,6 @@ def test_a_run_that_trains_another_one_first_waits_for_no_thread_that_waits_for_
 )
 def test_a_forked_process_waits_for_no_thread_that_is_not_there(way):
     """A pool of multiprocessing's, after something was trained: torch's threads are the parent's."""
-
     torch.set_num_threads(2)
 
     def look() -> None:
@@ -260,19 +278,8 @@ def test_a_forked_process_waits_for_no_thread_that_is_not_there(way):
         finally:
             os._exit(status)
 
-    is_held, is_over = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with seeds.turn:
-            is_held.set()
-            is_over.wait()
-
-    holder = threading.Thread(target=hold)
-    holder.start()
-    is_held.wait()
-    if (child := os.fork()) == 0:
-        look()
-    is_over.set()
-    holder.join()
+    with turn_of_another_thread():
+        if (child := os.fork()) == 0:
+            look()
     torch.set_num_threads(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
