@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 
 from hml_core import engines, trainer
 from hml_core.config import RunConfig
-from hml_core.config.settings import SETTINGS
+from hml_core.config.settings import require_fields
 from hml_core.errors import ConfigError, RunError
 from hml_core.recipes import is_hard_mining
-from hml_core.runs import SELECTIONS, Run, listing
+from hml_core.runs import Run, form, listing
 from hml_core.system import files, quantities
 from hml_lab import tables
 from hml_lab.notebooks import display as outputs
@@ -54,10 +54,7 @@ def stored_seeds(runs_root: str | Path, **fields: Any) -> list[int]:
 
 def _having(fields: Mapping[str, Any]) -> Callable[[RunConfig], bool]:
     """Whether a configuration has these values."""
-    if unknown := [name for name in fields if name not in SETTINGS]:
-        raise ConfigError(
-            f"RunConfig has no field {unknown[0]!r}: expected some of {', '.join(SETTINGS)}."
-        )
+    require_fields(fields)
     return lambda config: all(getattr(config, name) == value for name, value in fields.items())
 
 
@@ -142,8 +139,7 @@ class Experiment:
         self.configs = list({config.run_id: config for config in every}.values())
         if not self.configs:
             raise ConfigError("Expected an experiment to have at least one run, got none.")
-        if selection not in SELECTIONS:
-            raise ConfigError(f"Expected `selection` to be one of {SELECTIONS}, got {selection!r}.")
+        form.require_selection(selection)
         if not isinstance(by, str) or listing.is_column(by):
             raise ConfigError(
                 f"Expected `by` to name a column that the frame of runs does not have, got {by!r}."

@@ -67,6 +67,13 @@ def split(**options) -> Splits:
     return make_long_tailed("synthetic", synthetic(), synthetic(5), **{**arguments, **options})
 
 
+def test_a_class_without_images_has_no_place_in_a_tail():
+    with pytest.raises(DataError, match=r"be made long-tailed: .* no training image .* d\."):
+        split(class_names=("a", "b", "c", "d"))
+    kept = split(class_names=("a", "b", "c", "d"), imbalance_type="natural")
+    assert kept.class_counts.tolist() == [20, 20, 20, 0]
+
+
 def test_validation_is_drawn_from_the_long_tailed_training_set():
     plain, held = split(), split(validation_fraction=0.2)
     assert plain.class_counts.tolist() == [20, 10, 5]

@@ -175,6 +175,17 @@ def test_an_interruption_waits_for_no_thread_that_decodes():
         over.set()
 
 
+def slowly_loaded(folder, sent: signal.Signals, monkeypatch) -> None:
+    """A module of this name in the folder, in whose midst a signal arrives."""
+    folder.mkdir(parents=True)
+    (folder / "slowly_loaded.py").write_text(
+        "import signal, time\n"
+        f"signal.raise_signal({int(sent)})\n"
+        f"time.sleep({10 * interruptions.AGAIN_S})\n"
+    )
+    monkeypatch.syspath_prepend(folder)
+
+
 @pytest.mark.parametrize("block", ["interruptible", "after_imports"])
 @pytest.mark.parametrize(
     ("folder", "limit", "is_whole"),
@@ -189,13 +200,7 @@ def test_a_signal_waits_for_a_library_that_is_imported(
 ):
     """Half of torch's C++ aborted the process; somebody's own file, which may train, is not waited for."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    (tmp_path / folder).mkdir(parents=True)
-    (tmp_path / folder / "slowly_loaded.py").write_text(
-        "import signal, time\n"
-        "signal.raise_signal(signal.SIGINT)\n"
-        f"time.sleep({10 * interruptions.AGAIN_S})\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path / folder)
+    slowly_loaded(tmp_path / folder, signal.SIGINT, monkeypatch)
     monkeypatch.setattr(interruptions, "LOADED_S", limit)
 
     def work() -> None:
@@ -215,13 +220,7 @@ def test_a_signal_waits_for_a_library_that_is_imported(
 @pytest.mark.parametrize("block", ["interruptible", "after_imports", "delayed"])
 def test_who_hears_signals_by_a_pipe_hears_each_once(block, tmp_path, monkeypatch):
     """asyncio's ``add_signal_handler``; whether or not a library is imported at that moment."""
-    (tmp_path / "site-packages").mkdir()
-    (tmp_path / "site-packages" / "slowly_loaded.py").write_text(
-        "import signal, time\n"
-        "signal.raise_signal(signal.SIGTERM)\n"
-        f"time.sleep({10 * interruptions.AGAIN_S})\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path / "site-packages")
+    slowly_loaded(tmp_path / "site-packages", signal.SIGTERM, monkeypatch)
     heard = []
 
     async def work() -> None:

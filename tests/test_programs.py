@@ -89,6 +89,13 @@ def test_settings_of_all_threads_are_given_back_by_the_last():
         torch.set_float32_matmul_precision("medium")
 
 
+def digits_are_read_by(load, monkeypatch) -> None:
+    """(A data set of one's own would have an identity.)"""
+    changed = dataclasses.replace(datasets.info("digits"), load=load)
+    for known in (registry.DATASETS, registry.BUILT_IN):
+        monkeypatch.setitem(known, "digits", changed)
+
+
 def test_a_loader_s_own_threads_may_ask_a_kept_network(plain, tmp_path, monkeypatch):
     """They draw, and the loader that waits for them has the turn; what it draws itself stays the same."""
     of_its_own, drawn = datasets.info("digits"), []
@@ -102,9 +109,7 @@ def test_a_loader_s_own_threads_may_ask_a_kept_network(plain, tmp_path, monkeypa
                 one.result()
         return of_its_own.load(config, root)
 
-    asking = dataclasses.replace(of_its_own, load=load)
-    for known in (registry.DATASETS, registry.BUILT_IN):  # (one's own would have an identity)
-        monkeypatch.setitem(known, "digits", asking)
+    digits_are_read_by(load, monkeypatch)
     state = torch.get_rng_state()
     other = fit(_small(), runs_root=tmp_path, progress=False)
     assert np.array_equal(plain.predictions[0], other.predictions[0])
@@ -233,9 +238,7 @@ def test_a_run_that_trains_another_one_first_waits_for_no_thread_that_waits_for_
             drawn.append((first, torch.rand(1).item()))
         return of_its_own.load(config, root)
 
-    taught = dataclasses.replace(of_its_own, load=load)
-    for known in (registry.DATASETS, registry.BUILT_IN):  # (one's own would have an identity)
-        monkeypatch.setitem(known, "digits", taught)
+    digits_are_read_by(load, monkeypatch)
     students = [_small(recipe="ce", epochs=1, seed=seed) for seed in (0, 1)]
 
     def teach() -> None:

@@ -17,7 +17,7 @@ from hml_core import datasets, recipes
 from hml_core.config import identity, meanings, rules
 from hml_core.config.declaration import documented
 from hml_core.config.options import Options
-from hml_core.config.settings import OPTIONS, SETTINGS, Settings
+from hml_core.config.settings import OPTIONS, SETTINGS, Settings, require_fields
 from hml_core.errors import ConfigError
 from hml_core.recipes import boundary
 from hml_core.schedule import WARM_UP
@@ -220,12 +220,7 @@ class RunConfig(Settings):
         """The inverse of :meth:`to_dict`; an unknown field is an error."""
         if not isinstance(values, Mapping):
             raise ConfigError(f"Expected the fields of a RunConfig as a mapping, got {values!r}.")
-        unknown = [name for name in values if name not in SETTINGS]
-        if unknown:
-            raise ConfigError(
-                f"RunConfig has no field {', '.join(map(repr, unknown))}: expected some of "
-                f"{', '.join(sorted(SETTINGS))}."
-            )
+        require_fields(values)
         values = dict(values)
         if values.get("delta") == "inf":
             values["delta"] = math.inf

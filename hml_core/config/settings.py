@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from hml_core.config.declaration import (
     settings,
 )
 from hml_core.config.options import Options
+from hml_core.errors import ConfigError
 from hml_core.losses.base import MEANS, WEIGHTINGS
 from hml_core.schedule import LR_SCHEDULES, PROTOCOLS
 
@@ -306,3 +308,12 @@ class Settings:
 SETTINGS = settings(Settings)
 # The options of recipes (hml_core.recipes.options) that are settings: a recipe takes some of them.
 OPTIONS = tuple(name for name, known in SETTINGS.items() if known.is_option)
+
+
+def require_fields(names: Iterable[str]) -> None:
+    """ConfigError for names that no setting has."""
+    if unknown := [name for name in names if name not in SETTINGS]:
+        raise ConfigError(
+            f"RunConfig has no field {', '.join(map(repr, unknown))}: expected some of "
+            f"{', '.join(sorted(SETTINGS))}."
+        )

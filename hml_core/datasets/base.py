@@ -240,18 +240,14 @@ def make_long_tailed(
     num_classes = len(class_names)
     check_targets(f"the train split of {name!r}", train.targets, num_classes)
     available = np.bincount(train.targets, minlength=num_classes)
-    empty = [class_names[label] for label in np.flatnonzero(available == 0)]
-    if empty and imbalance_type != "natural":
-        raise DataError(
-            f"The data set {name!r} cannot be made long-tailed: it has no training image of the class(es) "
-            f"{', '.join(empty)}."
-        )
     try:
         if imbalance_type == "natural":
             indices = np.arange(len(train))
             if validation_fraction:  # in random order, as hold_out takes the last ones of a class
                 indices = imbalance.subsample(train.targets, available, seed=subset_seed)
         else:
+            if empty := [class_names[label] for label in np.flatnonzero(available == 0)]:
+                raise ValueError(f"it has no training image of the class(es) {', '.join(empty)}.")
             counts = imbalance.class_counts(
                 int(available.min()), num_classes, imbalance_type, imbalance_ratio
             )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from hml_core.errors import ConfigError
 from hml_core.system.fields import is_number, is_text, is_whole
 
 SELECTIONS = ("last", "best_validation", "best_test")
@@ -18,6 +19,12 @@ REQUIRED = {"selections", "class_counts", "class_names", "seconds", "device", "f
 # Of every selection: what is there, undefined (null) in some, and what only some data sets have.
 ALWAYS = ("top1", "balanced_accuracy", "many", "medium", "few", "macro_f1", "g_mean", "ece")
 OFTEN = ("nll", "macro_auc", "sensitivity", "specificity")
+
+
+def require_selection(name: Any) -> None:
+    """ConfigError for what is none of :data:`SELECTIONS`."""
+    if name not in SELECTIONS:
+        raise ConfigError(f"Expected `selection` to be one of {SELECTIONS}, got {name!r}.")
 
 
 def is_understood(metrics: Mapping[str, Any]) -> bool:

@@ -385,8 +385,7 @@ class Run:
         ValueError
             For an unknown selection, or best-on-validation of a run without a validation split.
         """
-        if name not in SELECTIONS:
-            raise ValueError(f"Expected `selection` to be one of {SELECTIONS}, got {name!r}.")
+        form.require_selection(name)
         chosen = self.metrics["selections"][name]
         if chosen is None:
             raise ValueError(f"The run {self.run_id} had no validation split to select on.")

@@ -53,8 +53,10 @@ _was_forked = False
 
 
 def _note_fork() -> None:
+    """Other threads are not here; none of them may hold the lock of what is set for all."""
     global _was_forked
     _was_forked = True
+    _plain.lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):
@@ -228,22 +230,13 @@ class _Plain:
 _plain = _Plain()
 
 
-def _renew_plain() -> None:
-    """After a fork: other threads, which need it no more, are not here; nor may they hold its lock."""
-    _plain.lock = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_plain)
-
-
 @contextlib.contextmanager
 def plain_numbers() -> Iterator[None]:
     """Inside the block tensors are float32 and the CPU's unless told, and float32 is computed as such.
 
     Whatever a program has set for itself: a default, autocast, :func:`torch.set_float32_matmul_precision`.
     A run's precision is its config's alone. Of what holds for all threads, the last of those within such
-    a block gives back what was there before the first.
+    a block gives back what the program has set.
     """
     heed_fork()
     with contextlib.ExitStack() as before:

@@ -132,17 +132,17 @@ def others_turn() -> Iterator[None]:
 
 
 class _Apart:
-    """torch's global generators, given back as they were."""
+    """A block in which torch's global generators are this thread's, and after which they are as before."""
 
     def __init__(self, device: torch.device | None) -> None:
         self.device = device if device is not None and device.type == "cuda" else None
 
-    def enter(self) -> None:
+    def __enter__(self) -> None:
         self.lock = _acquired(may_be_lent=True)
         self.before = self._states()
         holding.parts.append(self)
 
-    def leave(self) -> None:
+    def __exit__(self, *error: object) -> None:
         if self not in holding.parts:  # it stood aside, and was interrupted before it came back
             return
         holding.parts.remove(self)
@@ -152,11 +152,11 @@ class _Apart:
     @contextlib.contextmanager
     def aside(self) -> Iterator[None]:
         states = self._states()
-        self.leave()
+        self.__exit__()
         try:
             yield
         finally:
-            self.enter()
+            self.__enter__()
             self._restore(states)
 
     def _states(self) -> list[torch.Tensor]:
@@ -169,18 +169,12 @@ class _Apart:
             torch.cuda.set_rng_state(state, self.device)
 
 
-@contextlib.contextmanager
-def apart(device: torch.device | None = None) -> Iterator[None]:
+def apart(device: torch.device | None = None) -> _Apart:
     """Whatever is drawn from torch's global generators inside the block, they are then as before.
 
     Other threads wait meanwhile. ``device`` names a CUDA device whose generator is restored, too.
     """
-    part = _Apart(device)
-    part.enter()
-    try:
-        yield
-    finally:
-        part.leave()
+    return _Apart(device)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from hml_core import recipes
-from hml_core.runs import SELECTIONS
+from hml_core.runs import form
 from hml_lab import stats
 from hml_lab.wording import p_value
 
@@ -46,8 +46,7 @@ SELECTION_LABELS = {
 
 def finished(frame: pd.DataFrame, selection: str, *metrics: str) -> pd.DataFrame:
     """The rows of finished runs; a ValueError where there are none, and for unknown names."""
-    if selection not in SELECTIONS:
-        raise ValueError(f"Expected `selection` to be one of {SELECTIONS}, got {selection!r}.")
+    form.require_selection(selection)
     done = frame[frame["status"] == "done"] if len(frame) else frame
     if done.empty:
         raise ValueError("Expected at least one finished run to make a table of, got none.")
