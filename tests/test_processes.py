@@ -53,13 +53,17 @@ def number(file: Path) -> int:
     return int(wait_for(lambda: file.exists() and file.read_text().strip(), file.name))
 
 
+def state(process: int) -> str:
+    """As /proc has it, ``T`` for one that is stopped; empty for one that is gone."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
 def is_gone(process: int) -> bool:
     """Whether a process has ended; whoever adopted it may not have taken note of that yet."""
-    try:
-        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-    return state in "ZX"
+    return state(process) in ("", "Z", "X")
 
 
 def family(folder: Path) -> list[int]:
@@ -125,6 +129,42 @@ def test_a_guard_ends_all_of_it_when_its_parent_is_killed(tmp_path):
     parent.wait(LIMIT_S)
     for process in below:
         wait_for(lambda process=process: is_gone(process), "end of the family")
+
+
+@linux
+@pytest.mark.parametrize("then", [signal.SIGCONT, signal.SIGKILL, signal.SIGTERM])
+def test_what_is_below_a_guard_stands_still_with_its_parent(then, tmp_path):
+    """Ctrl-Z: a terminal stops its own group, which a kernel and torchrun's trainers have left."""
+    parent = subprocess.Popen([sys.executable, "-c", START, FAMILY], cwd=tmp_path)
+    below = family(tmp_path)
+    parent.send_signal(signal.SIGSTOP)
+    wait_for(lambda: [*map(state, below)] == ["T", "T"], "standing still")
+    if then == signal.SIGCONT:
+        parent.send_signal(then)
+        wait_for(lambda: "T" not in [*map(state, below)], "going on")
+        parent.kill()
+    elif then == signal.SIGKILL:
+        parent.kill()
+    else:  # as a shell ends a job that is stopped
+        processes.terminate(parent)
+    parent.wait(LIMIT_S)
+    for process in below:
+        wait_for(lambda process=process: is_gone(process), "end of the family")
+
+
+@linux
+def test_what_somebody_else_stopped_is_left_so(tmp_path):
+    parent = subprocess.Popen([sys.executable, "-c", START, FAMILY], cwd=tmp_path)
+    first, second = family(tmp_path)
+    os.kill(second, signal.SIGSTOP)
+    parent.send_signal(signal.SIGSTOP)
+    wait_for(lambda: state(first) == "T", "standing still")
+    parent.send_signal(signal.SIGCONT)
+    wait_for(lambda: state(first) != "T", "going on")
+    assert state(second) == "T"
+    parent.kill()
+    parent.wait(LIMIT_S)
+    wait_for(lambda: is_gone(second), "end of the family")
 
 
 @linux

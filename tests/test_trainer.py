@@ -269,6 +269,14 @@ def test_a_nan_loss_stops_with_epoch_step_and_config_and_is_recorded(tiny, tmp_p
         fit(config, runs_root=tmp_path, progress=False)
 
 
+@pytest.mark.parametrize("tau", [1e20, 1e37])
+def test_a_network_that_diverged_without_a_nan_has_a_record_like_any_other(tau, tiny, tmp_path):
+    """Its log loss is larger than whole numbers may be in a record."""
+    run = fit(tiny(epochs=1, post_hoc_tau=tau), runs_root=tmp_path, progress=False)
+    assert run.metrics["selections"]["last"]["nll"] > 2**63
+    assert runs.load(tmp_path)["status"].tolist() == ["done"]
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_an_unwritable_results_folder_is_named_before_training(tiny, tmp_path):
     tmp_path.chmod(0o500)

@@ -16,6 +16,7 @@ import contextlib
 import functools
 import importlib
 import multiprocessing
+import sys
 import threading
 import time
 import traceback
@@ -32,13 +33,22 @@ from hml_core.config import RunConfig
 from hml_core.engines.jobs import BUSY_WAIT_S, Outcome, Place, attempt
 from hml_core.engines.travel import Bundle, installed, known_here, pack, require_same
 from hml_core.errors import ConfigError, DeviceError, RunError
-from hml_core.system import devices, files, interruptions, limits, processes, provenance, streams
+from hml_core.runs import RunFolder
+from hml_core.system import (
+    devices,
+    files,
+    interruptions,
+    limits,
+    processes,
+    provenance,
+    scratch,
+    streams,
+)
 
 CONNECT_TIMEOUT_S = 10
 PROTOCOLS = ("tcp", "tls")
 GPU = {"GPU": 1}
-# A run that brings down this many workers is given up.
-DEATHS = 3
+DEATHS = 3  # of workers, with one run that came no further meanwhile: then it is given up
 POLL_S = 0.05
 LOOK_S = 5.0  # between two looks at the workers of somebody's cluster
 
@@ -80,6 +90,7 @@ def local(configs: Sequence[RunConfig], place: Place) -> Iterator[tuple[RunConfi
             usual = shipped("distributed", "distributed.yaml")
             stack.enter_context(dask.config.set({**usual, **SETTINGS}))
             stack.enter_context(processes.only_installed_modules())
+            stack.enter_context(own_folder())
             cluster = LocalCluster(
                 n_workers=min(workers, len(configs)),
                 threads_per_worker=1,
@@ -109,6 +120,22 @@ def shipped(package: str, file: str) -> dict[str, Any]:
 
     folder = Path(importlib.import_module(package).__file__).parent
     return next(iter(dask.config.collect_yaml([str(folder / file)])))
+
+
+@contextlib.contextmanager
+def own_folder() -> Iterator[None]:
+    """Inside the block Dask's servers keep their files in a folder that nobody else can write to.
+
+    They import from there first. Dask's own choice is ``dask-scratch-space`` where temporary files go,
+    whoever made that folder.
+    """
+    import dask
+
+    with scratch.folder() as own, dask.config.set({"temporary-directory": str(own)}):
+        try:
+            yield
+        finally:
+            sys.path[:] = [entry for entry in sys.path if own not in Path(entry).parents]
 
 
 def client_of(cluster: Any, **options: Any) -> Any:
@@ -297,18 +324,26 @@ def submit(
             key=f"{config.run_id}-{uuid.uuid4().hex[:8]}", priority=-int(wait > 0),
         )  # fmt: skip
 
+    reached = {config.run_id: RunFolder.reached(place.runs_root, config) for config in here}
     running = {(future := start(config, 0.0)).key: (future, config) for config in here}
     ended = as_completed([future for future, _ in running.values()], loop=client.loop)
     try:
         for future in _as_long_as(hopeless, ended):
             _, config = running.pop(future.key)
             outcome = _outcome_of(future)
+            before = reached[config.run_id]
+            if outcome.status == "died":
+                reached[config.run_id] = RunFolder.reached(place.runs_root, config)
             if outcome.status == "busy":  # another sweep is at it: look again later
                 again = start(config, BUSY_WAIT_S)
-                running[again.key] = (again, config)
-                ended.add(again)
+            elif outcome.status == "died" and reached[config.run_id] != before:
+                again = start(config, 0.0)  # jobs are shorter than the run, or taken away
             else:
-                yield config, outcome
+                status = "failed" if outcome.status == "died" else outcome.status
+                yield config, replace(outcome, status=status)
+                continue
+            running[again.key] = (again, config)
+            ended.add(again)
     except (FutureCancelledError, OSError) as error:
         raise RunError(
             f"The Dask scheduler is gone ({error}); what was finished is on disk, and the same call "
@@ -340,7 +375,9 @@ def _outcome_of(future: Any) -> Outcome:
         raise
     except KilledWorker as error:
         return Outcome(
-            "failed", f"{DEATHS} workers died with this run; the last: {error.last_worker}"
+            "died",
+            f"{error.allowed_failures + 1} workers died with this run, and it came to no further "
+            f"checkpoint; the last: {error.last_worker}",
         )
     except Exception as error:  # the worker could not even begin
         return Outcome("failed", f"The worker could not take the run: {error!r}")

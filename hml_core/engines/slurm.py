@@ -7,7 +7,7 @@ job trains one run at a time until nothing is left. A YAML file says what a job 
     gpus: 1                     # of each job, 0 or 1
     cores: 8
     memory: 32GB
-    walltime: "04:00:00"        # a run that is cut off goes on in another job
+    walltime: "04:00:00"        # a run that is cut off goes on in another job, from its checkpoint
     queue: gpu                  # the partition
     account: my-project
     longest_wait: 2-00:00:00    # for the first job to begin; then the sweep ends and says why it waits
@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from hml_core.config import RunConfig
-from hml_core.engines.dask import GPU, NO_DASHBOARD, SETTINGS, client_of, submit
+from hml_core.engines.dask import GPU, NO_DASHBOARD, SETTINGS, client_of, own_folder, submit
 from hml_core.engines.jobs import Outcome, Place
 from hml_core.engines.slurm_options import require_jobqueue, seconds, shipped_with_jobqueue
 from hml_core.engines.slurm_queue import LONGEST_WAIT_S, Submissions
@@ -39,6 +39,7 @@ from hml_core.system import interruptions, limits, processes, scratch
 
 OWN_DEFAULTS = "hml"  # a section of Dask's configuration: jobs as dask-jobqueue ships them
 FOLDERS = ".slurm-"  # of certificates, below runs_root
+WORK = "HML_WORK"  # in a job's script: a folder of its own, which its worker imports from first
 
 
 def _certificates(folder: Path) -> Any:
@@ -96,8 +97,8 @@ def make_cluster(
     # A shell reads them in the job's script.
     python = options.pop("python", None) or sys.executable
     options["python"] = shlex.quote(python) if os.path.exists(python) else python
-    if folder := options.pop("local_directory", None):
-        options["local_directory"] = f'"{os.path.expanduser(folder)}"'
+    folder = os.path.expanduser(options.pop("local_directory", None) or "${TMPDIR:-/tmp}")
+    options["local_directory"] = f'"${WORK}"'
     # What Dask's configuration says of jobs is among the options by now, as far as it was taken.
     dask.config.set({f"jobqueue.{OWN_DEFAULTS}": shipped_with_jobqueue()})
     try:
@@ -110,7 +111,13 @@ def make_cluster(
             job_cpu=cores,
             cores=1,  # one run at a time on each worker, whatever the cores of its job
             processes=1,
-            job_script_prologue=[f"export {processes.SAFE_PATH}=1", *prologue],
+            job_script_prologue=[
+                f"export {processes.SAFE_PATH}=1",
+                f"{WORK}=",
+                f"trap 'rm -rf \"${WORK}\"' EXIT",
+                *prologue,
+                f'mkdir -p "{folder}" && {WORK}=$(mktemp -d "{folder}/hml-XXXXXXXX") || exit 1',
+            ],
             job_extra_directives=directives,
             worker_extra_args=arguments,
         )
@@ -121,7 +128,7 @@ def make_cluster(
 
 def job_script(options: Mapping[str, Any]) -> str:
     """The script that each job would be submitted with, but for the names of its certificates."""
-    with scratch.folder() as shared, make_cluster(options, shared) as made:
+    with own_folder(), scratch.folder() as shared, make_cluster(options, shared) as made:
         return made.job_script()
 
 
@@ -148,6 +155,7 @@ def run(
     with (
         interruptions.interruptible(),  # a notebook's kernel would end at once, and leave the jobs
         dask.config.set(SETTINGS),
+        own_folder(),
         scratch.folder(place.runs_root, FOLDERS) as shared,
         make_cluster(options, shared, submissions) as made,
         client_of(made) as client,

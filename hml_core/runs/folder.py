@@ -225,6 +225,18 @@ class RunFolder:
         """Whether the run has come so far that it has a checkpoint."""
         return (Path(runs_root) / config.run_id / "checkpoint.pt").exists()
 
+    @staticmethod
+    def reached(runs_root: str | Path, config: RunConfig) -> tuple[int, ...] | None:
+        """A mark of how far the run came: another one for each checkpoint, None where there is none."""
+        path = Path(runs_root) / config.run_id / "checkpoint.pt"
+        try:  # it is opened, for NFS looks for what other hosts wrote only then
+            handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        except OSError:
+            return None
+        told = os.fstat(handle)
+        os.close(handle)
+        return told.st_mtime_ns, told.st_ino, told.st_size
+
     def write_history(self, history: list[dict[str, Any]]) -> None:
         """Write ``history.csv``, a row per epoch."""
         text = pd.DataFrame(history).to_csv(index=False)

@@ -6,6 +6,7 @@ this version would stumble over is told beforehand. Fields that are not known he
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ from hml_core.system.fields import is_number, is_text, is_whole
 
 SELECTIONS = ("last", "best_validation", "best_test")
 KEPT = ("last", "best")  # of weights
-MOST = 2**63 - 1  # of a number: no more fits an array
+MOST = 2**63 - 1  # of a whole number: no more fits an array
 REQUIRED = {"selections", "class_counts", "class_names", "seconds", "device", "files"}
 # Of every selection: what is there, undefined (null) in some, and what only some data sets have.
 ALWAYS = ("top1", "balanced_accuracy", "many", "medium", "few", "macro_f1", "g_mean", "ece")
@@ -101,7 +102,8 @@ def _are_texts(found: Any) -> bool:
 
 
 def _is_measure(found: Any) -> bool:
-    return is_number(found, MOST)
+    """(The log loss of a network that diverged may be as large as a float is.)"""
+    return is_number(found, MOST if isinstance(found, int) else math.inf)
 
 
 def _is_count(found: Any) -> bool:

@@ -7,7 +7,8 @@ adopts what the command's processes leave behind (Linux: ``PR_SET_CHILD_SUBREAPE
 parent died (``PR_SET_PDEATHSIG``, and by looking), and does not end before everything below it has.
 A guard may be killed itself: so there are two, an outer and an inner one, and what either leaves
 the other one ends. The outer one stands in a process group of its own, for whole groups are killed, too
-(a notebook's kernel that is restarted).
+(a notebook's kernel that is restarted). And as Ctrl-Z reaches the terminal's own group alone, the outer
+one stops what is below while its parent is stopped.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ REAP_S = 0.02  # and for what is left, while it ends everything
 # Neither the environment nor installed packages change what a guard does.
 _ISOLATED = ("-I", "-S")
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 1, 36, 37
+_DEAD, _STOPPED = (b"Z", b"X"), b"T"  # states of a process, as /proc names them
 _STOPPING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
@@ -105,13 +107,10 @@ def descendants(process: int) -> list[int]:
     for name in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
         if not name.isdigit():
             continue
-        try:
-            with open(f"/proc/{name}/stat", "rb") as stream:
-                state, parent = stream.read().rpartition(b")")[2].split()[:2]
-        except (OSError, ValueError):  # gone by now
+        if not (told := _told(int(name))):
             continue
-        children.setdefault(int(parent), []).append(int(name))
-        if state in (b"Z", b"X"):
+        children.setdefault(int(told[1]), []).append(int(name))
+        if told[0] in _DEAD:
             dead.add(int(name))
     below, pending = [], [process]
     while pending:
@@ -119,6 +118,16 @@ def descendants(process: int) -> list[int]:
             below.append(child)
             pending.append(child)
     return [child for child in below if child not in dead]
+
+
+def _told(process: int) -> list[bytes]:
+    """What ``/proc`` tells of a process after its name (state, parent, …); empty when it is gone, or where
+    there is no ``/proc``."""
+    try:
+        with open(f"/proc/{process}/stat", "rb") as stream:
+            return stream.read().rpartition(b")")[2].split()
+    except OSError:
+        return []
 
 
 def adopt(does: bool) -> bool:
@@ -156,11 +165,18 @@ class _Guard:
     """Starts one command, waits for it, and leaves nothing of it behind."""
 
     def __init__(
-        self, parent: int, grace: float, over_supervisor: bool = False, group: int | None = None
+        self,
+        parent: int,
+        grace: float,
+        over_supervisor: bool = False,
+        is_outer: bool = False,
+        group: int | None = None,
     ) -> None:
         self.parent, self.grace, self.over_supervisor = parent, grace, over_supervisor
+        self.is_outer = is_outer
         self.group = group  # that the command joins
         self.is_asked = False
+        self.stopped: list[int] = []  # with the parent
         _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
         self.woken, write = os.pipe()
@@ -210,9 +226,21 @@ class _Guard:
                     send(left, signal.SIGTERM)
             if kill_at is not None and time.monotonic() >= kill_at:
                 send(left, signal.SIGKILL)
+            self._stand_still(child, kill_at is None and _told(self.parent)[:1] == [_STOPPED])
             select.select([self.woken], [], [], LOOK_S if kill_at is None else REAP_S)
             with contextlib.suppress(BlockingIOError):
                 os.read(self.woken, 4096)
+
+    def _stand_still(self, child: int, does: bool) -> None:
+        """Stop what is below, the inner guard left out, or let go on what was stopped here."""
+        if not does:
+            send(self.stopped, signal.SIGCONT)
+            self.stopped.clear()
+        elif self.is_outer:
+            below = [one for one in descendants(os.getpid()) if one != child]
+            started = [one for one in below if _told(one)[:1] not in ([_STOPPED], [])]
+            send(started, signal.SIGSTOP)
+            self.stopped += started
 
     @staticmethod
     def _is_alone(child: int) -> bool:
@@ -266,12 +294,8 @@ def _stay_beside(parent: int) -> int:
 
 def _began(process: int) -> str:
     """When a living process began, by which it is told from a later one of its number; else empty."""
-    try:
-        with open(f"/proc/{process}/stat", "rb") as stream:
-            fields = stream.read().rpartition(b")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] in (b"Z", b"X") else fields[19].decode()
+    told = _told(process)
+    return "" if not told or told[0] in _DEAD else told[19].decode()
 
 
 def terminate(process: subprocess.Popen) -> None:
@@ -318,7 +342,8 @@ def _watch(arguments: list[str]) -> int:
     if INNER in flags or sys.platform != "linux":
         return _Guard(int(parent), float(grace), SUPERVISOR in flags).run(command)
     inner = [*_guard(), INNER, *flags, str(os.getpid()), grace, *command]
-    return _Guard(int(parent), float(grace) + INNER_GRACE_S, group=_left_group()).run(inner)
+    patience = float(grace) + INNER_GRACE_S
+    return _Guard(int(parent), patience, is_outer=True, group=_left_group()).run(inner)
 
 
 def _left_group() -> int | None:

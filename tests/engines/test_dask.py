@@ -33,7 +33,7 @@ from hml_core.engines.jobs import Place
 from hml_core.engines.travel import Bundle
 from hml_core.errors import ConfigError, DeviceError, RunError
 from hml_core.runs import CLOCK, Run
-from hml_core.system import limits
+from hml_core.system import files, limits
 from hml_core.trainer.branches import epochs_to_train
 from tests.engines import helpers
 from tests.engines.helpers import configs, wait_for
@@ -85,14 +85,28 @@ class Swept(NamedTuple):
     root: Path
     seen: dict[str, list[str]]
     pages: list[str]
+    ways: list[tuple[str, int]]
+
+
+def ways_of(before: list[str], temporary: Path) -> list[tuple[str, int]]:
+    """Where this process looks for modules beside what it did before, and who may write there."""
+    new = [entry for entry in sys.path if entry not in before]
+    own = [temporary / Path(entry).relative_to(temporary).parts[0] for entry in new]
+    return [(str(folder), folder.stat().st_mode & 0o777) for folder in own]
 
 
 @pytest.fixture(scope="module")
 def swept(forked_workers, tmp_path_factory) -> Swept:
-    plain, seen, pages = dask.submit, {}, []
+    plain, seen, pages, ways, before = dask.submit, {}, [], [], [*sys.path]
     root = tmp_path_factory.mktemp("swept")
+    temporary = tmp_path_factory.mktemp("temporary")
+    (temporary / "dask-scratch-space").mkdir()
+    (temporary / "dask-scratch-space").chmod(0o777)  # of another user of the machine
 
     def attacked(client, configs, place, resources, *rest):
+        ways.extend(ways_of(before, temporary))
+        for of_worker in client.run(ways_of, before, temporary).values():
+            ways.extend(of_worker)
         ours = client.run(os.getpid)  # who has the certificate can
         addresses = [client.scheduler.address, *ours]
         addresses += [w["nanny"] for w in client.scheduler_info(n_workers=-1)["workers"].values()]
@@ -113,12 +127,14 @@ def swept(forked_workers, tmp_path_factory) -> Swept:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dask, "submit", attacked)
+        patch.setattr("tempfile.tempdir", str(temporary))
         # Of somebody's configuration, for other clusters: workers would go, and the sweep wait for ever.
         with settings.set({"distributed.worker.lifetime.duration": "1 ms"}):
             frame = engines.sweep(
                 configs(), engine="dask", runs_root=root, progress=False, threads=1
             )
-    return Swept(frame, root, seen, pages)
+    assert sys.path == before
+    return Swept(frame, root, seen, pages, ways)
 
 
 def test_processes_of_this_machine_give_the_serial_frame_to_the_bit(swept, serial, tmp_path):
@@ -136,6 +152,12 @@ def test_a_stranger_without_our_certificate_runs_no_code_while_a_sweep_runs(swep
     assert len(swept.seen) >= 3, "scheduler, worker and its nanny"
     assert all(len(failures) == 2 for failures in swept.seen.values())
     assert len(swept.pages) == 5
+
+
+def test_nothing_is_imported_from_a_folder_that_anybody_may_have_made(swept):
+    """Dask's processes look for modules first where they keep their files."""
+    assert len(swept.ways) >= 3, "scheduler, nannies and a worker"
+    assert {mode for _, mode in swept.ways} == {0o700}, swept.ways
 
 
 def test_a_package_that_is_missing_is_named_before_anything_starts(tmp_path, monkeypatch):
@@ -465,8 +487,29 @@ def test_a_run_that_kills_its_workers_is_given_up(tmp_path, running, monkeypatch
         ended = dict(dask.submit(client, configs()[:2], place, None))
     outcomes = {config.seed: outcome for config, outcome in ended.items()}
     assert outcomes[0].status == "failed"
-    assert "workers died with this run" in outcomes[0].error
+    assert "4 workers died with this run" in outcomes[0].error
+    assert "no further checkpoint" in outcomes[0].error
     assert outcomes[1].status == "done"
+
+
+def test_a_run_that_each_worker_brings_forward_is_not_given_up(tmp_path, running, monkeypatch):
+    """Jobs of a cluster that are shorter than the run, or are taken away, one after the other."""
+    monkeypatch.setattr(dask, "work", _forward)
+    place = Place(tmp_path, None, "cpu", 1)
+    (tmp_path / configs()[0].run_id).mkdir()
+    with running.get_client() as client:
+        ((_, outcome),) = dask.submit(client, configs()[:1], place, None)
+    assert outcome.status == "done"
+    assert (tmp_path / configs()[0].run_id / "checkpoint.pt").read_text() == "12345"
+
+
+def _forward(config, place, additions, wait):
+    path = place.runs_root / config.run_id / "checkpoint.pt"
+    said = path.read_text() if path.exists() else ""
+    if len(said) < 5:
+        files.write_atomically(path, said + str(len(said) + 1))
+        os._exit(1)
+    return engines.Outcome("done")
 
 
 def _deadly(config, place, additions, wait):

@@ -42,9 +42,13 @@ GOLDEN = """\
 #SBATCH -t 04:00:00
 #SBATCH --gres=gpu:1
 export PYTHONSAFEPATH=1
+HML_WORK=
+trap 'rm -rf "$HML_WORK"' EXIT
+mkdir -p "${TMPDIR:-/tmp}" && HML_WORK=$(mktemp -d "${TMPDIR:-/tmp}/hml-XXXXXXXX") || exit 1
 PYTHON -m distributed.cli.dask_worker tls://SCHEDULER --name dummy-name --nthreads 1 \
---memory-limit 29.80GiB --nanny --death-timeout 60 --no-dashboard --dashboard-address 127.0.0.1:0 \
---resources GPU=1 --protocol tls:// --tls-ca-file FILE --tls-cert FILE --tls-key FILE
+--memory-limit 29.80GiB --nanny --death-timeout 60 --local-directory "$HML_WORK" --no-dashboard \
+--dashboard-address 127.0.0.1:0 --resources GPU=1 --protocol tls:// --tls-ca-file FILE \
+--tls-cert FILE --tls-key FILE
 """
 
 
@@ -202,13 +206,15 @@ def test_paths_reach_a_job_as_they_are(tmp_path):
     with slurm.make_cluster(options, shared) as made:
         script = made.job_script()
     at_home = {**options, "local_directory": "~/scratch"}
-    assert f'--local-directory "{Path.home()}/scratch"' in slurm.job_script(at_home)
-    environment = {**os.environ, "SCRATCH": "/fast disk"}
+    assert f'$(mktemp -d "{Path.home()}/scratch/hml-XXXXXXXX")' in slurm.job_script(at_home)
+    environment = {**os.environ, "SCRATCH": f"{tmp_path}/fast disk"}
     subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment, check=True)
     said = (tmp_path / "said").read_text()
     for name in ("ca", "cert", "key"):
         assert f"\n<{shared}/{name}.pem>\n" in said
-    assert "\n<--local-directory>\n</fast disk/one & two>\n" in said
+    own = re.search("\n<--local-directory>\n<(.*)>\n", said)[1]
+    assert os.path.dirname(own) == f"{tmp_path}/fast disk/one & two"
+    assert not os.path.exists(own), "the job removes it in the end"
     assert not list(tmp_path.rglob("pwned"))
 
 
