@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torchvision
+from torchvision.datasets import utils
 
 from hml_core.datasets.cifar import require_regular
-from hml_core.system import downloads
+from hml_core.system import downloads, scratch
 
 ARCHIVES = {
     "cifar10": torchvision.datasets.CIFAR10,
@@ -21,6 +25,8 @@ class DownloadError(RuntimeError):
 
 def download(name: str, data_root: str | Path) -> Path:
     """Fetch, verify and unpack an archive; what is there and whole is not fetched again.
+
+    What lies there is replaced once its successor is whole.
 
     Parameters
     ----------
@@ -39,7 +45,8 @@ def download(name: str, data_root: str | Path) -> Path:
         For another name.
     DownloadError
         Where the server cannot be reached, or says nothing for half a minute; where the folder cannot be
-        written to, the checksum is wrong, or something lies in a file's place that is none of its size.
+        written to, the checksum is wrong, or something lies in a file's place that is none of its size, or
+        a link.
     """
     if name not in ARCHIVES:
         raise ValueError(f"Expected `name` to be one of {', '.join(ARCHIVES)}, got {name!r}.")
@@ -48,16 +55,51 @@ def download(name: str, data_root: str | Path) -> Path:
         raise DownloadError(
             f"Expected `data_root` to be a folder, got {str(root)!r}, which is none."
         )
+    there = "The archive can also be put there by hand"
     try:
         root.mkdir(parents=True, exist_ok=True)
-        require_regular(kind, root)
-        with downloads.patience():
-            kind(root=str(root), download=True)
+        names = require_regular(kind, root)
+        if not _is_whole(kind, root):
+            archive = root / kind.filename
+            has_archive = utils.check_integrity(archive, kind.tgz_md5)
+            if archive.exists() and not has_archive:
+                there = f"The {archive.name} that lies there is not the published one, or cut off"
+            _require_no_links(root, names if not has_archive else names[1:])
+            with scratch.folder(root) as own:
+                if not has_archive:
+                    with downloads.patience():
+                        utils.download_url(kind.url, own, kind.filename, kind.tgz_md5)
+                    os.replace(own / kind.filename, archive)
+                utils.extract_archive(str(archive), str(own))
+                (root / kind.base_folder).mkdir(exist_ok=True)
+                for name in names[1:]:
+                    os.replace(own / name, root / name)
+            kind(root=str(root), download=False)
     except (RuntimeError, ValueError, *downloads.UNREACHABLE) as error:
-        there = "The archive can also be put there by hand"
-        if (root / kind.filename).is_file() and not isinstance(error, RuntimeError):
-            there = f"The {kind.filename} that lies there is not the published one, or cut off"
         raise DownloadError(
             f"{name} could not be prepared in {str(root)!r}: {error}. {there}: {kind.url}"
         ) from error
     return root / kind.base_folder
+
+
+def _is_whole(kind: Any, root: Path) -> bool:
+    try:
+        kind(root=str(root), download=False)
+    except RuntimeError:  # whatever is not there, or has another sum
+        return False
+    return True
+
+
+def _require_no_links(root: Path, names: Sequence[str]) -> None:
+    """Refuse to write through a link.
+
+    Raises
+    ------
+    OSError
+    """
+    for path in dict.fromkeys(one for name in names for one in ((root / name).parent, root / name)):
+        if path != root and path.is_symlink():
+            raise OSError(
+                f"{str(path)!r} is a link to {os.readlink(path)!r}, where not all of the published files "
+                "are, and nothing is written through one"
+            )

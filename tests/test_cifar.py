@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import hashlib
 import http.server
 import os
 import pickle
+import shutil
 import socket
 import tarfile
 import threading
@@ -192,6 +194,70 @@ def test_what_is_no_file_of_the_archive_is_named(make, told, name, server, tmp_p
     assert path.name in output
     with pytest.raises(DataError, match=told):
         datasets.load(RunConfig(dataset="cifar10"), tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    ("name", "is_hard"),
+    [
+        ("cifar-10-python.tar.gz", False),
+        ("cifar-10-python.tar.gz", True),
+        ("cifar-10-batches-py", False),
+        ("cifar-10-batches-py/data_batch_3", False),
+        ("cifar-10-batches-py/data_batch_3", True),
+    ],
+)
+def test_what_a_link_leads_to_is_left_alone(name, is_hard, server, tmp_path):
+    """A cache that others share, where the archive is just being copied; a copy made of hard links."""
+    shared = tmp_path / "shared"
+    if name == "cifar-10-batches-py":
+        shared.mkdir()
+    else:
+        shared.write_text("of somebody else")
+    path = tmp_path / "data" / name
+    path.parent.mkdir(parents=True)
+    path.hardlink_to(shared) if is_hard else path.symlink_to(shared)
+    output = prepare(tmp_path / "data", code=0 if is_hard else 1)
+    assert is_hard or f"{name}' is a link to '{shared}'" in output
+    assert (
+        not list(shared.iterdir()) if shared.is_dir() else shared.read_text() == "of somebody else"
+    )
+    assert not list((tmp_path / "data").glob("hml-*"))
+
+
+def test_an_archive_that_is_a_link_to_a_whole_one_is_taken(server, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / server.name).symlink_to(server)
+    assert "5000 training" in prepare(tmp_path / "data")
+    assert (tmp_path / "data" / server.name).is_symlink()
+
+
+def test_a_dangling_link_makes_no_file_where_it_leads(server, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / server.name).symlink_to(tmp_path / "made")
+    assert "nothing is written through one" in prepare(tmp_path / "data", code=1)
+    assert not (tmp_path / "made").exists()
+
+
+def test_an_older_archive_stays_until_the_new_one_is_whole(server, tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / server.name).write_bytes(b"older")
+    with answering(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nnever", monkeypatch):
+        output = prepare(tmp_path / "data", code=1)
+    assert "is not the published one, or cut off" in output
+    assert (tmp_path / "data" / server.name).read_bytes() == b"older"
+    assert [path.name for path in (tmp_path / "data").iterdir()] == [server.name]
+
+
+def test_a_full_disk_does_not_blame_an_archive_that_is_whole(server, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "data").mkdir()
+    shutil.copy(server, tmp_path / "data")
+    monkeypatch.setattr(archive.utils, "extract_archive", full)
+    output = prepare(tmp_path / "data", code=1)
+    assert "No space left on device" in output
+    assert "cut off" not in output
 
 
 def test_missing_files_say_how_to_get_them(tmp_path):

@@ -6,6 +6,7 @@ import errno
 import math
 import os
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,7 +23,23 @@ from hml_core.trainer import fit
 from hml_lab.cli import main
 from hml_lab.notebooks import batch, execute, outputs
 
-NO_PATHS = ["", " ", "\t\n", "a\0b", "a\ud800", "x" * 300, "x/" * 3000, 3, True, [], b"bytes", None]
+NO_PATHS = [
+    "",
+    " ",
+    "\t\n",
+    "a\0b",
+    "a\ud800",
+    "x" * 300,
+    "x/" * 3000,
+    "x/" * 300,
+    "s3://bucket/runs",
+    Path("gs://bucket/runs"),
+    3,
+    True,
+    [],
+    b"bytes",
+    None,
+]
 USES = {
     "fit": lambda path: fit(RunConfig(epochs=1), runs_root=path, progress=False),
     "fit, images": lambda path: fit(RunConfig(epochs=1), data_root=path, progress=False),
@@ -113,6 +130,39 @@ def test_a_name_to_which_nothing_can_be_added_is_refused_before_anything_starts(
     )
     with pytest.raises(ConfigError, match="too long"):
         batch.read(jobs)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("s3://bucket/runs", "got 's3://bucket/runs': it is an address"),
+        ("file:///tmp/x", "it is an address"),
+        ("d/" * 300 + "x", "too deep .at most 255 folders"),
+    ],
+)
+def test_a_folder_that_would_be_another_than_is_meant_is_refused(
+    given, said, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    commands = [
+        ["train", "--dataset", "digits", "--epochs", "1", "--runs-root", given],
+        ["runs", "list", "--runs-root", given],
+        ["runs", "export", given],
+        ["report", "-o", given],
+        ["doctor", "--runs-root", given],
+        ["prepare", "cifar10", "--data-root", given],
+        ["predict", given, "x.png"],
+    ]
+    for command in commands:
+        result = CliRunner().invoke(main, [str(one) for one in command])
+        assert result.exit_code in (1, 2), (command, result.output)
+        assert re.search(said, " ".join(result.output.split())), result.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_with_a_colon_is_one(tmp_path):
+    assert paths.named("c:/x", "it") == Path("c:/x")
+    assert paths.named(tmp_path / "2024:/x", "it")
 
 
 @pytest.mark.parametrize("name", ["metrics.json", "weights.safetensors", "compact.json"])

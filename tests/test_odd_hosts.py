@@ -30,6 +30,7 @@ from hml_core.system import files, limits, locks, progress, streams
 from hml_core.trainer import beginnings, feeds, fit
 from hml_lab import notebooks
 from hml_lab.cli import main
+from tests.engines.helpers import pretend_slurm
 
 # Open files ---------------------------------------------------------------------------------------
 
@@ -337,6 +338,23 @@ def test_pools_and_clusters_need_semaphores(tmp_path, monkeypatch):
         engines.sweep([RunConfig(epochs=1)], engine="dask", runs_root=tmp_path, progress=False)
     with pytest.raises(RunError, match=told):
         next(parallel.in_parallel(print, iter(()), tmp_path, None, 1))
+
+
+@pytest.mark.parametrize("engine", ["dask", "torchrun:2", "slurm"])
+def test_a_folder_that_cannot_be_sent_as_text_is_named(engine, tmp_path, monkeypatch):
+    """A name in Latin-1, or any but ASCII under the locale C."""
+    odd = tmp_path / "caf\udce9"
+    odd.mkdir()
+    said, runs_root = r"`runs_root` is '.*caf\\udce9', the engine 'slurm'", odd
+    if engine == "slurm":
+        engine = f"slurm:{pretend_slurm(tmp_path, monkeypatch)}"
+    else:
+        monkeypatch.setattr("tempfile.tempdir", str(odd))
+        said, runs_root = r"TMPDIR is '.*caf\\udce9'", tmp_path / "runs"
+    config = RunConfig(epochs=1, batch_size=32, micro_batch_size=16)
+    with pytest.raises(RunError, match=said):
+        engines.sweep([config], engine=engine, runs_root=runs_root, progress=False)
+    assert not list(odd.iterdir())
 
 
 @pytest.mark.parametrize("engine", ["dask", "torchrun:2"])

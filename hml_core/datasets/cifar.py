@@ -72,17 +72,21 @@ def read(name: str, data_root: str) -> tuple[LabelledImages, LabelledImages, tup
     return parts[0], parts[1], tuple(part.classes)
 
 
-def require_regular(kind: Any, root: Path) -> None:
+def require_regular(kind: Any, root: Path) -> list[str]:
     """Look at the files of a class of torchvision's, before it takes the sum of whatever lies there.
+
+    Returns their names below ``root``, the archive's first.
 
     Raises
     ------
     OSError
         For a pipe, a device, a file with a hole of a terabyte: with its name.
     """
-    names = (kind.meta["filename"], *(name for name, _ in (*kind.train_list, *kind.test_list)))
-    for path in (root / kind.filename, *(root / kind.base_folder / name for name in names)):
-        downloads.require_regular(path, LARGEST_FILE)
+    files = (kind.meta["filename"], *(name for name, _ in (*kind.train_list, *kind.test_list)))
+    names = [kind.filename, *(f"{kind.base_folder}/{name}" for name in files)]
+    for name in names:
+        downloads.require_regular(root / name, LARGEST_FILE)
+    return names
 
 
 register(

@@ -17,6 +17,7 @@ import functools
 import importlib
 import multiprocessing
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -128,9 +129,15 @@ def own_folder() -> Iterator[None]:
 
     They import from there first. Dask's own choice is ``dask-scratch-space`` where temporary files go,
     whoever made that folder.
+
+    Raises
+    ------
+    RunError
+        Where its path cannot be sent as text.
     """
     import dask
 
+    limits.require_text(tempfile.gettempdir(), "TMPDIR", "Dask")
     with scratch.folder() as own, dask.config.set({"temporary-directory": str(own)}):
         try:
             yield

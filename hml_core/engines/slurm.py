@@ -147,6 +147,7 @@ def run(
 
     limits.require_files(limits.SEVERAL_PROCESSES, "the engine 'slurm'")
     limits.require_threads(limits.THREADS, "the engine 'slurm'")
+    limits.require_text(place.runs_root, "`runs_root`", "the engine 'slurm'")
     jobs = min(options.get("jobs", 1), len(configs))
     wait = options.get("longest_wait")
     submissions = Submissions(

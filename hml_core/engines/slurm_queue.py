@@ -36,6 +36,8 @@ TAKEN = (
     re.compile(r"\bSubmitted batch job ([0-9]{1,18})\b(?: on cluster ([\w.-]+))?"),
     re.compile(r"^([0-9]{1,18})(?:;([\w.-]+))?\s*$", re.MULTILINE),
 )
+# What scancel says of a job that is over by itself.
+OVER = ("Invalid job id", "already completing or completed")
 # Why a job waits that will wait for ever.
 NEVER = (
     "AccountNotAllowed", "BadConstraints", "DependencyNeverSatisfied", "InvalidAccount", "InvalidQOS",
@@ -94,6 +96,22 @@ def _on(cluster: str) -> list[str]:
     return [f"--clusters={cluster}"] if cluster else []
 
 
+def _why_not(command: list[str]) -> str | None:
+    """Why jobs were not cancelled, if so; a controller that is busy is asked again."""
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            time.sleep(PAUSE_S)
+        try:
+            done = asked.ask(command, CANCEL_TIMEOUT_S)
+        except (OSError, ValueError) as error:
+            return files.reason(error)
+        lines = [line for line in map(str.strip, done.error.splitlines()) if line]
+        others = [line for line in lines if not any(over in line for over in OVER)]
+        if done.status == 0 or (lines and not others):
+            return None
+    return others[-1] if others else f"status {done.status}"
+
+
 class Submissions:
     """What Slurm has said to the jobs of a sweep.
 
@@ -139,9 +157,12 @@ class Submissions:
     def _scancel(self, jobs: Iterable[Job]) -> None:
         wanted = {*jobs} - self._cancelled
         for cluster, ids in _by_cluster(wanted):
-            # No scancel, one that fails, or one that does not come back.
-            with contextlib.suppress(OSError, ValueError):
-                asked.ask(["scancel", *_on(cluster), *ids], CANCEL_TIMEOUT_S)
+            command = ["scancel", *_on(cluster), *ids]
+            if (reason := _why_not(command)) is not None:
+                said = (
+                    f"Slurm: `{' '.join(command)}` failed ({reason}). Jobs that are not over go on:"
+                )
+                streams.tell(streams.printable(f"{said} cancel them."))
         self._cancelled |= wanted  # afterwards: a signal may have cut the calls short
 
     def hopeless(self) -> str | None:

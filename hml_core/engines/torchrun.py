@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import traceback
 from collections import deque
@@ -45,10 +46,11 @@ def torchrun(
     ConfigError
         Before anything is trained: a batch that the processes cannot share.
     RunError
-        Likewise: a machine that cannot connect to itself.
+        Likewise: a machine that cannot connect to itself, a folder for temporary files of an odd name.
     """
     for config in configs:
         micro_batches(config, World(0, processes))
+    limits.require_text(tempfile.gettempdir(), "TMPDIR", "the engine 'torchrun'")
     limits.require_loopback("the engine 'torchrun'")
     limits.require_threads(limits.THREADS_OF_A_WORKER * (1 + processes), "the engine 'torchrun'")
     yield from in_turn(configs, lambda config, wait: _train(processes, config, place))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from hml_core.errors import RunError
 from hml_core.system import apart
+from hml_core.system.fields import is_text
 
 SEVERAL_PROCESSES = 256  # open files of who starts others and talks to them
 THREADS = 32  # and their processes, at a time
@@ -189,6 +190,21 @@ def require_loopback(what: str) -> None:
             f"This machine cannot connect to itself at {LOOPBACK} ({error.strerror or error}), {what} "
             "needs that: bring its loopback interface up."
         ) from error
+
+
+def require_text(folder: str | Path, name: str, what: str) -> None:
+    """Refuse a folder whose path no other process can be sent as text.
+
+    Raises
+    ------
+    RunError
+        Where it is not UTF-8, or this process's locale reads it as something else.
+    """
+    if not is_text(os.fspath(folder)):
+        raise RunError(
+            f"{name} is {os.fspath(folder)!r}, {what} sends its path as text: expected a name in UTF-8, "
+            "and a locale that knows it (LC_ALL=C.UTF-8)."
+        )
 
 
 def has_shared_memory(size: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from hml_core.system.quantities import told
 
 # Bytes of a path and of each name in it, where the system sets such limits (Linux, macOS).
 LONGEST_PATH, LONGEST_NAME = 4096, 255
+DEEPEST = 255  # folders within each other: pathlib makes those that are missing by recursion
+_ADDRESS = re.compile(r"[A-Za-z][\w+.-]+:/")  # a Path holds one of its slashes
 
 
 def named(given: Any, what: str, *, is_recorded: bool = False, room: int = 0) -> Path:
@@ -26,7 +29,8 @@ def named(given: Any, what: str, *, is_recorded: bool = False, room: int = 0) ->
     ------
     ConfigError
         For what is no path, and for one that no file can have: blank (the empty text would be the current
-        folder), with a NUL, or too long.
+        folder), with a NUL, too long or too deep; and for an address (``s3://``), which would be a folder
+        of that name.
     """
     said = f"Expected {what} to be a path, got {told(given)}"
     if not isinstance(given, str | os.PathLike) or isinstance(os.fspath(given), bytes):
@@ -42,10 +46,16 @@ def named(given: Any, what: str, *, is_recorded: bool = False, room: int = 0) ->
         raise ConfigError(f"{said}: its name is not UTF-8.")
     if b"\0" in encoded:
         raise ConfigError(f"{said}: it holds the character NUL.")
+    if _ADDRESS.match(text):
+        raise ConfigError(
+            f"{said}: it is an address; copy from there, or from here to there, what is on this machine."
+        )
     *lengths, last = map(len, encoded.split(os.fsencode(os.sep)))
     if len(encoded) + room >= LONGEST_PATH or max([*lengths, last + room]) > LONGEST_NAME:
         raise ConfigError(
             f"{said}: it is too long (a name has at most {LONGEST_NAME - room} bytes, a path "
             f"{LONGEST_PATH - 1 - room})."
         )
+    if len(lengths) > DEEPEST:
+        raise ConfigError(f"{said}: it is too deep (at most {DEEPEST} folders within each other).")
     return Path(given)

@@ -13,6 +13,7 @@ from typing import Any
 
 from hml_core.errors import ConfigError
 from hml_core.system import interruptions, processes, scratch
+from hml_core.system.fields import is_text
 
 # Bytes of a Unix socket's path: 107 on Linux, 103 on macOS. Ours adds /hml-xxxxxxxx/kernel-NN to a folder.
 LONGEST_FOLDER = 103 - 24
@@ -86,13 +87,14 @@ def socket_folder() -> Iterator[str]:
     """
     places = [tempfile.gettempdir(), os.environ.get("XDG_RUNTIME_DIR", ""), "/tmp", "/var/tmp"]
     for place in places:
-        if place and len(os.fsencode(place)) <= LONGEST_FOLDER and os.access(place, os.W_OK):
+        is_short = len(os.fsencode(place)) <= LONGEST_FOLDER
+        if place and is_short and is_text(place) and os.access(place, os.W_OK):
             with scratch.folder(place) as folder:
                 yield str(folder)
             return
     raise ConfigError(
-        f"Expected TMPDIR to name a writable folder with a path of at most {LONGEST_FOLDER} bytes, for "
-        f"the sockets of a kernel, got {places[0]!r}."
+        f"Expected TMPDIR to name a writable folder with a path of at most {LONGEST_FOLDER} bytes, in "
+        f"UTF-8, for the sockets of a kernel, got {places[0]!r}."
     )
 
 

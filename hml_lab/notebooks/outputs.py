@@ -6,7 +6,6 @@ import contextlib
 import json
 import math
 import os
-import re
 import reprlib
 import stat
 import tempfile
@@ -37,11 +36,6 @@ def require_plain(path: Path, what: str, room: int = files.BESIDE) -> None:
     """
     paths.named(path, what, is_recorded=True, room=room)
     places.require_no_record(path)
-    if re.match(r"[A-Za-z][\w+.-]+:/", str(path)):  # (a Path holds one of the slashes)
-        raise ConfigError(
-            f"Expected {what} to be a file of this machine, got {str(path)!r}: write it "
-            "here, then copy it."
-        )
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:

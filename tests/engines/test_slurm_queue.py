@@ -290,6 +290,45 @@ def test_a_sweep_ends_whatever_scancel_does(script, tmp_path, monkeypatch):
     asyncio.run(asyncio.wait_for(job.close(), 60))
 
 
+@pytest.mark.parametrize(
+    ("script", "said", "times"),
+    [
+        ("exit 0", "", 1),
+        (
+            "echo 'scancel: error: Kill job error on job id 17: Invalid job id specified' >&2; exit 1",
+            "",
+            1,
+        ),
+        ("echo 'scancel: error: Job/step already completing or completed' >&2; exit 1", "", 1),
+        (
+            "test $(wc -l < {log}) = 2 && exit 0; echo 'scancel: error: Socket timed out' >&2; exit 1",
+            "",
+            2,
+        ),
+        (
+            "echo 'scancel: error: Socket timed out' >&2; exit 1",
+            "failed (scancel: error: Socket",
+            3,
+        ),
+        ("exit 3", "`scancel 17` failed (status 3). Jobs that are not over go on: cancel them.", 3),
+    ],
+)
+def test_jobs_that_could_not_be_cancelled_are_told(
+    script, said, times, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(slurm_queue, "PAUSE_S", 0.0)
+    helpers.pretend_slurm(tmp_path, monkeypatch)
+    log = tmp_path / "asked"
+    helpers.says(tmp_path / "bin" / "scancel", f'echo "$@" >> {log}; {script.format(log=log)}')
+    submissions = slurm_queue.Submissions()
+    submissions.alive["a worker"] = Job("17")
+    submissions.cancel()
+    submissions.cancel()  # and once is enough
+    assert log.read_text().splitlines() == ["17"] * times
+    told = capsys.readouterr().out
+    assert said in told if said else not told
+
+
 def test_squeue_is_read_as_it_writes(tmp_path, monkeypatch):
     command = tmp_path / "squeue"
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")

@@ -593,7 +593,10 @@ def test_an_output_that_is_no_plain_file_is_refused_and_left_alone(kind, tmp_pat
         output = Path("s3://bucket/here.ipynb")
     before = sorted(path.name for path in tmp_path.iterdir())
     path = make(tmp_path, "x = 1  # a number")
-    with pytest.raises(ConfigError, match=r"Expected the output to be a (plain file|file of this)"):
+    with pytest.raises(
+        ConfigError,
+        match=r"Expected the output to be a (plain file|path, got .*: it is an address)",
+    ):
         execute(path, {}, output)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*before, "made.ipynb"])
     assert kind != "link" or target.read_text() == "precious"
@@ -633,6 +636,18 @@ def test_no_home_no_user_and_a_long_folder_for_temporary_files(tmp_path, monkeyp
     output = run(path, {"root": "~/data"})
     assert record_of(output)["status"] == "done"
     assert "HOME" not in os.environ
+
+
+def test_sockets_lie_where_their_names_can_be_sent(tmp_path, monkeypatch):
+    """ZeroMQ takes names of UTF-8 alone."""
+    odd, fine = tmp_path / "caf\udce9", tmp_path / "fine"
+    for folder in (odd, fine):
+        folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(odd))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(fine))
+    monkeypatch.setattr(kernels_of_notebooks, "LONGEST_FOLDER", 300)
+    with kernels_of_notebooks.socket_folder() as found:
+        assert Path(found).parent == fine
 
 
 def test_sockets_find_no_room(tmp_path, monkeypatch):
