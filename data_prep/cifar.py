@@ -10,7 +10,9 @@ from typing import Any
 import torchvision
 from torchvision.datasets import utils
 
+from data_prep import output as outputs
 from hml_core.datasets.cifar import require_regular
+from hml_core.errors import RunBusyError
 from hml_core.system import downloads, scratch
 
 ARCHIVES = {
@@ -43,6 +45,8 @@ def download(name: str, data_root: str | Path) -> Path:
     ------
     ValueError
         For another name.
+    RunBusyError
+        Where another process prepares it there.
     DownloadError
         Where the server cannot be reached, or says nothing for half a minute; where the folder cannot be
         written to, the checksum is wrong, or something lies in a file's place that is none of its size, or
@@ -64,17 +68,19 @@ def download(name: str, data_root: str | Path) -> Path:
             has_archive = utils.check_integrity(archive, kind.tgz_md5)
             if archive.exists() and not has_archive:
                 there = f"The {archive.name} that lies there is not the published one, or cut off"
-            _require_no_links(root, names if not has_archive else names[1:])
-            with scratch.folder(root) as own:
+            _require_no_links(root, names[1:] if has_archive else names)
+            with outputs.alone(root, f"prepare-{name}"), scratch.folder(root) as own:
                 if not has_archive:
                     with downloads.patience():
                         utils.download_url(kind.url, own, kind.filename, kind.tgz_md5)
                     os.replace(own / kind.filename, archive)
                 utils.extract_archive(str(archive), str(own))
                 (root / kind.base_folder).mkdir(exist_ok=True)
-                for name in names[1:]:
-                    os.replace(own / name, root / name)
+                for file in names[1:]:
+                    os.replace(own / file, root / file)
             kind(root=str(root), download=False)
+    except RunBusyError:
+        raise
     except (RuntimeError, ValueError, *downloads.UNREACHABLE) as error:
         raise DownloadError(
             f"{name} could not be prepared in {str(root)!r}: {error}. {there}: {kind.url}"

@@ -57,17 +57,32 @@ def made(
         Where it cannot be written to, with the system's reason.
     """
     folder = _make(output, records, root, originals, tables)
-    with contextlib.ExitStack() as stack:
-        try:
-            what = f"prepares images in '{shown(folder)}'"
-            stack.enter_context(locks.held(folder, "prepare", what, 0))
-            # What one left that was killed while it wrote.
+    with alone(folder) as is_held:
+        if is_held:  # what one left that was killed while it wrote
             files.remove_half_written(folder, (*tables, prepared.DESCRIPTION, JOURNAL))
+        yield folder
+
+
+@contextlib.contextmanager
+def alone(folder: Path, what: str = "prepare") -> Iterator[bool]:
+    """Inside the block no other process prepares there; whether that is certain (a warning where not).
+
+    Raises
+    ------
+    RunBusyError
+        Where another one does.
+    """
+    with contextlib.ExitStack() as stack:
+        is_held = True
+        try:
+            does = f"prepares images in '{shown(folder)}'"
+            stack.enter_context(locks.held(folder, what, does, 0))
         except RunBusyError:
             raise
         except RunError as error:
-            warnings.warn(f"{error} Nobody else may prepare there meanwhile.", stacklevel=3)
-        yield folder
+            is_held = False
+            warnings.warn(f"{error} Nobody else may prepare there meanwhile.", stacklevel=4)
+        yield is_held
 
 
 def write_table(folder: Path, name: str, table: pd.DataFrame) -> str:

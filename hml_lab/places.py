@@ -18,7 +18,16 @@ DATA = "data"
 RUNS = "results/runs"
 # What is tried goes to the first, which git ignores, what `hml batch --publish` makes to the second.
 RESULTS, PUBLISHED = "my_results", "results"
-PREPARED = "prepared.json"  # as in hml_core.datasets.prepared, which takes its time to import
+# As in hml_core.datasets.prepared, which takes its time to import; and what is written beside it.
+PREPARED = "prepared.json"
+TABLES = (
+    PREPARED,
+    "journal.jsonl",
+    "manifest.csv",
+    "rejected.csv",
+    "duplicates.csv",
+    "categories.csv",
+)
 
 
 def checkout(start: str | Path | None = None) -> Path:
@@ -58,11 +67,18 @@ def require_no_record(output: Path) -> None:
 
 
 def _require_no_record(output: Path) -> None:
-    if (output.parent / PREPARED).is_file() and output.exists():
-        raise ConfigError(
-            f"Expected an output of its own, got {str(output)!r}: it is part of a data set that was "
-            "prepared there."
-        )
+    from hml_core.system.images import SUFFIXES
+
+    # Tables lie beside its description, images somewhere below.
+    folders = output.absolute().parents if output.exists() else ()
+    if output.suffix.lower() not in SUFFIXES:
+        folders = folders[: output.name in TABLES]
+    for folder in folders:
+        if (folder / PREPARED).is_file():
+            raise ConfigError(
+                f"Expected an output of its own, got {str(output)!r}: it is part of the data set that was "
+                f"prepared in {str(folder)!r}."
+            )
     if not ((folder := output.parent) / "config.json").is_file():
         return
     from hml_core.runs.compact_predictions import ARRAYS, SEAL

@@ -245,7 +245,17 @@ def test_an_older_archive_stays_until_the_new_one_is_whole(server, tmp_path, mon
         output = prepare(tmp_path / "data", code=1)
     assert "is not the published one, or cut off" in output
     assert (tmp_path / "data" / server.name).read_bytes() == b"older"
-    assert [path.name for path in (tmp_path / "data").iterdir()] == [server.name]
+    assert {path.name for path in (tmp_path / "data").iterdir()} == {server.name, ".locks"}
+
+
+def test_one_process_at_a_time_prepares_it(server, tmp_path):
+    (tmp_path / "data").mkdir()
+    with archive.outputs.alone(tmp_path / "data", "prepare-cifar10"):
+        output = prepare(tmp_path / "data", code=1)
+    assert f"prepares images in '{tmp_path / 'data'}'" in output
+    assert "5000 training" in prepare(tmp_path / "data")
+    with archive.outputs.alone(tmp_path / "data", "prepare-cifar10"):  # nothing is written any more
+        assert "5000 training" in prepare(tmp_path / "data")
 
 
 def test_a_full_disk_does_not_blame_an_archive_that_is_whole(server, tmp_path, monkeypatch):

@@ -16,6 +16,9 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
+from data_prep import output as of_archives
+from data_prep.folder import prepare as of_folder
+from data_prep.inaturalist import prepare as of_inaturalist
 from hml_core import datasets, models
 from hml_core.config import RunConfig
 from hml_core.datasets import prepared
@@ -360,20 +363,23 @@ def test_a_folder_that_nobody_may_look_into_is_named(run, photographs, monkeypat
     assert str(output) in result.output
 
 
-@pytest.mark.parametrize("name", ["mine.py", "M/manifest.csv", "M/prepared.json"])
+@pytest.mark.parametrize("name", ["mine.py", "M/manifest.csv", "M/prepared.json", "M/a/b/x.png"])
 def test_the_table_takes_the_place_of_nothing_that_was_made(
     name, run, photographs, tmp_path, monkeypatch
 ):
     """One's own code, a prepared data set; beside them it may lie."""
     monkeypatch.setattr(sys, "path", [*sys.path])
-    (tmp_path / "M").mkdir()
-    for one in ("mine.py", f"M/{prepared.DESCRIPTION}", "M/manifest.csv"):
+    (tmp_path / "M" / "a" / "b").mkdir(parents=True)
+    for one in ("mine.py", f"M/{prepared.DESCRIPTION}", "M/manifest.csv", "M/a/b/x.png"):
         (tmp_path / one).write_text("")
     given = [run.path, photographs, "--quiet", "--import", tmp_path / "mine.py"]
     assert places.PREPARED == prepared.DESCRIPTION
+    tables = {*of_folder.TABLES, *of_inaturalist.TABLES}
+    assert {*places.TABLES} == {prepared.DESCRIPTION, of_archives.JOURNAL, *tables}
     call("predict", *given, "-o", tmp_path / name, code=1)
     assert (tmp_path / name).read_text() == ""
-    call("predict", *given, "-o", tmp_path / "M" / "table.csv")
+    for _ in range(2):  # a second time it is our own
+        call("predict", *given, "-o", tmp_path / "M" / "table.csv")
     sys.modules.pop("mine", None)
 
 

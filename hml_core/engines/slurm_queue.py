@@ -271,7 +271,12 @@ class Submissions:
             @staticmethod
             async def _call(command: list[str], **options: Any) -> str:
                 """Submit a job: dask-jobqueue's own waits for ever, for whatever is said."""
-                said = await _in_thread(asked.ask, command, SUBMIT_TIMEOUT_S)
+                try:
+                    said = await _in_thread(asked.ask, command, SUBMIT_TIMEOUT_S)
+                except asked.Unanswered as error:
+                    if _taken(error.out) is None:
+                        raise
+                    return error.out  # the job was taken, whatever it waits for
                 if said.status:
                     raise RuntimeError(
                         said.error.strip()

@@ -28,6 +28,14 @@ class Answer(NamedTuple):
     error: str
 
 
+class Unanswered(TimeoutError):
+    """A command that did not end in time, and what it had said by then."""
+
+    def __init__(self, text: str, out: str) -> None:
+        super().__init__(text)
+        self.out = out
+
+
 def ask(
     command: Sequence[str],
     patience: float,
@@ -43,7 +51,7 @@ def ask(
     Raises
     ------
     OSError
-        Where it cannot be started; TimeoutError (one of them) after ``patience`` seconds.
+        Where it cannot be started; :class:`Unanswered` (one of them) after ``patience`` seconds.
     ValueError
         Where it says more than ``limit`` bytes.
     """
@@ -67,7 +75,8 @@ def ask(
             if sum(map(len, said.values())) > limit:
                 raise ValueError(f"{command[0]!r} says more than {limit:,} bytes")
             if time.monotonic() >= end:
-                raise TimeoutError(f"{command[0]!r} did not answer within {patience:.0f} seconds")
+                text = f"{command[0]!r} did not answer within {patience:.0f} seconds"
+                raise Unanswered(text, said[process.stdout].decode(errors="replace"))
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(LOOK_S)
         for thread in threads:

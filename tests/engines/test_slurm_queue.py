@@ -121,6 +121,17 @@ def test_slurm_that_takes_no_job_is_told_with_its_reason(sbatch, reason, tmp_pat
     assert not list((tmp_path / "runs").glob(".slurm-*")), "the key is gone with the sweep"
 
 
+def test_a_job_that_sbatch_told_before_it_hung_is_ours(tmp_path, monkeypatch):
+    """It is in the queue, and is cancelled in the end."""
+    import asyncio
+
+    helpers.pretend_slurm(tmp_path, monkeypatch)
+    monkeypatch.setattr(slurm_queue, "SUBMIT_TIMEOUT_S", 1.0)
+    helpers.says(tmp_path / "bin" / "sbatch", "echo Submitted batch job 17; exec sleep 600")
+    said = asyncio.run(slurm_queue.Submissions().job()._call(["sbatch", "job.sh"]))
+    assert slurm_queue._taken(said) == Job("17")
+
+
 def test_a_refusal_counts_only_while_no_job_is_left():
     submissions = slurm_queue.Submissions()
     assert submissions.hopeless() is None, "nothing has been submitted yet"
