@@ -50,6 +50,7 @@ CONNECT_TIMEOUT_S = 10
 PROTOCOLS = ("tcp", "tls")
 GPU = {"GPU": 1}
 DEATHS = 3  # of workers, with one run that came no further meanwhile: then it is given up
+KILLED = "killed"  # how a run ended whose workers died
 POLL_S = 0.05
 LOOK_S = 5.0  # between two looks at the workers of somebody's cluster
 
@@ -332,21 +333,24 @@ def submit(
         )  # fmt: skip
 
     reached = {config.run_id: RunFolder.reached(place.runs_root, config) for config in here}
+
+    def came_further(config: RunConfig) -> bool:
+        before = reached[config.run_id]
+        reached[config.run_id] = RunFolder.reached(place.runs_root, config)
+        return reached[config.run_id] != before
+
     running = {(future := start(config, 0.0)).key: (future, config) for config in here}
     ended = as_completed([future for future, _ in running.values()], loop=client.loop)
     try:
         for future in _as_long_as(hopeless, ended):
             _, config = running.pop(future.key)
             outcome = _outcome_of(future)
-            before = reached[config.run_id]
-            if outcome.status == "died":
-                reached[config.run_id] = RunFolder.reached(place.runs_root, config)
             if outcome.status == "busy":  # another sweep is at it: look again later
                 again = start(config, BUSY_WAIT_S)
-            elif outcome.status == "died" and reached[config.run_id] != before:
+            elif outcome.status == KILLED and came_further(config):
                 again = start(config, 0.0)  # jobs are shorter than the run, or taken away
             else:
-                status = "failed" if outcome.status == "died" else outcome.status
+                status = "failed" if outcome.status == KILLED else outcome.status
                 yield config, replace(outcome, status=status)
                 continue
             running[again.key] = (again, config)
@@ -382,7 +386,7 @@ def _outcome_of(future: Any) -> Outcome:
         raise
     except KilledWorker as error:
         return Outcome(
-            "died",
+            KILLED,
             f"{error.allowed_failures + 1} workers died with this run, and it came to no further "
             f"checkpoint; the last: {error.last_worker}",
         )
