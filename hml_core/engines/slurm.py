@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -62,6 +63,26 @@ def _certificates(folder: Path) -> Any:
     return Security(require_encryption=True, tls_ca_file=paths["ca"], **roles)
 
 
+def _require_address(scheduler: Mapping[str, Any]) -> None:
+    """Refuse an address that the scheduler cannot listen at: Dask tells another error, which names none.
+
+    Raises
+    ------
+    ConfigError
+    """
+    host, port = str(scheduler.get("host") or "").rpartition("://")[2], scheduler.get("port") or 0
+    try:
+        for family, kind, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            with socket.socket(family, kind) as tried:
+                tried.bind(address)
+    except OSError as error:
+        where = f"{host}:{port}" if port else host
+        raise ConfigError(
+            f"This host cannot listen at {where} ({error.strerror or error}): expected "
+            "`scheduler_options` to name an address of its own, and a port that is free."
+        ) from error
+
+
 def make_cluster(
     options: Mapping[str, Any], shared: Path, submissions: Submissions | None = None
 ) -> Any:
@@ -84,6 +105,8 @@ def make_cluster(
     scheduler = dict(options.pop("scheduler_options", None) or {})
     if not options.get("interface") and not {"host", "interface"} & {*scheduler}:
         scheduler["host"] = get_ip()  # that address alone, not every network
+    if scheduler.get("host"):
+        _require_address(scheduler)
     for name in ("jobs", "longest_wait"):
         options.pop(name, None)
     arguments = ["--no-dashboard", "--dashboard-address", "127.0.0.1:0"]

@@ -218,6 +218,13 @@ def test_paths_reach_a_job_as_they_are(tmp_path):
     assert not list(tmp_path.rglob("pwned"))
 
 
+@pytest.mark.parametrize("host", ["8.8.8.8", "no.such.host.invalid"])
+def test_an_address_that_is_not_this_host_s_is_named(host, tmp_path):
+    options = {"cores": 1, "memory": "1GB", "walltime": "00:10:00"}
+    with pytest.raises(ConfigError, match=rf"cannot listen at {host} .*`scheduler_options`"):
+        slurm.make_cluster({**options, "scheduler_options": {"host": host}}, tmp_path)
+
+
 def of_site(**options):
     """As a site has it in /etc/dask/jobqueue.yaml."""
     return dask.config.set({f"jobqueue.slurm.{name}": value for name, value in options.items()})
