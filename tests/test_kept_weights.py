@@ -18,7 +18,7 @@ from hml_core.models import described, preprocessing, trained
 from hml_core.runs import Run, exporting, kept_weights
 from hml_core.system import files
 from hml_core.system.images import ImageError
-from hml_core.trainer import Trainer, beginnings, feeds, fit, fitting
+from hml_core.trainer import NonFiniteLossError, Trainer, beginnings, feeds, fit, fitting
 from tests.distributed import helpers
 
 SELECTION = kept_weights.SELECTIONS
@@ -50,6 +50,24 @@ def require_predicts(run: Run, which: str) -> None:
         plain = model(torch.from_numpy(images)).softmax(1).numpy()
     apart = np.abs(plain - torch.from_numpy(wanted).softmax(1).numpy()).max()
     assert apart < (1e-5 if run.config.precision != "bf16" else 0.05)
+
+
+def test_weights_that_nobody_would_take_are_not_kept(tiny, tmp_path, monkeypatch):
+    """At rates far too high batch norm's variances overflow before the logits do."""
+    plain = Trainer.weights
+
+    def overflown(self):
+        tensors = self.evaluator.kept["tensors"]
+        name = next(name for name in tensors if name.endswith("running_var"))
+        tensors[name] = torch.full_like(tensors[name], math.inf)
+        return plain(self)
+
+    monkeypatch.setattr(Trainer, "weights", overflown)
+    said = r"cannot be kept: '.*running_var' became non-finite by the end of epoch 1"
+    with pytest.raises(NonFiniteLossError, match=said):
+        fit(tiny(epochs=1), runs_root=tmp_path, progress=False, keep_weights="last")
+    assert "cannot be kept" in runs.failures(tmp_path)["error"].item()
+    assert not list(tmp_path.glob(f"*/{kept_weights.NAME}"))
 
 
 # Every way in which what is evaluated differs from a plain network with its last weights.

@@ -88,8 +88,10 @@ def read(root: str | Path, csv: str | Path | None = None) -> Source:
     records = pd.DataFrame(records.values(), columns=["id", "class", "group", "split", "path"])
     records = records.sort_values("id", ignore_index=True)
     if twice := records["id"][records["id"].duplicated()].tolist():
+        these = [path.relative_to(root) for path in records["path"][records["id"] == twice[0]]]
         raise DataError(
-            f"Images in '{shown(root)}' have one name when it is printed: {some(twice)}."
+            f"Images in '{shown(root)}' have one name where it is printed: {some(twice)}. Of the first "
+            f"these are {some(these)}: rename all but one, or remove them if they are the same."
         )
     made_up = (root / synthetic.MARK).exists()
     return Source(root, records, tuple(trees.described(left_out)), tuple(notes), made_up)

@@ -199,7 +199,10 @@ def remote(
             f"No Dask scheduler answers at {address!r}: {files.reason(error)}"
         ) from error
     with client:
-        resources = _examine(client, place)
+        try:
+            resources = _examine(client, place)
+        except OSError as error:
+            raise _gone(error) from error
         yield from submit(client, configs, place, resources, _told_of_workers(client))
 
 
@@ -254,6 +257,8 @@ async def _greet(address: str) -> None:
 
 def _examine(client: Any, place: Place) -> dict[str, int] | None:
     """Refuse workers that cannot do the work before it begins; returns what a run asks for."""
+    from distributed.comm import CommClosedError
+
     workers = client.scheduler_info(n_workers=-1)["workers"]
     if not workers:
         raise RunError(
@@ -273,6 +278,10 @@ def _examine(client: Any, place: Place) -> dict[str, int] | None:
         seen = client.run(introduce, token, on_error="return")
     finally:
         token.unlink(missing_ok=True)
+    # One that ended meanwhile is not missed where others are there.
+    seen = {name: one for name, one in seen.items() if not isinstance(one, CommClosedError)}
+    if not seen:
+        raise RunError(f"All workers of {client.scheduler.address} ended while they were asked.")
     for worker, answer in seen.items():
         if isinstance(answer, Exception):
             raise RunError(f"The worker {worker} cannot run this package: {answer!r}")
@@ -356,14 +365,18 @@ def submit(
             running[again.key] = (again, config)
             ended.add(again)
     except (FutureCancelledError, OSError) as error:
-        raise RunError(
-            f"The Dask scheduler is gone ({error}); what was finished is on disk, and the same call "
-            "goes on from there."
-        ) from error
+        raise _gone(error) from error
     finally:
         if running:  # interrupted
             with contextlib.suppress(Exception):
                 client.cancel([future for future, _ in running.values()], force=True)
+
+
+def _gone(error: BaseException) -> RunError:
+    return RunError(
+        f"The Dask scheduler is gone ({error}); what was finished is on disk, and the same call goes on "
+        "from there."
+    )
 
 
 def _as_long_as(hopeless: Callable[[], str | None] | None, ended: Any) -> Iterator[Any]:

@@ -330,10 +330,23 @@ class Trainer:
         return self.history[-1]["test_accuracy"] is not None
 
     def weights(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """The tensors of ``weights.safetensors`` and what it says of them; None where none are kept."""
+        """The tensors of ``weights.safetensors`` and what it says of them; None where none are kept.
+
+        Raises
+        ------
+        NonFiniteLossError
+            For a network that diverged, though its logits did not: nobody would take it.
+        """
         kept = self.evaluator.kept
         if self.keep_weights is None or kept is None:
             return None
+        for name, tensor in kept["tensors"].items():
+            if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+                raise NonFiniteLossError(
+                    f"The weights of the run {self.config.run_id} cannot be kept: {name!r} became "
+                    f"non-finite by the end of epoch {kept['epoch']}. Expected smaller values of "
+                    f"`learning_rate` or `weight_decay`. Config: {self.config.to_json()}"
+                )
         told = {"run_id": self.config.run_id, "which": kept["which"], "epoch": kept["epoch"]}
         return kept["tensors"], {**kept["described"], **told}
 

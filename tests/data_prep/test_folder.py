@@ -104,6 +104,16 @@ def test_sides_keep_their_ratio_unless_a_square_is_asked_for(photos):
     assert np.corrcoef(half["square"].ravel(), halved.ravel())[0, 1] > 0.9
 
 
+def test_images_that_would_have_one_name_are_named(photos):
+    """What a converter leaves beside two others."""
+    for name in ("0.jpg", "0.png.jpg"):
+        picture(photos / "ant" / name)
+    with pytest.raises(
+        DataError, match=r"these are ant/0\.png, ant/0\.png\.jpg: rename all but one"
+    ):
+        source.read(photos)
+
+
 def test_splits_of_ones_own_are_kept_and_what_lacks_is_drawn_from_training(photos):
     root = photos.with_name("split")
     for split in ("Train", "test"):

@@ -24,6 +24,7 @@ import pandas as pd
 import pytest
 from dask import config as settings
 from distributed import Client, LocalCluster, Security
+from distributed.comm import CommClosedError
 from distributed.core import connect
 
 from hml_core import engines, recipes, trainer
@@ -351,6 +352,7 @@ class Strangers:
     def __init__(self, *answers, gpus: int = 0) -> None:
         self.answers = {f"tcp://10.0.0.{number}:1": answer for number, answer in enumerate(answers)}
         self.gpus = gpus
+        self.scheduler = SimpleNamespace(address="tcp://10.0.0.9:1")
 
     def scheduler_info(self, n_workers: int) -> dict:
         return {"workers": {name: {"resources": {"GPU": self.gpus}} for name in self.answers}}
@@ -373,6 +375,10 @@ def test_workers_with_another_installation_are_named(tmp_path):
     ):
         with pytest.raises(RunError, match=f"The worker tcp://10.0.0.1:1 {said}"):
             dask._examine(Strangers(good, answer), Place(tmp_path))
+    lost = CommClosedError("in <TCP (closed)>")
+    assert dask._examine(Strangers(lost, good), Place(tmp_path)) is None
+    with pytest.raises(RunError, match=r"All workers of tcp://10\.0\.0\.9:1 ended while"):
+        dask._examine(Strangers(lost, lost), Place(tmp_path))
     assert dask._examine(Strangers(good), Place(tmp_path)) is None
     assert dask._examine(Strangers(good, gpus=1), Place(tmp_path)) == dask.GPU
     assert dask._examine(Strangers(good, gpus=1), Place(tmp_path, device="cpu")) is None
@@ -510,6 +516,16 @@ def _forward(config, place, additions, wait):
         files.write_atomically(path, said + str(len(said) + 1))
         os._exit(1)
     return engines.Outcome("done")
+
+
+def test_a_scheduler_that_ends_while_the_workers_are_asked_is_told(tmp_path, running, monkeypatch):
+    def gone(*_, **__):
+        raise CommClosedError("in <TCP (closed)>")
+
+    monkeypatch.setattr(Client, "run", gone)
+    place = Place(tmp_path)
+    with pytest.raises(RunError, match="The Dask scheduler is gone"):
+        next(dask.remote(running.scheduler_address, configs(), place))
 
 
 def _deadly(config, place, additions, wait):
