@@ -70,7 +70,7 @@ def _require_no_record(output: Path) -> None:
     from hml_core.system.images import SUFFIXES
 
     # Tables lie beside its description, images somewhere below.
-    folders = output.absolute().parents if output.exists() else ()
+    folders = Path(os.path.realpath(output)).parents if output.exists() else ()
     if output.suffix.lower() not in SUFFIXES:
         folders = folders[: output.name in TABLES]
     for folder in folders:

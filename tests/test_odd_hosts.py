@@ -354,7 +354,7 @@ def test_a_folder_that_cannot_be_sent_as_text_is_named(engine, tmp_path, monkeyp
     config = RunConfig(epochs=1, batch_size=32, micro_batch_size=16)
     with pytest.raises(RunError, match=said):
         engines.sweep([config], engine=engine, runs_root=runs_root, progress=False)
-    assert not list(odd.iterdir())
+    assert not list(odd.glob("[!.]*"))
 
 
 @pytest.mark.parametrize("engine", ["dask", "torchrun:2"])

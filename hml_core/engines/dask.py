@@ -53,6 +53,9 @@ DEATHS = 3  # of workers, with one run that came no further meanwhile: then it i
 KILLED = "killed"  # how a run ended whose workers died
 POLL_S = 0.05
 LOOK_S = 5.0  # between two looks at the workers of somebody's cluster
+SILENT_S = (
+    30.0  # of these workers: then it is said (the first time they import torch, over a network)
+)
 
 SETTINGS = {
     "distributed.scheduler.allowed-failures": DEATHS - 1,
@@ -274,9 +277,17 @@ def _examine(client: Any, place: Place) -> dict[str, int] | None:
         )
     token = place.runs_root / f".seen-{uuid.uuid4().hex}"
     token.touch()
+    said = (
+        f"Dask: not all of the {len(workers)} workers at {client.scheduler.address} have answered within "
+        f"{SILENT_S:.0f} s; the sweep begins once they have, or their scheduler gives them up."
+    )
+    patience = threading.Timer(SILENT_S, streams.tell, [said])
+    patience.daemon = True
+    patience.start()
     try:
         seen = client.run(introduce, token, on_error="return")
     finally:
+        patience.cancel()
         token.unlink(missing_ok=True)
     # One that ended meanwhile is not missed where others are there.
     seen = {name: one for name, one in seen.items() if not isinstance(one, CommClosedError)}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,12 @@ RESERVED = {
     "label_smoothing": "it is a setting of the run (`RunConfig.label_smoothing`)",
 }
 TRIAL_COUNTS = (9, 5, 3, 2)  # images of the classes that a loss is tried with
+FORGETFUL = (
+    "{} gives another value after some batches than one that is made anew: it keeps a state (a counter, a "
+    "mean, a generator), which no checkpoint holds, and a run that was killed would go on as another. "
+    "Expected a result of its arguments alone."
+)
+CPU = torch.device("cpu")
 
 
 def register(loss: type[nn.Module] | None = None, *, name: str | None = None):
@@ -269,7 +276,7 @@ def require_mixable(loss: ClassificationLoss, classes: int) -> None:
     features = (torch.rand(8, 3, generator=generator),) if loss.needs_features else ()
     found = []
     for labels in ((target,), (target, target, torch.ones(8))):
-        with seeds.apart(), torch.no_grad():
+        with seeds.apart(everywhere=True), torch.no_grad():
             torch.default_generator.manual_seed(0)  # a loss that draws, draws the same twice
             call = loss if len(labels) == 1 else loss.mixed
             found.append(float(call(logits, *labels, *features)))
@@ -293,7 +300,7 @@ def attempt(kind: type[nn.Module], options: Mapping[str, Any]) -> None:
     """
     name, counts = kind.__name__, np.array(TRIAL_COUNTS)
     fixed = fingerprints.unchanged(kind, f"The loss {name!r}")
-    with fixed, seeds.apart(), torch.enable_grad():
+    with fixed, seeds.apart(everywhere=True), torch.enable_grad():
         generator = torch.Generator().manual_seed(0)
         logits = torch.rand(len(counts) + 2, len(counts), generator=generator) - 0.5
         logits.requires_grad_()
@@ -305,6 +312,10 @@ def attempt(kind: type[nn.Module], options: Mapping[str, Any]) -> None:
                 (torch.rand(len(logits), 3, generator=generator),) if loss.needs_features else ()
             )
             _require_stateless(loss, name, logits.detach(), target, *extra)
+            for some in (logits, -logits):
+                loss(some.detach(), target, *extra)
+            if remembers(loss, lambda: make(kind, counts, options, weight), len(counts), *extra):
+                raise ConfigError(FORGETFUL.format(f"The loss {name}"))
             value = loss(logits, target, *extra)
             gradient = torch.autograd.grad(value, logits)[0]
             _require_one_each(loss, name, logits.detach(), target, *extra)
@@ -334,6 +345,31 @@ def _require_stateless(loss: ClassificationLoss, name: str, *batch: Tensor) -> N
         )
 
 
+def remembers(
+    loss: ClassificationLoss,
+    new: Callable[[], ClassificationLoss],
+    classes: int,
+    *features: Tensor,
+    device: torch.device = CPU,
+) -> bool:
+    """Whether a loss that was called before gives another value than one that is made anew.
+
+    A run that goes on after a kill has a new one. (A copy of ``loss`` is called, where it can be copied.)
+    """
+    try:
+        used = copy.deepcopy(loss)
+    except Exception:  # whatever somebody's own code holds
+        used = loss
+    number = len(features[0]) if features else classes + 2
+    values = []
+    for one in (used, new()):
+        with seeds.seeded(0, "trial", everywhere=True, device=device), torch.enable_grad():
+            logits = torch.rand(number, classes, device=device) - 0.5
+            target = torch.arange(number, device=device) % classes
+            values.append(one(logits.requires_grad_(), target, *features).detach())
+    return not torch.allclose(*values, rtol=1e-5, atol=1e-7, equal_nan=True)
+
+
 def _require_one_each(loss: ClassificationLoss, name: str, *batch: Tensor) -> None:
     """``per_sample`` gives (N,), where a loss has it: its mean would hide anything else."""
     has_none = type(loss).per_sample is ClassificationLoss.per_sample
@@ -355,5 +391,5 @@ def require_works(loss: ClassificationLoss, classes: int) -> None:
     """Call a loss with made-up logits of as many classes as there are; what it raises goes through."""
     if loss.needs_features:  # how many there are is the network's to say
         return
-    with seeds.apart(), torch.no_grad():
+    with seeds.apart(everywhere=True), torch.no_grad():
         loss(torch.zeros(2, classes), torch.arange(2) % classes)

@@ -8,6 +8,7 @@ find out on copies; the rest is told, with the model's name, in the step in whic
 from __future__ import annotations
 
 import contextlib
+import copy
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 
@@ -199,8 +200,7 @@ def try_sizes(
 def _apart(name: str, device: torch.device) -> Iterator[None]:
     """What is drawn inside the block is drawn from nobody; what fails is an error of the config."""
     try:
-        with seeds.apart(device):
-            torch.manual_seed(0)
+        with seeds.seeded(0, "trial", device=device, everywhere=True):
             yield
     except (ConfigError, *OUT_OF_MEMORY):
         raise
@@ -346,6 +346,53 @@ class Inventory:
                 f"{_listed(names)} was added, removed or got another shape. Expected it to hold the same "
                 "tensors throughout, or no checkpoint can be gone on from."
             )
+
+    def require_no_memory(self, make: Callable[[], nn.Module], shape: tuple[int, int, int]) -> None:
+        """A new network with the state of this one's backbone makes the same features, on the CPU.
+
+        One that cannot be copied, or works on a GPU alone, is not looked at.
+
+        Parameters
+        ----------
+        make : callable
+            Makes a network anew.
+        shape : tuple of int
+            Channels, height and width of the images.
+
+        Raises
+        ------
+        RunError
+        """
+        try:
+            laid_out = {
+                "device": CPU,
+                "memory_format": torch.channels_last,
+            }  # what drops draws by it
+            used = copy.deepcopy(self.model.backbone).to(**laid_out)
+            other = make().backbone.to(**laid_out)
+            other.load_state_dict(used.state_dict())
+            with seeds.seeded(0, "trial"):
+                images = _images(TRIED[-1], shape, CPU)
+            is_same = all(
+                _agree(images, used.train(how), other.train(how)) for how in (True, False)
+            )
+        except Exception:  # whatever somebody's own code raises
+            return
+        if not is_same:
+            raise RunError(
+                f"The model {self.model.name!r} makes other features than one that is restored from its "
+                "`state_dict`: it keeps a state elsewhere (a counter, a generator), which no checkpoint "
+                "holds, and a run that was killed would go on as another. Expected it in parameters and "
+                "buffers."
+            )
+
+
+def _agree(images: Tensor, *backbones: nn.Module) -> bool:
+    features = []
+    for one in backbones:
+        with seeds.seeded(0, "trial", everywhere=True), torch.no_grad():
+            features.append(one(images))
+    return torch.allclose(*features, rtol=1e-4, atol=1e-6, equal_nan=True)
 
 
 def inventory(model: nn.Module) -> Inventory | None:

@@ -220,7 +220,7 @@ def rebuilt(tensors: Mapping[str, Tensor], described: Mapping[str, Any]) -> Trai
             f"The model {described['model']!r} is not registered here: `--import` or an import brings it."
         )
     number = len(described["class_names"])
-    with seeds.apart():  # what is drawn is replaced
+    with seeds.apart(everywhere=True):  # what is drawn is replaced
         network = models.build(
             described["model"],
             number,

@@ -16,6 +16,7 @@ import dis
 import enum
 import functools
 import hashlib
+import importlib.util
 import inspect
 import json
 import linecache
@@ -26,7 +27,7 @@ import sys
 import sysconfig
 import traceback
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -106,7 +107,7 @@ def unchanged(thing: Any, where: str) -> Iterator[None]:
     if changed := [name for name in after if before.get(name) != after[name]]:
         raise ConfigError(
             f"{where} changes, while it works, a value of its module or class that `{changed[0]}` reads: "
-            "it would be another run after each step. Expected the value to be kept in an object."
+            "it would be another run after each step. Expected a result of its arguments alone."
         )
 
 
@@ -118,9 +119,12 @@ def is_external(module: str | None) -> bool:
     if top in OURS or top in sys.stdlib_module_names:
         return True
     found = sys.modules.get(top)
-    places = [getattr(found, "__file__", None), *getattr(found, "__path__", ())]
+    return _is_installed([getattr(found, "__file__", None), *getattr(found, "__path__", ())])
+
+
+def _is_installed(places: Iterable[str | None]) -> bool:
     return any(
-        place.startswith(_INSTALLED) or _LIBRARIES & {*Path(place).parts}
+        place.startswith(_INSTALLED) or bool(_LIBRARIES & {*Path(place).parts})
         for place in filter(None, places)
     )
 
@@ -235,6 +239,9 @@ class Code:
         for name in [] if external else sorted(_globals(code)):
             if name in module:
                 named[name] = self._of_global(module[name], _names(code), name)
+        for module_name in [] if external else sorted(_imported(code, module.get("__package__"))):
+            if (found := _module(module_name)) is not None and not is_external(found.__name__):
+                named[f"import {module_name}"] = self._of_global(found, _names(code), module_name)
         cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
         for name, cell in cells:
             try:
@@ -254,6 +261,10 @@ class Code:
         return {**content, "uses": named, "defaults": defaults}
 
     def _of_global(self, value: Any, names: set[str], name: str) -> Any:
+        if isinstance(value, types.FunctionType):
+            held = {key: one for key, one in vars(value).items() if key in names}
+            plain = self.plain(value, f"`{name}`")
+            return [plain, self.plain(held, f"an attribute of `{name}`")] if held else plain
         if not isinstance(value, types.ModuleType):
             return self.plain(value, f"`{name}`")
         if is_external(value.__name__):
@@ -406,13 +417,42 @@ def _names(code: types.CodeType) -> set[str]:
 
 
 def _globals(code: types.CodeType) -> set[str]:
-    """Those of them that are looked up in the module (others are attributes), and not set by the code."""
-    found: dict[str, set[str]] = {"LOAD": set(), "STORE": set()}
-    for instruction in dis.get_instructions(code):
-        kind, _, scope = instruction.opname.partition("_")
-        if kind in found and scope in ("GLOBAL", "NAME"):
-            found[kind].add(instruction.argval)
-    return (found["LOAD"] - found["STORE"]).union(*(_globals(one) for one in _nested(code)))
+    """Those of them that are looked up in the module (others are attributes), also where it sets them."""
+    found = {
+        instruction.argval
+        for instruction in dis.get_instructions(code)
+        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME")
+    }
+    return found.union(*(_globals(one) for one in _nested(code)))
+
+
+def _imported(code: types.CodeType, package: str | None) -> set[str]:
+    """The modules that a function and the functions inside of it import when they run."""
+    instructions = [one for one in dis.get_instructions(code) if one.opname != "EXTENDED_ARG"]
+    found: set[str] = set()
+    for number, instruction in enumerate(instructions):
+        if instruction.opname == "IMPORT_NAME":
+            level, names = (instructions[number - back].argval for back in (2, 1))
+            try:
+                name = importlib.util.resolve_name("." * level + instruction.argval, package)
+            except ImportError:  # it fails, too, when it runs
+                continue
+            found |= {name, *(f"{name}.{one}" for one in names or ())}
+    return found.union(*(_imported(one, package) for one in _nested(code)))
+
+
+def _module(name: str) -> types.ModuleType | None:
+    """The module of that name, imported where it is not yet; None for a library's, or for none."""
+    top = name.partition(".")[0]
+    try:
+        if top not in sys.modules:
+            spec = importlib.util.find_spec(top)
+            places = [spec.origin, *(spec.submodule_search_locations or ())] if spec else [None]
+            if spec is None or _is_installed(places):
+                return None
+        return None if is_external(top) else importlib.import_module(name)
+    except Exception:  # whatever is raised there, or it is the name of a function
+        return None
 
 
 def _nested(code: types.CodeType) -> Iterator[types.CodeType]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import threading
 import time
 import warnings
@@ -134,8 +135,9 @@ def others_turn() -> Iterator[None]:
 class _Apart:
     """A block in which torch's global generators are this thread's, and after which they are as before."""
 
-    def __init__(self, device: torch.device | None) -> None:
+    def __init__(self, device: torch.device | None, everywhere: bool) -> None:
         self.device = device if device is not None and device.type == "cuda" else None
+        self.everywhere = everywhere
 
     def __enter__(self) -> None:
         self.lock = _acquired(may_be_lent=True)
@@ -159,32 +161,47 @@ class _Apart:
             self.__enter__()
             self._restore(states)
 
-    def _states(self) -> list[torch.Tensor]:
-        own = [] if self.device is None else [torch.cuda.get_rng_state(self.device)]
-        return [torch.get_rng_state(), *own]
+    def _states(self) -> list[Any]:
+        on_device = None if self.device is None else torch.cuda.get_rng_state(self.device)
+        others = (np.random.get_state(), random.getstate()) if self.everywhere else None  # noqa: NPY002
+        return [torch.get_rng_state(), on_device, others]
 
-    def _restore(self, states: list[torch.Tensor]) -> None:
-        torch.set_rng_state(states[0])
-        for state in states[1:]:
-            torch.cuda.set_rng_state(state, self.device)
+    def _restore(self, states: list[Any]) -> None:
+        of_torch, on_device, others = states
+        torch.set_rng_state(of_torch)
+        if on_device is not None:
+            torch.cuda.set_rng_state(on_device, self.device)
+        if others is not None:
+            np.random.set_state(others[0])  # noqa: NPY002
+            random.setstate(others[1])
 
 
-def apart(device: torch.device | None = None) -> _Apart:
+def apart(device: torch.device | None = None, *, everywhere: bool = False) -> _Apart:
     """Whatever is drawn from torch's global generators inside the block, they are then as before.
 
-    Other threads wait meanwhile. ``device`` names a CUDA device whose generator is restored, too.
+    Other threads wait meanwhile. ``device`` names a CUDA device whose generator is restored, too;
+    ``everywhere``: so are numpy's and Python's, which somebody's own code may draw from.
     """
-    return _Apart(device)
+    return _Apart(device, everywhere)
 
 
 @contextlib.contextmanager
 def seeded(
-    seed: int, stream: str, *counters: int, device: torch.device | None = None
+    seed: int,
+    stream: str,
+    *counters: int,
+    device: torch.device | None = None,
+    everywhere: bool = False,
 ) -> Iterator[None]:
     """As :func:`apart`, with torch's global generators seeded inside the block.
 
     For code that takes no generator, such as the initialisation of torch's layers and dropout.
+    ``everywhere``: numpy's and Python's as well.
     """
-    with apart(device):
-        torch.manual_seed(derive(seed, stream, *counters))
+    derived = derive(seed, stream, *counters)
+    with apart(device, everywhere=everywhere):
+        torch.manual_seed(derived)
+        if everywhere:
+            np.random.seed(derived % 2**32)  # noqa: NPY002
+            random.seed(derived)
         yield

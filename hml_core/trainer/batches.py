@@ -45,12 +45,13 @@ class Batches:
     ) -> tuple[Tensor, Iterator[Batch]]:
         """What is left of an epoch (from 0) at a step: classes, int64 (M,) on the device, and batches."""
         config, size = self.config, self.shares.micro_batch
-        order = sampling.epoch_indices(
-            self.targets,
-            sampler,
-            generator=seeds.generator(config.seed, "order", epoch),
-            progress=epoch / max(config.epochs - 1, 1),
-        )  # (N,)
+        with seeds.seeded(config.seed, "sampler", epoch, everywhere=True):  # one's own may draw
+            order = sampling.epoch_indices(
+                self.targets,
+                sampler,
+                generator=seeds.generator(config.seed, "order", epoch),
+                progress=epoch / max(config.epochs - 1, 1),
+            )  # (N,)
         places = self.shares.places(first_step)  # (M,)
         stream = seeds.generator(config.seed, "augmentation", epoch)
         payloads = self.feed.batches(order, size, stream, places)

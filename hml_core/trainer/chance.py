@@ -1,4 +1,5 @@
-"""What layers draw in training (dropout, stochastic depth), from streams of the run's own."""
+"""What is drawn in a step by layers (dropout, stochastic depth) and by one's own code, from streams of the
+run's own."""
 
 from __future__ import annotations
 
@@ -24,14 +25,23 @@ class LayerChance:
     device : torch.device
     is_needed : bool
         Whether a layer draws at all.
+    is_own : bool
+        Somebody's own code takes part, which may draw from any of the global generators.
     """
 
     def __init__(
-        self, config: RunConfig, shares: Shares, device: torch.device, *, is_needed: bool
+        self,
+        config: RunConfig,
+        shares: Shares,
+        device: torch.device,
+        *,
+        is_needed: bool,
+        is_own: bool = False,
     ) -> None:
         self.config, self.shares, self.device = config, shares, device
-        self.of_steps = is_needed and not shares.is_split
-        self.of_parts = is_needed and shares.is_split
+        self.everywhere = is_own
+        self.of_steps = (is_needed or is_own) and not shares.is_split
+        self.of_parts = (is_needed or is_own) and shares.is_split
         self.place = (0, 0)  # epoch and step
 
     def of_step(self, epoch: int, step: int) -> contextlib.AbstractContextManager:
@@ -46,4 +56,11 @@ class LayerChance:
         return self._stream(self.shares.world.rank * self.shares.per_step + number)
 
     def _stream(self, *counters: int) -> contextlib.AbstractContextManager:
-        return seeds.seeded(self.config.seed, "layers", *self.place, *counters, device=self.device)
+        return seeds.seeded(
+            self.config.seed,
+            "layers",
+            *self.place,
+            *counters,
+            device=self.device,
+            everywhere=self.everywhere,
+        )

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from hml_core import models, schedule
-from hml_core.config import RunConfig
+from hml_core.config import RunConfig, identity
 from hml_core.datasets import Splits
 from hml_core.errors import RunError
 from hml_core.models import trained
@@ -30,6 +30,7 @@ from hml_core.trainer.phase import (
     Phase,
     build_model,
     build_network,
+    is_looked_at,
     require_losses,
     require_samplers,
 )
@@ -113,7 +114,9 @@ class Trainer:
         self.feed = feeds.make(splits.train, splits, config, device, augmented=True)
         self.batches = Batches(config, splits, self.feed, self.shares, device)
         draws = models.draws(self.model)
-        self.chance = LayerChance(config, self.shares, device, is_needed=draws)
+        own_losses = [not identity.is_built_in("loss", stage.loss) for stage in config.stages]
+        is_own = any(own_losses) or isinstance(self.model, models.Backbone)
+        self.chance = LayerChance(config, self.shares, device, is_needed=draws, is_own=is_own)
         self.views = Views(config, points, self._evaluator_of)  # as other runs see the network
 
         self.epoch = 0  # epochs done
@@ -201,6 +204,12 @@ class Trainer:
 
         if self.phase.inventory is not None:
             self.phase.inventory.require_same_state()
+            if is_looked_at(self.epoch + 1) or self.epoch + 1 == self.config.epochs:
+                self.phase.inventory.require_no_memory(
+                    lambda: build_model(self.config, self.splits),
+                    image_shape(self.config, self.splits),
+                )
+        self.phase.require_no_memory()
         sums = epoch.sums()  # losses (steps,), correct (), counts (C, BINS)
         self.require_finite(sums.losses)
         self.confidence.append(sums.counts)

@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from hml_core import models, sampling
 from hml_core.config import RunConfig, identity
 from hml_core.datasets import Splits
-from hml_core.errors import ConfigError, said
+from hml_core.errors import ConfigError, RunError, said
 from hml_core.losses import registry
 from hml_core.losses.cross_entropy import label_aware_smoothing
 from hml_core.models import post_hoc
@@ -81,9 +81,13 @@ class Phase:
     ) -> None:
         stage = config.stages[index]
         self.config, self.index, self.model, self.device = config, index, model, device
+        self.classes = splits.num_classes
         self.trains = stage.trains
         self.sampler = config.sampler if stage.sampler == "instance" else stage.sampler
         self.criterion = stage_loss(config, stage, splits.class_counts).to(device)
+        self._new_loss = lambda: stage_loss(config, stage, splits.class_counts)
+        self.has_own_loss = not identity.is_built_in("loss", stage.loss)
+        self.steps_done = 0  # in this process
         self.rate = torch.zeros((), device=device)
         self.step: Step | None = None
         if before is not None and before.trains == stage.trains:
@@ -140,13 +144,45 @@ class Phase:
         """Look whether one's own network is what it was, and let an average of the weights follow."""
         if self.inventory is not None:
             self.inventory.require_same()
+        self.steps_done += 1
+        if is_looked_at(self.steps_done):
+            self.require_no_memory()
         if self.averaged is not None:
             self.averaged.update_parameters(self.model)
+
+    def require_no_memory(self) -> None:
+        """One's own loss is still what it was when it was made.
+
+        Raises
+        ------
+        RunError
+        """
+        if not self.has_own_loss:
+            return
+        classes, features = self.classes, ()
+        if self.criterion.needs_features:
+            widths = [one.shape[1] for one in self.model.classifier.parameters() if one.ndim == 2]
+            features = (torch.ones(classes, *widths[:1], device=self.device),)
+        make = lambda: self._new_loss().to(self.device)  # noqa: E731
+        try:
+            remembers = registry.remembers(
+                self.criterion, make, classes, *features, device=self.device
+            )
+        except Exception:  # made-up logits are none for it: a step with real ones will tell
+            return
+        if remembers:
+            name = self.config.stages[self.index].loss
+            raise RunError(registry.FORGETFUL.format(f"The loss {name!r}"))
 
     @property
     def evaluated(self) -> nn.Module:
         """The network that is evaluated: the average where there is one."""
         return self.model if self.averaged is None else self.averaged.module
+
+
+def is_looked_at(done: int) -> bool:
+    """Whether one's own code is looked at after so many steps or epochs: 1, 2, 4, 8, …"""
+    return done & (done - 1) == 0
 
 
 def build_network(
@@ -172,7 +208,7 @@ def build_model(
     config: RunConfig, splits: Splits, stream: str = "initialisation", *counters: int
 ) -> nn.Module:
     """A network with weights drawn from a stream of the run's own."""
-    with seeds.seeded(config.seed, stream, *counters):
+    with seeds.seeded(config.seed, stream, *counters, everywhere=True):
         return models.build(
             config.model,
             splits.num_classes,

@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from hml_core import imbalance
 from hml_core.augment import Mix, remix_share
 from hml_core.config import RunConfig
+from hml_core.errors import RunError
 from hml_core.losses import registry
 from hml_core.models import training
 from hml_core.recipes import Stage
@@ -105,6 +106,7 @@ class Update:
                 self._follow(number, len(batch))
                 with self._alone(not is_last), self.chance.of_part(number):
                     loss, logits = self._loss(part)
+                    self._require_trainable(loss)
                     loss = loss * share
                     found.append(beside(self._found, logits.detach(), part.target))
                     loss.backward()
@@ -148,6 +150,21 @@ class Update:
             features, logits = self.network(images)  # (M, d), (M, C)
         extra = (features,) if self.criterion.needs_features else ()
         return self.criterion_of(logits, part, *extra), logits
+
+    def _require_trainable(self, loss: Any) -> None:
+        """RunError for what somebody's own loss gives and nothing can be learned from."""
+        is_one = isinstance(loss, Tensor) and loss.ndim == 0 and loss.is_floating_point()
+        if not is_one or not loss.requires_grad:
+            of = (
+                f"{loss.dtype} of shape {tuple(loss.shape)}"
+                if isinstance(loss, Tensor)
+                else repr(loss)
+            )
+            raise RunError(
+                f"Expected the loss of a step of the run {self.config.run_id} to be one floating-point "
+                f"number with a gradient, got {of}{'' if is_one else ' instead'}, of "
+                f"{', '.join(stage.loss for stage in self.config.stages)}."
+            )
 
     def criterion_of(self, logits: Tensor, part: MicroBatch, *features: Tensor) -> Tensor:
         """Mean loss () of logits (M, C), and of features (M, d) where the loss takes them."""

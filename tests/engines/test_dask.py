@@ -518,6 +518,17 @@ def _forward(config, place, additions, wait):
     return engines.Outcome("done")
 
 
+def test_workers_that_do_not_answer_are_told(tmp_path, monkeypatch, capsys):
+    class Slow(Strangers):
+        def run(self, *given, **named):
+            wait_for(lambda: "2 workers at" in capsys.readouterr().out, "word")
+            return super().run(*given, **named)
+
+    monkeypatch.setattr(dask, "SILENT_S", 0.0)
+    good = dask.introduce(tmp_path)
+    assert dask._examine(Slow(good, good), Place(tmp_path)) is None
+
+
 def test_a_scheduler_that_ends_while_the_workers_are_asked_is_told(tmp_path, running, monkeypatch):
     def gone(*_, **__):
         raise CommClosedError("in <TCP (closed)>")

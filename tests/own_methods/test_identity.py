@@ -31,6 +31,45 @@ def test_an_edit_of_a_loss_or_of_what_it_calls_is_another_run(module):
     assert len({first, *(run_id(old, new) for old, new in edits.items())}) == 1 + len(edits)
 
 
+@pytest.mark.parametrize(
+    "used",
+    [
+        "from helper_for_tests import scaled\n    return scaled(-log_p)",
+        "import helper_for_tests\n    return helper_for_tests.scaled(-log_p)",
+        "import helper_for_tests as other\n    return other.scaled(-log_p)",
+        "def inside():\n        from helper_for_tests import scaled\n        return scaled(-log_p)\n"
+        "    return inside()",
+        "try:\n        import no_such_module_for_tests\n    except ImportError:\n"
+        "        from helper_for_tests import scaled\n    return scaled(-log_p)",
+    ],
+)
+def test_what_a_function_imports_when_it_runs_is_part_of_it(used, module):
+    """Against circular or slow imports."""
+
+    def run_id(helper: str) -> str:
+        module(helper, "helper_for_tests")
+        module(LOSS.replace("return -log_p * SCALE", used))
+        return RunConfig(recipe="mine").run_id
+
+    first = run_id("FACTOR = 2\ndef scaled(x):\n    return FACTOR * x")
+    assert run_id("FACTOR = 2\ndef scaled(x):\n    return FACTOR * x  # why not") == first
+    assert run_id("FACTOR = 3\ndef scaled(x):\n    return FACTOR * x") != first
+    assert run_id("FACTOR = 2\ndef scaled(x):\n    return FACTOR + x") != first
+
+
+def test_what_a_function_sets_in_its_module_is_part_of_it(module):
+    used = "global SCALE\n    if SCALE is None:\n        SCALE = 7.0\n    return -log_p * SCALE"
+
+    def run_id(scale: str) -> str:
+        text = LOSS.replace("return -log_p * SCALE", used)
+        module(text.replace("SCALE = 1.0", f"SCALE = {scale}", 1))
+        return RunConfig(recipe="mine").run_id
+
+    assert run_id("1.0") != run_id("2.0")
+    with pytest.raises(ConfigError, match="changes, while it works, a value of its module"):
+        run_id("None")
+
+
 def test_a_file_that_was_edited_but_not_imported_again_is_not_taken_for_what_runs(module):
     mine = module(LOSS)
     first = RunConfig(recipe="mine").run_id
