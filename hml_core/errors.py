@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import signal
 import traceback
 from collections.abc import Iterator
 
@@ -81,10 +82,25 @@ def is_end(error: BaseException) -> bool:
 
 def interrupts(error: BaseException) -> bool:
     """Whether it comes from outside of the code that it ends: a signal, a closed generator."""
+    if raised_by_handler(error):
+        return True
     if isinstance(error, GeneratorExit):  # of one that is closed, it comes from where that stands
         frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
         return not frames or bool(frames[-1].f_code.co_flags & inspect.CO_GENERATOR)
     return isinstance(error, (KeyboardInterrupt, Stopped))
+
+
+def raised_by_handler(error: BaseException) -> bool:
+    """Whether a signal handler of the program raised it, as a time limit by ``signal.alarm`` does."""
+    handlers = map(signal.getsignal, signal.valid_signals())
+    codes = {getattr(getattr(one, "__func__", one), "__code__", None) for one in handlers} - {None}
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if any(frame.f_code in codes for frame, _ in traceback.walk_tb(error.__traceback__)):
+            return True
+        error = error.__cause__
+    return False
 
 
 def kind_of(error: BaseException) -> str:

@@ -151,6 +151,39 @@ def test_no_further_epoch_begins_after_an_interruption_that_got_lost(tmp_path, m
     assert ended == [1]
 
 
+class OutOfTime(BaseException):
+    """Of a test's own time limit, or of a task's."""
+
+
+@pytest.mark.parametrize("engine", ["serial", "interleave:2"])
+@pytest.mark.parametrize("error", [OutOfTime, TimeoutError])
+def test_what_a_program_s_own_signal_handler_raises_is_raised_to_it(
+    error, engine, tmp_path, monkeypatch
+):
+    """A time limit by `signal.alarm` is no fault of a run, after which the others would go on."""
+
+    def late(number, frame):
+        raise error("too late")
+
+    plain = loop.Trainer.end_epoch
+
+    def alarmed(self):
+        signal.raise_signal(signal.SIGUSR1)
+        plain(self)
+
+    runs = grid(recipe="ce", seed=[0, 1], epochs=1)
+    before = signal.signal(signal.SIGUSR1, late)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(loop.Trainer, "end_epoch", alarmed)
+            with pytest.raises(error, match="too late"):
+                engines.sweep(runs, engine=engine, runs_root=tmp_path, progress=False)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    frame = engines.sweep(runs, runs_root=tmp_path, progress=False)
+    assert frame["status"].tolist() == ["done", "done"]
+
+
 def test_an_interruption_waits_for_no_thread_that_decodes():
     """One may be within a call of C for minutes; what has not begun never does."""
     begun, over, done, waiting = threading.Event(), threading.Event(), [], []

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from hml_core.config import RunConfig
-from hml_core.errors import ConfigError, RunBusyError, RunError
+from hml_core.errors import ConfigError, RunBusyError, RunError, raised_by_handler
 from hml_core.runs import Run, RunFolder, kept_weights
 from hml_core.system import devices, interruptions
 from hml_core.trainer import exhaust, training
@@ -90,6 +90,8 @@ def attempting(
         return Outcome("busy", str(error))
     except Exception as error:  # whatever it was, the other runs must go on
         interruptions.heed()
+        if raised_by_handler(error):  # the program's own time limit, say
+            raise
         return Outcome("failed", str(error), traceback.format_exc())
     return Outcome("done")
 

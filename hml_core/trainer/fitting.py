@@ -13,7 +13,14 @@ import torch
 
 from hml_core import datasets
 from hml_core.config import RunConfig, identity
-from hml_core.errors import ConfigError, DataError, HmlError, RunError, never_left
+from hml_core.errors import (
+    ConfigError,
+    DataError,
+    HmlError,
+    RunError,
+    never_left,
+    raised_by_handler,
+)
 from hml_core.models import IMAGENET_MODELS
 from hml_core.runs import Run, kept_weights
 from hml_core.system import devices, fingerprints, interruptions, limits, paths, quantities, seeds
@@ -214,7 +221,8 @@ def _own_faults(config: RunConfig) -> Iterator[None]:
     except (HmlError, torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:  # whatever that may be
-        if not (identity.used(config) and fingerprints.own_place(error)):
+        is_own = identity.used(config) and fingerprints.own_place(error)
+        if not is_own or raised_by_handler(error):
             raise
         raise RunError(
             f"The run {config.run_id} failed in its own code: {fingerprints.told(error)}"

@@ -50,6 +50,7 @@ from hml_core.system import (
     tables,
     yaml_files,
 )
+from hml_core.system.patience import Patience
 from hml_core.system.progress import Progress
 from hml_lab.notebooks import outputs
 from hml_lab.notebooks.execution import is_done, record_of, require_result
@@ -381,7 +382,7 @@ def _executed(
             copy.close()
             is_late = False
             try:
-                process.wait(None if job.timeout is None else job.timeout + GRACE_S)
+                _wait(process, job.timeout)
             except subprocess.TimeoutExpired:  # it does not even end by itself
                 is_late = True
                 processes.terminate(process)
@@ -400,6 +401,19 @@ def _executed(
         "seconds": round(time.perf_counter() - began, 1),
         "message": message,
     }
+
+
+def _wait(process: subprocess.Popen, timeout: float | None) -> None:
+    """TimeoutExpired some time after its limit; time in which this process was stopped does not count."""
+    if timeout is None:
+        process.wait()
+        return
+    patience = Patience(timeout + GRACE_S)
+    while process.poll() is None:
+        if patience.left() <= 0:
+            raise subprocess.TimeoutExpired(process.args, timeout)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(patience.next_look())
 
 
 def _version(path: Path) -> tuple[int, int] | None:

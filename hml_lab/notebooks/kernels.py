@@ -14,6 +14,7 @@ from typing import Any
 from hml_core.errors import ConfigError
 from hml_core.system import interruptions, processes, scratch
 from hml_core.system.fields import is_text
+from hml_core.system.patience import Patience
 
 # Bytes of a Unix socket's path: 107 on Linux, 103 on macOS. Ours adds /hml-xxxxxxxx/kernel-NN to a folder.
 LONGEST_FOLDER = 103 - 24
@@ -132,11 +133,16 @@ def home() -> Path | None:
 def time_limit(timeout: float | None, managers: list[Any]) -> Iterator[threading.Event]:
     """End the kernels and what they started after ``timeout`` seconds; the event says that it happened.
 
+    Time in which this process was stopped, and they with it, does not count.
     A signal ends them, too, at once: left to itself, nbclient would wait for the cell to end.
     """
     time_is_up, is_over = threading.Event(), threading.Event()
 
     def end_in_time() -> None:
+        patience = Patience(timeout)
+        while patience.left() > 0:
+            if is_over.wait(patience.next_look()):
+                return
         time_is_up.set()
         end()
         while not is_over.wait(processes.LOOK_S):  # one that is only starting now is ended, too
@@ -146,13 +152,10 @@ def time_limit(timeout: float | None, managers: list[Any]) -> Iterator[threading
         for manager in managers:
             _told_to_end(manager)
 
-    timer = threading.Timer(timeout or 0, end_in_time)
-    timer.daemon = True
     if timeout is not None:
-        timer.start()
+        threading.Thread(target=end_in_time, daemon=True).start()
     try:
         with interruptions.first_on_interrupt(end):
             yield time_is_up
     finally:
         is_over.set()
-        timer.cancel()

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
@@ -215,17 +214,20 @@ def test_a_time_limit_ends_all_that_was_started_and_keeps_what_ran(tmp_path, mon
         f"open('new', 'w').write(f'{{os.getpid()}} {{child.pid}}')\nos.rename('new', {str(note)!r})"
     )
 
-    class Timer(threading.Timer):
+    class Until:
         """The time is up when the notebook has come so far."""
 
-        def run(self) -> None:
-            while not note.exists() and not self.finished.wait(0.05):
-                pass
-            if not self.finished.is_set():
-                self.function()
+        def __init__(self, seconds):
+            assert seconds == 4
+
+        def left(self):
+            return float(not note.exists())
+
+        def next_look(self):
+            return 0.05
 
     path = make(tmp_path, "x = 1  # a number", source, "time.sleep(600)")
-    monkeypatch.setattr(kernels_of_notebooks.threading, "Timer", Timer)
+    monkeypatch.setattr(kernels_of_notebooks, "Patience", Until)
     with pytest.raises(
         RunError, match=r"was stopped: it was not done after 4 s\. The executed part"
     ):
