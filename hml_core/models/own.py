@@ -364,10 +364,8 @@ class Inventory:
         RunError
         """
         try:
-            laid_out = {
-                "device": CPU,
-                "memory_format": torch.channels_last,
-            }  # what drops draws by it
+            # What is dropped depends on the layout in memory.
+            laid_out = {"device": CPU, "memory_format": torch.channels_last}
             used = copy.deepcopy(self.model.backbone).to(**laid_out)
             other = make().backbone.to(**laid_out)
             other.load_state_dict(used.state_dict())

@@ -153,18 +153,17 @@ class Update:
 
     def _require_trainable(self, loss: Any) -> None:
         """RunError for what somebody's own loss gives and nothing can be learned from."""
-        is_one = isinstance(loss, Tensor) and loss.ndim == 0 and loss.is_floating_point()
-        if not is_one or not loss.requires_grad:
-            of = (
-                f"{loss.dtype} of shape {tuple(loss.shape)}"
-                if isinstance(loss, Tensor)
-                else repr(loss)
-            )
-            raise RunError(
-                f"Expected the loss of a step of the run {self.config.run_id} to be one floating-point "
-                f"number with a gradient, got {of}{'' if is_one else ' instead'}, of "
-                f"{', '.join(stage.loss for stage in self.config.stages)}."
-            )
+        if not isinstance(loss, Tensor):
+            got = repr(loss)
+        elif loss.ndim == 0 and loss.is_floating_point() and loss.requires_grad:
+            return
+        else:
+            has = "a" if loss.requires_grad else "no"
+            got = f"{loss.dtype} of shape {tuple(loss.shape)} with {has} gradient"
+        raise RunError(
+            f"Expected the loss of a step of the run {self.config.run_id} to be one floating-point number "
+            f"with a gradient, got {got}, of {', '.join(stage.loss for stage in self.config.stages)}."
+        )
 
     def criterion_of(self, logits: Tensor, part: MicroBatch, *features: Tensor) -> Tensor:
         """Mean loss () of logits (M, C), and of features (M, d) where the loss takes them."""
