@@ -19,7 +19,7 @@ from hml_core.datasets import LabelledImages, Splits
 from hml_core.models import inference
 from hml_core.system import devices, seeds
 from hml_core.trainer import Trainer, feeds, fit, fitting
-from hml_core.trainer.cuda_graphs import GraphedStep, tensors_of
+from hml_core.trainer.cuda_graphs import WARM_UP_STEPS, GraphedStep, tensors_of
 from hml_core.trainer.update import MicroBatch, Update
 
 CPU = torch.device("cpu")
@@ -120,6 +120,19 @@ def test_a_step_that_cannot_be_captured_runs_eagerly_and_says_so():
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # it is said once
         step(batch)
+
+
+def test_a_step_that_may_not_be_captured_is_not():
+    captures, target = PretendCapture(), torch.arange(2)
+    batch = (MicroBatch((target,), target, None),)
+    allowed = [False] * 5 + [True] * 3
+    results = target.sum().float(), target.float(), target.sum()
+    step = GraphedStep(lambda batch: results, captures, lambda: allowed.pop(0))
+    for _ in range(WARM_UP_STEPS + 5):
+        assert step(batch) is results
+        assert captures.captures == 0
+    step(batch)
+    assert captures.captures == 1
 
 
 def test_tensors_are_found_in_what_feeds_hand_out():

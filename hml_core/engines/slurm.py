@@ -74,6 +74,7 @@ def _require_address(scheduler: Mapping[str, Any]) -> None:
     try:
         for family, kind, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
             with socket.socket(family, kind) as tried:
+                tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as Dask does
                 tried.bind(address)
     except OSError as error:
         where = f"{host}:{port}" if port else host

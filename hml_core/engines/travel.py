@@ -14,6 +14,7 @@ import sys
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from hml_core import sampling
 from hml_core.config import RunConfig, identity
@@ -30,6 +31,7 @@ class Entry:
     own: Own
     content: bytes
     is_needed: bool  # by the run itself, rather than by one that parts from it
+    imported: tuple[str, ...] = ()  # modules that its functions import when they run
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ def pack(config: RunConfig, parting: Iterable[RunConfig] = ()) -> Bundle:
     for one in (config, *parting):
         for own, code in identity.code_of(one):
             if own not in entries:
-                entries[own] = Entry(own, _pickled(own, code), one is config)
+                content = _pickled(own, code)
+                entries[own] = Entry(own, content, one is config, tuple(code.imported))
                 sources |= {file: fingerprints.lines_of(file) for file in code.files}
     return Bundle(config.run_id, tuple(entries.values()), sources)
 
@@ -73,19 +76,28 @@ def _pickled(own: Own, code: fingerprints.Code) -> bytes:
     import cloudpickle
 
     function = sampling.function_of(own.name) if own.kind == "sampler" else None
-    by_value = (code.modules & {*sys.modules}) - {"__main__"}  # its content always is
+    modules = code.modules | {*code.imported}
+    by_value = (modules & {*sys.modules}) - {"__main__"}  # its content always is
     by_value -= {*cloudpickle.list_registry_pickle_by_value()}
     try:
         for name in by_value:
             cloudpickle.register_pickle_by_value(sys.modules[name])
-        stream = io.BytesIO()
-        _pickler(stream).dump((own.entry, function))
-        return stream.getvalue()
+        imported = {}
+        for name, module in code.imported.items():
+            with contextlib.suppress(Exception):  # one that holds what cannot be pickled stays here
+                imported[name] = _dumped(module)
+        return _dumped((own.entry, function, imported))
     except Exception as error:  # whatever somebody's own objects raise
         raise ConfigError(f"The {own} cannot be sent to another process: {error}") from error
     finally:
         for name in by_value & {*cloudpickle.list_registry_pickle_by_value()}:
             cloudpickle.unregister_pickle_by_value(sys.modules[name])
+
+
+def _dumped(value: Any) -> bytes:
+    stream = io.BytesIO()
+    _pickler(stream).dump(value)
+    return stream.getvalue()
 
 
 def _pickler(stream: io.BytesIO):
@@ -115,7 +127,7 @@ def installed(bundle: Bundle) -> Iterator[None]:
         For what the run itself needs and this process cannot unpack.
     """
     before = {kind: dict(registry) for kind, registry in identity.REGISTRIES.items()}
-    functions = dict(sampling._OWN)
+    functions, modules = dict(sampling._OWN), dict(sys.modules)
     try:
         for file, lines in bundle.sources.items():
             if lines:  # without a time: the file of that name here may be another
@@ -129,13 +141,18 @@ def installed(bundle: Bundle) -> Iterator[None]:
             registry.update(before[kind])
         sampling._OWN.clear()
         sampling._OWN.update(functions)
+        for name in {name for entry in bundle.entries for name in entry.imported}:
+            sys.modules.pop(name, None)
+            sys.modules.update({name: modules[name]} if name in modules else {})
 
 
 def _install(entry: Entry) -> None:
     import cloudpickle
 
     try:
-        value, function = cloudpickle.loads(entry.content)
+        value, function, imported = cloudpickle.loads(entry.content)
+        for name, content in imported.items():  # which its functions import when they run
+            sys.modules[name] = cloudpickle.loads(content)
     except Exception as error:  # whatever somebody's own objects raise
         if not entry.is_needed:
             return

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hml_core.errors import ConfigError, said
+from hml_core.errors import ConfigError, raised_by_handler, said
 from hml_core.losses.balanced_hard_mining import BalancedHardMiningLoss
 from hml_core.losses.balanced_softmax import BalancedSoftmaxLoss
 from hml_core.losses.base import ClassificationLoss, full_precision
@@ -50,7 +50,7 @@ FORGETFUL = (
     "mean, a generator), which no checkpoint holds, and a run that was killed would go on as another. "
     "Expected a result of its arguments alone."
 )
-CPU = torch.device("cpu")
+MOST_LOOKED_AT = 32  # samples, of a loss that may be of pairs of them
 
 
 def register(loss: type[nn.Module] | None = None, *, name: str | None = None):
@@ -306,15 +306,20 @@ def attempt(kind: type[nn.Module], options: Mapping[str, Any]) -> None:
         logits.requires_grad_()
         target = torch.arange(len(logits)) % len(counts)
         weight = np.ones(len(counts)) if "weight" in parameters(kind) else None
+
+        def new() -> ClassificationLoss:
+            with seeds.seeded(0, "made", everywhere=True):
+                return make(kind, counts, options, weight)
+
         try:
-            loss = make(kind, counts, options, weight)
+            loss = new()
             extra = (
                 (torch.rand(len(logits), 3, generator=generator),) if loss.needs_features else ()
             )
             _require_stateless(loss, name, logits.detach(), target, *extra)
             for some in (logits, -logits):
                 loss(some.detach(), target, *extra)
-            if remembers(loss, lambda: make(kind, counts, options, weight), len(counts), *extra):
+            if remembers(loss, new, logits.detach(), *extra):
                 raise ConfigError(FORGETFUL.format(f"The loss {name}"))
             value = loss(logits, target, *extra)
             gradient = torch.autograd.grad(value, logits)[0]
@@ -348,24 +353,25 @@ def _require_stateless(loss: ClassificationLoss, name: str, *batch: Tensor) -> N
 def remembers(
     loss: ClassificationLoss,
     new: Callable[[], ClassificationLoss],
-    classes: int,
+    like: Tensor,
     *features: Tensor,
-    device: torch.device = CPU,
 ) -> bool:
     """Whether a loss that was called before gives another value than one that is made anew.
 
     A run that goes on after a kill has a new one. (A copy of ``loss`` is called, where it can be copied.)
+    ``like``: made-up logits (N, C), of which shape and device count.
     """
     try:
         used = copy.deepcopy(loss)
-    except Exception:  # whatever somebody's own code holds
+    except Exception as error:  # whatever somebody's own code holds
+        if raised_by_handler(error):
+            raise
         used = loss
-    number = len(features[0]) if features else classes + 2
     values = []
     for one in (used, new()):
-        with seeds.seeded(0, "trial", everywhere=True, device=device), torch.enable_grad():
-            logits = torch.rand(number, classes, device=device) - 0.5
-            target = torch.arange(number, device=device) % classes
+        with seeds.seeded(0, "trial", everywhere=True, device=like.device), torch.enable_grad():
+            logits = torch.rand_like(like) - 0.5
+            target = torch.arange(len(logits), device=logits.device) % logits.shape[1]
             values.append(one(logits.requires_grad_(), target, *features).detach())
     return not torch.allclose(*values, rtol=1e-5, atol=1e-7, equal_nan=True)
 

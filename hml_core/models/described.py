@@ -57,8 +57,9 @@ def require(described: Any, tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         if tensor.is_complex() or (name == "shift" and not tensor.is_floating_point()):
             raise ValueError(f"{name!r} holds {tensor.dtype}")
-        if tensor.is_floating_point() and not bool(tensor.float().isfinite().all()):
-            raise ValueError(f"{name!r} is not finite")
+        # (Infinity is a mask's, or a variance's that overflowed while the logits did not.)
+        if tensor.is_floating_point() and bool(tensor.float().isnan().any()):
+            raise ValueError(f"{name!r} is not a number")
 
 
 def _check(found: Any, parts: Mapping[str, Callable[[Any], bool]], what: str) -> None:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hml_core.errors import ConfigError, HmlError, RunError
+from hml_core.errors import ConfigError, HmlError, RunError, raised_by_handler
 from hml_core.models import heads
 from hml_core.models.heads import Headed
 from hml_core.system import devices, fingerprints, seeds
@@ -374,7 +374,9 @@ class Inventory:
             is_same = all(
                 _agree(images, used.train(how), other.train(how)) for how in (True, False)
             )
-        except Exception:  # whatever somebody's own code raises
+        except Exception as error:  # whatever somebody's own code raises
+            if raised_by_handler(error):
+                raise
             return
         if not is_same:
             raise RunError(

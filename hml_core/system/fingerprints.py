@@ -35,7 +35,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from hml_core.errors import ConfigError, kind_of, said
+from hml_core.errors import ConfigError, kind_of, raised_by_handler, said
 
 OURS = ("hml_core", "data_prep", "hml_lab")
 _INSTALLED = tuple(
@@ -53,6 +53,7 @@ _CLASS_MACHINERY = {
 }  # fmt: skip
 
 
+_failing: set[str] = set()  # modules that raised when they were imported: not another time
 _HOLDERS = (int, float, complex, str, bytes, list, tuple, set, frozenset)
 _DESCRIPTORS = (
     types.MethodDescriptorType, types.WrapperDescriptorType, types.ClassMethodDescriptorType,
@@ -73,9 +74,9 @@ def of_value(value: Any, where: str = "The value") -> str:
         return _text(_plain(value, where, None))
 
 
-def of_code(thing: Any, where: str = "The object") -> Code:
+def of_code(thing: Any, where: str = "The object", *, follows_imports: bool = True) -> Code:
     """What a class or function (or a partial of one) does; see :class:`Code`."""
-    code = Code(where)
+    code = Code(where, follows_imports)
     with _ends(where):
         code.root = _plain(thing, where, code)
     return code
@@ -101,13 +102,15 @@ def unchanged(thing: Any, where: str) -> Iterator[None]:
     ConfigError
         For code that changes a value which it reads as well, such as a counter of its module.
     """
-    before = of_code(thing, where).parts
+    # (What is imported within a function may only then be found: it is not compared here.)
+    before = of_code(thing, where, follows_imports=False).parts
     yield
-    after = of_code(thing, where).parts
+    after = of_code(thing, where, follows_imports=False).parts
     if changed := [name for name in after if before.get(name) != after[name]]:
         raise ConfigError(
             f"{where} changes, while it works, a value of its module or class that `{changed[0]}` reads: "
-            "it would be another run after each step. Expected a result of its arguments alone."
+            "it would be another run after each step. Expected a result of its arguments alone "
+            "(`functools.cache` keeps what is computed once)."
         )
 
 
@@ -163,10 +166,13 @@ class Code:
         Where the pieces come from, other than libraries.
     files : set of str
         Their source files, as the code objects name them.
+    imported : dict
+        Modules that functions import when they run, by their names.
     """
 
-    def __init__(self, where: str) -> None:
-        self.where = where
+    def __init__(self, where: str, follows_imports: bool = True) -> None:
+        self.where, self.follows_imports = where, follows_imports
+        self.imported: dict[str, types.ModuleType] = {}
         self.root: Any = None
         self.parts: dict[str, str] = {}
         self.modules: set[str] = set()
@@ -239,9 +245,11 @@ class Code:
         for name in [] if external else sorted(_globals(code)):
             if name in module:
                 named[name] = self._of_global(module[name], _names(code), name)
-        for module_name in [] if external else sorted(_imported(code, module.get("__package__"))):
-            if (found := _module(module_name)) is not None and not is_external(found.__name__):
-                named[f"import {module_name}"] = self._of_global(found, _names(code), module_name)
+        is_followed = self.follows_imports and not external
+        for brought in sorted(_imported(code, module.get("__package__"))) if is_followed else ():
+            if (found := _module(brought)) is not None:
+                self.imported[brought] = found
+                named[f"import {brought}"] = self._of_global(found, _names(code), brought)
         cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
         for name, cell in cells:
             try:
@@ -262,9 +270,11 @@ class Code:
 
     def _of_global(self, value: Any, names: set[str], name: str) -> Any:
         if isinstance(value, types.FunctionType):
-            held = {key: one for key, one in vars(value).items() if key in names}
-            plain = self.plain(value, f"`{name}`")
-            return [plain, self.plain(held, f"an attribute of `{name}`")] if held else plain
+            plain, held = self.plain(value, f"`{name}`"), {}
+            for key in names & {*vars(value)}:
+                with contextlib.suppress(ConfigError):  # what has no identity, such as a lock
+                    held[key] = self.plain(vars(value)[key], f"`{name}.{key}`")
+            return [plain, dict(sorted(held.items()))] if held else plain
         if not isinstance(value, types.ModuleType):
             return self.plain(value, f"`{name}`")
         if is_external(value.__name__):
@@ -444,6 +454,8 @@ def _imported(code: types.CodeType, package: str | None) -> set[str]:
 def _module(name: str) -> types.ModuleType | None:
     """The module of that name, imported where it is not yet; None for a library's, or for none."""
     top = name.partition(".")[0]
+    if name in _failing:
+        return None
     try:
         if top not in sys.modules:
             spec = importlib.util.find_spec(top)
@@ -451,7 +463,12 @@ def _module(name: str) -> types.ModuleType | None:
             if spec is None or _is_installed(places):
                 return None
         return None if is_external(top) else importlib.import_module(name)
-    except Exception:  # whatever is raised there, or it is the name of a function
+    except ModuleNotFoundError:  # or it is the name of a function; another time it may be there
+        return None
+    except (Exception, SystemExit) as error:  # whatever is raised there
+        if raised_by_handler(error):
+            raise
+        _failing.add(name)
         return None
 
 

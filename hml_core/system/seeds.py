@@ -163,17 +163,21 @@ class _Apart:
 
     def _states(self) -> list[Any]:
         on_device = None if self.device is None else torch.cuda.get_rng_state(self.device)
-        others = (np.random.get_state(), random.getstate()) if self.everywhere else None  # noqa: NPY002
-        return [torch.get_rng_state(), on_device, others]
+        return [torch.get_rng_state(), on_device, others() if self.everywhere else None]
 
     def _restore(self, states: list[Any]) -> None:
-        of_torch, on_device, others = states
+        of_torch, on_device, of_others = states
         torch.set_rng_state(of_torch)
         if on_device is not None:
             torch.cuda.set_rng_state(on_device, self.device)
-        if others is not None:
-            np.random.set_state(others[0])  # noqa: NPY002
-            random.setstate(others[1])
+        if of_others is not None:
+            np.random.set_state(of_others[0])  # noqa: NPY002
+            random.setstate(of_others[1])
+
+
+def others() -> tuple[Any, Any]:
+    """The states of numpy's and Python's global generators."""
+    return np.random.get_state(legacy=False), random.getstate()  # noqa: NPY002
 
 
 def apart(device: torch.device | None = None, *, everywhere: bool = False) -> _Apart:
@@ -202,6 +206,7 @@ def seeded(
     with apart(device, everywhere=everywhere):
         torch.manual_seed(derived)
         if everywhere:
-            np.random.seed(derived % 2**32)  # noqa: NPY002
+            if np.random.get_state(legacy=False)["bit_generator"] == "MT19937":  # noqa: NPY002
+                np.random.seed(derived % 2**32)  # noqa: NPY002
             random.seed(derived)
         yield

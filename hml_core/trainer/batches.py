@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterator
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from hml_core import sampling
 from hml_core.augment import draw_mix
-from hml_core.config import RunConfig
+from hml_core.config import RunConfig, identity
 from hml_core.datasets import Splits
 from hml_core.system import seeds
 from hml_core.trainer.epochs import Shares
@@ -45,7 +46,9 @@ class Batches:
     ) -> tuple[Tensor, Iterator[Batch]]:
         """What is left of an epoch (from 0) at a step: classes, int64 (M,) on the device, and batches."""
         config, size = self.config, self.shares.micro_batch
-        with seeds.seeded(config.seed, "sampler", epoch, everywhere=True):  # one's own may draw
+        is_own = not identity.is_built_in("sampler", sampler)  # and may draw
+        chance = seeds.seeded(config.seed, "sampler", epoch, everywhere=True)
+        with chance if is_own else contextlib.nullcontext():
             order = sampling.epoch_indices(
                 self.targets,
                 sampler,

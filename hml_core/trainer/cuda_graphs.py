@@ -36,13 +36,17 @@ class GraphedStep:
         but its batch and the contents of tensors that stay where they are.
     capture : callable, optional
         From a step and its fixed batch to (replay, outputs). Default: :func:`capture_cuda`.
+    allowed : callable, optional
+        Asked after the first steps of a shape: whether the step may be captured at all.
     """
 
     def __init__(
         self,
         step: Step,
         capture: Callable[[Step, Any], tuple[Replay, tuple[Tensor, ...]]] | None = None,
+        allowed: Callable[[], bool] = lambda: True,
     ) -> None:
+        self.allowed = allowed
         self.step = step
         self.capture = capture_cuda if capture is None else capture
         self.steps_of_shape: Counter[tuple] = Counter()
@@ -54,7 +58,8 @@ class GraphedStep:
         tensors = tensors_of(batch)
         shape = tuple(tensor.shape for tensor in tensors)
         self.steps_of_shape[shape] += 1
-        if self.failure or self.steps_of_shape[shape] <= WARM_UP_STEPS:
+        is_warm = self.steps_of_shape[shape] > WARM_UP_STEPS
+        if self.failure or not is_warm or not self.allowed():
             return self.step(batch)
         if shape not in self.captured:
             fixed = copy.deepcopy(batch)

@@ -265,9 +265,10 @@ class Trainer:
         self.views.evaluate(self.epoch, self._measure)
 
     def _measure(self, evaluator: Evaluator) -> dict[str, float]:
-        return evaluator.evaluate(
-            self.phase.evaluated, self.phase.criterion.logit_scale, self.epoch
-        )
+        with self.chance.of_evaluation(self.epoch):
+            return evaluator.evaluate(
+                self.phase.evaluated, self.phase.criterion.logit_scale, self.epoch
+            )
 
     def _require_finite_logits(self) -> None:
         if not self.evaluator.is_finite:
@@ -350,11 +351,11 @@ class Trainer:
         if self.keep_weights is None or kept is None:
             return None
         for name, tensor in kept["tensors"].items():
-            if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            if tensor.is_floating_point() and bool(tensor.isnan().any()):
                 raise NonFiniteLossError(
-                    f"The weights of the run {self.config.run_id} cannot be kept: {name!r} became "
-                    f"non-finite by the end of epoch {kept['epoch']}. Expected smaller values of "
-                    f"`learning_rate` or `weight_decay`. Config: {self.config.to_json()}"
+                    f"The weights of the run {self.config.run_id} cannot be kept: {name!r} became NaN by "
+                    f"the end of epoch {kept['epoch']}. Expected smaller values of `learning_rate` or "
+                    f"`weight_decay`. Config: {self.config.to_json()}"
                 )
         told = {"run_id": self.config.run_id, "which": kept["which"], "epoch": kept["epoch"]}
         return kept["tensors"], {**kept["described"], **told}

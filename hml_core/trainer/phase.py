@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from hml_core import models, sampling
 from hml_core.config import RunConfig, identity
 from hml_core.datasets import Splits
-from hml_core.errors import ConfigError, RunError, said
+from hml_core.errors import ConfigError, RunError, raised_by_handler, said
 from hml_core.losses import registry
 from hml_core.losses.cross_entropy import label_aware_smoothing
 from hml_core.models import post_hoc
@@ -131,8 +131,9 @@ class Phase:
         )
         # A captured step holds the loss and what it trains: every stage captures anew. Parts of a batch
         # that each seed their layers cannot be captured.
-        is_captured = self.device.type == "cuda" and world.size == 1 and not chance.of_parts
-        self.step = GraphedStep(self.update) if is_captured else self.update
+        is_captured = self.device.type == "cuda" and world.size == 1 and not chance.seeds_parts
+        allowed = chance.can_be_captured
+        self.step = GraphedStep(self.update, allowed=allowed) if is_captured else self.update
 
     def set_learning_rate(self, rate: float) -> None:
         """On CUDA into one tensor that stays where it is, for a captured step reads it there."""
@@ -159,16 +160,21 @@ class Phase:
         """
         if not self.has_own_loss:
             return
-        classes, features = self.classes, ()
+        number = min(self.classes + 2, self.config.batch_size, registry.MOST_LOOKED_AT)
+        features = ()
         if self.criterion.needs_features:
             widths = [one.shape[1] for one in self.model.classifier.parameters() if one.ndim == 2]
-            features = (torch.ones(classes, *widths[:1], device=self.device),)
-        make = lambda: self._new_loss().to(self.device)  # noqa: E731
+            features = (torch.ones(number, *widths[:1], device=self.device),)
+        logits = torch.zeros(number, self.classes, device=self.device)
         try:
             remembers = registry.remembers(
-                self.criterion, make, classes, *features, device=self.device
+                self.criterion, lambda: self._new_loss().to(self.device), logits, *features
             )
-        except Exception:  # made-up logits are none for it: a step with real ones will tell
+        except (
+            Exception
+        ) as error:  # made-up logits are none for it: a step with real ones will tell
+            if raised_by_handler(error):
+                raise
             return
         if remembers:
             name = self.config.stages[self.index].loss
@@ -208,7 +214,8 @@ def build_model(
     config: RunConfig, splits: Splits, stream: str = "initialisation", *counters: int
 ) -> nn.Module:
     """A network with weights drawn from a stream of the run's own."""
-    with seeds.seeded(config.seed, stream, *counters, everywhere=True):
+    is_own = not identity.is_built_in("model", config.model)
+    with seeds.seeded(config.seed, stream, *counters, everywhere=is_own):
         return models.build(
             config.model,
             splits.num_classes,
@@ -239,7 +246,10 @@ def stage_loss(config: RunConfig, stage: Stage, class_counts: np.ndarray) -> nn.
             smoothing = label_aware_smoothing(class_counts, config.label_aware_smoothing)
         except ValueError as error:  # of a data set whose number of classes only its images tell
             raise ConfigError(f"`label_aware_smoothing`: {error}") from error
-    return build_loss(stage, class_counts, smoothing)
+    if identity.is_built_in("loss", stage.loss):
+        return build_loss(stage, class_counts, smoothing)
+    with seeds.seeded(config.seed, "loss", config.stages.index(stage), everywhere=True):
+        return build_loss(stage, class_counts, smoothing)
 
 
 def require_samplers(config: RunConfig, class_counts: np.ndarray) -> None:

@@ -57,6 +57,16 @@ def test_what_a_function_imports_when_it_runs_is_part_of_it(used, module):
     assert run_id("FACTOR = 2\ndef scaled(x):\n    return FACTOR + x") != first
 
 
+def test_a_module_that_ends_a_program_is_let_be(module, tmp_path):
+    """It is imported within a function that nobody calls, and tried once."""
+    text = "open(__file__ + '.ran', 'a').write('x')\nraise SystemExit(7)"
+    (tmp_path / "ends_for_tests.py").write_text(text)
+    shows = "    sign = 1.0\n    def show(self):\n        import ends_for_tests"
+    module(LOSS.replace("    sign = 1.0", shows))
+    assert RunConfig(recipe="mine").run_id == RunConfig(recipe="mine").run_id
+    assert (tmp_path / "ends_for_tests.py.ran").read_text() == "x"
+
+
 def test_what_a_function_sets_in_its_module_is_part_of_it(module):
     used = "global SCALE\n    if SCALE is None:\n        SCALE = 7.0\n    return -log_p * SCALE"
 

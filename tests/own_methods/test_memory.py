@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from hml_core.losses import ClassificationLoss
 from hml_core.recipes import Stage
 from hml_core.runs import Run
 from hml_core.trainer import fit
+from hml_core.trainer.chance import LayerChance
 from tests.own_methods.helpers import Small, recipe
 
 CONFIG = {"dataset": "digits", "epochs": 3, "batch_size": 64}
@@ -215,6 +217,32 @@ def test_what_own_code_draws_is_the_run_s(which, more, tmp_path, begin):
     assert np.array_equal(one.predictions[0], other.predictions[0])
     assert one.history["train_loss"].tolist() == other.history["train_loss"].tolist()
     assert Run(other.path).verify()
+
+
+def test_what_no_graph_replays_is_not_captured():
+    """A step that draws from numpy's or Python's generators would draw the same in each replay."""
+    config = RunConfig(**CONFIG, recipe="ce")
+    shares = SimpleNamespace(is_split=False)
+    cuda = torch.device("cuda")
+    steps = {
+        "nothing": lambda: None,
+        "torch": lambda: torch.rand(()),
+        "numpy": lambda: np.random.rand(),  # noqa: NPY002
+        "python": random.random,
+    }
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("get_rng_state", "set_rng_state"):
+            patch.setattr(f"torch.cuda.{name}", lambda *_: torch.zeros(1))
+        for split in (False, True):
+            shares.is_split, shares.per_step, shares.world = split, 1, SimpleNamespace(rank=0)
+            for name, draw in steps.items():
+                chance = LayerChance(config, shares, cuda, is_needed=False, is_own=True)
+                with chance.of_step(0, 0), chance.of_part(0):
+                    draw()
+                found[name, split] = chance.can_be_captured()
+    assert [found[name, False] for name in steps] == [True, True, False, False]
+    assert [found[name, True] for name in steps] == [True, False, False, False]
 
 
 # What is given later ---------------------------------------------------------------------------------

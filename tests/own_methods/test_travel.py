@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pickle
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from hml_core import datasets, engines, losses, models, runs, sampling
 from hml_core.config import RunConfig, identity
@@ -77,6 +79,32 @@ def test_what_cannot_be_unpacked_is_an_error_of_the_run_that_needs_it_alone(modu
     assert point.views == (plain,)
     with travel.installed(bundle):
         assert travel.known_here(points) == tuple(points)
+
+
+LATE = """
+    def later(self, logits):
+        from helper_for_travel import scaled
+        return scaled(logits)
+"""
+
+
+@pytest.mark.parametrize("is_called", [False, True])
+def test_a_module_that_is_imported_within_a_function_travels(is_called, module, monkeypatch):
+    """Whether training calls it or not: it is part of the identity."""
+    module("FACTOR = 2.0\ndef scaled(x):\n    return FACTOR * x", "helper_for_travel")
+    text = LOSS.replace("    def per_sample", f"{LATE}\n    def per_sample")
+    if is_called:
+        text = text.replace("return self.sign * value(", "return self.sign * self.later(")
+    module(text)
+    config = RunConfig(recipe="mine")
+    bundle = travel.pack(config)
+    forget()
+    monkeypatch.delitem(sys.modules, "helper_for_travel")
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if "pytest" not in entry])
+    with travel.installed(bundle):
+        travel.require_same(bundle, config)
+        assert LOSSES["mine"]().later(torch.ones(2)).tolist() == [2.0, 2.0]
+    assert "helper_for_travel" not in sys.modules
 
 
 def test_dask_trains_what_is_ones_own_to_the_bits_of_this_process(module, tmp_path, forked_workers):
