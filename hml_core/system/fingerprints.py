@@ -53,6 +53,7 @@ _CLASS_MACHINERY = {
 }  # fmt: skip
 
 
+IMPORTING = 5  # instructions from `import a.b as c` to the name that it sets
 _failing: set[str] = set()  # modules that raised when they were imported: not another time
 _HOLDERS = (int, float, complex, str, bytes, list, tuple, set, frozenset)
 _DESCRIPTORS = (
@@ -427,13 +428,21 @@ def _names(code: types.CodeType) -> set[str]:
 
 
 def _globals(code: types.CodeType) -> set[str]:
-    """Those of them that are looked up in the module (others are attributes), also where it sets them."""
-    found = {
-        instruction.argval
-        for instruction in dis.get_instructions(code)
-        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME")
-    }
-    return found.union(*(_globals(one) for one in _nested(code)))
+    """Those of them that are looked up in the module (others are attributes).
+
+    Also those that the code sets, but for a module that it imports there.
+    """
+    found: dict[str, set[str]] = {"LOAD": set(), "STORE": set(), "IMPORT": set()}
+    imported = -IMPORTING
+    for number, instruction in enumerate(dis.get_instructions(code)):
+        if instruction.opname == "IMPORT_NAME":
+            imported = number
+        kind, _, scope = instruction.opname.partition("_")
+        if kind in ("LOAD", "STORE") and scope in ("GLOBAL", "NAME"):
+            is_import = kind == "STORE" and number - imported < IMPORTING
+            found["IMPORT" if is_import else kind].add(instruction.argval)
+    brought = found["IMPORT"] - found["STORE"]
+    return (found["LOAD"] - brought).union(*(_globals(one) for one in _nested(code)))
 
 
 def _imported(code: types.CodeType, package: str | None) -> set[str]:

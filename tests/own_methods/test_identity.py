@@ -67,6 +67,15 @@ def test_a_module_that_ends_a_program_is_let_be(module, tmp_path):
     assert (tmp_path / "ends_for_tests.py.ran").read_text() == "x"
 
 
+def test_a_library_that_is_imported_late_into_the_module_changes_nothing(module):
+    used = (
+        "global SCALE\n    if SCALE is None:\n        import scipy.special as SCALE\n"
+        "    return -log_p * float(SCALE.expit(0.0))"
+    )
+    module(LOSS.replace("return -log_p * SCALE", used).replace("SCALE = 1.0", "SCALE = None", 1))
+    assert RunConfig(recipe="mine").run_id == RunConfig(recipe="mine").run_id
+
+
 def test_what_a_function_sets_in_its_module_is_part_of_it(module):
     used = "global SCALE\n    if SCALE is None:\n        SCALE = 7.0\n    return -log_p * SCALE"
 
