@@ -269,7 +269,10 @@ class Code:
         }
         return {**content, "uses": named, "defaults": defaults}
 
-    def _of_global(self, value: Any, names: set[str], name: str) -> Any:
+    def _of_global(
+        self, value: Any, names: set[str], name: str, within: frozenset[str] = frozenset()
+    ) -> Any:
+        """What stands under a name of a module; of a module of one's own, what ``names`` look up in it."""
         if isinstance(value, types.FunctionType):
             plain, held = self.plain(value, f"`{name}`"), {}
             for key in names & {*vars(value)}:
@@ -278,11 +281,14 @@ class Code:
             return [plain, dict(sorted(held.items()))] if held else plain
         if not isinstance(value, types.ModuleType):
             return self.plain(value, f"`{name}`")
-        if is_external(value.__name__):
+        if is_external(value.__name__) or value.__name__ in within:
             return ["module", value.__name__]
         self.modules.add(value.__name__)
+        within |= {value.__name__}  # modules of a package may hold each other
         taken = sorted(key for key in names if key in vars(value))
-        return {key: self.plain(vars(value)[key], f"`{name}.{key}`") for key in taken}
+        return {
+            key: self._of_global(vars(value)[key], names, f"{name}.{key}", within) for key in taken
+        }
 
     def plain(self, value: Any, what: str) -> Any:
         """A value that code uses, in JSON types."""
@@ -456,7 +462,9 @@ def _imported(code: types.CodeType, package: str | None) -> set[str]:
                 name = importlib.util.resolve_name("." * level + instruction.argval, package)
             except ImportError:  # it fails, too, when it runs
                 continue
-            found |= {name, *(f"{name}.{one}" for one in names or ())}
+            parts = name.split(".")
+            found |= {".".join(parts[:end]) for end in range(1, len(parts) + 1)}
+            found |= {f"{name}.{one}" for one in names or ()}
     return found.union(*(_imported(one, package) for one in _nested(code)))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from torch import nn
 
@@ -65,6 +67,38 @@ def test_a_module_that_ends_a_program_is_let_be(module, tmp_path):
     module(LOSS.replace("    sign = 1.0", shows))
     assert RunConfig(recipe="mine").run_id == RunConfig(recipe="mine").run_id
     assert (tmp_path / "ends_for_tests.py.ran").read_text() == "x"
+
+
+@pytest.mark.parametrize(
+    "brought",
+    [
+        ("import package_for_tests.part", "package_for_tests.part.scaled"),
+        ("import package_for_tests.part as part", "part.scaled"),
+        ("from package_for_tests import part", "part.scaled"),
+    ],
+)
+@pytest.mark.parametrize("is_late", [False, True])
+def test_what_a_module_of_a_package_holds_is_part_of_it(brought, is_late, module, tmp_path):
+    package = tmp_path / "package_for_tests"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    line, call = brought
+
+    def run_id(factor: int) -> str:
+        # (Another size: Python takes a file of this second and that size for the one that it knows.)
+        helper = (
+            f"FACTOR = {factor}\nimport package_for_tests\ndef scaled(x):\n    return FACTOR * x\n"
+        )
+        (package / "part.py").write_text(helper)
+        for name in ("package_for_tests", "package_for_tests.part"):
+            sys.modules.pop(name, None)
+        text = LOSS.replace(
+            "return -log_p * SCALE", f"{line if is_late else ''}\n    return {call}(-log_p)"
+        )
+        module(text if is_late else f"{line}\n{text}")
+        return RunConfig(recipe="mine").run_id
+
+    assert run_id(2) == run_id(2) != run_id(333)
 
 
 def test_a_library_that_is_imported_late_into_the_module_changes_nothing(module):
