@@ -59,7 +59,8 @@ class LayerChance:
 
     def of_part(self, number: int) -> contextlib.AbstractContextManager:
         """In which a micro-batch of the step, by its number among this process's, passes the network."""
-        if not self.of_parts:
+        is_recorded = self.device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+        if not self.of_parts or is_recorded:  # as a graph, which holds nothing that is drawn
             return contextlib.nullcontext()
         return self._stream(self.shares.world.rank * self.shares.per_step + number)
 

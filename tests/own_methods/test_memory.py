@@ -18,7 +18,7 @@ from hml_core.losses import ClassificationLoss
 from hml_core.recipes import Stage
 from hml_core.runs import Run
 from hml_core.trainer import fit
-from hml_core.trainer.chance import LayerChance
+from hml_core.trainer.chance import LOOKS, LayerChance
 from tests.own_methods.helpers import Small, recipe
 
 CONFIG = {"dataset": "digits", "epochs": 3, "batch_size": 64}
@@ -234,6 +234,7 @@ def test_what_no_graph_replays_is_not_captured():
     with pytest.MonkeyPatch.context() as patch:
         for name in ("get_rng_state", "set_rng_state"):
             patch.setattr(f"torch.cuda.{name}", lambda *_: torch.zeros(1))
+        patch.setattr("torch.cuda.is_current_stream_capturing", lambda: False)
         for split in (False, True):
             shares.is_split, shares.per_step, shares.world = split, 1, SimpleNamespace(rank=0)
             for name, draw in steps.items():
@@ -241,6 +242,10 @@ def test_what_no_graph_replays_is_not_captured():
                 with chance.of_step(0, 0), chance.of_part(0):
                     draw()
                 found[name, split] = chance.can_be_captured()
+        patch.setattr("torch.cuda.is_current_stream_capturing", lambda: True)
+        with chance.of_part(0) as recorded:  # no generator can be seeded meanwhile
+            assert recorded is None
+        assert chance.looks_left == LOOKS - 1
     assert [found[name, False] for name in steps] == [True, True, False, False]
     assert [found[name, True] for name in steps] == [True, False, False, False]
 
