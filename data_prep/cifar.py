@@ -71,9 +71,7 @@ def download(name: str, data_root: str | Path) -> Path:
             _require_no_links(root, names[1:] if has_archive else names)
             with outputs.alone(root, f"prepare-{name}"), scratch.folder(root) as own:
                 if not has_archive:
-                    with downloads.patience():
-                        utils.download_url(kind.url, own, kind.filename, kind.tgz_md5)
-                    os.replace(own / kind.filename, archive)
+                    _fetch(kind, own, archive)
                 utils.extract_archive(str(archive), str(own))
                 (root / kind.base_folder).mkdir(exist_ok=True)
                 for file in names[1:]:
@@ -86,6 +84,13 @@ def download(name: str, data_root: str | Path) -> Path:
             f"{name} could not be prepared in {str(root)!r}: {error}. {there}: {kind.url}"
         ) from error
     return root / kind.base_folder
+
+
+def _fetch(kind: Any, own: Path, archive: Path) -> None:
+    """Into a folder of its own, and from there, whole, to its place."""
+    with downloads.patience():
+        utils.download_url(kind.url, own, kind.filename, kind.tgz_md5)
+    os.replace(own / kind.filename, archive)
 
 
 def _is_whole(kind: Any, root: Path) -> bool:

@@ -170,9 +170,7 @@ class Phase:
             remembers = registry.remembers(
                 self.criterion, lambda: self._new_loss().to(self.device), logits, *features
             )
-        except (
-            Exception
-        ) as error:  # made-up logits are none for it: a step with real ones will tell
+        except Exception as error:  # made-up logits are none for it: real ones will tell
             if raised_by_handler(error):
                 raise
             return
