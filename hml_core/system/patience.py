@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 
 LOOK_S = 1.0  # how often who waits is to look
-MOST_S = (
-    5.0  # that count between two looks: in more this process stood still (Ctrl-Z, a suspended host)
-)
+# That count between two looks: in more this process stood still (Ctrl-Z, a suspended machine).
+MOST_S = 5.0
 
 
 class Patience:
