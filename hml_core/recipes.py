@@ -30,7 +30,7 @@ from torch import nn
 
 from hml_core import imbalance, sampling
 from hml_core.errors import ConfigError, said
-from hml_core.losses import registry
+from hml_core.losses import registry, trials
 from hml_core.system import fingerprints, kinds
 
 EARLY_DROP = 1e-2  # of the hard-mining recipes, in their authors' code
@@ -230,7 +230,7 @@ def register(
             _check_options(name, entry)
             stages = _stages(name, entry, {})
             for stage in stages:
-                registry.attempt(stage.loss_class, stage.loss_options)
+                trials.attempt(stage.loss_class, stage.loss_options)
             text_of_stages(name, stages)
         RECIPES[name] = entry
         return build

@@ -12,7 +12,7 @@ from hml_core import datasets, imbalance, models
 from hml_core.augment import AUGMENTATIONS, FILE_AUGMENTATIONS
 from hml_core.config.settings import Settings
 from hml_core.errors import ConfigError
-from hml_core.losses import LOSSES, registry
+from hml_core.losses import LOSSES, wrapping
 from hml_core.losses.base import WEIGHTINGS
 from hml_core.losses.hard_mining import LARGEST_DELTA
 
@@ -169,7 +169,7 @@ def _watches_validation(values: Settings, name: str) -> None:
 
 def takes_smoothing(loss: str) -> bool:
     """Whether the loss of that name has smoothed labels."""
-    return "label_smoothing" in registry.parameters(LOSSES[loss])
+    return "label_smoothing" in wrapping.parameters(LOSSES[loss])
 
 
 def _tail(values: Settings) -> None:

@@ -31,7 +31,8 @@ from pathlib import Path
 from typing import Any
 
 from hml_core.config import RunConfig
-from hml_core.engines.dask import GPU, NO_DASHBOARD, SETTINGS, client_of, own_folder, submit
+from hml_core.engines.dask import NO_DASHBOARD, SETTINGS, own_folder, submit
+from hml_core.engines.dask_cluster import GPU, client_of
 from hml_core.engines.jobs import Outcome, Place
 from hml_core.engines.slurm_options import require_jobqueue, seconds, shipped_with_jobqueue
 from hml_core.engines.slurm_queue import LONGEST_WAIT_S, Submissions

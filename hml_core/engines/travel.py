@@ -20,7 +20,7 @@ from hml_core import sampling
 from hml_core.config import RunConfig, identity
 from hml_core.config.identity import Own
 from hml_core.errors import ConfigError, RunError
-from hml_core.system import fingerprints
+from hml_core.system import fingerprints, sources
 from hml_core.trainer.branches import Point
 
 
@@ -62,14 +62,14 @@ def pack(config: RunConfig, parting: Iterable[RunConfig] = ()) -> Bundle:
         For what cannot be pickled, such as a class that holds an open file.
     """
     entries: dict[Own, Entry] = {}
-    sources: dict[str, list[str]] = {}
+    texts: dict[str, list[str]] = {}
     for one in (config, *parting):
         for own, code in identity.code_of(one):
             if own not in entries:
                 content = _pickled(own, code)
                 entries[own] = Entry(own, content, one is config, tuple(code.imported))
-                sources |= {file: fingerprints.lines_of(file) for file in code.files}
-    return Bundle(config.run_id, tuple(entries.values()), sources)
+                texts |= {file: sources.lines_of(file) for file in code.files}
+    return Bundle(config.run_id, tuple(entries.values()), texts)
 
 
 def _pickled(own: Own, code: fingerprints.Code) -> bytes:

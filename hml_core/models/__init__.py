@@ -20,7 +20,9 @@ from hml_core.models.imagenet import (
     freeze,
     load_weights,
 )
-from hml_core.models.own import Backbone, OwnModel, inventory, try_out, try_sizes
+from hml_core.models.inventories import inventory
+from hml_core.models.own import Backbone, OwnModel
+from hml_core.models.trials import try_out, try_sizes
 from hml_core.system import fingerprints
 
 __all__ = [
@@ -69,7 +71,7 @@ def register(
 
     ``backbone(in_channels)`` is a module that makes features (N, d) of images (N, in_channels, H, W) and
     has the attribute ``out_features`` = d; the classifier behind it is the run's ``head``. It is tried on
-    a few images of ``image_size`` when it is registered (:func:`hml_core.models.own.try_out`).
+    a few images of ``image_size`` when it is registered (:func:`hml_core.models.trials.try_out`).
 
     Raises
     ------

@@ -23,7 +23,7 @@ from hml_core.errors import (
 )
 from hml_core.models import IMAGENET_MODELS
 from hml_core.runs import Run, kept_weights
-from hml_core.system import devices, fingerprints, interruptions, limits, paths, quantities, seeds
+from hml_core.system import devices, interruptions, limits, paths, quantities, seeds, sources
 from hml_core.trainer import handed_over
 from hml_core.trainer.branches import Point
 from hml_core.trainer.epochs import micro_batches
@@ -221,11 +221,11 @@ def _own_faults(config: RunConfig) -> Iterator[None]:
     except (HmlError, torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:  # whatever that may be
-        is_own = identity.used(config) and fingerprints.own_place(error)
+        is_own = identity.used(config) and sources.own_place(error)
         if not is_own or raised_by_handler(error):
             raise
         raise RunError(
-            f"The run {config.run_id} failed in its own code: {fingerprints.told(error)}"
+            f"The run {config.run_id} failed in its own code: {sources.told(error)}"
         ) from error
 
 

@@ -13,7 +13,7 @@ from hml_core import models, sampling
 from hml_core.config import RunConfig, identity
 from hml_core.datasets import Splits
 from hml_core.errors import ConfigError, RunError, raised_by_handler, said
-from hml_core.losses import registry
+from hml_core.losses import trials
 from hml_core.losses.cross_entropy import label_aware_smoothing
 from hml_core.models import post_hoc
 from hml_core.recipes import Stage
@@ -160,14 +160,14 @@ class Phase:
         """
         if not self.has_own_loss:
             return
-        number = min(self.classes + 2, self.config.batch_size, registry.MOST_LOOKED_AT)
+        number = min(self.classes + 2, self.config.batch_size, trials.MOST_LOOKED_AT)
         features = ()
         if self.criterion.needs_features:
             widths = [one.shape[1] for one in self.model.classifier.parameters() if one.ndim == 2]
             features = (torch.ones(number, *widths[:1], device=self.device),)
         logits = torch.zeros(number, self.classes, device=self.device)
         try:
-            remembers = registry.remembers(
+            remembers = trials.remembers(
                 self.criterion, lambda: self._new_loss().to(self.device), logits, *features
             )
         except Exception as error:  # made-up logits are none for it: real ones will tell
@@ -176,7 +176,7 @@ class Phase:
             return
         if remembers:
             name = self.config.stages[self.index].loss
-            raise RunError(registry.FORGETFUL.format(f"The loss {name!r}"))
+            raise RunError(trials.FORGETFUL.format(f"The loss {name!r}"))
 
     @property
     def evaluated(self) -> nn.Module:
@@ -270,9 +270,9 @@ def require_losses(config: RunConfig, class_counts: np.ndarray) -> None:
         try:
             loss = stage_loss(config, stage, class_counts)
             if not identity.is_built_in("loss", stage.loss):
-                registry.require_works(loss, len(class_counts))
+                trials.require_works(loss, len(class_counts))
             if config.mix != "none":
-                registry.require_mixable(loss, len(class_counts))
+                trials.require_mixable(loss, len(class_counts))
         except ConfigError:
             raise
         except Exception as error:  # whatever somebody's own code raises

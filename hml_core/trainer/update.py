@@ -18,7 +18,7 @@ from hml_core import imbalance
 from hml_core.augment import Mix, remix_share
 from hml_core.config import RunConfig
 from hml_core.errors import RunError
-from hml_core.losses import registry
+from hml_core.losses import wrapping
 from hml_core.models import training
 from hml_core.recipes import Stage
 from hml_core.system.devices import Beside, autocast
@@ -240,5 +240,5 @@ def build_loss(stage: Stage, class_counts: np.ndarray, label_smoothing=0.0) -> n
     if stage.weighting != "none":
         weight = imbalance.class_weights(class_counts, stage.weighting)
     options = stage.loss_options
-    loss = registry.make(stage.loss_class, class_counts, options, weight, label_smoothing)
-    return loss if stage.logit_scale == 1 else registry.ScaledLoss(loss, stage.logit_scale)
+    loss = wrapping.make(stage.loss_class, class_counts, options, weight, label_smoothing)
+    return loss if stage.logit_scale == 1 else wrapping.ScaledLoss(loss, stage.logit_scale)

@@ -29,7 +29,7 @@ from distributed.core import connect
 
 from hml_core import engines, recipes, trainer
 from hml_core.config import RunConfig, grid
-from hml_core.engines import dask
+from hml_core.engines import dask, dask_cluster
 from hml_core.engines.jobs import Place
 from hml_core.engines.travel import Bundle
 from hml_core.errors import ConfigError, DeviceError, RunError
@@ -118,7 +118,7 @@ def swept(forked_workers, tmp_path_factory) -> Swept:
         stranger = {"timeout": 1, "loop": client.loop}
         for security in (None, Security.temporary()):
             with pytest.raises((OSError, TypeError, TimeoutError)):
-                dask.client_of(client.scheduler.address, security=security, **stranger)
+                dask_cluster.client_of(client.scheduler.address, security=security, **stranger)
         port = client.scheduler_info()["services"].get("dashboard")
         for path in ("", "status", "info/main/workers.html", "json/counts.json", "metrics"):
             with pytest.raises(urllib.error.HTTPError, match="404"):
@@ -281,7 +281,7 @@ def test_clusters_that_cannot_do_the_work_are_refused_before_it_begins(
     tmp_path, running, monkeypatch
 ):
     address = running.scheduler_address
-    monkeypatch.setattr(dask, "CONNECT_TIMEOUT_S", 1)
+    monkeypatch.setattr(dask_cluster, "CONNECT_TIMEOUT_S", 1)
     with pytest.raises(RunError, match=r"No Dask scheduler answers at 'tcp://127.0.0.1:9'"):
         engines.sweep(configs(), engine="dask:tcp://127.0.0.1:9", runs_root=tmp_path)
     before = clients()
@@ -308,7 +308,7 @@ def test_clusters_that_cannot_do_the_work_are_refused_before_it_begins(
         engines.sweep(configs(), engine="dask:8786", runs_root=tmp_path)
     with pytest.raises(DeviceError, match=r"no worker offers a GPU.*--resources GPU=1"):
         engines.sweep(configs(), engine=f"dask:{address}", device="cuda", runs_root=tmp_path)
-    monkeypatch.setattr(dask, "introduce", _blind)
+    monkeypatch.setattr(dask_cluster, "introduce", _blind)
     with pytest.raises(RunError, match=r"does not see the results folder .* that all hosts share"):
         engines.sweep(configs(), engine=f"dask:{address}", runs_root=tmp_path)
     with (
@@ -340,7 +340,7 @@ def test_a_client_that_is_left_half_made_is_closed_by_nobody(monkeypatch):
     monkeypatch.setattr(Client, "close", lambda *_, **__: closed.append(1))
     before = clients()
     with pytest.raises(OSError, match="nobody answers"):
-        dask.client_of("tcp://127.0.0.1:9")
+        dask_cluster.client_of("tcp://127.0.0.1:9")
     gc.collect()
     assert clients() <= before
     assert not closed
@@ -363,7 +363,7 @@ class Strangers:
 
 
 def test_workers_with_another_installation_are_named(tmp_path):
-    good = dask.introduce(tmp_path)
+    good = dask_cluster.introduce(tmp_path)
     other = {**good, "versions": {**good["versions"], "hml-core": "0.0.1"}}
     ours = good["versions"]["hml-core"]
     for answer, said in (
@@ -374,14 +374,14 @@ def test_workers_with_another_installation_are_named(tmp_path):
         (other, f"has hml-core 0.0.1, this process {ours}: expected the same"),
     ):
         with pytest.raises(RunError, match=f"The worker tcp://10.0.0.1:1 {said}"):
-            dask._examine(Strangers(good, answer), Place(tmp_path))
+            dask_cluster.examine(Strangers(good, answer), Place(tmp_path))
     lost = CommClosedError("in <TCP (closed)>")
-    assert dask._examine(Strangers(lost, good), Place(tmp_path)) is None
+    assert dask_cluster.examine(Strangers(lost, good), Place(tmp_path)) is None
     with pytest.raises(RunError, match=r"All workers of tcp://10\.0\.0\.9:1 ended while"):
-        dask._examine(Strangers(lost, lost), Place(tmp_path))
-    assert dask._examine(Strangers(good), Place(tmp_path)) is None
-    assert dask._examine(Strangers(good, gpus=1), Place(tmp_path)) == dask.GPU
-    assert dask._examine(Strangers(good, gpus=1), Place(tmp_path, device="cpu")) is None
+        dask_cluster.examine(Strangers(lost, lost), Place(tmp_path))
+    assert dask_cluster.examine(Strangers(good), Place(tmp_path)) is None
+    assert dask_cluster.examine(Strangers(good, gpus=1), Place(tmp_path)) == dask_cluster.GPU
+    assert dask_cluster.examine(Strangers(good, gpus=1), Place(tmp_path, device="cpu")) is None
     assert not list(tmp_path.iterdir())
 
 
@@ -391,16 +391,16 @@ def test_it_is_told_once_that_no_worker_is_left(monkeypatch, capsys):
     cluster = SimpleNamespace(
         nthreads=lambda: next(there), scheduler=SimpleNamespace(address="tcp://10.0.0.9:8786")
     )
-    monkeypatch.setattr(dask, "LOOK_S", 0.0)
-    look, told = dask._told_of_workers(cluster), []
+    monkeypatch.setattr(dask_cluster, "LOOK_S", 0.0)
+    look, told = dask_cluster.told_of_workers(cluster), []
     for _ in range(5):
         assert look() is None
         told.append(
             capsys.readouterr().out.count("Dask: no worker is left at tcp://10.0.0.9:8786.")
         )
     assert told == [0, 1, 0, 0, 1]
-    monkeypatch.setattr(dask, "LOOK_S", 3600.0)
-    look = dask._told_of_workers(SimpleNamespace(nthreads=lambda: told.append(0) or {1: 1}))
+    monkeypatch.setattr(dask_cluster, "LOOK_S", 3600.0)
+    look = dask_cluster.told_of_workers(SimpleNamespace(nthreads=lambda: told.append(0) or {1: 1}))
     look(), look()
     assert len(told) == 6, "not asked at every turn"
 
@@ -420,9 +420,9 @@ def test_a_machine_with_gpus_gets_a_worker_for_each(asked, workers, tmp_path, mo
     monkeypatch.setattr("distributed.LocalCluster", Cluster)
     monkeypatch.setattr(dask, "client_of", lambda _: contextlib.nullcontext())
     monkeypatch.setattr(dask, "submit", lambda client, configs, place, resources: [resources])
-    assert list(dask.local(configs(), Place(tmp_path, device=asked))) == [dask.GPU]
+    assert list(dask.local(configs(), Place(tmp_path, device=asked))) == [dask_cluster.GPU]
     assert begun["n_workers"] == workers
-    assert begun["resources"] == dask.GPU
+    assert begun["resources"] == dask_cluster.GPU
 
 
 def test_a_scheduler_that_is_gone_is_told_with_what_to_do(tmp_path):
@@ -524,9 +524,9 @@ def test_workers_that_do_not_answer_are_told(tmp_path, monkeypatch, capsys):
             wait_for(lambda: "2 workers at" in capsys.readouterr().out, "word")
             return super().run(*given, **named)
 
-    monkeypatch.setattr(dask, "SILENT_S", 0.0)
-    good = dask.introduce(tmp_path)
-    assert dask._examine(Slow(good, good), Place(tmp_path)) is None
+    monkeypatch.setattr(dask_cluster, "SILENT_S", 0.0)
+    good = dask_cluster.introduce(tmp_path)
+    assert dask_cluster.examine(Slow(good, good), Place(tmp_path)) is None
 
 
 def test_a_scheduler_that_ends_while_the_workers_are_asked_is_told(tmp_path, running, monkeypatch):

@@ -5,16 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hml_core.losses import LOSSES, HardMiningLoss, registry
+from hml_core.losses import LOSSES, HardMiningLoss, wrapping
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_losses_move_to_a_device_without_float64(name):
     """Apple's MPS; here a stand-in that refuses as it does."""
     needed = (
-        {"class_counts": [9, 3, 1]} if "class_counts" in registry.parameters(LOSSES[name]) else {}
+        {"class_counts": [9, 3, 1]} if "class_counts" in wrapping.parameters(LOSSES[name]) else {}
     )
-    if "weight" in registry.parameters(LOSSES[name]):
+    if "weight" in wrapping.parameters(LOSSES[name]):
         needed["weight"] = [0.5, 1.0, 1.5]
     loss = LOSSES[name](**needed)
     before = {key: value.clone() for key, value in loss.named_buffers()}

@@ -146,4 +146,4 @@ def test_a_subclass_that_changes_forward_alone_is_not_mixed_as_its_base(tmp_path
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_every_loss_of_the_package_can_be_mixed(name):
-    losses.registry.require_mixable(build_loss(Stage(name), COUNTS), 3)
+    losses.trials.require_mixable(build_loss(Stage(name), COUNTS), 3)

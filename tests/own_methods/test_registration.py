@@ -24,7 +24,7 @@ from hml_core import datasets, engines, losses, models, recipes, sampling
 from hml_core.config import RunConfig, identity
 from hml_core.errors import ConfigError, DataError, RunError
 from hml_core.losses import LOSSES, ClassificationLoss
-from hml_core.losses.registry import TRIAL_COUNTS
+from hml_core.losses.trials import TRIAL_COUNTS
 from hml_core.recipes import Stage
 from hml_core.system import ending, streams
 from hml_core.trainer import fit

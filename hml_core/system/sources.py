@@ -1,0 +1,187 @@
+"""Where code comes from, and what it says: sources, bytecode, the names it looks up, what it imports."""
+
+from __future__ import annotations
+
+import ast
+import dis
+import functools
+import importlib
+import importlib.util
+import linecache
+import sys
+import sysconfig
+import traceback
+import types
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from hml_core.errors import kind_of, raised_by_handler, said
+
+OURS = ("hml_core", "data_prep", "hml_lab")
+_INSTALLED = tuple(
+    {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+)
+_LIBRARIES = {"site-packages", "dist-packages"}
+_IMPORTING = 5  # instructions from `import a.b as c` to the name that it sets
+_failing: set[str] = set()  # modules that raised when they were imported: not another time
+
+
+def is_external(module: str | None) -> bool:
+    """Whether a module is part of this package, of Python or of an installed library."""
+    top = (module or "builtins").partition(".")[0]
+    if top == "__main__":
+        return False
+    if top in OURS or top in sys.stdlib_module_names:
+        return True
+    found = sys.modules.get(top)
+    return _is_installed([getattr(found, "__file__", None), *getattr(found, "__path__", ())])
+
+
+def _is_installed(places: Iterable[str | None]) -> bool:
+    return any(
+        place.startswith(_INSTALLED) or bool(_LIBRARIES & {*Path(place).parts})
+        for place in filter(None, places)
+    )
+
+
+def own_place(error: BaseException) -> str:
+    """Where an error comes from: the innermost place outside of libraries; empty where there is none."""
+    found, seen = "", set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        for frame, line in traceback.walk_tb(error.__traceback__):
+            if not is_external(frame.f_globals.get("__name__")):
+                found = f"{frame.f_code.co_filename}:{line}"
+        error = error.__cause__
+    return found
+
+
+def told(error: BaseException) -> str:
+    """What somebody's own code raised, with its place in that code."""
+    place = own_place(error)
+    return f"{kind_of(error)}: {said(error)}{f' ({place})' if place else ''}"
+
+
+def names(code: types.CodeType) -> set[str]:
+    """Names that a function and the functions inside of it look up."""
+    return {*code.co_names}.union(*(names(one) for one in _nested(code)))
+
+
+def looked_up(code: types.CodeType) -> set[str]:
+    """Those of its :func:`names` that are looked up in the module (others are attributes).
+
+    Also those that the code sets, but for a module that it imports there.
+    """
+    found: dict[str, set[str]] = {"LOAD": set(), "STORE": set(), "IMPORT": set()}
+    imported = -_IMPORTING
+    for number, instruction in enumerate(dis.get_instructions(code)):
+        if instruction.opname == "IMPORT_NAME":
+            imported = number
+        kind, _, scope = instruction.opname.partition("_")
+        if kind in ("LOAD", "STORE") and scope in ("GLOBAL", "NAME"):
+            is_import = kind == "STORE" and number - imported < _IMPORTING
+            found["IMPORT" if is_import else kind].add(instruction.argval)
+    brought = found["IMPORT"] - found["STORE"]
+    return (found["LOAD"] - brought).union(*(looked_up(one) for one in _nested(code)))
+
+
+def imported(code: types.CodeType, package: str | None) -> set[str]:
+    """The modules that a function and the functions inside of it import when they run."""
+    instructions = [one for one in dis.get_instructions(code) if one.opname != "EXTENDED_ARG"]
+    found: set[str] = set()
+    for number, instruction in enumerate(instructions):
+        if instruction.opname == "IMPORT_NAME":
+            level, names = (instructions[number - back].argval for back in (2, 1))
+            try:
+                name = importlib.util.resolve_name("." * level + instruction.argval, package)
+            except ImportError:  # it fails, too, when it runs
+                continue
+            parts = name.split(".")
+            found |= {".".join(parts[:end]) for end in range(1, len(parts) + 1)}
+            found |= {f"{name}.{one}" for one in names or ()}
+    return found.union(*(imported(one, package) for one in _nested(code)))
+
+
+def module_named(name: str) -> types.ModuleType | None:
+    """The module of that name, imported where it is not yet; None for a library's, or for none."""
+    top = name.partition(".")[0]
+    if name in _failing:
+        return None
+    try:
+        if top not in sys.modules:
+            spec = importlib.util.find_spec(top)
+            places = [spec.origin, *(spec.submodule_search_locations or ())] if spec else [None]
+            if spec is None or _is_installed(places):
+                return None
+        return None if is_external(top) else importlib.import_module(name)
+    except ModuleNotFoundError:  # or it is the name of a function; another time it may be there
+        return None
+    except (Exception, SystemExit) as error:  # whatever is raised there
+        if raised_by_handler(error):
+            raise
+        _failing.add(name)
+        return None
+
+
+def _nested(code: types.CodeType) -> Iterator[types.CodeType]:
+    return (one for one in code.co_consts if isinstance(one, types.CodeType))
+
+
+def bytecode(code: types.CodeType) -> list[object]:
+    """What a code object does, without where it stands."""
+    constants = [
+        bytecode(one) if isinstance(one, types.CodeType) else repr(one)
+        for one in code.co_consts
+        if not isinstance(one, frozenset)
+    ]
+    sets = [sorted(map(repr, one)) for one in code.co_consts if isinstance(one, frozenset)]
+    return [
+        code.co_name, code.co_code.hex(), constants, sets, list(code.co_names),
+        list(code.co_varnames), list(code.co_freevars), code.co_argcount, code.co_kwonlyargcount,
+    ]  # fmt: skip
+
+
+def lines_of(file: str) -> list[str]:
+    """The lines of a source file or of a notebook's cell; empty where they are not at hand."""
+    linecache.checkcache(file)
+    return linecache.getlines(file)
+
+
+def source(code: types.CodeType) -> str | None:
+    """Source of a function without comments and docstrings, if it is what the code was made of."""
+    lines = lines_of(code.co_filename)
+    if not lines:
+        return None
+    text = "".join(lines)
+    try:
+        tree, compiled = _parsed(text, code.co_filename)
+    except (SyntaxError, ValueError):
+        return None
+    same = [one for one in compiled if one.co_firstlineno == code.co_firstlineno]
+    if not any(bytecode(one) == bytecode(code) for one in same):
+        return None
+    kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+    found = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, kinds)
+        and min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", ()))])
+        == code.co_firstlineno
+        and getattr(node, "name", "<lambda>") == code.co_name
+    ]
+    return ast.unparse(found[0]) if len(found) == 1 else None
+
+
+@functools.lru_cache(maxsize=64)
+def _parsed(text: str, file: str) -> tuple[ast.Module, list[types.CodeType]]:
+    """A file as a tree without docstrings, and every code object that it makes."""
+    found, waiting = [], [compile(text, file, "exec", dont_inherit=True)]
+    while waiting:
+        found.append(waiting.pop())
+        waiting.extend(_nested(found[-1]))
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        documented = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        if documented and ast.get_docstring(node, clean=False) is not None:
+            node.body[0] = ast.Pass()
+    return tree, found
