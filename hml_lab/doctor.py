@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import torch
 from data_prep.cli import prepare
 from hml_core import datasets
 from hml_core.config import RunConfig
-from hml_core.errors import HmlError, RunError
+from hml_core.errors import HmlError, RunError, kind_of, said
 from hml_core.system import devices, files, limits, provenance
 from hml_lab import places
 
@@ -34,19 +35,30 @@ def examine(
     runs_root: str | Path = places.RUNS, data_root: str | Path = places.DATA
 ) -> list[Finding]:
     """Every finding, in the order in which a run would need them; last, what only some runs need."""
-    return [
-        *_versions(),
-        _operators(),
-        _cuda(),
-        _precision(),
-        _results(Path(runs_root)),
-        _kernel(),
-        _several_processes(),
-        _commit(),
-        *_data(Path(data_root)),
-        *_weights(),
-        *_parts(),
-    ]
+    looks: dict[str, Callable[[], Finding | list[Finding]]] = {
+        "the versions": _versions,
+        "torchvision": _operators,
+        "CUDA": _cuda,
+        "the precision": _precision,
+        "the folder of runs": lambda: _results(Path(runs_root)),
+        "the Jupyter kernel": _kernel,
+        "what several processes need": _several_processes,
+        "the git commit": _commit,
+        "the data sets": lambda: _data(Path(data_root)),
+        "the ImageNet weights": _weights,
+        "the optional parts": _parts,
+    }
+    findings = []
+    for what, look in looks.items():
+        try:
+            found = look()
+        except (
+            Exception
+        ) as error:  # of whatever is broken there: the others are looked at all the same
+            said_of_it = f"{kind_of(error)}: {said(error)}"
+            found = Finding(MISSING, f"{what} cannot be looked at ({said_of_it})")
+        findings += [found] if isinstance(found, Finding) else found
+    return findings
 
 
 def _versions() -> list[Finding]:
@@ -130,6 +142,12 @@ def _kernel() -> Finding:
             MISSING,
             "the kernel 'python3' is not registered",
             "python -m ipykernel install --sys-prefix",
+        )
+    except Exception as error:  # whatever stands in the file of a specification, or lacks
+        return Finding(
+            MISSING,
+            f"the specification of the kernel 'python3' cannot be read ({kind_of(error)}: {said(error)})",
+            "remove its folder kernels/python3 in one of the places that `jupyter --paths` names",
         )
     return Finding(OK, "Jupyter kernel python3")
 

@@ -89,3 +89,31 @@ def test_optional_parts_say_what_they_lack(monkeypatch):
     assert (docs.mark, whole.mark) == (doctor.NOTE, doctor.OK)
     assert docs.what == "optional part [docs] lacks no-such-package"
     assert docs.remedy == "pip install 'hml-core[docs]'"
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"7", b"{", b"\xff", b'{"display_name": 5}'])
+def test_a_specification_of_the_kernel_that_is_none_is_a_finding(content, tmp_path, monkeypatch):
+    file = tmp_path / "kernels" / "python3" / "kernel.json"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(content)
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "0")
+    finding = doctor._kernel()
+    assert finding.mark == doctor.MISSING
+    assert "the kernel 'python3'" in finding.what
+
+
+def test_what_cannot_be_looked_at_hides_nothing_else(tmp_path, monkeypatch):
+    def broken(*_):
+        raise PermissionError(13, "Permission denied", "/a/b")
+
+    whole = doctor.examine(tmp_path / "runs", tmp_path / "data")
+    monkeypatch.setattr(doctor, "_weights", broken)
+    monkeypatch.setattr(doctor, "_data", broken)
+    findings = doctor.examine(tmp_path / "runs", tmp_path / "data")
+    lost = [finding for finding in findings if "cannot be looked at" in finding.what]
+    assert [finding.mark for finding in lost] == [doctor.MISSING] * 2
+    assert "Permission denied" in lost[0].what
+    assert {finding.what for finding in findings} - {one.what for one in lost} < {
+        finding.what for finding in whole
+    }

@@ -375,6 +375,19 @@ def test_predictions_that_are_none_are_not_published_and_the_others_are(change, 
     Run(tmp_path / "records" / whole[1].run_id).verify()
 
 
+@pytest.mark.parametrize("kind", ["U5", "c8", "f4", "M8[s]", "?"])
+def test_a_compact_record_with_something_else_is_named(kind, whole, tmp_path):
+    """Its seal holds: somebody else's program wrote it."""
+    exporting.export(whole[0].path.parent, tmp_path)
+    run = Run(tmp_path / whole[0].run_id)
+    arrays = dict(np.load(run._arrays_path))
+    arrays["log_probability"] = arrays["log_probability"].astype("i8").astype(kind)
+    np.savez(run._arrays_path, **arrays)
+    said = "predictions_compact.npz': expected 'log_probability' to be whole numbers or float16"
+    with pytest.raises(RunError, match=said):
+        Run(run.path).test_predictions()
+
+
 def test_curves_can_be_drawn_again_where_patients_are_known_and_images_few():
     """Of medical images, one test split or several; of others the classes and how sure they are."""
     logits = np.array([[2.0, -1.0], [0.5, 0.25], [-3.0, 1.0]], np.float32)

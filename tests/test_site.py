@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -188,3 +190,58 @@ def test_without_pages_nothing_is_made(tmp_path):
     with pytest.raises(ConfigError, match=r"a folder of pages with a conf\.py"):
         site.build([], tmp_path / "out", pages=tmp_path)
     assert not (tmp_path / "out").exists()
+
+
+def made_site(folder: Path, **files: str) -> Path:
+    for name, text in files.items():
+        path = folder / name.replace("__", "/").replace("_html", ".html")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return folder
+
+
+def test_a_site_takes_the_place_of_a_site_alone(tmp_path):
+    """A page of somebody's own, and what a link leads to, are left as they are."""
+    out = tmp_path / "out"
+    site._put(made_site(tmp_path / "1", index_html="first", executed__a_html="a"), out)
+    (out / "notes.txt").write_text("mine")
+    site._put(made_site(tmp_path / "2", index_html="second", executed__b_html="b"), out)
+    assert (out / "index.html").read_text() == "second"
+    assert {path.name for path in (out / "executed").iterdir()} == {"a.html", "b.html"}
+    assert (out / "notes.txt").read_text() == "mine"
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "b.html").write_text("precious")
+    for spoil in ("a page", "a link", "a folder by a link"):
+        taken = tmp_path / spoil
+        shutil.copytree(out, taken)
+        if spoil == "a page":
+            (taken / site.LISTED).unlink()
+        elif spoil == "a link":
+            (taken / "executed" / "b.html").unlink()
+            (taken / "executed" / "b.html").symlink_to(precious / "b.html")
+        else:
+            shutil.rmtree(taken / "executed")
+            (taken / "executed").symlink_to(precious)
+        with pytest.raises(ConfigError, match="not made here"):
+            site._put(tmp_path / "1" if spoil == "a page" else tmp_path / "2", taken)
+        assert (taken / "index.html").read_text() == "second"
+    assert (precious / "b.html").read_text() == "precious"
+
+
+def test_what_is_no_page_beside_the_pages_is_left_out(tmp_path):
+    """An editor's lock, a pipe, a link to a folder around."""
+    pages = tmp_path / "docs"
+    (pages / "_static").mkdir(parents=True)
+    (pages / "_static" / "site.css").write_text("")
+    (pages / "index.md").write_text("# Start")
+    (pages / "also.md").symlink_to("index.md")
+    (pages / ".#index.md").symlink_to("me@host.1:2")
+    (pages / "gone.md").symlink_to("nowhere.md")
+    (pages / "around").symlink_to(".")
+    os.mkfifo(pages / "pipe.md")
+    with site._source(pages) as source:
+        assert source.parent == tmp_path
+        found = {path.relative_to(source).as_posix() for path in source.rglob("[!.]*")}
+        assert found == {"index.md", "also.md", "_static", "_static/site.css"}
+    assert [path.name for path in tmp_path.iterdir()] == ["docs"]

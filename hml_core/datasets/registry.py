@@ -10,6 +10,7 @@ from typing import Any
 
 from hml_core.datasets.base import Splits
 from hml_core.errors import ConfigError, DataError, HmlError
+from hml_core.system import seeds
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,10 @@ def is_subset(fields: Mapping[str, Any]) -> bool:
 def load(config, data_root: str | Path | None = None) -> Splits:
     """The long-tailed data set that ``config`` describes.
 
+    While a loader of one's own works, the global generators of torch, numpy and Python are seeded by
+    ``subset_seed``: runs that differ in their ``seed`` alone have the same images. Whoever has the turn
+    (:mod:`hml_core.system.seeds`) lends it meanwhile.
+
     Raises
     ------
     DataError
@@ -147,10 +152,13 @@ def load(config, data_root: str | Path | None = None) -> Splits:
         raise DataError(
             f"The data set {config.dataset!r} needs `data_root`, the folder that holds its files."
         )
-    try:
+    if is_built_in(config.dataset):
         return dataset.load(config, data_root)
+    try:
+        with seeds.seeded(config.subset_seed, "data", everywhere=True), seeds.lending():
+            return dataset.load(config, data_root)
     except Exception as error:
-        if is_built_in(config.dataset) or isinstance(error, HmlError | MemoryError):
+        if isinstance(error, HmlError | MemoryError):
             raise
         raise DataError(
             f"The loader of {config.dataset!r} failed: {type(error).__name__}: {error}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import linecache
+import pickle
 import sys
 import types
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,7 +20,7 @@ from typing import Any
 from hml_core import sampling
 from hml_core.config import RunConfig, identity
 from hml_core.config.identity import Own
-from hml_core.errors import ConfigError, RunError
+from hml_core.errors import ConfigError, RunError, raised_by_handler
 from hml_core.system import fingerprints, sources
 from hml_core.trainer.branches import Point
 
@@ -78,15 +79,13 @@ def _pickled(own: Own, code: fingerprints.Code) -> bytes:
     function = sampling.function_of(own.name) if own.kind == "sampler" else None
     modules = code.modules | {*code.imported}
     by_value = (modules & {*sys.modules}) - {"__main__"}  # its content always is
+    taken = {name: code.taken.get(name, set()) for name in by_value}
     by_value -= {*cloudpickle.list_registry_pickle_by_value()}
     try:
         for name in by_value:
             cloudpickle.register_pickle_by_value(sys.modules[name])
-        imported = {}
-        for name, module in code.imported.items():
-            with contextlib.suppress(Exception):  # one that holds what cannot be pickled stays here
-                imported[name] = _dumped(module)
-        return _dumped((own.entry, function, imported))
+        # All at once: what several of them hold is one object there, too.
+        return _dumped((own.entry, function, code.imported), taken)
     except Exception as error:  # whatever somebody's own objects raise
         raise ConfigError(f"The {own} cannot be sent to another process: {error}") from error
     finally:
@@ -94,14 +93,20 @@ def _pickled(own: Own, code: fingerprints.Code) -> bytes:
             cloudpickle.unregister_pickle_by_value(sys.modules[name])
 
 
-def _dumped(value: Any) -> bytes:
-    stream = io.BytesIO()
-    _pickler(stream).dump(value)
-    return stream.getvalue()
+def _dumped(value: Any, taken: Mapping[str, set[str]], *, with_rest: bool = True) -> bytes:
+    """cloudpickle's bytes, with three differences.
 
+    Code keeps the file by which its source is found, which is dropped from cloudpickle 3.1.3 on; classes
+    keep their full name (``make.<locals>.Mine``), as functions do; and modules of one's own may hold each
+    other.
 
-def _pickler(stream: io.BytesIO):
-    """cloudpickle's, whose code keeps the file by which its source is found: dropped from 3.1.3 on."""
+    Parameters
+    ----------
+    taken : mapping
+        The modules of one's own that go by value, and which names of them are used.
+    with_rest : bool
+        Also what else they hold, as long as it can be sent: code may ask for it by ``getattr``.
+    """
     import cloudpickle
 
     reduce = cloudpickle.Pickler.dispatch_table[types.CodeType]
@@ -114,7 +119,56 @@ def _pickler(stream: io.BytesIO):
     class Pickler(cloudpickle.Pickler):
         dispatch_table = cloudpickle.Pickler.dispatch_table.new_child({types.CodeType: with_file})
 
-    return Pickler(stream)
+        def reducer_override(self, thing: Any) -> Any:
+            if isinstance(thing, types.ModuleType) and thing.__name__ in taken:
+                content = _content(thing, taken, with_rest)
+                return types.ModuleType, (thing.__name__,), content, None, None, _fill
+            if not with_rest and _stays(thing, taken):
+                raise pickle.PicklingError(f"{thing!r} is of a module that nobody asks for")
+            told = super().reducer_override(thing)
+            is_by_value = isinstance(thing, type) and isinstance(told, tuple) and len(told) == 6
+            if is_by_value:  # (make, arguments, (attributes, slots), …)
+                told[2][0].setdefault("__qualname__", thing.__qualname__)
+            return told
+
+    stream = io.BytesIO()
+    Pickler(stream).dump(value)
+    return stream.getvalue()
+
+
+def _content(
+    module: types.ModuleType, taken: Mapping[str, set[str]], with_rest: bool
+) -> dict[str, Any]:
+    """What of a module travels. Modules of one's own that nobody asks it for do not."""
+    content = {}
+    for name, value in vars(module).items():
+        is_own = isinstance(value, types.ModuleType) and not sources.is_external(value.__name__)
+        may_be_asked_for = with_rest and not is_own and not name.startswith("__")
+        if name in taken[module.__name__] or (may_be_asked_for and _travels(value, taken)):
+            content[name] = value
+    return content
+
+
+def _stays(thing: Any, taken: Mapping[str, set[str]]) -> bool:
+    """Whether it is, or is of, a module of one's own that does not go by value."""
+    if not isinstance(thing, type | types.FunctionType | types.ModuleType):
+        return False
+    module = thing.__name__ if isinstance(thing, types.ModuleType) else thing.__module__
+    return module not in taken and module != "__main__" and not sources.is_external(module)
+
+
+def _travels(value: Any, taken: Mapping[str, set[str]]) -> bool:
+    try:
+        _dumped(value, taken, with_rest=False)
+    except Exception as error:  # whatever somebody's own objects raise
+        if raised_by_handler(error):
+            raise
+        return False
+    return True
+
+
+def _fill(module: types.ModuleType, content: Mapping[str, Any]) -> None:
+    vars(module).update(content)
 
 
 @contextlib.contextmanager
@@ -151,8 +205,7 @@ def _install(entry: Entry) -> None:
 
     try:
         value, function, imported = cloudpickle.loads(entry.content)
-        for name, content in imported.items():  # which its functions import when they run
-            sys.modules[name] = cloudpickle.loads(content)
+        sys.modules.update(imported)  # which its functions import when they run
     except Exception as error:  # whatever somebody's own objects raise
         if not entry.is_needed:
             return

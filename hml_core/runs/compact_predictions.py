@@ -119,10 +119,23 @@ def _small(classes: np.ndarray) -> np.ndarray:
 
 
 def read(folder: Path) -> dict[str, np.ndarray]:
-    """The arrays of a compact record, classes as int64."""
+    """The arrays of a compact record, classes as int64.
+
+    Raises
+    ------
+    RunError
+        Naming the file, where it cannot be read, or holds what :func:`pack` does not write.
+    """
+    arrays = arrays_of(folder / ARRAYS)
+    for name, array in arrays.items():
+        if array.dtype != np.float16 and array.dtype.kind not in "iu":
+            raise RunError(
+                f"Cannot read {str(folder / ARRAYS)!r}: expected {name!r} to be whole numbers or float16, "
+                f"got {array.dtype}."
+            )
     return {
         name: array if array.dtype == np.float16 else array.astype(np.int64)
-        for name, array in arrays_of(folder / ARRAYS).items()
+        for name, array in arrays.items()
     }
 
 

@@ -21,6 +21,7 @@ import math
 import re
 import sys
 import types
+import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
@@ -33,13 +34,14 @@ from hml_core.errors import ConfigError
 from hml_core.system import sources
 
 _TOLD_BY_REPR = {
-    "typing", "types", "_operator", "operator", "torch", "datetime", "decimal", "fractions",
+    "typing", "types", "_operator", "operator", "torch", "datetime", "decimal", "fractions", "dataclasses",
 }  # fmt: skip
 _CLASS_MACHINERY = {
     "__dict__", "__weakref__", "__doc__", "__module__", "__qualname__", "__annotations__",
     "__firstlineno__", "__static_attributes__", "__parameters__", "__orig_bases__",
     "__abstractmethods__", "_abc_impl", "__slots__", "__match_args__", "__hash__",
     "__dataclass_fields__", "__dataclass_params__", "__annotate_func__", "__annotations_cache__",
+    "__slotnames__",  # which copying or pickling an object of the class writes there
 }  # fmt: skip
 _HOLDERS = (int, float, complex, str, bytes, list, tuple, set, frozenset)
 _DESCRIPTORS = (
@@ -119,6 +121,8 @@ class Code:
         Their source files, as the code objects name them.
     imported : dict
         Modules that functions import when they run, by their names.
+    taken : dict
+        What is looked up in modules of one's own, by their names.
     """
 
     def __init__(self, where: str, follows_imports: bool = True) -> None:
@@ -127,6 +131,7 @@ class Code:
         self.root: Any = None
         self.parts: dict[str, str] = {}
         self.modules: set[str] = set()
+        self.taken: dict[str, set[str]] = {}
         self.files: set[str] = set()
         self._names: dict[int, str] = {}
         self._kept: list[Any] = []  # ids are those of living objects
@@ -186,13 +191,13 @@ class Code:
         return self.plain(value, what)
 
     def _of_function(self, function: types.FunctionType, external: bool) -> dict[str, Any]:
-        code = function.__code__
+        code, module = function.__code__, function.__globals__
         content: dict[str, Any] = {}
         if not external:
             self.files.add(code.co_filename)
-            content["source"] = sources.source(code) or ["bytecode", *sources.bytecode(code)]
+            said = sources.source(code, module)
+            content["source"] = said or ["bytecode", *sources.bytecode(code)]
         named = {}
-        module = function.__globals__
         for name in [] if external else sorted(sources.looked_up(code)):
             if name in module:
                 named[name] = self._of_global(module[name], sources.names(code), name)
@@ -238,6 +243,7 @@ class Code:
         self.modules.add(value.__name__)
         within |= {value.__name__}  # modules of a package may hold each other
         taken = sorted(key for key in names if key in vars(value))
+        self.taken.setdefault(value.__name__, set()).update(taken)
         return {
             key: self._of_global(vars(value)[key], names, f"{name}.{key}", within) for key in taken
         }
@@ -268,6 +274,8 @@ def _plain(value: Any, where: str, code: Code | None) -> Any:
         return [_plain(one, where, code) for one in value]
     if type(value) in (set, frozenset):
         return ["set", *sorted(_text(_plain(one, where, code)) for one in value)]
+    if isinstance(value, weakref.WeakKeyDictionary | weakref.WeakValueDictionary):
+        return ["cache"]  # such as that of `functools.singledispatch`
     if isinstance(value, Mapping):
         if not all(isinstance(key, str) for key in value):
             pairs = [

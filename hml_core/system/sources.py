@@ -14,6 +14,7 @@ import traceback
 import types
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from hml_core.errors import kind_of, raised_by_handler, said
 
@@ -141,15 +142,21 @@ def bytecode(code: types.CodeType) -> list[object]:
     ]  # fmt: skip
 
 
-def lines_of(file: str) -> list[str]:
-    """The lines of a source file or of a notebook's cell; empty where they are not at hand."""
+def lines_of(file: str, module: dict[str, Any] | None = None) -> list[str]:
+    """The lines of a source file or of a notebook's cell; empty where they are not at hand.
+
+    ``module``: what stands in the module made of the file, whose loader knows those within an archive.
+    """
     linecache.checkcache(file)
-    return linecache.getlines(file)
+    return linecache.getlines(file, module)
 
 
-def source(code: types.CodeType) -> str | None:
-    """Source of a function without comments and docstrings, if it is what the code was made of."""
-    lines = lines_of(code.co_filename)
+def source(code: types.CodeType, module: dict[str, Any] | None = None) -> str | None:
+    """Source of a function without comments and docstrings, if it is what the code was made of.
+
+    ``module`` as in :func:`lines_of`.
+    """
+    lines = lines_of(code.co_filename, module)
     if not lines:
         return None
     text = "".join(lines)

@@ -195,8 +195,7 @@ def training(
             with seeds.others_turn():
                 beginning = recorder.beginning(wait)
             with world.together():
-                with seeds.lending():
-                    splits = datasets.load(config, data_root)
+                splits = _loaded(config, data_root)
                 handed_over.check(config, splits)
                 manifest = splits.manifest()
                 trainer = Trainer(config, splits, where, world, points, keep_weights)
@@ -302,14 +301,20 @@ class _Settings:
             self.__enter__()
 
 
+def _loaded(config: RunConfig, data_root: str | Path | None) -> datasets.Splits:
+    """The images. Meanwhile others may have the generators; a loader of one's own lends them by itself."""
+    is_built_in = datasets.is_built_in(config.dataset)
+    with seeds.lending() if is_built_in else contextlib.nullcontext():
+        return datasets.load(config, data_root)
+
+
 def _require_images(config: RunConfig, data_root: str | Path | None, made_from: str) -> None:
     """A config names a data set, not its files: refuse a record made from other images.
 
     Without the files there is nothing to compare, and the record stands.
     """
     try:
-        with seeds.lending():
-            splits = datasets.load(config, data_root)
+        splits = _loaded(config, data_root)
     except DataError:
         return
     if splits.manifest()["sha256"] != made_from:

@@ -273,12 +273,18 @@ def _is_heading(cell: nbformat.NotebookNode, level: int) -> bool:
 def plain(text: str) -> str:
     r"""A heading's text with formulas and code; everything else that means something is escaped.
 
+    A formula stands in backticks, as code does: who reads dollars otherwise than this (before a backslash,
+    a digit) would take what is between them for HTML.
+
     >>> print(plain("The *loss* $L_f$ <b>of</b> `x_1`"))
-    The loss $L_f$ \<b\>of\</b\> `x_1`
+    The loss {math}`L_f` \<b\>of\</b\> `x_1`
     """
-    parts = re.split(r"(\$[^$\n]+\$|`[^`{}\n]+`)", " ".join(text.split()))
-    for at in range(0, len(parts), 2):
-        parts[at] = escaped(re.sub(r"\*\*|(?<!\w)[*_](?=\w)|(?<=\w)[*_](?!\w)", "", parts[at]))
+    parts = re.split(r"(\$[^$`]+\$|`[^`{}]+`)", " ".join(text.split()))
+    for at, part in enumerate(parts):
+        if at % 2 == 0:
+            parts[at] = escaped(re.sub(r"\*\*|(?<!\w)[*_](?=\w)|(?<=\w)[*_](?!\w)", "", part))
+        elif part.startswith("$"):
+            parts[at] = f"{{math}}`{part[1:-1].strip()}`" if part[1:-1].strip() else escaped(part)
     return "".join(parts)
 
 

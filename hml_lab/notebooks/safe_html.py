@@ -143,6 +143,8 @@ def from_markdown(text: str, attachments: Mapping[str, Any] | None = None) -> st
 def mathml(latex: str, display: str = "inline") -> str:
     """A formula as MathML, which browsers show without a script; its source where it is malformed.
 
+    It is :func:`sanitised`: a formula may hold links (``\\href``).
+
     >>> mathml("x^2")[:5], mathml("x_")
     ('<math', '<code>x_</code>')
     """
@@ -151,7 +153,7 @@ def mathml(latex: str, display: str = "inline") -> str:
     try:
         result = convert(latex, display=display)
         if _is_whole(ElementTree.fromstring(result)):
-            return result
+            return sanitised(result)
     except Exception:  # latex2mathml raises IndexError, KeyError, RecursionError and its own
         pass
     return f"<code>{escape(latex.strip())}</code>"

@@ -10,15 +10,15 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
+import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import nbformat
 
-from hml_core.errors import ConfigError, RunError
+from hml_core.errors import ConfigError, RunError, said
 from hml_core.system import files, scratch
 from hml_lab import places
 from hml_lab.notebooks import executed, safe_html
@@ -26,6 +26,8 @@ from hml_lab.notebooks.executed import Executed
 from hml_lab.site import reference
 
 NOTEBOOKS, REFERENCE = "executed", "reference"
+LISTED = ".hml-site"  # in a site's folder: the names of what belongs to it
+FIRST = ("index.html", "search.html", "searchindex.js", "_static", NOTEBOOKS, REFERENCE, LISTED)
 
 
 def build(
@@ -42,7 +44,7 @@ def build(
     notebooks : sequence of paths
         Executed notebooks, in the order of their list. One that cannot be shown is a notice there.
     output : path
-        Folder of the site. What is in it and no part of the site stays.
+        Folder of the site. What is in it and no part of the site stays; nothing else is written over.
     pages : path, optional
         Folder of the pages, with ``index.md`` and ``conf.py``; by default the checkout's ``docs``.
     rooms : sequence of str, optional
@@ -56,7 +58,8 @@ def build(
     Raises
     ------
     ConfigError
-        Without the extra ``docs``, or without pages.
+        Without the extra ``docs``, or without pages; for a folder with files of the site's names that were
+        not made here.
     RunError
         If Sphinx gives up.
     """
@@ -72,35 +75,87 @@ def build(
         raise ConfigError(f"Expected a folder of pages with a conf.py, got {str(pages)!r}.")
     output = Path(output)
     files.require_writable(output, "folder for the site")
+    _require_ours(output, [Path(name) for name in FIRST])
     shown = [executed.read(path) for path in notebooks]
-    said, warned = io.StringIO(), io.StringIO()
-    # Beside the pages, so that their links to files of the checkout lead there.
-    with _source(pages) as source, scratch.folder() as beside:
-        # MyST-NB writes the notebooks' pictures beside the folder that it is given.
-        made = beside / "site"
-        names = write_notebooks(shown, source / NOTEBOOKS)
-        lead_on(source, names)
-        reference.write(source / REFERENCE, rooms)
-        try:
-            trees = beside / "doctrees"
-            where = (source, source, made, trees)
-            app = Sphinx(*where, "html", status=said, warning=warned, freshenv=True)
+    told, warned = io.StringIO(), io.StringIO()
+    try:
+        # Beside the pages, so that their links to files of the checkout lead there.
+        with _source(pages) as source, scratch.folder() as beside:
+            # MyST-NB writes the notebooks' pictures beside the folder that it is given.
+            made = beside / "site"
+            names = write_notebooks(shown, source / NOTEBOOKS)
+            lead_on(source, names)
+            reference.write(source / REFERENCE, rooms)
+            where = (source, source, made, beside / "doctrees")
+            app = Sphinx(*where, "html", status=told, warning=warned, freshenv=True)
             app.build(force_all=True)
-            shutil.copytree(made, output, dirs_exist_ok=True)
-        except (SphinxError, OSError) as error:
-            raise RunError(f"The site could not be made: {error}") from error
+            _put(made, output)
+    except (SphinxError, OSError) as error:
+        raise RunError(f"The site could not be made: {said(error)}") from error
     notices = [f"{notebook.name}: {notebook.notice}" for notebook in shown if notebook.notice]
     plain = re.sub(r"\x1b\[[\d;]*m", "", warned.getvalue()).replace(f"{source}/", "docs/")
     return output / "index.html", notices + plain.splitlines()
 
 
+def _put(made: Path, output: Path) -> None:
+    """Copy the site to its folder, with a list of its files: the next site may write over these."""
+    names = sorted(path.relative_to(made) for path in made.rglob("*"))
+    _require_ours(output, names)
+    # (First of all: a copy that is cut off is ours, too.)
+    listed = _listed(output) | {path.as_posix() for path in names} | {LISTED}
+    output.mkdir(parents=True, exist_ok=True)
+    with scratch.folder(
+        output, f"{LISTED}-"
+    ) as beside:  # a disk that fills up leaves the older site whole
+        shutil.copytree(made, beside, dirs_exist_ok=True)
+        files.write_atomically(output / LISTED, "".join(f"{name}\n" for name in sorted(listed)))
+        for name in names:
+            if (made / name).is_dir():
+                (output / name).mkdir(exist_ok=True)
+            else:
+                os.replace(beside / name, output / name)
+
+
+def _listed(output: Path) -> set[str]:
+    """The names that a site has which was made in that folder."""
+    try:
+        return {*files.read_text(output / LISTED, files.LARGEST_TABLE).splitlines()}
+    except (OSError, UnicodeDecodeError):
+        return set()
+
+
+def _require_ours(output: Path, names: Sequence[Path]) -> None:
+    """What has these names there was made here, and is no link to another place."""
+    listed = _listed(output)
+    for name in names:
+        path = output / name
+        is_ours = not path.is_symlink() and (path.is_dir() or name.as_posix() in listed)
+        if os.path.lexists(path) and not is_ours:
+            raise ConfigError(
+                f"{str(output)!r} holds {name.as_posix()!r} that was not made here, or by an earlier "
+                "version: give another folder, or remove it."
+            )
+
+
 @contextlib.contextmanager
 def _source(pages: Path) -> Iterator[Path]:
-    """A copy of the pages for what is written between them, as deep in the checkout as they are."""
-    with tempfile.TemporaryDirectory(prefix=".site-", dir=pages.resolve().parent) as folder:
-        source = Path(folder)
-        shutil.copytree(pages, source, dirs_exist_ok=True)
+    """A copy of the pages for what is written between them, as deep in the checkout as they are.
+
+    Without what is hidden (an editor's locks) and what is no file or folder.
+    """
+
+    def no_pages(folder: str, names: list[str]) -> list[str]:
+        return [
+            name for name in names if name.startswith(".") or not _is_copied(Path(folder, name))
+        ]
+
+    with scratch.folder(pages.resolve().parent, ".site-") as source:
+        shutil.copytree(pages, source, ignore=no_pages, dirs_exist_ok=True)
         yield source
+
+
+def _is_copied(path: Path) -> bool:
+    return path.is_file() or (path.is_dir() and not path.is_symlink())
 
 
 def lead_on(source: Path, executed_as: Mapping[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html.parser import HTMLParser
 
 import pytest
@@ -132,3 +133,27 @@ def test_much_html_is_shown_where_it_is_not_deep():
 def test_html_without_an_end_is_gone_over_once(piece):
     """Were letters given back, one by one, this would take hours."""
     assert not safe_html._takes_long(piece)
+
+
+HEADINGS = (
+    r"Price $<script>x()</script>\$ x", r"$$<img src=x onerror=x()>\$$", r"\\$<b>\$ $x$ \$<i>$1",
+    r"`a`$<b>$`{b}`", "$5 and `<b>$ more`", r"a\ $<b>$", "${eval}`x`$ [a](javascript:x()) ![b](/c)",
+    "{{ x }} {download}`/etc/passwd`", "$ $ <b>", "``$<b>$``",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("heading", HEADINGS)
+def test_of_a_heading_nothing_is_read_as_html_whatever_reads_it(heading):
+    """Who reads Markdown differ in where a formula ends: outside of code every sign is escaped."""
+    text = executed.plain(heading)
+    outside = re.split(r"(?<!\\)`[^`]+`", text)
+    for part in outside:
+        bare = re.sub(r"\\.", "", part).removesuffix("{math}")
+        assert not re.search(r"[<>$`\[\]{}]", bare), text
+
+
+def test_a_formula_leads_nowhere():
+    html = safe_html.mathml(r"\href{javascript:x()}{y} + z^2")
+    assert html.startswith("<math")
+    assert "javascript" not in html
+    assert "<msup>" in html

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections import deque
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hml_core import models
+from hml_core import datasets, models
 from hml_core.config import RunConfig
 from hml_core.errors import ConfigError, RunError
 from hml_core.losses import ClassificationLoss
@@ -217,6 +218,32 @@ def test_what_own_code_draws_is_the_run_s(which, more, tmp_path, begin):
     assert np.array_equal(one.predictions[0], other.predictions[0])
     assert one.history["train_loss"].tolist() == other.history["train_loss"].tolist()
     assert Run(other.path).verify()
+
+
+def shuffled(config, data_root):
+    """A data set that splits its images by chance, as many do."""
+    splits = datasets.BUILT_IN["digits"].load(config, data_root)
+    order = np.random.permutation(len(splits.test.targets))  # noqa: NPY002
+    half = order[: len(order) // 2 + random.randrange(9)]
+    test = datasets.LabelledImages(splits.test.images[half], splits.test.targets[half])
+    mean = tuple(one + 0.01 * torch.rand(()).item() for one in splits.mean)
+    return dataclasses.replace(splits, test=test, mean=mean)
+
+
+def test_what_a_data_set_draws_is_the_same_for_every_run(tmp_path):
+    """But for those of another subset; the program's own generators stay as they were."""
+    info = datasets.info("digits")
+    datasets.register("shuffled", datasets.DatasetInfo(shuffled, 10, 100, info.defaults, {}, True))
+    config = RunConfig(**{**CONFIG, "dataset": "shuffled"})
+    before = drawn()
+    one = fit(config, runs_root=tmp_path / "one", progress=False)
+    assert drawn() == before
+    np.random.seed(99)  # noqa: NPY002
+    other = fit(dataclasses.replace(config, seed=1), runs_root=tmp_path, progress=False)
+    assert other.manifest["sha256"] == one.manifest["sha256"]
+    assert fit(config, runs_root=tmp_path / "one", progress=False).path == one.path
+    subset = dataclasses.replace(config, subset_seed=1)
+    assert datasets.load(subset).manifest()["sha256"] != one.manifest["sha256"]
 
 
 def test_what_no_graph_replays_is_not_captured():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import pickle
 import sys
 from dataclasses import replace
@@ -105,6 +106,93 @@ def test_a_module_that_is_imported_within_a_function_travels(is_called, module, 
         travel.require_same(bundle, config)
         assert LOSSES["mine"]().later(torch.ones(2)).tolist() == [2.0, 2.0]
     assert "helper_for_travel" not in sys.modules
+
+
+WITHIN = """
+import copy, enum
+from dataclasses import dataclass, field
+
+@dataclass
+class Settings:
+    by: float = 1.5
+    names: list = field(default_factory=lambda: ["a"])
+
+class Plain:
+    class Inner:
+        by = 2.0
+
+SETTINGS = Settings()
+
+def make():
+    class Level(enum.Enum):
+        LOW = 1
+    @register(name="mine")
+    class Made(Mine):
+        def per_sample(self, logits, target):
+            scale = Plain.Inner.by * copy.copy(SETTINGS).by * Level.LOW.value
+            return scale * super().per_sample(logits, target)
+make()
+"""
+
+
+def test_a_class_within_a_function_or_a_class_is_the_same_elsewhere(module):
+    """And one whose objects are copied, on the way or while it works."""
+    module(LOSS + WITHIN)
+    config = RunConfig(recipe="mine")
+    bundle = travel.pack(config)
+    travel.pack(config)
+    assert config.run_id == bundle.run_id
+    forget()
+    with travel.installed(bundle):
+        travel.require_same(bundle, config)
+
+
+PACKAGE = {
+    "__init__": "",
+    "other": "def other():\n    return 1\n",
+    "util": "import threading\nfrom .other import other\nFACTOR, LOCK = 2.0, threading.Lock()\n\n"
+    "def scaled(x):\n    return FACTOR * x\n\ndef unused():\n    return 1\n",
+    "deep": "from . import util\nimport mine_for_travel.core\n\n"
+    "def doubled(x):\n    return util.scaled(x)\n",
+}
+WAYS = {
+    "the package": ("import mine_for_travel.util", "", "mine_for_travel.util.scaled(x)"),
+    "a module": ("from . import util", "", "util.scaled(x)"),
+    "both": ("from .util import scaled", "from . import util", "util.scaled(x) + scaled(x)"),
+    "late": ("", "import mine_for_travel.util as u", "u.scaled(x)"),
+    "late from": ("from .util import scaled", "from .util import scaled as s", "scaled(x) + s(x)"),
+    "in a circle": ("from . import deep", "", "deep.doubled(x)"),
+    "late in a circle": ("", "from mine_for_travel import deep", "deep.doubled(x)"),
+    "by getattr": ("from . import util", "", "getattr(util, 'scal' + 'ed')(x)"),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_modules_of_a_package_travel_as_they_hold_each_other(way, tmp_path, monkeypatch):
+    """With what of them cannot be pickled left out, as nobody asks for it."""
+    first, late, value = WAYS[way]
+    head, _, rest = LOSS.partition("SCALE = 1.0")
+    rest = rest.replace(
+        "(ClassificationLoss):",
+        f"(ClassificationLoss):\n    def by(self, x):\n        {late or 'pass'}\n        return {value}",
+    )
+    folder = tmp_path / "mine_for_travel"
+    folder.mkdir()
+    for name, text in {**PACKAGE, "core": f"{first}\n{head}SCALE = 1.0{rest}"}.items():
+        (folder / f"{name}.py").write_text(text)
+    with monkeypatch.context() as here:
+        here.syspath_prepend(tmp_path)
+        importlib.import_module("mine_for_travel.core")
+        config = RunConfig(recipe="mine")
+        wanted = LOSSES["mine"]().by(1.0)
+        bundle = pickle.loads(pickle.dumps(travel.pack(config)))
+        forget()
+    for name in [name for name in sys.modules if name.startswith("mine_for_travel")]:
+        del sys.modules[name]
+    with travel.installed(bundle):
+        travel.require_same(bundle, config)
+        assert LOSSES["mine"]().by(1.0) == wanted
+    assert not [name for name in sys.modules if name.startswith("mine_for_travel")]
 
 
 def test_dask_trains_what_is_ones_own_to_the_bits_of_this_process(module, tmp_path, forked_workers):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import enum
 import functools
+import importlib
+import inspect
 import logging
 import math
 import random
 import sys
+import zipfile
 from typing import NamedTuple
 
 import numpy as np
@@ -130,7 +133,7 @@ def test_code_may_use_what_modules_usually_hold(module):
 
 
 KINDS = """
-import collections, functools, logging, math
+import collections, copy, dataclasses, functools, logging, math
 
 LOG, STEPS, LIBRARIES = logging.getLogger("mine"), {1, 2}, [math]
 HALF = functools.partial(max, 0.5)
@@ -153,6 +156,11 @@ class Helper:
 @functools.singledispatch
 def sized(x):
     return 7
+sized(1), copy.copy(Helper())  # what they note of that is no part of them
+
+@dataclasses.dataclass
+class Settings:
+    names: list = dataclasses.field(default_factory=lambda: [9])
 
 def later():
     def inner(x):
@@ -164,7 +172,7 @@ def later():
 inner = later()
 
 def value(x):
-    return LOG, STEPS, LIBRARIES, HALF, JOIN, Helper, sized(x), inner(x)
+    return LOG, STEPS, LIBRARIES, HALF, JOIN, Helper, Settings, sized(x), inner(x)
 """
 
 
@@ -178,8 +186,9 @@ def test_edits_of_all_that_classes_and_decorators_hold_are_seen(module):
     edits = [
         ('"mine"', '"yours"'), ("{1, 2}", "{1, 3}"), ("[math]", "[logging]"), ("0.5", "0.6"),
         ('"-"', '"+"'), *((f"return {n}", f"return {n}0") for n in (3, 4, 5, 7)), ('"six"', '"ten"'),
-        ("else 8", "else 9"),
+        ("else 8", "else 9"), ("[9]", "[10]"), ("sized(1), copy.copy(Helper())", "None"),
     ]  # fmt: skip
+    assert digest(*edits.pop()) == first
     assert len({first, *(digest(*edit) for edit in edits)}) == 1 + len(edits)
 
 
@@ -201,6 +210,20 @@ def test_code_whose_file_is_no_python_any_more_is_known_by_what_runs(module, tmp
         return fingerprints.of_code(mine.value).digest
 
     assert edited(2) == edited(2) != edited(3)
+
+
+def test_code_in_an_archive_is_known_by_its_source(module, tmp_path, monkeypatch):
+    """Also once something else, such as a traceback, has looked for it there."""
+    text = "def value(x):\n    return x * 2  # doubled\n"
+    with zipfile.ZipFile(tmp_path / "own.zip", "w") as archive:
+        archive.writestr("mine_in_an_archive.py", text)
+    monkeypatch.syspath_prepend(str(tmp_path / "own.zip"))
+    mine = importlib.import_module("mine_in_an_archive")
+    monkeypatch.setitem(sys.modules, "mine_in_an_archive", mine)
+    before = fingerprints.of_code(mine.value).digest
+    inspect.getsource(mine)
+    assert fingerprints.of_code(mine.value).digest == before
+    assert fingerprints.of_code(module(text).value).digest == before
 
 
 def test_a_value_that_holds_itself_is_refused():
