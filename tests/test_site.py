@@ -111,7 +111,7 @@ def test_every_page_opens_without_a_network(made):
 def test_formulas_are_mathml_and_malformed_ones_show_their_source(made):
     html = _Page(made[0] / "index.html").html
     assert re.search(r"<math[^>]*><mrow><msub><mi>L</mi><mi>f</mi></msub>", html)
-    assert '<math xmlns="http://www.w3.org/1998/Math/MathML" display="block">' in html
+    assert re.search(r'<math[^>]*display="block">', html)
     assert "<code>\\frac{1</code>" in html
 
 

@@ -289,8 +289,12 @@ def plain(text: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """A text as Markdown in which no sign means anything."""
-    return re.sub(r"([\\`*_{}\[\]<>$&#!|~^%@])", r"\\\1", text)
+    r"""A text as Markdown in which no sign means anything, nor a line's end.
+
+    >>> print(escaped("a_b\n==="))
+    a\_b ===
+    """
+    return re.sub(r"([\\`*_{}\[\]<>$&#!|~^%@])", r"\\\1", re.sub(r"\s*[\r\n]\s*", " ", text))
 
 
 def _markdown(cell: nbformat.NotebookNode, heading: str) -> tuple[list, str]:
