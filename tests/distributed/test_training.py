@@ -33,8 +33,11 @@ CONFIGS = {
 }
 
 
+FEW = {"subset_images": 160}  # (5 steps an epoch)
+
+
 def configs() -> dict[str, RunConfig]:
-    return {name: RunConfig(**SMALL | fields) for name, fields in CONFIGS.items()}
+    return {name: RunConfig(**SMALL | FEW | fields) for name, fields in CONFIGS.items()}
 
 
 def write(path, *chosen: RunConfig):
@@ -181,7 +184,7 @@ def test_a_run_of_two_goes_on_with_one(miniature, tmp_path):
     """Interrupted in mid-epoch; the sums of both processes are in the checkpoint."""
     config = configs()["average"]
     file = write(tmp_path / "configs.json", config)
-    status, said = run("interrupt", miniature, tmp_path / "runs", file, 17)
+    status, said = run("interrupt", miniature, tmp_path / "runs", file, 7)
     assert status != 0
     assert (tmp_path / "runs" / config.run_id / "checkpoint.pt").exists(), said
     resumed = fit(config, data_root=miniature, runs_root=tmp_path / "runs", progress=False)
