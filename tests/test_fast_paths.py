@@ -16,7 +16,7 @@ from benchmarks import data, gpu, images, plain, report, train_step
 from hml_core import datasets, models, sampling
 from hml_core.config import RunConfig
 from hml_core.datasets import LabelledImages, Splits
-from hml_core.models import inference
+from hml_core.models import cifar, inference, training
 from hml_core.system import devices, seeds
 from hml_core.trainer import Trainer, feeds, fit, fitting
 from hml_core.trainer.cuda_graphs import WARM_UP_STEPS, GraphedStep, tensors_of
@@ -383,3 +383,23 @@ def test_the_gpu_benchmark_measures_what_it_says(monkeypatch):
     assert rows[1]["ratio"] == rows[0]["median_s"] / rows[1]["median_s"]
     assert rows[3]["what"] == "2 runs, interleave:2"
     assert rows[5]["mib"] == 100.0
+
+
+def test_a_network_that_computes_otherwise_is_taken_as_it_is(monkeypatch):
+    """Neither folded for evaluation nor put into kernels, which know the package's own alone."""
+
+    class Doubled(cifar.CifarResNet):
+        def features(self, x):
+            return 2 * super().features(x)
+
+    network = cifar.resnet8(10).eval()
+    network.__class__ = Doubled
+    x = torch.rand(2, 3, 8, 8)
+    with torch.inference_mode():
+        expected = network.features(x)
+        found = inference.features_of(network, CPU, None)(x)
+        assert torch.allclose(found, expected)
+    monkeypatch.setattr(training, "has_triton", lambda device: True)
+    assert (
+        training.features_of(network, torch.device("cuda", 0), torch.bfloat16) == network.features
+    )

@@ -99,6 +99,22 @@ def test_a_checkpoint_continues_to_bit_identical_weights(recipe, resume_at, tiny
     compare(straight, resumed)
 
 
+@pytest.mark.parametrize("more", [{}, {"micro_batch_size": 16}], ids=["whole", "parts"])
+def test_a_checkpoint_after_the_last_step_of_an_epoch_is_gone_on_from(more, tiny, tmp_path, begin):
+    """Whose last batch is not full: there is nothing left of that epoch."""
+    config = tiny(epochs=2, **more)
+    images = int(datasets.load(config).class_counts.sum())
+    assert images % config.batch_size
+    steps = images // config.batch_size + (not more)
+    begin(config, runs_root=tmp_path / "killed", checkpoint_steps=steps)
+    (path,) = (tmp_path / "killed").glob("*/checkpoint.pt")
+    assert torch.load(path, weights_only=True)["current"]["step"] == steps
+    resumed = fit(config, runs_root=tmp_path / "killed", progress=False)
+    straight = fit(config, runs_root=tmp_path / "straight", progress=False)
+    assert resumed.history["train_loss"].equals(straight.history["train_loss"])
+    assert resumed.predictions[0].tobytes() == straight.predictions[0].tobytes()
+
+
 PATIENCE_S = 600  # with a child, whatever else the machine does
 # Trains; kills itself before the step with the number that may be given.
 KILLED = """

@@ -8,12 +8,14 @@ There the identity is computed again and compared.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import linecache
 import pickle
 import sys
 import types
-from collections.abc import Iterable, Iterator, Mapping
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -94,11 +96,7 @@ def _pickled(own: Own, code: fingerprints.Code) -> bytes:
 
 
 def _dumped(value: Any, taken: Mapping[str, set[str]], *, with_rest: bool = True) -> bytes:
-    """cloudpickle's bytes, with three differences.
-
-    Code keeps the file by which its source is found, which is dropped from cloudpickle 3.1.3 on; classes
-    keep their full name (``make.<locals>.Mine``), as functions do; and modules of one's own may hold each
-    other.
+    """The bytes of :class:`_Pickler`.
 
     Parameters
     ----------
@@ -106,6 +104,18 @@ def _dumped(value: Any, taken: Mapping[str, set[str]], *, with_rest: bool = True
         The modules of one's own that go by value, and which names of them are used.
     with_rest : bool
         Also what else they hold, as long as it can be sent: code may ask for it by ``getattr``.
+    """
+    stream = io.BytesIO()
+    _pickler(stream, taken, with_rest).dump(value)
+    return stream.getvalue()
+
+
+def _pickler(stream: io.BytesIO, taken: Mapping[str, set[str]], with_rest: bool) -> Any:
+    """cloudpickle's, that takes along what it leaves out, of what people's code is made of.
+
+    Code keeps the file by which its source is found (dropped from cloudpickle 3.1.3 on); classes keep
+    their full name (``make.<locals>.Mine``), as functions do, and their slots; modules of one's own may
+    hold each other; cached functions and properties go by value, without what they keep.
     """
     import cloudpickle
 
@@ -125,15 +135,42 @@ def _dumped(value: Any, taken: Mapping[str, set[str]], *, with_rest: bool = True
                 return types.ModuleType, (thing.__name__,), content, None, None, _fill
             if not with_rest and _stays(thing, taken):
                 raise pickle.PicklingError(f"{thing!r} is of a module that nobody asks for")
+            if isinstance(thing, functools._lru_cache_wrapper) and not sources.is_external(
+                thing.__module__
+            ):
+                return _cached, (thing.__wrapped__, thing.cache_parameters())
+            if isinstance(thing, functools.cached_property):
+                return _cached_property, (thing.func, thing.attrname)
+            if isinstance(thing, weakref.WeakKeyDictionary | weakref.WeakValueDictionary):
+                return type(thing), ()  # a cache, such as that of `functools.singledispatch`
             told = super().reducer_override(thing)
-            is_by_value = isinstance(thing, type) and isinstance(told, tuple) and len(told) == 6
-            if is_by_value:  # (make, arguments, (attributes, slots), …)
-                told[2][0].setdefault("__qualname__", thing.__qualname__)
+            if isinstance(thing, type) and isinstance(told, tuple) and len(told) == 6:  # by value
+                _complete(thing, *told[1:3])
             return told
 
-    stream = io.BytesIO()
-    Pickler(stream).dump(value)
-    return stream.getvalue()
+    return Pickler(stream)
+
+
+def _complete(kind: type, arguments: tuple, state: tuple[dict[str, Any], Any]) -> None:
+    """Add to what cloudpickle makes a class anew of: its full name, and its slots before its objects."""
+    attributes, _ = state
+    attributes.setdefault("__qualname__", kind.__qualname__)
+    given = arguments[3] if len(arguments) > 3 else None  # what stands in its body
+    if attributes.get("__slots__") and isinstance(given, dict):
+        given["__slots__"] = attributes.pop("__slots__")
+        for name, member in [*attributes.items()]:
+            if isinstance(member, types.MemberDescriptorType):
+                del attributes[name]
+
+
+def _cached(function: Callable[..., Any], parameters: Mapping[str, Any]) -> Any:
+    return functools.lru_cache(**parameters)(function)
+
+
+def _cached_property(function: Callable[..., Any], name: str) -> functools.cached_property:
+    made = functools.cached_property(function)
+    made.__set_name__(object, name)
+    return made
 
 
 def _content(

@@ -54,7 +54,8 @@ class AdjustedCrossEntropy(WeightedMeanLoss):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """(N, C), (N,) → scalar."""
-        if self.smoothing_by_class is not None or self._weighs_images:
+        is_own = type(self).per_sample is not AdjustedCrossEntropy.per_sample  # a subclass's
+        if is_own or self.smoothing_by_class is not None or self._weighs_images:
             return self._mean(self.per_sample(logits, target), target)
         return self._cross_entropy(logits, target, "mean")
 

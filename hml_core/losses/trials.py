@@ -17,6 +17,8 @@ from hml_core.losses.wrapping import PlainLoss, make, parameters
 from hml_core.system import fingerprints, seeds
 
 TRIAL_COUNTS = (9, 5, 3, 2)  # images of the classes that a loss is tried with
+MORE_CLASSES = (10, 100)  # that it is tried with where it does not work with so few
+_OF_SIZES = (RuntimeError, ValueError, IndexError)  # what tensors of other sizes raise
 FORGETFUL = (
     "{} gives another value after some batches than one that is made anew: it keeps a state (a counter, a "
     "mean, a generator), which no checkpoint holds, and a run that was killed would go on as another. "
@@ -51,8 +53,14 @@ def require_mixable(loss: ClassificationLoss, classes: int) -> None:
         )
 
 
+class _DoesNotWorkError(ConfigError):
+    """A loss that raised something of its own."""
+
+
 def attempt(kind: type[nn.Module], options: Mapping[str, Any]) -> None:
-    """Try a loss on a few made-up logits.
+    """Try a loss on a few made-up logits: of four classes, or of as many as its ``num_classes`` says.
+
+    One that does not work with four, as it holds a value for each class of a data set, is tried with more.
 
     Raises
     ------
@@ -61,36 +69,55 @@ def attempt(kind: type[nn.Module], options: Mapping[str, Any]) -> None:
         where its ``per_sample`` gives anything else than a loss for each sample; where it has parameters,
         which no stage trains, or changes a state, which no checkpoint holds.
     """
-    name, counts = kind.__name__, np.array(TRIAL_COUNTS)
-    fixed = fingerprints.unchanged(kind, f"The loss {name!r}")
+    alone = getattr(kind, "num_classes", None)
+    tried = [range(alone + 1, 1, -1)] if isinstance(alone, int) else [TRIAL_COUNTS]
+    first: _DoesNotWorkError | None = None
+    fixed = fingerprints.unchanged(kind, f"The loss {kind.__name__!r}")
     with fixed, seeds.apart(everywhere=True), torch.enable_grad():
-        generator = torch.Generator().manual_seed(0)
-        logits = torch.rand(len(counts) + 2, len(counts), generator=generator) - 0.5
-        logits.requires_grad_()
-        target = torch.arange(len(logits)) % len(counts)
-        weight = np.ones(len(counts)) if "weight" in parameters(kind) else None
+        for counts in tried:
+            try:
+                return _attempt(kind, options, np.array(counts))
+            except _DoesNotWorkError as error:
+                first = first or error
+                if len(tried) == 1 and alone is None and isinstance(error.__cause__, _OF_SIZES):
+                    tried += [range(number + 1, 1, -1) for number in MORE_CLASSES]
+    if len(tried) == 1:
+        raise first
+    numbers = ", ".join(str(len(counts)) for counts in tried)
+    raise ConfigError(
+        f"{first} (It was tried with {numbers} classes. One that is for another number alone says so by "
+        "its class attribute `num_classes`.)"
+    ) from first.__cause__
 
-        def new() -> ClassificationLoss:
-            with seeds.seeded(0, "made", everywhere=True):
-                return make(kind, counts, options, weight)
 
-        try:
-            loss = new()
-            extra = (
-                (torch.rand(len(logits), 3, generator=generator),) if loss.needs_features else ()
-            )
-            _require_stateless(loss, name, logits.detach(), target, *extra)
-            for some in (logits, -logits):
-                loss(some.detach(), target, *extra)
-            if remembers(loss, new, logits.detach(), *extra):
-                raise ConfigError(FORGETFUL.format(f"The loss {name}"))
-            value = loss(logits, target, *extra)
-            gradient = torch.autograd.grad(value, logits)[0]
-            _require_one_each(loss, name, logits.detach(), target, *extra)
-        except ConfigError:
-            raise
-        except (Exception, SystemExit) as error:  # whatever somebody's own code raises
-            raise ConfigError(f"The loss {name} does not work: {said(error)}") from error
+def _attempt(kind: type[nn.Module], options: Mapping[str, Any], counts: np.ndarray) -> None:
+    """With so many images of each class (C,)."""
+    name = kind.__name__
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.rand(len(counts) + 2, len(counts), generator=generator) - 0.5
+    logits.requires_grad_()
+    target = torch.arange(len(logits)) % len(counts)
+    weight = np.ones(len(counts)) if "weight" in parameters(kind) else None
+
+    def new() -> ClassificationLoss:
+        with seeds.seeded(0, "made", everywhere=True):
+            return make(kind, counts, options, weight)
+
+    try:
+        loss = new()
+        extra = (torch.rand(len(logits), 3, generator=generator),) if loss.needs_features else ()
+        _require_stateless(loss, name, logits.detach(), target, *extra)
+        for some in (logits, -logits):
+            loss(some.detach(), target, *extra)
+        if remembers(loss, new, logits.detach(), *extra):
+            raise ConfigError(FORGETFUL.format(f"The loss {name}"))
+        value = loss(logits, target, *extra)
+        gradient = torch.autograd.grad(value, logits)[0]
+        _require_one_each(loss, name, logits.detach(), target, *extra)
+    except ConfigError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever somebody's own code raises
+        raise _DoesNotWorkError(f"The loss {name} does not work: {said(error)}") from error
     if value.ndim or not bool(value.isfinite()) or not bool(gradient.isfinite().all()):
         raise ConfigError(
             f"Expected the loss {name} to give one finite number with a finite gradient, got {value}."

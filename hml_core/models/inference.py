@@ -32,7 +32,7 @@ def features_of(model: nn.Module, device: torch.device, dtype: torch.dtype | Non
     dtype : torch.dtype or None
         bfloat16 to compute in it, None for float32; see :func:`hml_core.system.devices.autocast_dtype`.
     """
-    if isinstance(model, CifarResNet) and device.type == "cpu":
+    if type(model) is CifarResNet and device.type == "cpu":  # a subclass may compute otherwise
         return _Folded(model, dtype or torch.float32)
 
     def features(images: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ def features_of(
         headers = scratch.keeps_headers_private()
         return torch.compile(model.features, options={"cpp_cache_precompile_headers": headers})
     is_bf16 = device.type == "cuda" and dtype == torch.bfloat16
-    if is_bf16 and isinstance(model, CifarResNet) and has_triton(device):
+    if is_bf16 and type(model) is CifarResNet and has_triton(device):  # a subclass may differ
         from hml_core.models.fused import FusedFeatures
 
         return FusedFeatures(model, dtype)

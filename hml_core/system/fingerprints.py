@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import argparse
 import collections
 import contextlib
 import dataclasses
@@ -43,6 +44,12 @@ _CLASS_MACHINERY = {
     "__dataclass_fields__", "__dataclass_params__", "__annotate_func__", "__annotations_cache__",
     "__slotnames__",  # which copying or pickling an object of the class writes there
 }  # fmt: skip
+_PLACES = {"__name__", "__file__", "__package__", "__spec__", "__loader__"}  # where code lies
+# What code may ask about code, and by which names.
+_ASKED = {
+    "__annotations__": {"__annotations__", "get_type_hints", "get_annotations"},
+    "__doc__": {"__doc__", "getdoc"},
+}
 _HOLDERS = (int, float, complex, str, bytes, list, tuple, set, frozenset)
 _DESCRIPTORS = (
     types.MethodDescriptorType, types.WrapperDescriptorType, types.ClassMethodDescriptorType,
@@ -68,6 +75,7 @@ def of_code(thing: Any, where: str = "The object", *, follows_imports: bool = Tr
     code = Code(where, follows_imports)
     with _ends(where):
         code.root = _plain(thing, where, code)
+        code.complete()
     return code
 
 
@@ -132,6 +140,8 @@ class Code:
         self.parts: dict[str, str] = {}
         self.modules: set[str] = set()
         self.taken: dict[str, set[str]] = {}
+        self.names: set[str] = set()  # that are looked up anywhere
+        self._held: dict[str, types.ModuleType] = {}
         self.files: set[str] = set()
         self._names: dict[int, str] = {}
         self._kept: list[Any] = []  # ids are those of living objects
@@ -167,14 +177,49 @@ class Code:
             self.parts[name] = _text(self._of_function(thing, external))
         return name
 
+    def hold(self, module: types.ModuleType) -> None:
+        """Take note of a module that a value holds: what is looked up in it is not known yet."""
+        if not sources.is_external(module.__name__):
+            self._held[module.__name__] = module
+
+    def complete(self) -> None:
+        """Take in what may be looked up in modules that values hold, and what is asked about the code."""
+        seen = {(name, key) for name, keys in self.taken.items() for key in keys}
+        while new := [
+            (module, key)
+            for module in self._held.values()
+            for key in sorted(self.names & {*vars(module)})
+            if (module.__name__, key) not in seen
+        ]:
+            for module, key in new:
+                name = f"{module.__name__}.{key}"
+                seen.add((module.__name__, key))
+                self.modules.add(module.__name__)
+                self.taken.setdefault(module.__name__, set()).add(key)
+                self.parts[f"held {name}"] = _text(
+                    self._of_global(vars(module)[key], self.names, name)
+                )
+        for asked, by in _ASKED.items():
+            for thing in [*self._kept] if self.names & by else ():
+                if not sources.is_external(thing.__module__):
+                    said = (
+                        vars(thing).get(asked) if isinstance(thing, type) else getattr(thing, asked)
+                    )
+                    self.parts[f"{self._names[id(thing)]}.{asked}"] = repr(said)
+
     def _of_class(self, kind: type) -> dict[str, Any]:
         members = {
             name: self._of_member(value, f"`{kind.__qualname__}.{name}`")
             for name, value in sorted(vars(kind).items())
             if name not in _CLASS_MACHINERY
         }
+        if "__match_args__" in vars(kind) and not dataclasses.is_dataclass(kind):
+            members["__match_args__"] = self.plain(kind.__match_args__, "`__match_args__`")
         bases = [self.add(base) for base in kind.__bases__ if base is not object]
-        return {"bases": bases, "members": members}
+        found = {"bases": bases, "members": members}
+        if not sources.is_external(type(kind).__module__):
+            found["metaclass"] = self.add(type(kind))
+        return found
 
     def _of_member(self, value: Any, what: str) -> Any:
         if isinstance(value, staticmethod | classmethod):
@@ -184,6 +229,9 @@ class Code:
             return ["property", *(part and self.add(part) for part in parts)]
         if isinstance(value, functools.cached_property):
             return ["cached_property", self.add(value.func)]
+        if isinstance(value, functools.partialmethod):
+            parts = [value.args, dict(sorted(value.keywords.items()))]
+            return ["partialmethod", self.plain(value.func, what), self.plain(parts, what)]
         if isinstance(value, types.MemberDescriptorType | types.GetSetDescriptorType):
             return "slot"
         if isinstance(value, collections._tuplegetter):
@@ -195,11 +243,12 @@ class Code:
         content: dict[str, Any] = {}
         if not external:
             self.files.add(code.co_filename)
+            self.names |= sources.names(code)
             said = sources.source(code, module)
             content["source"] = said or ["bytecode", *sources.bytecode(code)]
         named = {}
         for name in [] if external else sorted(sources.looked_up(code)):
-            if name in module:
+            if name in module and name not in _PLACES:
                 named[name] = self._of_global(module[name], sources.names(code), name)
         is_followed = self.follows_imports and not external
         for brought in (
@@ -244,6 +293,7 @@ class Code:
         within |= {value.__name__}  # modules of a package may hold each other
         taken = sorted(key for key in names if key in vars(value))
         self.taken.setdefault(value.__name__, set()).update(taken)
+        self.hold(value)  # in another function, by way of an attribute, more may be
         return {
             key: self._of_global(vars(value)[key], names, f"{name}.{key}", within) for key in taken
         }
@@ -264,12 +314,27 @@ def _plain(value: Any, where: str, code: Code | None) -> Any:
     if isinstance(value, np.ndarray):
         if value.dtype.hasobject:
             raise _refused(value, where)
+        if (
+            type(value) is not np.ndarray
+            and vars(value)
+            and not sources.is_external(type(value).__module__)
+        ):  # (pickle leaves its attributes behind)
+            raise _refused(value, where)
+        if isinstance(value, np.ma.MaskedArray):
+            parts = value.data, np.ma.getmaskarray(value)
+            return ["masked", *(_array("numpy", part) for part in parts)]
         return _array("numpy", value)
-    if isinstance(value, torch.Tensor):
-        plain = value.detach().cpu().contiguous()
-        return _array(
-            f"tensor {plain.dtype}", plain.flatten().view(torch.uint8).numpy(), plain.shape
-        )
+    if isinstance(value, torch.Tensor) and value.layout == torch.sparse_coo:
+        parts = value.detach().coalesce()
+        return ["sparse", *_plain([parts.indices(), parts.values(), [*value.shape]], where, code)]
+    if isinstance(value, torch.Tensor) and value.layout == torch.strided:
+        plain = value.detach().as_subclass(torch.Tensor).cpu().contiguous()
+        content = plain.flatten().view(torch.uint8).numpy()
+        found = _array(f"tensor {plain.dtype}", content, plain.shape)
+        kept = {name: one for name, one in sorted(vars(value).items()) if name[:1] != "_"}
+        own = not sources.is_external(type(value).__module__)
+        beside = [*([type(value)] if own else []), *([kept] if kept else [])]
+        return [found, *_plain(beside, where, code)] if beside else found
     if type(value) in (list, tuple):
         return [_plain(one, where, code) for one in value]
     if type(value) in (set, frozenset):
@@ -277,18 +342,13 @@ def _plain(value: Any, where: str, code: Code | None) -> Any:
     if isinstance(value, weakref.WeakKeyDictionary | weakref.WeakValueDictionary):
         return ["cache"]  # such as that of `functools.singledispatch`
     if isinstance(value, Mapping):
-        if not all(isinstance(key, str) for key in value):
-            pairs = [
-                [_plain(key, where, code), _plain(one, where, code)] for key, one in value.items()
-            ]
-            return ["pairs", *sorted(pairs, key=_text)]
-        return {key: _plain(one, where, code) for key, one in value.items()}
+        return _of_mapping(value, where, code)
     if type(value) in (bytes, complex, slice, type(...), range):
         return [type(value).__name__, repr(value)]
     if isinstance(value, torch.dtype | torch.device | np.dtype):
         return [type(value).__name__, str(value)]
     if isinstance(value, logging.Logger):
-        return ["logger", value.name]
+        return ["logger"]  # its name is mostly the module's, which is no part of the code
     if isinstance(value, re.Pattern):
         return ["pattern", _plain(value.pattern, where, code), value.flags]
     if isinstance(value, PurePath):
@@ -298,13 +358,15 @@ def _plain(value: Any, where: str, code: Code | None) -> Any:
     if isinstance(value, _DESCRIPTORS):
         return ["named", value.__qualname__]
     if isinstance(value, types.ModuleType):
+        if code is not None:
+            code.hold(value)
         return ["module", value.__name__]
     if isinstance(
         value, functools._lru_cache_wrapper
     ):  # what it keeps does not change what it gives
         return ["cached", _plain(value.__wrapped__, where, code)]
     if isinstance(value, functools.partial):
-        parts = [value.args, dict(value.keywords)]
+        parts = [value.args, dict(sorted(value.keywords.items()))]
         return ["partial", _plain(value.func, where, code), *_plain(parts, where, code)]
     if isinstance(value, types.MethodType):
         return ["method", *_plain([value.__self__, value.__func__], where, code)]
@@ -318,10 +380,9 @@ def _plain(value: Any, where: str, code: Code | None) -> Any:
         found = of_code(value, where)
         return [*found.root, found.digest]
     if isinstance(value, nn.Module):
-        state = dict(value.state_dict())
-        return [_plain(type(value), where, code), value.extra_repr(), _plain(state, where, code)]
+        return [_plain(type(value), where, code), _of_network(value, where, code)]
     own = not sources.is_external(type(value).__module__)
-    if own or dataclasses.is_dataclass(value):
+    if own or dataclasses.is_dataclass(value) or isinstance(value, argparse.Namespace):
         held = _attributes(value)
         for kind in _HOLDERS:  # one's own kind of number, text or list is also what it holds
             if isinstance(value, kind):
@@ -335,16 +396,53 @@ def _plain(value: Any, where: str, code: Code | None) -> Any:
     raise _refused(value, where)
 
 
+def _of_mapping(value: Mapping[Any, Any], where: str, code: Code | None) -> Any:
+    """A mapping that code uses counts in its order, in which it may be gone through; options do not."""
+    if all(isinstance(key, str) for key in value):
+        found = {key: _plain(one, where, code) for key, one in value.items()}
+        is_in_order = code is None or [*found] == sorted(found)
+        return found if is_in_order else ["in order", *map(list, found.items())]
+    pairs = [[_plain(key, where, code), _plain(one, where, code)] for key, one in value.items()]
+    in_order = sorted(pairs, key=_text)
+    return ["pairs" if code is None or pairs == in_order else "in order", *(
+        in_order if code is None else pairs
+    )]  # fmt: skip
+
+
+def _of_network(network: nn.Module, where: str, code: Code | None) -> list[Any]:
+    """All that a network, or a layer or a loss, holds: parameters, buffers, parts, options, hooks."""
+    own, found = not sources.is_external(type(network).__module__), []
+    for name, value in sorted(vars(network).items()):
+        if name.startswith("_") and not value:  # places of nn.Module for what is not there
+            continue
+        if name in ("_parameters", "_buffers", "_modules"):
+            value = [*value.items()]
+        try:
+            found.append([name, _plain(value, where, code)])
+        except ConfigError:
+            if own:  # a library's layers hold what they like
+                raise
+    return found
+
+
 def _attributes(value: Any) -> dict[str, Any]:
-    if dataclasses.is_dataclass(value):
-        return {one.name: getattr(value, one.name) for one in dataclasses.fields(value)}
+    """What an object holds, without what a ``functools.cached_property`` keeps in it."""
     slots = {
         name: getattr(value, name)
         for kind in type(value).__mro__
         for name, member in vars(kind).items()
         if isinstance(member, types.MemberDescriptorType) and hasattr(value, name)
     }
-    return slots | dict(getattr(value, "__dict__", {}))
+    cached = {
+        name
+        for kind in type(value).__mro__
+        for name, member in vars(kind).items()
+        if isinstance(member, functools.cached_property)
+    }
+    held = slots | dict(getattr(value, "__dict__", {}))
+    if dataclasses.is_dataclass(value):
+        held |= {one.name: getattr(value, one.name) for one in dataclasses.fields(value)}
+    return {name: one for name, one in sorted(held.items()) if name not in cached}
 
 
 def _is_bound(function: types.BuiltinFunctionType) -> bool:

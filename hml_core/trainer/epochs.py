@@ -109,7 +109,8 @@ class Shares:
         """Places in an epoch's order that this process works on, from a step on; int64 on the CPU."""
         size = self.config.batch_size
         if not self.is_split:
-            return torch.arange(first_step * size, self.images)
+            # (After the last step of all, which need not be a whole batch, there are none.)
+            return torch.arange(min(first_step * size, self.images), self.images)
         shared = torch.arange(self.steps * size).reshape(self.steps, self.world.size, -1)
         return shared[first_step:, self.world.rank].flatten()
 

@@ -84,8 +84,8 @@ class Phase:
         self.classes = splits.num_classes
         self.trains = stage.trains
         self.sampler = config.sampler if stage.sampler == "instance" else stage.sampler
-        self.criterion = stage_loss(config, stage, splits.class_counts).to(device)
-        self._new_loss = lambda: stage_loss(config, stage, splits.class_counts)
+        self._new_loss = lambda: stage_loss(config, stage, splits.class_counts, index)
+        self.criterion = self._new_loss().to(device)
         self.has_own_loss = not identity.is_built_in("loss", stage.loss)
         self.steps_done = 0  # in this process
         self.rate = torch.zeros((), device=device)
@@ -236,8 +236,10 @@ def let_move(model: nn.Module, trains: str, frozen: set[Tensor]) -> None:
         tensor.requires_grad_(True)
 
 
-def stage_loss(config: RunConfig, stage: Stage, class_counts: np.ndarray) -> nn.Module:
-    """The loss of a stage of the run, with the run's label smoothing."""
+def stage_loss(
+    config: RunConfig, stage: Stage, class_counts: np.ndarray, index: int = 0
+) -> nn.Module:
+    """The loss of a stage of the run, its ``index``-th, with the run's label smoothing."""
     smoothing = config.label_smoothing
     if config.label_aware_smoothing:
         try:
@@ -246,7 +248,7 @@ def stage_loss(config: RunConfig, stage: Stage, class_counts: np.ndarray) -> nn.
             raise ConfigError(f"`label_aware_smoothing`: {error}") from error
     if identity.is_built_in("loss", stage.loss):
         return build_loss(stage, class_counts, smoothing)
-    with seeds.seeded(config.seed, "loss", config.stages.index(stage), everywhere=True):
+    with seeds.seeded(config.seed, "loss", index, everywhere=True):
         return build_loss(stage, class_counts, smoothing)
 
 
@@ -268,7 +270,7 @@ def require_losses(config: RunConfig, class_counts: np.ndarray) -> None:
     """
     for number, stage in enumerate(config.stages, start=1):
         try:
-            loss = stage_loss(config, stage, class_counts)
+            loss = stage_loss(config, stage, class_counts, number - 1)
             if not identity.is_built_in("loss", stage.loss):
                 trials.require_works(loss, len(class_counts))
             if config.mix != "none":

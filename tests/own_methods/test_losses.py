@@ -13,7 +13,7 @@ from torch import nn
 from hml_core import losses, recipes
 from hml_core.config import RunConfig
 from hml_core.errors import ConfigError
-from hml_core.losses import LOSSES, LDAMLoss
+from hml_core.losses import LOSSES, LDAMLoss, wrapping
 from hml_core.recipes import Stage
 from hml_core.trainer import fit
 from hml_core.trainer.update import build_loss
@@ -142,6 +142,77 @@ def test_a_subclass_that_changes_forward_alone_is_not_mixed_as_its_base(tmp_path
     with pytest.raises(ConfigError, match="Mixed images would have another loss"):
         fit(RunConfig(recipe="mine", epochs=1, mix="mixup"), runs_root=tmp_path, progress=False)
     assert not list(tmp_path.glob("digits*/config.json")), "before the record is begun"
+
+
+@pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_subclass_is_trained_with_its_own_losses_of_images(name, weighted):
+    """The mean over a batch is made of ``per_sample``, whatever fast way the base has."""
+    base = LOSSES[name]
+    if weighted and "weight" not in wrapping.parameters(base):
+        pytest.skip("it takes no class weights")
+
+    class Sevenfold(base):
+        def per_sample(self, *batch):
+            return 7 * super().per_sample(*batch)
+
+    weight = np.array([0.5, 1.0, 1.5]) if weighted else None
+    generator = torch.Generator().manual_seed(0)
+    logits, target = torch.rand(6, 3, generator=generator) - 0.5, torch.arange(6) % 3
+    plain, own = (wrapping.make(kind, COUNTS, {}, weight) for kind in (base, Sevenfold))
+    features = (torch.rand(6, 4, generator=generator),) if plain.needs_features else ()
+    expected = 7 * plain(logits, target, *features).item()
+    assert own(logits, target, *features).item() == pytest.approx(expected, rel=1e-5)
+
+
+class ByClass(losses.ClassificationLoss):
+    margins = torch.linspace(0.1, 1.0, 10)
+
+    def per_sample(self, logits, target):
+        return torch.nn.functional.cross_entropy(logits - self.margins, target, reduction="none")
+
+
+def test_a_loss_of_the_classes_of_its_data_set_is_tried_with_as_many(tmp_path):
+    recipe(Stage(ByClass))
+    fit(RunConfig(recipe="mine", epochs=1), runs_root=tmp_path, progress=False)
+
+    class Odd(ByClass):
+        margins = torch.linspace(0.1, 1.0, 23)
+
+    with pytest.raises(ConfigError, match=r"tried with 4, 10, 100 classes.* `num_classes`"):
+        losses.register(Odd)
+    Odd.num_classes = 23
+    losses.register(Odd)
+
+
+class Plain:
+    """Two of them are never equal."""
+
+
+class Holds(losses.ClassificationLoss):
+    def __init__(self, held):
+        super().__init__()
+
+    def per_sample(self, logits, target):
+        return torch.nn.functional.cross_entropy(logits, target, reduction="none")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: np.ones(2),
+        lambda: torch.ones(2),
+        Plain,
+        lambda: nn.CrossEntropyLoss(reduction="none"),
+    ],
+    ids=["an array", "a tensor", "an object", "a loss of torch"],
+)
+def test_an_option_may_be_what_the_recipe_makes_each_time(make, tmp_path):
+    def mine():
+        return Stage(Holds, {"held": make()}, until=0.5), Stage(Holds, {"held": make()})
+
+    recipes.register(title="Mine", source="a test")(mine)
+    fit(RunConfig(recipe="mine", epochs=2), runs_root=tmp_path, progress=False)
 
 
 @pytest.mark.parametrize("name", LOSSES)
