@@ -177,13 +177,20 @@ def _content(
     module: types.ModuleType, taken: Mapping[str, set[str]], with_rest: bool
 ) -> dict[str, Any]:
     """What of a module travels. Modules of one's own that nobody asks it for do not."""
-    content = {}
-    for name, value in vars(module).items():
-        is_own = isinstance(value, types.ModuleType) and not sources.is_external(value.__name__)
-        may_be_asked_for = with_rest and not is_own and not name.startswith("__")
-        if name in taken[module.__name__] or (may_be_asked_for and _travels(value, taken)):
-            content[name] = value
-    return content
+    held = vars(module)
+    content = {name: held[name] for name in held if name in taken[module.__name__]}
+    if not with_rest:
+        return content
+    rest = {
+        name: value
+        for name, value in held.items()
+        if name not in content
+        and not name.startswith("__")
+        and not (isinstance(value, types.ModuleType) and not sources.is_external(value.__name__))
+    }
+    if not _travels(rest, taken):  # (each by itself takes as long as all of them)
+        rest = {name: value for name, value in rest.items() if _travels(value, taken)}
+    return content | rest
 
 
 def _stays(thing: Any, taken: Mapping[str, set[str]]) -> bool:
