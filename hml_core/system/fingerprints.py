@@ -183,7 +183,18 @@ class Code:
             self._held[module.__name__] = module
 
     def complete(self) -> None:
-        """Take in what may be looked up in modules that values hold, and what is asked about the code."""
+        """Take in what is known only once all code is: which names it looks up."""
+        self._look_into_modules()
+        for asked, by in _ASKED.items():
+            for thing in [*self._kept] if self.names & by else ():
+                if sources.is_external(thing.__module__):
+                    continue
+                held = vars(thing) if isinstance(thing, type) else {asked: getattr(thing, asked)}
+                said = re.sub(r" at 0x[0-9a-f]+", "", repr(held.get(asked)))
+                self.parts[f"{self._names[id(thing)]}.{asked}"] = said
+
+    def _look_into_modules(self) -> None:
+        """What may be looked up in the modules that values hold, and in theirs."""
         seen = {(name, key) for name, keys in self.taken.items() for key in keys}
         while new := [
             (module, key)
@@ -196,16 +207,8 @@ class Code:
                 seen.add((module.__name__, key))
                 self.modules.add(module.__name__)
                 self.taken.setdefault(module.__name__, set()).add(key)
-                self.parts[f"held {name}"] = _text(
-                    self._of_global(vars(module)[key], self.names, name)
-                )
-        for asked, by in _ASKED.items():
-            for thing in [*self._kept] if self.names & by else ():
-                if not sources.is_external(thing.__module__):
-                    said = (
-                        vars(thing).get(asked) if isinstance(thing, type) else getattr(thing, asked)
-                    )
-                    self.parts[f"{self._names[id(thing)]}.{asked}"] = repr(said)
+                found = self._of_global(vars(module)[key], self.names, name)
+                self.parts[f"held {name}"] = _text(found)
 
     def _of_class(self, kind: type) -> dict[str, Any]:
         members = {
@@ -404,9 +407,9 @@ def _of_mapping(value: Mapping[Any, Any], where: str, code: Code | None) -> Any:
         return found if is_in_order else ["in order", *map(list, found.items())]
     pairs = [[_plain(key, where, code), _plain(one, where, code)] for key, one in value.items()]
     in_order = sorted(pairs, key=_text)
-    return ["pairs" if code is None or pairs == in_order else "in order", *(
-        in_order if code is None else pairs
-    )]  # fmt: skip
+    if code is None or pairs == in_order:
+        return ["pairs", *in_order]
+    return ["in order", *pairs]
 
 
 def _of_network(network: nn.Module, where: str, code: Code | None) -> list[Any]:
