@@ -85,14 +85,15 @@ def _described(path: Path, name: str, content: nbformat.NotebookNode) -> Execute
     if not results:
         reason = f"It was not executed: `hml run {path}` does it."
         return Executed(name, title, purpose, status=NOT_EXECUTED, notice=reason)
-    record = outputs.record(content)
+    record = outputs.record(content) or outputs.record_of_papermill(content)
+    has_times = {"started", "seconds"} <= {*record}
     return Executed(
         name=name,
         title=title,
         purpose=purpose,
         status=outputs.status(content),
-        date=record.get("started", "")[:16].replace("T", " ") + " UTC" if record else "",
-        duration=_duration(record["seconds"]) if record else "",
+        date=record["started"][:16].replace("T", " ") + " UTC" if has_times else "",
+        duration=_duration(record["seconds"]) if has_times else "",
         commit=str(record.get("git_commit") or "")[:10],
         parameters=record.get("parameters", {}),
         key_row=_key_row(results),

@@ -244,3 +244,16 @@ def record(content: nbformat.NotebookNode) -> dict[str, Any]:
     ):
         return {}
     return json.loads(json.dumps(found))
+
+
+def record_of_papermill(content: nbformat.NotebookNode) -> dict[str, Any]:
+    """When, in how long and with which parameters papermill itself executed it, as far as it says."""
+    told = content.metadata.get("papermill")
+    names = {"start_time": ("started", str), "duration": ("seconds", (int, float))}
+    names["parameters"] = ("parameters", dict)
+    found = {
+        ours: told[theirs]
+        for theirs, (ours, kind) in names.items()
+        if isinstance(told, dict) and isinstance(told.get(theirs), kind)
+    }
+    return json.loads(json.dumps(found))

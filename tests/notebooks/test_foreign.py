@@ -157,3 +157,14 @@ def test_a_formula_leads_nowhere():
     assert html.startswith("<math")
     assert "javascript" not in html
     assert "<msup>" in html
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_what_papermill_itself_executed_says_with_which_parameters(is_killed, tmp_path):
+    told = {"parameters": {"epochs": 30}, "start_time": "2026-11-24T04:07:09.1+00:00"}
+    told["duration"] = None if is_killed else 61.2
+    notebook = foreign.notebook()
+    notebook["metadata"] = {"papermill": told}
+    facts = executed.facts(executed.read(foreign.write(tmp_path, "a", notebook)))
+    assert facts.endswith("parameters: epochs = 30")
+    assert is_killed != ("executed 2026-11-24 04:07 UTC, in 1 min 1 s" in facts)
