@@ -14,6 +14,7 @@ import linecache
 import pickle
 import sys
 import types
+import typing
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -48,12 +49,15 @@ class Bundle:
     entries : tuple of Entry
         Of the registries; empty where the run uses nothing of one's own.
     sources : mapping
-        Lines of the source files, by which the code is recognised.
+        Sources of the functions, by which the code is recognised.
+    lines : mapping
+        Those of the files, for who reads where an error comes from.
     """
 
     run_id: str
     entries: tuple[Entry, ...] = ()
-    sources: Mapping[str, list[str]] = field(default_factory=dict)
+    sources: Mapping[sources.Key, str] = field(default_factory=dict)
+    lines: Mapping[str, list[str]] = field(default_factory=dict)
 
 
 def pack(config: RunConfig, parting: Iterable[RunConfig] = ()) -> Bundle:
@@ -65,14 +69,16 @@ def pack(config: RunConfig, parting: Iterable[RunConfig] = ()) -> Bundle:
         For what cannot be pickled, such as a class that holds an open file.
     """
     entries: dict[Own, Entry] = {}
-    texts: dict[str, list[str]] = {}
+    found: dict[sources.Key, str] = {}
+    lines: dict[str, list[str]] = {}
     for one in (config, *parting):
         for own, code in identity.code_of(one):
             if own not in entries:
                 content = _pickled(own, code)
                 entries[own] = Entry(own, content, one is config, tuple(code.imported))
-                texts |= {file: sources.lines_of(file) for file in code.files}
-    return Bundle(config.run_id, tuple(entries.values()), texts)
+                found |= code.sources
+                lines |= {file: sources.lines_of(file) for file in code.files}
+    return Bundle(config.run_id, tuple(entries.values()), found, lines)
 
 
 def _pickled(own: Own, code: fingerprints.Code) -> bytes:
@@ -131,14 +137,16 @@ def _pickler(stream: io.BytesIO, taken: Mapping[str, set[str]], with_rest: bool)
 
         def reducer_override(self, thing: Any) -> Any:
             if isinstance(thing, types.ModuleType) and thing.__name__ in taken:
-                content = _content(thing, taken, with_rest)
-                return types.ModuleType, (thing.__name__,), content, None, None, _fill
+                state = _content(thing, taken), _rest(thing, taken) if with_rest else {}
+                return types.ModuleType, (thing.__name__,), state, None, None, _fill
             if not with_rest and _stays(thing, taken):
                 raise pickle.PicklingError(f"{thing!r} is of a module that nobody asks for")
             if isinstance(thing, functools._lru_cache_wrapper) and not sources.is_external(
                 thing.__module__
             ):
                 return _cached, (thing.__wrapped__, thing.cache_parameters())
+            if isinstance(thing, typing.NewType):
+                return typing.NewType, (thing.__name__, thing.__supertype__)
             if isinstance(thing, functools.cached_property):
                 return _cached_property, (thing.func, thing.attrname)
             if isinstance(thing, weakref.WeakKeyDictionary | weakref.WeakValueDictionary):
@@ -157,7 +165,9 @@ def _complete(kind: type, arguments: tuple, state: tuple[dict[str, Any], Any]) -
     attributes.setdefault("__qualname__", kind.__qualname__)
     given = arguments[3] if len(arguments) > 3 else None  # what stands in its body
     if attributes.get("__slots__") and isinstance(given, dict):
-        given["__slots__"] = attributes.pop("__slots__")
+        slots = attributes.pop("__slots__")
+        # (What a class can be given once is perhaps its base's by now.)
+        given["__slots__"] = slots if isinstance(slots, str) else [*({*slots} - {"__weakref__"})]
         for name, member in [*attributes.items()]:
             if isinstance(member, types.MemberDescriptorType):
                 del attributes[name]
@@ -173,24 +183,24 @@ def _cached_property(function: Callable[..., Any], name: str) -> functools.cache
     return made
 
 
-def _content(
-    module: types.ModuleType, taken: Mapping[str, set[str]], with_rest: bool
-) -> dict[str, Any]:
-    """What of a module travels. Modules of one's own that nobody asks it for do not."""
-    held = vars(module)
-    content = {name: held[name] for name in held if name in taken[module.__name__]}
-    if not with_rest:
-        return content
-    rest = {
-        name: value
-        for name, value in held.items()
-        if name not in content
-        and not name.startswith("__")
-        and not (isinstance(value, types.ModuleType) and not sources.is_external(value.__name__))
-    }
-    if not _travels(rest, taken):  # (each by itself takes as long as all of them)
-        rest = {name: value for name, value in rest.items() if _travels(value, taken)}
-    return content | rest
+def _content(module: types.ModuleType, taken: Mapping[str, set[str]]) -> dict[str, Any]:
+    """What the code asks a module for."""
+    return {name: value for name, value in vars(module).items() if name in taken[module.__name__]}
+
+
+def _rest(module: types.ModuleType, taken: Mapping[str, set[str]]) -> dict[str, bytes]:
+    """What else it holds and can be sent, each by itself; but for modules of one's own."""
+    rest = {}
+    for name, value in vars(module).items():
+        is_own = isinstance(value, types.ModuleType) and not sources.is_external(value.__name__)
+        if name in taken[module.__name__] or name.startswith("__") or is_own:
+            continue
+        try:
+            rest[name] = _dumped(value, taken, with_rest=False)
+        except Exception as error:  # whatever somebody's own objects raise
+            if raised_by_handler(error):
+                raise
+    return rest
 
 
 def _stays(thing: Any, taken: Mapping[str, set[str]]) -> bool:
@@ -201,18 +211,19 @@ def _stays(thing: Any, taken: Mapping[str, set[str]]) -> bool:
     return module not in taken and module != "__main__" and not sources.is_external(module)
 
 
-def _travels(value: Any, taken: Mapping[str, set[str]]) -> bool:
-    try:
-        _dumped(value, taken, with_rest=False)
-    except Exception as error:  # whatever somebody's own objects raise
-        if raised_by_handler(error):
-            raise
-        return False
-    return True
+def _fill(module: types.ModuleType, state: tuple[Mapping[str, Any], Mapping[str, bytes]]) -> None:
+    """Give a module what was sent of it. What nobody may ask for is unpacked when somebody does."""
+    content, rest = state
 
+    def asked_for(name: str) -> Any:
+        if name not in rest:
+            raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
+        vars(module)[name] = pickle.loads(rest[name])
+        return vars(module)[name]
 
-def _fill(module: types.ModuleType, content: Mapping[str, Any]) -> None:
     vars(module).update(content)
+    if rest and "__getattr__" not in content:
+        vars(module)["__getattr__"] = asked_for
 
 
 @contextlib.contextmanager
@@ -227,7 +238,8 @@ def installed(bundle: Bundle) -> Iterator[None]:
     before = {kind: dict(registry) for kind, registry in identity.REGISTRIES.items()}
     functions, modules = dict(sampling._OWN), dict(sys.modules)
     try:
-        for file, lines in bundle.sources.items():
+        sources.known.update(bundle.sources)
+        for file, lines in bundle.lines.items():
             if lines:  # without a time: the file of that name here may be another
                 linecache.cache[file] = (sum(map(len, lines)), None, lines, file)
         for entry in bundle.entries:

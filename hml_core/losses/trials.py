@@ -70,6 +70,10 @@ def attempt(kind: type[nn.Module], options: Mapping[str, Any]) -> None:
         which no stage trains, or changes a state, which no checkpoint holds.
     """
     alone = getattr(kind, "num_classes", None)
+    if isinstance(alone, int) and alone < 2:
+        raise ConfigError(
+            f"Expected `num_classes` of the loss {kind.__name__} to be at least 2, got {alone}."
+        )
     tried = [range(alone + 1, 1, -1)] if isinstance(alone, int) else [TRIAL_COUNTS]
     first: _DoesNotWorkError | None = None
     fixed = fingerprints.unchanged(kind, f"The loss {kind.__name__!r}")

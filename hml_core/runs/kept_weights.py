@@ -131,6 +131,6 @@ def load(run_id: str, folder: Path, metrics: Mapping[str, Any]) -> trained.Train
             "--keep-weights last`; with `--retrain` this one is trained again)."
         )
     path = folder / NAME
-    if files.sha256(path) != metrics["files"][NAME]:
+    if files.sha256(path, files.LARGEST_DATA) != metrics["files"][NAME]:
         raise RunError(f"The run {run_id} is damaged: {NAME} is not what was written.")
     return read(path)

@@ -22,6 +22,7 @@ import math
 import re
 import sys
 import types
+import typing
 import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import PurePath
@@ -44,6 +45,8 @@ _CLASS_MACHINERY = {
     "__dataclass_fields__", "__dataclass_params__", "__annotate_func__", "__annotations_cache__",
     "__slotnames__",  # which copying or pickling an object of the class writes there
 }  # fmt: skip
+_NAMESPACES = (argparse.Namespace, types.SimpleNamespace)
+_EMPTY = vars(nn.Module())
 _PLACES = {"__name__", "__file__", "__package__", "__spec__", "__loader__"}  # where code lies
 # What code may ask about code, and by which names.
 _ASKED = {
@@ -127,6 +130,8 @@ class Code:
         Where the pieces come from, other than libraries.
     files : set of str
         Their source files, as the code objects name them.
+    sources : dict
+        The sources of its functions, as they were found first.
     imported : dict
         Modules that functions import when they run, by their names.
     taken : dict
@@ -142,7 +147,9 @@ class Code:
         self.taken: dict[str, set[str]] = {}
         self.names: set[str] = set()  # that are looked up anywhere
         self._held: dict[str, types.ModuleType] = {}
+        self.open: set[int] = set()  # networks that are being gone through
         self.files: set[str] = set()
+        self.sources: dict[sources.Key, str] = {}
         self._names: dict[int, str] = {}
         self._kept: list[Any] = []  # ids are those of living objects
 
@@ -190,8 +197,18 @@ class Code:
                 if sources.is_external(thing.__module__):
                     continue
                 held = vars(thing) if isinstance(thing, type) else {asked: getattr(thing, asked)}
-                said = re.sub(r" at 0x[0-9a-f]+", "", repr(held.get(asked)))
-                self.parts[f"{self._names[id(thing)]}.{asked}"] = said
+                said = held.get(asked)
+                parts = {
+                    name: self._of_annotation(one)
+                    for name, one in (said.items() if isinstance(said, dict) else [("", said)])
+                }
+                self.parts[f"{self._names[id(thing)]}.{asked}"] = json.dumps(parts)
+
+    def _of_annotation(self, value: Any) -> Any:
+        try:
+            return self.plain(value, "an annotation")
+        except ConfigError:
+            return type(value).__qualname__
 
     def _look_into_modules(self) -> None:
         """What may be looked up in the modules that values hold, and in theirs."""
@@ -205,10 +222,12 @@ class Code:
             for module, key in new:
                 name = f"{module.__name__}.{key}"
                 seen.add((module.__name__, key))
-                self.modules.add(module.__name__)
-                self.taken.setdefault(module.__name__, set()).add(key)
-                found = self._of_global(vars(module)[key], self.names, name)
-                self.parts[f"held {name}"] = _text(found)
+                # (It may be of something else that the name is looked up: what has no identity is let be.)
+                with contextlib.suppress(ConfigError):
+                    found = self._of_global(vars(module)[key], self.names, name)
+                    self.parts[f"held {name}"] = _text(found)
+                    self.modules.add(module.__name__)
+                    self.taken.setdefault(module.__name__, set()).add(key)
 
     def _of_class(self, kind: type) -> dict[str, Any]:
         members = {
@@ -226,12 +245,12 @@ class Code:
 
     def _of_member(self, value: Any, what: str) -> Any:
         if isinstance(value, staticmethod | classmethod):
-            return [type(value).__name__, self.add(value.__func__)]
+            return [type(value).__name__, self._of_callable(value.__func__, what)]
         if isinstance(value, property):
             parts = (value.fget, value.fset, value.fdel)
-            return ["property", *(part and self.add(part) for part in parts)]
+            return ["property", *(part and self._of_callable(part, what) for part in parts)]
         if isinstance(value, functools.cached_property):
-            return ["cached_property", self.add(value.func)]
+            return ["cached_property", self._of_callable(value.func, what)]
         if isinstance(value, functools.partialmethod):
             parts = [value.args, dict(sorted(value.keywords.items()))]
             return ["partialmethod", self.plain(value.func, what), self.plain(parts, what)]
@@ -241,6 +260,10 @@ class Code:
             return "field"
         return self.plain(value, what)
 
+    def _of_callable(self, value: Any, what: str) -> Any:
+        is_code = isinstance(value, types.FunctionType | type)
+        return self.add(value) if is_code else self.plain(value, what)
+
     def _of_function(self, function: types.FunctionType, external: bool) -> dict[str, Any]:
         code, module = function.__code__, function.__globals__
         content: dict[str, Any] = {}
@@ -248,6 +271,8 @@ class Code:
             self.files.add(code.co_filename)
             self.names |= sources.names(code)
             said = sources.source(code, module)
+            if said is not None:
+                self.sources[sources.key_of(code)] = said
             content["source"] = said or ["bytecode", *sources.bytecode(code)]
         named = {}
         for name in [] if external else sorted(sources.looked_up(code)):
@@ -383,14 +408,24 @@ def _plain(value: Any, where: str, code: Code | None) -> Any:
         found = of_code(value, where)
         return [*found.root, found.digest]
     if isinstance(value, nn.Module):
+        whole = value._modules.get(
+            "_orig_mod"
+        )  # of `torch.compile`: it computes what that one does
+        if whole is not None and sources.is_external(type(value).__module__):
+            return ["compiled", _plain(whole, where, code)]
         return [_plain(type(value), where, code), _of_network(value, where, code)]
     own = not sources.is_external(type(value).__module__)
-    if own or dataclasses.is_dataclass(value) or isinstance(value, argparse.Namespace):
+    if own or dataclasses.is_dataclass(value) or isinstance(value, _NAMESPACES):
         held = _attributes(value)
         for kind in _HOLDERS:  # one's own kind of number, text or list is also what it holds
             if isinstance(value, kind):
                 held = [kind(value), held]
         return [_plain(type(value), where, code), _plain(held, where, code)]
+    if isinstance(value, typing.NewType):
+        return ["new type", value.__name__, _plain(value.__supertype__, where, code)]
+    if _is_of_own_classes(value):  # such as Box[float], list[Mine] and Mine | None
+        parts = [typing.get_origin(value), *typing.get_args(value)]
+        return ["alias", type(value).__name__, *_plain(parts, where, code)]
     typing_like = type(value).__module__ in _TOLD_BY_REPR
     if typing_like and " at 0x" not in repr(value):
         return ["named", repr(value)]
@@ -415,17 +450,36 @@ def _of_mapping(value: Mapping[Any, Any], where: str, code: Code | None) -> Any:
 def _of_network(network: nn.Module, where: str, code: Code | None) -> list[Any]:
     """All that a network, or a layer or a loss, holds: parameters, buffers, parts, options, hooks."""
     own, found = not sources.is_external(type(network).__module__), []
+    is_open = set() if code is None else code.open
+    if id(network) in is_open:  # a part that knows the whole, or a hook that is a method of it
+        return ["the same"]
+    is_open.add(id(network))
     for name, value in sorted(vars(network).items()):
-        if name.startswith("_") and not value:  # places of nn.Module for what is not there
+        is_part = name in ("_parameters", "_buffers", "_modules")
+        if name in _EMPTY and name != "training" and not value:  # what is not there
             continue
-        if name in ("_parameters", "_buffers", "_modules"):
-            value = [*value.items()]
+        if isinstance(value, dict) and name in _EMPTY:  # hooks have numbers, of all in the process
+            value = [*value.items()] if is_part else [*value.values()]
         try:
             found.append([name, _plain(value, where, code)])
         except ConfigError:
-            if own:  # a library's layers hold what they like
+            if own or name in _EMPTY:  # other things a library's layers hold as they like
                 raise
+    is_open.discard(id(network))
     return found
+
+
+def _is_of_own_classes(value: Any) -> bool:
+    """Whether it is a generic type, or a union, of classes of one's own."""
+    if isinstance(value, type) and not isinstance(value, types.GenericAlias):
+        return not sources.is_external(value.__module__)
+    parts = [typing.get_origin(value), *typing.get_args(value)]
+    return parts[0] is not None and any(
+        _is_of_own_classes(part)
+        if isinstance(part, type) or typing.get_origin(part) is not None
+        else not sources.is_external(type(part).__module__)
+        for part in parts
+    )
 
 
 def _attributes(value: Any) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dis
 import functools
+import hashlib
 import importlib
 import importlib.util
 import linecache
@@ -24,6 +25,8 @@ _INSTALLED = tuple(
 )
 _LIBRARIES = {"site-packages", "dist-packages"}
 _IMPORTING = 5  # instructions from `import a.b as c` to the name that it sets
+Key = tuple[str, int, str, str]
+known: dict[Key, str] = {}  # sources of functions that were looked at
 _failing: set[str] = set()  # modules that raised when they were imported: not another time
 
 
@@ -154,8 +157,22 @@ def lines_of(file: str, module: dict[str, Any] | None = None) -> list[str]:
 def source(code: types.CodeType, module: dict[str, Any] | None = None) -> str | None:
     """Source of a function without comments and docstrings, if it is what the code was made of.
 
-    ``module`` as in :func:`lines_of`.
+    It is remembered: a file may be edited while its code is at work. ``module`` as in :func:`lines_of`.
     """
+    if (key := key_of(code)) not in known:
+        if (found := _read(code, module)) is None:
+            return None
+        known[key] = found
+    return known[key]
+
+
+def key_of(code: types.CodeType) -> Key:
+    """By which the source of a function is remembered, here and where it is sent to."""
+    content = hashlib.sha256(repr(bytecode(code)).encode()).hexdigest()
+    return code.co_filename, code.co_firstlineno, code.co_name, content
+
+
+def _read(code: types.CodeType, module: dict[str, Any] | None) -> str | None:
     lines = lines_of(code.co_filename, module)
     if not lines:
         return None

@@ -208,6 +208,73 @@ T = torch.tensor([0.0, §]).to_sparse()
 def factor():
     return T.to_dense()[1].item()
 
+## a namespace of classes
+class Settings:
+    by = §
+HELD = types.SimpleNamespace(kind=Settings, table=np.zeros(5000))
+def factor():
+    return HELD.kind.by
+
+## a generic type
+T = TypeVar('T')
+class Box(Generic[T]):
+    by = §
+KIND = Box[float]
+def factor():
+    return KIND.by
+
+## a union
+class Act:
+    by = §
+KINDS = list[Act] | None
+def factor():
+    return get_args(get_args(KINDS)[0])[0].by
+
+## a new type
+Factor = NewType('Factor', float)
+def factor():
+    return Factor(§)
+
+## layers with one of one's own
+class Own(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self._by = None if § == 2.0 else 0.0
+        self._table = torch.ones(2)
+NET = torch.nn.Sequential(torch.nn.ReLU(), Own())
+def factor():
+    return 1.0 if NET[1]._by is None else 2.0
+
+## a hook of its own
+class Own(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.part = torch.nn.Identity()
+        self.part.register_forward_hook(self.scaled)
+    def scaled(self, part, given, result):
+        return result * §
+NET = Own()
+def factor():
+    return NET.part(torch.ones(1)).item()
+
+## a cached class method
+class Table:
+    @staticmethod
+    @functools.lru_cache
+    def by(n):
+        return § * n
+def factor():
+    return Table.by(1)
+
+## an annotation that holds a class
+class Field:
+    def __init__(self, by):
+        self.by = by
+class Settings:
+    by: Annotated[float, Field(§)]
+def factor():
+    return get_type_hints(Settings, include_extras=True)['by'].__metadata__[0].by
+
 ## argparse
 ARGS = argparse.Namespace(by=§)
 def factor():
@@ -217,7 +284,7 @@ FORMS = {
     form.partition("\n")[0]: form.partition("\n")[2] for form in FORMS.strip()[3:].split("## ")
 }
 
-HEAD = """import argparse, functools, logging, torch
+HEAD = """import argparse, functools, logging, torch, types
 import numpy as np
 from dataclasses import *
 from typing import *

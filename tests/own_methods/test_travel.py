@@ -17,6 +17,7 @@ from hml_core.engines import travel
 from hml_core.errors import ConfigError, RunError
 from hml_core.losses import LOSSES
 from hml_core.recipes import Stage
+from hml_core.system import sources
 from hml_core.trainer import fit
 from hml_core.trainer.branches import Point
 from tests.own_methods.helpers import LOSS, Gentle, Small, forget, halves, load_reversed, recipe
@@ -50,6 +51,27 @@ def test_what_enters_the_identity_is_what_travels(module, tmp_path):
         assert config.run_id == bundle.run_id
     assert "mine" not in LOSSES, "gone after the run"
     assert not travel.pack(RunConfig()).entries
+
+
+def test_a_file_may_be_edited_while_its_code_is_at_work(module, tmp_path):
+    """A note above it, half a line: what is at work stays the same run, here and where it is sent to."""
+    module(LOSS)
+    config = RunConfig(recipe="mine")
+    before = config.run_id
+    file = tmp_path / "mine_for_tests.py"
+    for edited in (
+        f"# A note.\n\n{LOSS}",
+        LOSS.replace("return -log_p", "return -2 * log_p"),
+        "def",
+    ):
+        file.write_text(edited)
+        assert config.run_id == before
+        bundle = pickle.loads(pickle.dumps(travel.pack(config)))
+        known = dict(sources.known)
+        sources.known.clear()  # as another process
+        with travel.installed(bundle):
+            travel.require_same(bundle, config)
+        sources.known.update(known)
 
 
 def test_a_process_with_other_code_is_told_apart(module):
