@@ -435,7 +435,10 @@ def test_a_mark_is_not_taken_for_a_lock(tmp_path, monkeypatch):
         pass
 
 
-@pytest.mark.parametrize(("root", "folder", "lock"), [(0o777, 0o777, 0o666), (0o700, 0o700, 0o600)])
+@pytest.mark.parametrize(
+    ("root", "folder", "lock"),
+    [(0o777, 0o777, 0o666), (0o1777, 0o777, 0o666), (0o700, 0o700, 0o600)],
+)
 def test_locks_are_open_to_whom_the_runs_are_open_to(root, folder, lock, tmp_path):
     before = os.umask(0o022)
     try:

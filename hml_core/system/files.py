@@ -365,7 +365,8 @@ def require_shared(folder: Path) -> None:
     if not is_there:
         give_to(folder.parent, folder)
         with contextlib.suppress(OSError):  # another process's, made at the same moment
-            folder.chmod(stat.S_IMODE(folder.parent.stat().st_mode))
+            # Without a sticky bit (/scratch): there locks refuse files of others, who could remove them.
+            folder.chmod(stat.S_IMODE(folder.parent.stat().st_mode) & ~stat.S_ISVTX)
 
 
 def give_to(folder: Path, made: Path) -> None:
