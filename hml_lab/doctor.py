@@ -52,11 +52,9 @@ def examine(
     for what, look in looks.items():
         try:
             found = look()
-        except (
-            Exception
-        ) as error:  # of whatever is broken there: the others are looked at all the same
-            said_of_it = f"{kind_of(error)}: {said(error)}"
-            found = Finding(MISSING, f"{what} cannot be looked at ({said_of_it})")
+        except Exception as error:  # of whatever is broken there: it hides nothing else
+            reason = f"{kind_of(error)}: {said(error)}"
+            found = Finding(MISSING, f"{what} cannot be looked at ({reason})")
         findings += [found] if isinstance(found, Finding) else found
     return findings
 

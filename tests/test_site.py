@@ -192,9 +192,9 @@ def test_without_pages_nothing_is_made(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def made_site(folder: Path, **files: str) -> Path:
-    for name, text in files.items():
-        path = folder / name.replace("__", "/").replace("_html", ".html")
+def made_site(folder: Path, texts: dict[str, str]) -> Path:
+    for name, text in texts.items():
+        path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     return folder
@@ -203,9 +203,9 @@ def made_site(folder: Path, **files: str) -> Path:
 def test_a_site_takes_the_place_of_a_site_alone(tmp_path):
     """A page of somebody's own, and what a link leads to, are left as they are."""
     out = tmp_path / "out"
-    site._put(made_site(tmp_path / "1", index_html="first", executed__a_html="a"), out)
+    site._put(made_site(tmp_path / "1", {"index.html": "first", "executed/a.html": "a"}), out)
     (out / "notes.txt").write_text("mine")
-    site._put(made_site(tmp_path / "2", index_html="second", executed__b_html="b"), out)
+    site._put(made_site(tmp_path / "2", {"index.html": "second", "executed/b.html": "b"}), out)
     assert (out / "index.html").read_text() == "second"
     assert {path.name for path in (out / "executed").iterdir()} == {"a.html", "b.html"}
     assert (out / "notes.txt").read_text() == "mine"

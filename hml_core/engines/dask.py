@@ -131,20 +131,6 @@ def own_folder() -> Iterator[None]:
             sys.path[:] = [entry for entry in sys.path if own not in Path(entry).parents]
 
 
-def remote(
-    address: str, configs: Sequence[RunConfig], place: Place
-) -> Iterator[tuple[RunConfig, Outcome]]:
-    """Train on the workers of the cluster whose scheduler listens at ``address``.
-
-    Raises
-    ------
-    RunError
-        Where nobody answers, there is no worker, or a worker does not see the results folder.
-    """
-    with connected(address, place) as (client, resources):
-        yield from submit(client, configs, place, resources, told_of_workers(client))
-
-
 def _started(start: Callable[[], Any]) -> Any:
     """What ``start`` gives; RunError with the reason where processes do not come up."""
     try:
@@ -161,6 +147,20 @@ def _started(start: Callable[[], Any]) -> Any:
 def room(threads: int | None) -> int:
     """Runs of so many threads that the cores have room for, at least one."""
     return max(limits.usable_cores() // (threads or torch.get_num_threads()), 1)
+
+
+def remote(
+    address: str, configs: Sequence[RunConfig], place: Place
+) -> Iterator[tuple[RunConfig, Outcome]]:
+    """Train on the workers of the cluster whose scheduler listens at ``address``.
+
+    Raises
+    ------
+    RunError
+        Where nobody answers, there is no worker, or a worker does not see the results folder.
+    """
+    with connected(address, place) as (client, resources):
+        yield from submit(client, configs, place, resources, told_of_workers(client))
 
 
 def submit(

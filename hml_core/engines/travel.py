@@ -102,7 +102,7 @@ def _pickled(own: Own, code: fingerprints.Code) -> bytes:
 
 
 def _dumped(value: Any, taken: Mapping[str, set[str]], *, with_rest: bool = True) -> bytes:
-    """The bytes of :class:`_Pickler`.
+    """The bytes of :func:`_pickler`.
 
     Parameters
     ----------
@@ -167,7 +167,9 @@ def _complete(kind: type, arguments: tuple, state: tuple[dict[str, Any], Any]) -
     if attributes.get("__slots__") and isinstance(given, dict):
         slots = attributes.pop("__slots__")
         # (What a class can be given once is perhaps its base's by now.)
-        given["__slots__"] = slots if isinstance(slots, str) else [*({*slots} - {"__weakref__"})]
+        given["__slots__"] = (
+            slots if isinstance(slots, str) else [one for one in slots if one != "__weakref__"]
+        )
         for name, member in [*attributes.items()]:
             if isinstance(member, types.MemberDescriptorType):
                 del attributes[name]

@@ -74,7 +74,8 @@ def attempt(kind: type[nn.Module], options: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"Expected `num_classes` of the loss {kind.__name__} to be at least 2, got {alone}."
         )
-    tried = [range(alone + 1, 1, -1)] if isinstance(alone, int) else [TRIAL_COUNTS]
+    more = (range(number + 1, 1, -1) for number in MORE_CLASSES)
+    tried = [range(alone + 1, 1, -1)] if isinstance(alone, int) else [TRIAL_COUNTS, *more]
     first: _DoesNotWorkError | None = None
     fixed = fingerprints.unchanged(kind, f"The loss {kind.__name__!r}")
     with fixed, seeds.apart(everywhere=True), torch.enable_grad():
@@ -83,8 +84,8 @@ def attempt(kind: type[nn.Module], options: Mapping[str, Any]) -> None:
                 return _attempt(kind, options, np.array(counts))
             except _DoesNotWorkError as error:
                 first = first or error
-                if len(tried) == 1 and alone is None and isinstance(error.__cause__, _OF_SIZES):
-                    tried += [range(number + 1, 1, -1) for number in MORE_CLASSES]
+                if not isinstance(first.__cause__, _OF_SIZES):
+                    raise
     if len(tried) == 1:
         raise first
     numbers = ", ".join(str(len(counts)) for counts in tried)

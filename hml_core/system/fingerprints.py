@@ -118,9 +118,9 @@ class Code:
     """The code behind a class or function: its own, and that of all it uses outside of libraries.
 
     A function counts by its source without comments and docstrings; where the source is not at hand or
-    not what runs (code from ``exec``, a file that was edited after its import), by its bytecode, which
-    another version of Python may make another. A class counts by its bases and attributes. What they name
-    is followed: functions, classes, and values, which must be such as :func:`of_value` takes.
+    not what runs (code from ``exec``, a file that was edited before anybody looked), by its bytecode,
+    which another version of Python may make another. A class counts by its bases and attributes. What they
+    name is followed: functions, classes, and values, which must be such as :func:`of_value` takes.
 
     Attributes
     ----------
@@ -266,25 +266,26 @@ class Code:
 
     def _of_function(self, function: types.FunctionType, external: bool) -> dict[str, Any]:
         code, module = function.__code__, function.__globals__
+        names = sources.names(code)
         content: dict[str, Any] = {}
         if not external:
             self.files.add(code.co_filename)
-            self.names |= sources.names(code)
-            said = sources.source(code, module)
-            if said is not None:
-                self.sources[sources.key_of(code)] = said
+            self.names |= names
+            key = sources.key_of(code)
+            if (said := sources.source(code, key, module)) is not None:
+                self.sources[key] = said
             content["source"] = said or ["bytecode", *sources.bytecode(code)]
         named = {}
         for name in [] if external else sorted(sources.looked_up(code)):
             if name in module and name not in _PLACES:
-                named[name] = self._of_global(module[name], sources.names(code), name)
+                named[name] = self._of_global(module[name], names, name)
         is_followed = self.follows_imports and not external
         for brought in (
             sorted(sources.imported(code, module.get("__package__"))) if is_followed else ()
         ):
             if (found := sources.module_named(brought)) is not None:
                 self.imported[brought] = found
-                named[f"import {brought}"] = self._of_global(found, sources.names(code), brought)
+                named[f"import {brought}"] = self._of_global(found, names, brought)
         cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
         for name, cell in cells:
             try:
@@ -389,9 +390,7 @@ def _plain(value: Any, where: str, code: Code | None) -> Any:
         if code is not None:
             code.hold(value)
         return ["module", value.__name__]
-    if isinstance(
-        value, functools._lru_cache_wrapper
-    ):  # what it keeps does not change what it gives
+    if isinstance(value, functools._lru_cache_wrapper):  # what it keeps is what it gives anyway
         return ["cached", _plain(value.__wrapped__, where, code)]
     if isinstance(value, functools.partial):
         parts = [value.args, dict(sorted(value.keywords.items()))]
@@ -408,9 +407,8 @@ def _plain(value: Any, where: str, code: Code | None) -> Any:
         found = of_code(value, where)
         return [*found.root, found.digest]
     if isinstance(value, nn.Module):
-        whole = value._modules.get(
-            "_orig_mod"
-        )  # of `torch.compile`: it computes what that one does
+        # What `torch.compile` makes of one computes what that one does.
+        whole = value._modules.get("_orig_mod")
         if whole is not None and sources.is_external(type(value).__module__):
             return ["compiled", _plain(whole, where, code)]
         return [_plain(type(value), where, code), _of_network(value, where, code)]
@@ -454,18 +452,20 @@ def _of_network(network: nn.Module, where: str, code: Code | None) -> list[Any]:
     if id(network) in is_open:  # a part that knows the whole, or a hook that is a method of it
         return ["the same"]
     is_open.add(id(network))
-    for name, value in sorted(vars(network).items()):
-        is_part = name in ("_parameters", "_buffers", "_modules")
-        if name in _EMPTY and name != "training" and not value:  # what is not there
-            continue
-        if isinstance(value, dict) and name in _EMPTY:  # hooks have numbers, of all in the process
-            value = [*value.items()] if is_part else [*value.values()]
-        try:
-            found.append([name, _plain(value, where, code)])
-        except ConfigError:
-            if own or name in _EMPTY:  # other things a library's layers hold as they like
-                raise
-    is_open.discard(id(network))
+    try:
+        for name, value in sorted(vars(network).items()):
+            is_part = name in ("_parameters", "_buffers", "_modules")
+            if name in _EMPTY and name != "training" and not value:  # what is not there
+                continue
+            if isinstance(value, dict) and name in _EMPTY:  # hooks have numbers, of all there are
+                value = [*value.items()] if is_part else [*value.values()]
+            try:
+                found.append([name, _plain(value, where, code)])
+            except ConfigError:
+                if own or name in _EMPTY:  # other things a library's layers hold as they like
+                    raise
+    finally:
+        is_open.discard(id(network))
     return found
 
 
@@ -473,28 +473,19 @@ def _is_of_own_classes(value: Any) -> bool:
     """Whether it is a generic type, or a union, of classes of one's own."""
     if isinstance(value, type) and not isinstance(value, types.GenericAlias):
         return not sources.is_external(value.__module__)
-    parts = [typing.get_origin(value), *typing.get_args(value)]
-    return parts[0] is not None and any(
-        _is_of_own_classes(part)
-        if isinstance(part, type) or typing.get_origin(part) is not None
-        else not sources.is_external(type(part).__module__)
-        for part in parts
-    )
+    if (origin := typing.get_origin(value)) is None:
+        return not sources.is_external(type(value).__module__)
+    return any(map(_is_of_own_classes, (origin, *typing.get_args(value))))
 
 
 def _attributes(value: Any) -> dict[str, Any]:
     """What an object holds, without what a ``functools.cached_property`` keeps in it."""
+    members = [item for kind in type(value).__mro__ for item in vars(kind).items()]
+    cached = {name for name, one in members if isinstance(one, functools.cached_property)}
     slots = {
         name: getattr(value, name)
-        for kind in type(value).__mro__
-        for name, member in vars(kind).items()
-        if isinstance(member, types.MemberDescriptorType) and hasattr(value, name)
-    }
-    cached = {
-        name
-        for kind in type(value).__mro__
-        for name, member in vars(kind).items()
-        if isinstance(member, functools.cached_property)
+        for name, one in members
+        if isinstance(one, types.MemberDescriptorType) and hasattr(value, name)
     }
     held = slots | dict(getattr(value, "__dict__", {}))
     if dataclasses.is_dataclass(value):

@@ -154,12 +154,13 @@ def lines_of(file: str, module: dict[str, Any] | None = None) -> list[str]:
     return linecache.getlines(file, module)
 
 
-def source(code: types.CodeType, module: dict[str, Any] | None = None) -> str | None:
+def source(code: types.CodeType, key: Key, module: dict[str, Any]) -> str | None:
     """Source of a function without comments and docstrings, if it is what the code was made of.
 
-    It is remembered: a file may be edited while its code is at work. ``module`` as in :func:`lines_of`.
+    It is remembered by its :func:`key_of`: a file may be edited while its code is at work. ``module`` is
+    that of :func:`lines_of`.
     """
-    if (key := key_of(code)) not in known:
+    if key not in known:
         if (found := _read(code, module)) is None:
             return None
         known[key] = found
@@ -172,7 +173,7 @@ def key_of(code: types.CodeType) -> Key:
     return code.co_filename, code.co_firstlineno, code.co_name, content
 
 
-def _read(code: types.CodeType, module: dict[str, Any] | None) -> str | None:
+def _read(code: types.CodeType, module: dict[str, Any]) -> str | None:
     lines = lines_of(code.co_filename, module)
     if not lines:
         return None

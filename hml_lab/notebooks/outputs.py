@@ -249,11 +249,15 @@ def record(content: nbformat.NotebookNode) -> dict[str, Any]:
 def record_of_papermill(content: nbformat.NotebookNode) -> dict[str, Any]:
     """When, in how long and with which parameters papermill itself executed it, as far as it says."""
     told = content.metadata.get("papermill")
-    names = {"start_time": ("started", str), "duration": ("seconds", (int, float))}
-    names["parameters"] = ("parameters", dict)
+    told = told if isinstance(told, dict) else {}
+    kinds = {
+        "started": ("start_time", str),
+        "seconds": ("duration", (int, float)),
+        "parameters": ("parameters", dict),
+    }
     found = {
         ours: told[theirs]
-        for theirs, (ours, kind) in names.items()
-        if isinstance(told, dict) and isinstance(told.get(theirs), kind)
+        for ours, (theirs, kind) in kinds.items()
+        if isinstance(told.get(theirs), kind)
     }
     return json.loads(json.dumps(found))

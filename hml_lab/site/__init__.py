@@ -104,9 +104,8 @@ def _put(made: Path, output: Path) -> None:
     # (First of all: a copy that is cut off is ours, too.)
     listed = _listed(output) | {path.as_posix() for path in names} | {LISTED}
     output.mkdir(parents=True, exist_ok=True)
-    with scratch.folder(
-        output, f"{LISTED}-"
-    ) as beside:  # a disk that fills up leaves the older site whole
+    # (A disk that fills up leaves the older site whole.)
+    with scratch.folder(output, f"{LISTED}-") as beside:
         shutil.copytree(made, beside, dirs_exist_ok=True)
         files.write_atomically(output / LISTED, "".join(f"{name}\n" for name in sorted(listed)))
         for name in names:
