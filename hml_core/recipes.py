@@ -31,7 +31,7 @@ from torch import nn
 from hml_core import imbalance, sampling
 from hml_core.errors import ConfigError, said
 from hml_core.losses import registry, trials
-from hml_core.system import fingerprints, kinds
+from hml_core.system import fingerprints, kinds, registries
 
 EARLY_DROP = 1e-2  # of the hard-mining recipes, in their authors' code
 INFLUENCE_DROP = 1e-2  # of IB's second stage, in its authors' code
@@ -187,6 +187,7 @@ class _Entry:
 
 RECIPES: dict[str, _Entry] = {}
 BUILT_IN: dict[str, _Entry] = {}  # filled at the end of this module
+registries.add("recipe", RECIPES, BUILT_IN, {"RECIPES"}, lambda name: RECIPES[name].build)
 
 
 def register(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hml_core.errors import ConfigError, said
-from hml_core.system import fingerprints
+from hml_core.system import fingerprints, registries
 
 SAMPLERS = {
     "instance": "every image once",
@@ -19,6 +19,8 @@ SAMPLERS = {
 }
 BUILT_IN = dict(SAMPLERS)
 _OWN: dict[str, Callable[..., np.ndarray]] = {}
+_ASKED = {"SAMPLERS", "function_of", "sampling_probabilities"}
+registries.add("sampler", SAMPLERS, BUILT_IN, _ASKED, lambda name: function_of(name))
 
 
 def register(function: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:

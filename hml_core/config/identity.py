@@ -7,28 +7,17 @@ an edit gives another run. What this package brings never does: its ids stay fro
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from hml_core import datasets, losses, models, recipes, sampling
+from hml_core import datasets, losses, models, recipes, sampling  # noqa: F401  (they are registries)
 from hml_core.config.settings import Settings
-from hml_core.system import fingerprints
+from hml_core.system import fingerprints, registries
 from hml_core.system.fingerprints import Code
 
 REGISTRIES: dict[str, dict[str, Any]] = {
-    "recipe": recipes.RECIPES,
-    "loss": losses.LOSSES,
-    "model": models.MODELS,
-    "dataset": datasets.DATASETS,
-    "sampler": sampling.SAMPLERS,
-}
-_BUILT_IN: dict[str, Mapping[str, Any]] = {
-    "recipe": recipes.BUILT_IN,
-    "loss": losses.BUILT_IN,
-    "model": models.BUILT_IN,
-    "dataset": datasets.BUILT_IN,
-    "sampler": sampling.BUILT_IN,
+    kind: one.entries for kind, one in registries.known.items()
 }
 
 
@@ -50,8 +39,8 @@ class Own:
 
 def is_built_in(kind: str, name: str) -> bool:
     """Whether the name stands for what this package brings under it."""
-    built_in = _BUILT_IN[kind]
-    return name in built_in and REGISTRIES[kind].get(name) is built_in[name]
+    registry = registries.known[kind]
+    return name in registry.entries and not registry.is_own(name)
 
 
 def used(config: Settings) -> tuple[Own, ...]:
@@ -89,9 +78,16 @@ def digest(kind: str, name: str) -> str:
 
 
 def code_of(config: Settings) -> Iterator[tuple[Own, Code]]:
-    """Each thing of one's own with the code behind it, for whoever sends it to another process."""
+    """Each thing of one's own with the code behind it, for whoever sends it to another process.
+
+    Also what that code asks the registries for, by name.
+    """
     for own in used(config):
-        yield own, fingerprints.of_code(_code(own), f"The {own}")
+        code = fingerprints.of_code(_code(own), f"The {own}")
+        yield own, code
+        for kind, name in sorted(code.registered):
+            read = Own(kind, name)
+            yield read, fingerprints.of_code(_code(read), f"The {read}")
 
 
 def _describe(own: Own, config: Settings) -> Any:
@@ -109,10 +105,4 @@ def _digest(own: Own) -> str:
 
 
 def _code(own: Own) -> Any:
-    if own.kind == "recipe":
-        return own.entry.build
-    if own.kind == "dataset":
-        return own.entry.load
-    if own.kind == "model":
-        return getattr(own.entry, "backbone", own.entry)
-    return sampling.function_of(own.name) if own.kind == "sampler" else own.entry
+    return registries.known[own.kind].code(own.name)

@@ -10,7 +10,7 @@ from typing import Any
 
 from hml_core.datasets.base import Splits
 from hml_core.errors import ConfigError, DataError, HmlError
-from hml_core.system import seeds
+from hml_core.system import registries, seeds
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ KEPT_UNLESS_ASKED: Mapping[str, Any] = {"imbalance_type": _kind, "imbalance_rati
 
 DATASETS: dict[str, DatasetInfo] = {}
 BUILT_IN: dict[str, DatasetInfo] = {}  # what is in another's place, or beside it, is a user's
+registries.add("dataset", DATASETS, BUILT_IN, {"DATASETS", "info"}, lambda name: info(name).load)
 
 
 def register(name: str, dataset: DatasetInfo) -> None:

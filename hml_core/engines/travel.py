@@ -24,7 +24,7 @@ from hml_core import sampling
 from hml_core.config import RunConfig, identity
 from hml_core.config.identity import Own
 from hml_core.errors import ConfigError, RunError, raised_by_handler
-from hml_core.system import fingerprints, sources
+from hml_core.system import fingerprints, registries, sources
 from hml_core.trainer.branches import Point
 
 
@@ -121,7 +121,8 @@ def _pickler(stream: io.BytesIO, taken: Mapping[str, set[str]], with_rest: bool)
 
     Code keeps the file by which its source is found (dropped from cloudpickle 3.1.3 on); classes keep
     their full name (``make.<locals>.Mine``), as functions do, and their slots; modules of one's own may
-    hold each other; cached functions and properties go by value, without what they keep.
+    hold each other; cached functions and properties go by value, without what they keep. This package's
+    registries are those of the process that unpacks it.
     """
     import cloudpickle
 
@@ -134,6 +135,9 @@ def _pickler(stream: io.BytesIO, taken: Mapping[str, set[str]], with_rest: bool)
 
     class Pickler(cloudpickle.Pickler):
         dispatch_table = cloudpickle.Pickler.dispatch_table.new_child({types.CodeType: with_file})
+
+        def persistent_id(self, thing: Any) -> tuple[str, str] | None:
+            return registries.name_of(thing) if isinstance(thing, dict) else None
 
         def reducer_override(self, thing: Any) -> Any:
             if isinstance(thing, types.ModuleType) and thing.__name__ in taken:
@@ -157,6 +161,16 @@ def _pickler(stream: io.BytesIO, taken: Mapping[str, set[str]], with_rest: bool)
             return told
 
     return Pickler(stream)
+
+
+class _Unpickler(pickle.Unpickler):
+    def persistent_load(self, name: tuple[str, str]) -> Any:
+        kind, part = name
+        return getattr(registries.known[kind], part)
+
+
+def _loaded(content: bytes) -> Any:
+    return _Unpickler(io.BytesIO(content)).load()
 
 
 def _complete(kind: type, arguments: tuple, state: tuple[dict[str, Any], Any]) -> None:
@@ -220,7 +234,7 @@ def _fill(module: types.ModuleType, state: tuple[Mapping[str, Any], Mapping[str,
     def asked_for(name: str) -> Any:
         if name not in rest:
             raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
-        vars(module)[name] = pickle.loads(rest[name])
+        vars(module)[name] = _loaded(rest[name])
         return vars(module)[name]
 
     vars(module).update(content)
@@ -259,10 +273,8 @@ def installed(bundle: Bundle) -> Iterator[None]:
 
 
 def _install(entry: Entry) -> None:
-    import cloudpickle
-
     try:
-        value, function, imported = cloudpickle.loads(entry.content)
+        value, function, imported = _loaded(entry.content)
         sys.modules.update(imported)  # which its functions import when they run
     except Exception as error:  # whatever somebody's own objects raise
         if not entry.is_needed:

@@ -20,7 +20,7 @@ from hml_core.losses.influence_balanced import InfluenceBalancedLoss
 from hml_core.losses.ldam import LDAMLoss
 from hml_core.losses.logit_adjusted import LogitAdjustedLoss
 from hml_core.losses.wrapping import parameters
-from hml_core.system import fingerprints
+from hml_core.system import fingerprints, registries
 
 LOSSES: dict[str, type[nn.Module]] = {
     "cross_entropy": CrossEntropyLoss,
@@ -33,6 +33,7 @@ LOSSES: dict[str, type[nn.Module]] = {
     "balanced_hard_mining": BalancedHardMiningLoss,
 }
 BUILT_IN = dict(LOSSES)
+registries.add("loss", LOSSES, BUILT_IN, {"LOSSES"})
 
 # Arguments of a loss that a stage does not set, and who does.
 RESERVED = {

@@ -23,7 +23,7 @@ from hml_core.models.imagenet import (
 from hml_core.models.inventories import inventory
 from hml_core.models.own import Backbone, OwnModel
 from hml_core.models.trials import try_out, try_sizes
-from hml_core.system import fingerprints
+from hml_core.system import fingerprints, registries
 
 __all__ = [
     "BUILT_IN",
@@ -58,6 +58,13 @@ MODELS = {
     **IMAGENET_MODELS,
 }
 BUILT_IN = dict(MODELS)
+registries.add(
+    "model",
+    MODELS,
+    BUILT_IN,
+    {"MODELS", "build"},
+    lambda name: getattr(MODELS[name], "backbone", MODELS[name]),
+)
 TRIAL_CLASSES = 3
 
 

@@ -33,7 +33,7 @@ import torch
 from torch import nn
 
 from hml_core.errors import ConfigError
-from hml_core.system import sources
+from hml_core.system import registries, sources
 
 _TOLD_BY_REPR = {
     "typing", "types", "_operator", "operator", "torch", "datetime", "decimal", "fractions", "dataclasses",
@@ -136,6 +136,8 @@ class Code:
         Modules that functions import when they run, by their names.
     taken : dict
         What is looked up in modules of one's own, by their names.
+    registered : set
+        What of one's own it asks a registry for: kind and name.
     """
 
     def __init__(self, where: str, follows_imports: bool = True) -> None:
@@ -146,6 +148,8 @@ class Code:
         self.modules: set[str] = set()
         self.taken: dict[str, set[str]] = {}
         self.names: set[str] = set()  # that are looked up anywhere
+        self.texts: set[str] = set()  # that stand anywhere
+        self.registered: set[tuple[str, str]] = set()
         self._held: dict[str, types.ModuleType] = {}
         self.open: set[int] = set()  # networks that are being gone through
         self.files: set[str] = set()
@@ -192,6 +196,8 @@ class Code:
     def complete(self) -> None:
         """Take in what is known only once all code is: which names it looks up."""
         self._look_into_modules()
+        while self._look_into_registries():
+            self._look_into_modules()
         for asked, by in _ASKED.items():
             for thing in [*self._kept] if self.names & by else ():
                 if sources.is_external(thing.__module__):
@@ -228,6 +234,21 @@ class Code:
                     self.parts[f"held {name}"] = _text(found)
                     self.modules.add(module.__name__)
                     self.taken.setdefault(module.__name__, set()).add(key)
+
+    def _look_into_registries(self) -> bool:
+        """Take in what of one's own the code asks a registry for by name; whether there was any."""
+        new = [
+            (kind, name, registry)
+            for kind, registry in registries.known.items()
+            if self.names & registry.asked
+            for name in sorted(self.texts & {*filter(registry.is_own, registry.entries)})
+            if (kind, name) not in self.registered
+        ]
+        for kind, name, registry in new:
+            self.registered.add((kind, name))
+            found = self.plain(registry.code(name), f"the {kind} {name!r}")
+            self.parts[f"{kind} {name}"] = _text(found)
+        return bool(new)
 
     def _of_class(self, kind: type) -> dict[str, Any]:
         members = {
@@ -271,6 +292,7 @@ class Code:
         if not external:
             self.files.add(code.co_filename)
             self.names |= names
+            self.texts |= sources.texts(code)
             key = sources.key_of(code)
             if (said := sources.source(code, key, module)) is not None:
                 self.sources[key] = said
@@ -334,6 +356,8 @@ class Code:
 
 def _plain(value: Any, where: str, code: Code | None) -> Any:
     """The value in JSON types; code becomes its name in ``code``, or its digest where there is none."""
+    if isinstance(value, str) and code is not None:
+        code.texts.add(str(value))
     if value is None or type(value) in (bool, int, str):
         return value
     if type(value) is float:
@@ -370,6 +394,8 @@ def _plain(value: Any, where: str, code: Code | None) -> Any:
         return ["set", *sorted(_text(_plain(one, where, code)) for one in value)]
     if isinstance(value, weakref.WeakKeyDictionary | weakref.WeakValueDictionary):
         return ["cache"]  # such as that of `functools.singledispatch`
+    if isinstance(value, dict) and (registry := registries.name_of(value)):
+        return ["registry", *registry]
     if isinstance(value, Mapping):
         return _of_mapping(value, where, code)
     if type(value) in (bytes, complex, slice, type(...), range):

@@ -71,6 +71,12 @@ def names(code: types.CodeType) -> set[str]:
     return {*code.co_names}.union(*(names(one) for one in _nested(code)))
 
 
+def texts(code: types.CodeType) -> set[str]:
+    """The strings that stand in a function and in the functions inside of it."""
+    found = {one for one in code.co_consts if isinstance(one, str)}
+    return found.union(*(texts(one) for one in _nested(code)))
+
+
 def looked_up(code: types.CodeType) -> set[str]:
     """Those of its :func:`names` that are looked up in the module (others are attributes).
 

@@ -7,9 +7,9 @@ import sys
 from torch import nn
 
 from hml_core import datasets, losses, recipes, sampling
-from hml_core.config import identity
 from hml_core.losses import ClassificationLoss
 from hml_core.recipes import Stage
+from hml_core.system import registries
 
 
 def recipe(*stages: Stage, name: str = "mine", **options):
@@ -80,10 +80,8 @@ class Odd(ClassificationLoss):
 
 
 def forget() -> None:
-    for registry, built_in in zip(
-        identity.REGISTRIES.values(), identity._BUILT_IN.values(), strict=True
-    ):
-        registry.clear()
-        registry.update(built_in)
+    for registry in registries.known.values():
+        registry.entries.clear()
+        registry.entries.update(registry.built_in)
     sampling._OWN.clear()
     sys.modules.pop("mine_for_tests", None)
