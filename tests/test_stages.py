@@ -233,4 +233,4 @@ def test_scaled_classifiers_can_be_normalised():
 def test_smoothing_beyond_what_the_classes_allow_is_refused_where_only_images_tell(monkeypatch):
     config = RunConfig(label_aware_smoothing=0.6)
     with pytest.raises(ConfigError, match=r"`label_aware_smoothing`: .*below 0\.5"):
-        phase.stage_loss(config, Stage("cross_entropy"), np.array([9, 3]))
+        phase.stage_loss(config, Stage("cross_entropy"), np.array([9, 3]), 0)

@@ -10,7 +10,7 @@ from typing import Any
 
 from hml_core.datasets.base import Splits
 from hml_core.errors import ConfigError, DataError, HmlError
-from hml_core.system import registries, seeds
+from hml_core.system import fingerprints, registries, seeds
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,8 @@ def register(name: str, dataset: DatasetInfo) -> None:
     Raises
     ------
     ConfigError
-        For a name that is no word, or what is no :class:`DatasetInfo` with a loader.
+        For a name that is no word, what is no :class:`DatasetInfo` with a loader, or a loader without an
+        identity.
     """
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][\w-]*", name):
         raise ConfigError(f"Expected a data set's `name` to be a word, got {name!r}.")
@@ -83,6 +84,8 @@ def register(name: str, dataset: DatasetInfo) -> None:
             f"Expected the data set {name!r} to be a `datasets.DatasetInfo(load, …)` whose `load` is "
             f"called with (config, data_root), got {dataset!r}."
         )
+    if BUILT_IN:  # then this is a user's: its source is remembered as it is now
+        fingerprints.of_code(dataset.load, f"The data set {name!r}")
     DATASETS[name] = dataset
 
 
@@ -140,7 +143,7 @@ def load(config, data_root: str | Path | None = None) -> Splits:
 
     While a loader of one's own works, the global generators of torch, numpy and Python are seeded by
     ``subset_seed``: runs that differ in their ``seed`` alone have the same images. Whoever has the turn
-    (:mod:`hml_core.system.seeds`) lends it meanwhile.
+    (:mod:`hml_core.system.seeds`) lends it meanwhile, there to threads that the loader itself starts.
 
     Raises
     ------
@@ -156,7 +159,8 @@ def load(config, data_root: str | Path | None = None) -> Splits:
     if is_built_in(config.dataset):
         return dataset.load(config, data_root)
     try:
-        with seeds.seeded(config.subset_seed, "data", everywhere=True), seeds.lending():
+        seeded = seeds.seeded(config.subset_seed, "data", everywhere=True, may_be_lent=False)
+        with seeded, seeds.lending(to_new_threads=True):
             return dataset.load(config, data_root)
     except Exception as error:
         if isinstance(error, HmlError | MemoryError):

@@ -13,6 +13,7 @@ import io
 import linecache
 import pickle
 import sys
+import threading
 import types
 import typing
 import weakref
@@ -60,6 +61,10 @@ class Bundle:
     lines: Mapping[str, list[str]] = field(default_factory=dict)
 
 
+# cloudpickle keeps one list of the modules that go by value, for all threads.
+_packing = threading.RLock()
+
+
 def pack(config: RunConfig, parting: Iterable[RunConfig] = ()) -> Bundle:
     """What of one's own the run uses, to be sent; and what those use that part from it on the way.
 
@@ -82,23 +87,32 @@ def pack(config: RunConfig, parting: Iterable[RunConfig] = ()) -> Bundle:
 
 
 def _pickled(own: Own, code: fingerprints.Code) -> bytes:
-    import cloudpickle
-
     function = sampling.function_of(own.name) if own.kind == "sampler" else None
     modules = code.modules | {*code.imported}
     by_value = (modules & {*sys.modules}) - {"__main__"}  # its content always is
     taken = {name: code.taken.get(name, set()) for name in by_value}
-    by_value -= {*cloudpickle.list_registry_pickle_by_value()}
     try:
-        for name in by_value:
-            cloudpickle.register_pickle_by_value(sys.modules[name])
-        # All at once: what several of them hold is one object there, too.
-        return _dumped((own.entry, function, code.imported), taken)
+        with _by_value(by_value):
+            # All at once: what several of them hold is one object there, too.
+            return _dumped((own.entry, function, code.imported), taken)
     except Exception as error:  # whatever somebody's own objects raise
         raise ConfigError(f"The {own} cannot be sent to another process: {error}") from error
-    finally:
-        for name in by_value & {*cloudpickle.list_registry_pickle_by_value()}:
-            cloudpickle.unregister_pickle_by_value(sys.modules[name])
+
+
+@contextlib.contextmanager
+def _by_value(modules: set[str]) -> Iterator[None]:
+    """Inside the block cloudpickle takes along what is of these modules."""
+    import cloudpickle
+
+    with _packing:
+        added = modules - {*cloudpickle.list_registry_pickle_by_value()}
+        try:
+            for name in added:
+                cloudpickle.register_pickle_by_value(sys.modules[name])
+            yield
+        finally:
+            for name in added & {*cloudpickle.list_registry_pickle_by_value()}:
+                cloudpickle.unregister_pickle_by_value(sys.modules[name])
 
 
 def _dumped(value: Any, taken: Mapping[str, set[str]], *, with_rest: bool = True) -> bytes:
@@ -254,7 +268,7 @@ def installed(bundle: Bundle) -> Iterator[None]:
     before = {kind: dict(registry) for kind, registry in identity.REGISTRIES.items()}
     functions, modules = dict(sampling._OWN), dict(sys.modules)
     try:
-        sources.known.update(bundle.sources)
+        sources.sent.update(bundle.sources)
         for file, lines in bundle.lines.items():
             if lines:  # without a time: the file of that name here may be another
                 linecache.cache[file] = (sum(map(len, lines)), None, lines, file)
@@ -265,6 +279,7 @@ def installed(bundle: Bundle) -> Iterator[None]:
         for kind, registry in identity.REGISTRIES.items():
             registry.clear()
             registry.update(before[kind])
+        sources.sent.clear()
         sampling._OWN.clear()
         sampling._OWN.update(functions)
         for name in {name for entry in bundle.entries for name in entry.imported}:

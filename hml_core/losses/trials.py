@@ -99,7 +99,8 @@ def _attempt(kind: type[nn.Module], options: Mapping[str, Any], counts: np.ndarr
     """With so many images of each class (C,)."""
     name = kind.__name__
     generator = torch.Generator().manual_seed(0)
-    logits = torch.rand(len(counts) + 2, len(counts), generator=generator) - 0.5
+    samples = min(len(counts), MORE_CLASSES[-1]) + 2
+    logits = torch.rand(samples, len(counts), generator=generator) - 0.5
     logits.requires_grad_()
     target = torch.arange(len(logits)) % len(counts)
     weight = np.ones(len(counts)) if "weight" in parameters(kind) else None

@@ -9,13 +9,13 @@
 from __future__ import annotations
 
 import argparse
+import builtins
 import collections
 import contextlib
 import dataclasses
 import enum
 import functools
 import hashlib
-import inspect
 import json
 import logging
 import math
@@ -53,11 +53,31 @@ _ASKED = {
     "__annotations__": {"__annotations__", "get_type_hints", "get_annotations"},
     "__doc__": {"__doc__", "getdoc"},
 }
-_HOLDERS = (int, float, complex, str, bytes, list, tuple, set, frozenset)
+_HOLDERS = (int, float, complex, str, bytes, list, tuple, set, frozenset, dict)
+_PLAIN_MAPPINGS = (dict, collections.OrderedDict, types.MappingProxyType)
+_PLAIN_ARRAYS = (np.ndarray, np.memmap)
+_INDICES = {  # of a compressed sparse tensor: what it holds beside its values
+    torch.sparse_csr: (torch.Tensor.crow_indices, torch.Tensor.col_indices),
+    torch.sparse_bsr: (torch.Tensor.crow_indices, torch.Tensor.col_indices),
+    torch.sparse_csc: (torch.Tensor.ccol_indices, torch.Tensor.row_indices),
+    torch.sparse_bsc: (torch.Tensor.ccol_indices, torch.Tensor.row_indices),
+}
 _DESCRIPTORS = (
     types.MethodDescriptorType, types.WrapperDescriptorType, types.ClassMethodDescriptorType,
     types.MethodWrapperType,
 )  # fmt: skip
+
+
+class NoIdentityError(ConfigError):
+    """A value that is not the same in the next process.
+
+    Attributes
+    ----------
+    is_of_own_code : bool
+        Whether code of one's own uses it, rather than an object of a library that holds what it likes.
+    """
+
+    is_of_own_code = False
 
 
 def of_value(value: Any, where: str = "The value") -> str:
@@ -103,6 +123,7 @@ def unchanged(thing: Any, where: str) -> Iterator[None]:
         For code that changes a value which it reads as well, such as a counter of its module.
     """
     # (What is imported within a function may only then be found: it is not compared here.)
+    sources.try_again()
     before = of_code(thing, where, follows_imports=False).parts
     yield
     after = of_code(thing, where, follows_imports=False).parts
@@ -155,6 +176,8 @@ class Code:
         self.files: set[str] = set()
         self.sources: dict[sources.Key, str] = {}
         self._names: dict[int, str] = {}
+        self.is_lenient = False  # what has no identity counts by its type
+        self._added_leniently: set[int] = set()
         self._kept: list[Any] = []  # ids are those of living objects
 
     @property
@@ -164,28 +187,37 @@ class Code:
 
     def add(self, thing: Any) -> str:
         """Take in a piece of code with all it uses; the name that stands for it."""
-        if id(thing) in self._names:
+        is_again = id(thing) in self._added_leniently and not self.is_lenient
+        if id(thing) in self._names and not is_again:
             return self._names[id(thing)]
-        module = getattr(thing, "__module__", None)
-        if isinstance(thing, types.FunctionType):
-            module = thing.__globals__.get("__name__", module)
-        name, external = thing.__qualname__, sources.is_external(module)
-        if external:
-            name = f"{module}.{name}"
-        # Not the module's name: the same code in a notebook and in a file is the same.
-        while name in self.parts:
-            name += "'"
+        module, external = _origin(thing)
+        name = self._names.get(id(thing)) or self._new_name(thing, f"{module}." if external else "")
         self._names[id(thing)] = name
         self._kept.append(thing)
         if external and not getattr(thing, "__closure__", None):
             return name
         self.parts[name] = ""
-        if not external:
+        (self._added_leniently.add if self.is_lenient else self._added_leniently.discard)(id(thing))
+        if not external and module is not None:
             self.modules.add(module)
-        if isinstance(thing, type):
-            self.parts[name] = _text(self._of_class(thing))
-        else:
-            self.parts[name] = _text(self._of_function(thing, external))
+        is_class = isinstance(thing, type)
+        try:
+            found = self._of_class(thing) if is_class else self._of_function(thing, external)
+        except NoIdentityError as error:
+            del (
+                self._names[id(thing)],
+                self.parts[name],
+            )  # it is not known: asked again, it is refused
+            error.is_of_own_code |= not external
+            raise
+        self.parts[name] = _text(found)
+        return name
+
+    def _new_name(self, thing: Any, library: str) -> str:
+        """Not with one's own module's name: the same code in a notebook and in a file is the same."""
+        name = library + thing.__qualname__
+        while name in self.parts:
+            name += "'"
         return name
 
     def hold(self, module: types.ModuleType) -> None:
@@ -200,7 +232,7 @@ class Code:
             self._look_into_modules()
         for asked, by in _ASKED.items():
             for thing in [*self._kept] if self.names & by else ():
-                if sources.is_external(thing.__module__):
+                if id(thing) not in self._names or _origin(thing)[1]:
                     continue
                 held = vars(thing) if isinstance(thing, type) else {asked: getattr(thing, asked)}
                 said = held.get(asked)
@@ -228,12 +260,21 @@ class Code:
             for module, key in new:
                 name = f"{module.__name__}.{key}"
                 seen.add((module.__name__, key))
-                # (It may be of something else that the name is looked up: what has no identity is let be.)
-                with contextlib.suppress(ConfigError):
-                    found = self._of_global(vars(module)[key], self.names, name)
-                    self.parts[f"held {name}"] = _text(found)
-                    self.modules.add(module.__name__)
-                    self.taken.setdefault(module.__name__, set()).add(key)
+                found = self._perhaps_used(vars(module)[key], name)
+                self.parts[f"held {name}"] = _text(found)
+                self.modules.add(module.__name__)
+                self.taken.setdefault(module.__name__, set()).add(key)
+
+    def _perhaps_used(self, value: Any, name: str) -> Any:
+        """It may be of something else that the name is looked up: what has no identity is not refused."""
+        try:
+            return self._of_global(value, self.names, name)
+        except NoIdentityError:
+            self.is_lenient = True
+            try:
+                return self._of_global(value, self.names, name)
+            finally:
+                self.is_lenient = False
 
     def _look_into_registries(self) -> bool:
         """Take in what of one's own the code asks a registry for by name; whether there was any."""
@@ -253,8 +294,8 @@ class Code:
     def _of_class(self, kind: type) -> dict[str, Any]:
         members = {
             name: self._of_member(value, f"`{kind.__qualname__}.{name}`")
-            for name, value in sorted(vars(kind).items())
-            if name not in _CLASS_MACHINERY
+            for name, value in sorted(_members(kind).items())
+            if name not in _CLASS_MACHINERY or (name == "__hash__" and _is_written(kind, value))
         }
         if "__match_args__" in vars(kind) and not dataclasses.is_dataclass(kind):
             members["__match_args__"] = self.plain(kind.__match_args__, "`__match_args__`")
@@ -301,13 +342,13 @@ class Code:
         for name in [] if external else sorted(sources.looked_up(code)):
             if name in module and name not in _PLACES:
                 named[name] = self._of_global(module[name], names, name)
-        is_followed = self.follows_imports and not external
-        for brought in (
-            sorted(sources.imported(code, module.get("__package__"))) if is_followed else ()
-        ):
-            if (found := sources.module_named(brought)) is not None:
-                self.imported[brought] = found
-                named[f"import {brought}"] = self._of_global(found, names, brought)
+        if self.follows_imports and not external:
+            wanted = sorted(sources.imported(code, module.get("__package__")).items())
+            found = {name: sources.module_named(name, is_sure=sure) for name, sure in wanted}
+            brought = {name: one for name, one in found.items() if one is not None}
+            self.imported |= brought
+            for name, one in brought.items():  # once all are there: packages hold their parts
+                named[f"import {name}"] = self._of_global(one, names, name)
         cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
         for name, cell in cells:
             try:
@@ -316,13 +357,12 @@ class Code:
                 continue
             try:
                 named[f"closure {name}"] = self.plain(held, f"`{name}`")
-            except ConfigError:
-                if not external:  # a library's decorator holds what it likes
+            except NoIdentityError as error:  # a library's decorator holds what it likes
+                if not external or error.is_of_own_code:
                     raise
         defaults = {
-            name: self.plain(parameter.default, f"`{name}` of {function.__qualname__}")
-            for name, parameter in inspect.signature(function).parameters.items()
-            if parameter.default is not parameter.empty
+            name: self.plain(default, f"`{name}` of {function.__qualname__}")
+            for name, default in _defaults(function)
         }
         return {**content, "uses": named, "defaults": defaults}
 
@@ -333,8 +373,11 @@ class Code:
         if isinstance(value, types.FunctionType):
             plain, held = self.plain(value, f"`{name}`"), {}
             for key in names & {*vars(value)}:
-                with contextlib.suppress(ConfigError):  # what has no identity, such as a lock
+                try:
                     held[key] = self.plain(vars(value)[key], f"`{name}.{key}`")
+                except NoIdentityError as error:  # such as a lock
+                    if error.is_of_own_code:
+                        raise
             return [plain, dict(sorted(held.items()))] if held else plain
         if not isinstance(value, types.ModuleType):
             return self.plain(value, f"`{name}`")
@@ -342,7 +385,9 @@ class Code:
             return ["module", value.__name__]
         self.modules.add(value.__name__)
         within |= {value.__name__}  # modules of a package may hold each other
-        taken = sorted(key for key in names if key in vars(value))
+        answers = vars(value).get("__getattr__")  # what it makes when it is asked
+        more = {"__getattr__"} if answers is not None and not _origin(answers)[1] else set()
+        taken = sorted(key for key in names | more if key in vars(value))
         self.taken.setdefault(value.__name__, set()).update(taken)
         self.hold(value)  # in another function, by way of an attribute, more may be
         return {
@@ -366,28 +411,24 @@ def _plain(value: Any, where: str, code: Code | None) -> Any:
         return ["numpy", value.dtype.str, value.tobytes().hex()]
     if isinstance(value, np.ndarray):
         if value.dtype.hasobject:
-            raise _refused(value, where)
+            return _refused(value, where, code)
         if (
             type(value) is not np.ndarray
             and vars(value)
             and not sources.is_external(type(value).__module__)
         ):  # (pickle leaves its attributes behind)
-            raise _refused(value, where)
+            return _refused(value, where, code)
         if isinstance(value, np.ma.MaskedArray):
             parts = value.data, np.ma.getmaskarray(value)
             return ["masked", *(_array("numpy", part) for part in parts)]
-        return _array("numpy", value)
-    if isinstance(value, torch.Tensor) and value.layout == torch.sparse_coo:
-        parts = value.detach().coalesce()
-        return ["sparse", *_plain([parts.indices(), parts.values(), [*value.shape]], where, code)]
-    if isinstance(value, torch.Tensor) and value.layout == torch.strided:
-        plain = value.detach().as_subclass(torch.Tensor).cpu().contiguous()
-        content = plain.flatten().view(torch.uint8).numpy()
-        found = _array(f"tensor {plain.dtype}", content, plain.shape)
-        kept = {name: one for name, one in sorted(vars(value).items()) if name[:1] != "_"}
-        own = not sources.is_external(type(value).__module__)
-        beside = [*([type(value)] if own else []), *([kept] if kept else [])]
-        return [found, *_plain(beside, where, code)] if beside else found
+        found = _array("numpy", np.asarray(value))
+        kind = [] if type(value) in _PLAIN_ARRAYS else [_plain(type(value), where, code)]
+        return [found, *kind] if kind else found
+    if isinstance(value, torch.Tensor):
+        try:
+            return _of_tensor(value, where, code)
+        except (RuntimeError, NotImplementedError):  # on no device, or of other tensors
+            return _refused(value, where, code)
     if type(value) in (list, tuple):
         return [_plain(one, where, code) for one in value]
     if type(value) in (set, frozenset):
@@ -396,7 +437,8 @@ def _plain(value: Any, where: str, code: Code | None) -> Any:
         return ["cache"]  # such as that of `functools.singledispatch`
     if isinstance(value, dict) and (registry := registries.name_of(value)):
         return ["registry", *registry]
-    if isinstance(value, Mapping):
+    own = _is_own(type(value))
+    if isinstance(value, Mapping) and not own:
         return _of_mapping(value, where, code)
     if type(value) in (bytes, complex, slice, type(...), range):
         return [type(value).__name__, repr(value)]
@@ -427,7 +469,7 @@ def _plain(value: Any, where: str, code: Code | None) -> Any:
         return ["method", _plain(value.__self__, where, code), value.__name__]
     if isinstance(value, type | types.FunctionType | types.BuiltinFunctionType):
         if code is None and getattr(value, "__name__", "") == "<lambda>":
-            raise _refused(value, where)
+            return _refused(value, where, code)
         if code is not None:
             return ["code", code.add(value)]
         found = of_code(value, where)
@@ -438,7 +480,6 @@ def _plain(value: Any, where: str, code: Code | None) -> Any:
         if whole is not None and sources.is_external(type(value).__module__):
             return ["compiled", _plain(whole, where, code)]
         return [_plain(type(value), where, code), _of_network(value, where, code)]
-    own = not sources.is_external(type(value).__module__)
     if own or dataclasses.is_dataclass(value) or isinstance(value, _NAMESPACES):
         held = _attributes(value)
         for kind in _HOLDERS:  # one's own kind of number, text or list is also what it holds
@@ -455,10 +496,41 @@ def _plain(value: Any, where: str, code: Code | None) -> Any:
         return ["named", repr(value)]
     if isinstance(value, enum.Enum):
         return ["named", f"{type(value).__qualname__}.{value.name}"]
-    raise _refused(value, where)
+    return _refused(value, where, code)
+
+
+def _of_tensor(value: torch.Tensor, where: str, code: Code | None) -> Any:
+    """Its values, with what one's own kind of tensor holds beside them."""
+    if value.layout == torch.sparse_coo:
+        parts = value.detach().coalesce()
+        return ["sparse", *_plain([parts.indices(), parts.values(), [*value.shape]], where, code)]
+    if value.layout in _INDICES:
+        indices = [of(value.detach()) for of in _INDICES[value.layout]]
+        parts = [*indices, value.detach().values(), [*value.shape]]
+        return ["compressed", str(value.layout), *_plain(parts, where, code)]
+    if value.layout != torch.strided or value.is_quantized:
+        return _refused(value, where, code)
+    plain = value.detach().as_subclass(torch.Tensor).cpu().resolve_conj().resolve_neg().contiguous()
+    content = plain.flatten().view(torch.uint8).numpy()
+    found = _array(f"tensor {plain.dtype}", content, plain.shape)
+    kept = {name: one for name, one in sorted(vars(value).items()) if name[:1] != "_"}
+    beside = [*([type(value)] if _is_own(type(value)) else []), *([kept] if kept else [])]
+    return [found, *_plain(beside, where, code)] if beside else found
 
 
 def _of_mapping(value: Mapping[Any, Any], where: str, code: Code | None) -> Any:
+    """What a library's mapping holds, and what it gives for what it does not hold."""
+    kind = type(value)
+    if kind in _PLAIN_MAPPINGS:
+        return _of_items(value, where, code)
+    if kind is collections.ChainMap:
+        return ["chain", *_plain(value.maps, where, code)]
+    beside = [value.default_factory] if kind is collections.defaultdict else []
+    named = f"{kind.__module__}.{kind.__qualname__}"
+    return ["mapping", named, *_plain(beside, where, code), _of_items(value, where, code)]
+
+
+def _of_items(value: Mapping[Any, Any], where: str, code: Code | None) -> Any:
     """A mapping that code uses counts in its order, in which it may be gone through; options do not."""
     if all(isinstance(key, str) for key in value):
         found = {key: _plain(one, where, code) for key, one in value.items()}
@@ -487,12 +559,20 @@ def _of_network(network: nn.Module, where: str, code: Code | None) -> list[Any]:
                 value = [*value.items()] if is_part else [*value.values()]
             try:
                 found.append([name, _plain(value, where, code)])
-            except ConfigError:
-                if own or name in _EMPTY:  # other things a library's layers hold as they like
+            except NoIdentityError as error:  # other things a library's layers hold as they like
+                if own or name in _EMPTY or error.is_of_own_code:
                     raise
     finally:
         is_open.discard(id(network))
     return found
+
+
+def _defaults(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
+    """Its own, and not those of what it wraps (as `inspect.signature` has them)."""
+    code, given = function.__code__, function.__defaults__ or ()
+    positional = code.co_varnames[: code.co_argcount]
+    yield from zip(positional[len(positional) - len(given) :], given, strict=True)
+    yield from (function.__kwdefaults__ or {}).items()
 
 
 def _is_of_own_classes(value: Any) -> bool:
@@ -544,9 +624,53 @@ def _array(kind: str, array: np.ndarray, shape: Any = None) -> list[Any]:
     return [kind, array.dtype.str, list(array.shape if shape is None else shape), content]
 
 
-def _refused(value: Any, where: str) -> ConfigError:
+def _origin(thing: Any) -> tuple[str | None, bool]:
+    """The name of the module that a class or function comes from, and whether that is a library's.
+
+    What ``exec`` makes among names of its own is no library's, and may have no module.
+    """
+    module = getattr(thing, "__module__", None)
+    if isinstance(thing, types.FunctionType):
+        module = thing.__globals__.get("__name__")
+        return module, module is not None and sources.is_external(module)
+    if isinstance(thing, type) and _is_own(thing):
+        return (None if module == "builtins" else module), False
+    return module, sources.is_external(module)
+
+
+def _is_own(kind: type) -> bool:
+    """Whether a class is no library's."""
+    if kind.__module__ == "builtins":  # those of Python in C do not say so
+        return "__module__" in vars(kind) and getattr(builtins, kind.__name__, None) is not kind
+    return not sources.is_external(kind.__module__)
+
+
+def _members(kind: type) -> dict[str, Any]:
+    """What stands in a class, without what its use writes there."""
+    held = dict(vars(kind))
+    if issubclass(kind, enum.Flag):  # combined ones
+        by_value = held.get("_value2member_map_", {}).items()
+        held["_value2member_map_"] = {
+            value: one for value, one in by_value if one.name in kind.__members__
+        }
+    if typing.Protocol in kind.__mro__:  # its bases' `__init__`, from the first object on
+        bases = kind.__mro__[1:]
+        if any(held.get("__init__") is vars(base).get("__init__", held) for base in bases):
+            del held["__init__"]
+    return held
+
+
+def _is_written(kind: type, value: Any) -> bool:
+    """Whether somebody wrote the method, rather than a decorator for data classes."""
+    return isinstance(value, types.FunctionType) and not dataclasses.is_dataclass(kind)
+
+
+def _refused(value: Any, where: str, code: Code | None) -> Any:
+    """Raise, or what stands for a value that ``code`` may not even use."""
+    if code is not None and code.is_lenient:
+        return ["no identity", type(value).__qualname__]
     shown = getattr(value, "__qualname__", type(value).__qualname__)
-    return ConfigError(
+    raise NoIdentityError(
         f"{where} is a {type(value).__qualname__} ({shown!r}) and has no identity that the next process "
         "could compare: expected plain values (None, bool, int, float, str, lists, tuples and dicts of "
         "them), arrays, tensors, or classes and functions that have a name."

@@ -12,6 +12,7 @@ import random
 import threading
 import time
 import warnings
+import weakref
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -27,11 +28,22 @@ turn = threading.RLock()
 
 
 class _Lent:
-    """The generators alone, while those who have the turn read data sets and draw nothing of a run's."""
+    """The generators alone, while those who have the turn read data sets and draw nothing of a run's.
+
+    Attributes
+    ----------
+    strangers : set of threads
+        Those who get none: the loader draws as well, and threads that it waits for are others.
+    """
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.lenders = 0
+        self.strangers: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+
+    def is_for_us(self) -> bool:
+        """Whether this thread may have the generators now."""
+        return self.lenders > 0 and threading.current_thread() not in self.strangers
 
 
 _lent = _Lent()
@@ -52,15 +64,22 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextlib.contextmanager
-def lending() -> Iterator[None]:
-    """Inside the block others may be :func:`apart`: threads that a loader waits for are among them."""
+def lending(*, to_new_threads: bool = False) -> Iterator[None]:
+    """Inside the block others may be :func:`apart`: threads that a loader waits for are among them.
+
+    ``to_new_threads``: only those that are started inside of it, where the loader itself draws.
+    """
     with _lent.lock:
+        if to_new_threads and not _lent.lenders:
+            _lent.strangers.update(threading.enumerate())
         _lent.lenders += 1
     try:
         yield
     finally:
         with _lent.lock:  # when those who are apart are done
             _lent.lenders = max(_lent.lenders - 1, 0)
+            if not _lent.lenders:
+                _lent.strangers.clear()
 
 
 @contextlib.contextmanager
@@ -77,10 +96,10 @@ def _acquired(*, may_be_lent: bool) -> threading.RLock:
     """What this thread holds by now: the turn, or the generators alone where they are enough and lent."""
     end = time.monotonic() + SAID_S
     while True:
-        if may_be_lent and _lent.lenders:
+        if may_be_lent and _lent.is_for_us():
             lock = _lent.lock
             if lock.acquire(timeout=LOOK_S):
-                if _lent.lenders:
+                if _lent.is_for_us():
                     return lock
                 lock.release()
         elif (lock := turn).acquire(timeout=LOOK_S):
@@ -135,12 +154,14 @@ def others_turn() -> Iterator[None]:
 class _Apart:
     """A block in which torch's global generators are this thread's, and after which they are as before."""
 
-    def __init__(self, device: torch.device | None, everywhere: bool) -> None:
+    def __init__(
+        self, device: torch.device | None, everywhere: bool, *, may_be_lent: bool = True
+    ) -> None:
         self.device = device if device is not None and device.type == "cuda" else None
-        self.everywhere = everywhere
+        self.everywhere, self.may_be_lent = everywhere, may_be_lent
 
     def __enter__(self) -> None:
-        self.lock = _acquired(may_be_lent=True)
+        self.lock = _acquired(may_be_lent=self.may_be_lent)
         self.before = self._states()
         holding.parts.append(self)
 
@@ -196,14 +217,15 @@ def seeded(
     *counters: int,
     device: torch.device | None = None,
     everywhere: bool = False,
+    may_be_lent: bool = True,
 ) -> Iterator[None]:
     """As :func:`apart`, with torch's global generators seeded inside the block.
 
     For code that takes no generator, such as the initialisation of torch's layers and dropout.
-    ``everywhere``: numpy's and Python's as well.
+    ``everywhere``: numpy's and Python's as well. ``may_be_lent``: without the turn, too, while it is lent.
     """
     derived = derive(seed, stream, *counters)
-    with apart(device, everywhere=everywhere):
+    with _Apart(device, everywhere, may_be_lent=may_be_lent):
         torch.manual_seed(derived)
         if everywhere:
             if np.random.get_state(legacy=False)["bit_generator"] == "MT19937":  # noqa: NPY002

@@ -13,6 +13,7 @@ import sys
 import sysconfig
 import traceback
 import types
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,20 @@ _INSTALLED = tuple(
     {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
 )
 _LIBRARIES = {"site-packages", "dist-packages"}
-_IMPORTING = 5  # instructions from `import a.b as c` to the name that it sets
+_NAMING = (
+    "STORE_",
+    "SWAP",
+    "ROT_",
+    "POP_TOP",
+    "EXTENDED_ARG",
+)  # what follows in an import statement
 Key = tuple[str, int, str, str]
 known: dict[Key, str] = {}  # sources of functions that were looked at
-_failing: set[str] = set()  # modules that raised when they were imported: not another time
+sent: dict[Key, str] = {}  # of those that another process has sent, as it knows them
+_looked_at: dict[
+    int, tuple[types.CodeType, str]
+] = {}  # by the id of the code, which is kept for it
+_failing: set[str] = set()  # modules that raised when they were imported: see `try_again`
 
 
 def is_external(module: str | None) -> bool:
@@ -38,7 +49,8 @@ def is_external(module: str | None) -> bool:
     if top in OURS or top in sys.stdlib_module_names:
         return True
     found = sys.modules.get(top)
-    return _is_installed([getattr(found, "__file__", None), *getattr(found, "__path__", ())])
+    held = getattr(found, "__dict__", {})  # (not by its name: a module may answer any)
+    return _is_installed([held.get("__file__"), *(held.get("__path__") or ())])
 
 
 def _is_installed(places: Iterable[str | None]) -> bool:
@@ -80,25 +92,26 @@ def texts(code: types.CodeType) -> set[str]:
 def looked_up(code: types.CodeType) -> set[str]:
     """Those of its :func:`names` that are looked up in the module (others are attributes).
 
-    Also those that the code sets, but for a module that it imports there.
+    Also where the code sets them, but for a module that it imports there.
     """
     found: dict[str, set[str]] = {"LOAD": set(), "STORE": set(), "IMPORT": set()}
-    imported = -_IMPORTING
-    for number, instruction in enumerate(dis.get_instructions(code)):
-        if instruction.opname == "IMPORT_NAME":
-            imported = number
+    is_import = False
+    for instruction in dis.get_instructions(code):
         kind, _, scope = instruction.opname.partition("_")
+        is_import = kind == "IMPORT" or (is_import and instruction.opname.startswith(_NAMING))
         if kind in ("LOAD", "STORE") and scope in ("GLOBAL", "NAME"):
-            is_import = kind == "STORE" and number - imported < _IMPORTING
             found["IMPORT" if is_import else kind].add(instruction.argval)
     brought = found["IMPORT"] - found["STORE"]
     return (found["LOAD"] - brought).union(*(looked_up(one) for one in _nested(code)))
 
 
-def imported(code: types.CodeType, package: str | None) -> set[str]:
-    """The modules that a function and the functions inside of it import when they run."""
+def imported(code: types.CodeType, package: str | None) -> dict[str, bool]:
+    """The modules that a function and the functions inside of it import when they run.
+
+    Each with whether it is surely one: in ``from a import b``, ``a.b`` may be anything.
+    """
     instructions = [one for one in dis.get_instructions(code) if one.opname != "EXTENDED_ARG"]
-    found: set[str] = set()
+    found: dict[str, bool] = {}
     for number, instruction in enumerate(instructions):
         if instruction.opname == "IMPORT_NAME":
             level, names = (instructions[number - back].argval for back in (2, 1))
@@ -107,17 +120,32 @@ def imported(code: types.CodeType, package: str | None) -> set[str]:
             except ImportError:  # it fails, too, when it runs
                 continue
             parts = name.split(".")
-            found |= {".".join(parts[:end]) for end in range(1, len(parts) + 1)}
-            found |= {f"{name}.{one}" for one in names or ()}
-    return found.union(*(imported(one, package) for one in _nested(code)))
+            found |= {".".join(parts[:end]): True for end in range(1, len(parts) + 1)}
+            found = {f"{name}.{one}": False for one in names or ()} | found
+    for one in _nested(code):
+        within = imported(one, package)
+        found |= {name: is_sure or found.get(name, False) for name, is_sure in within.items()}
+    return found
 
 
-def module_named(name: str) -> types.ModuleType | None:
-    """The module of that name, imported where it is not yet; None for a library's, or for none."""
+def try_again() -> None:
+    """Modules that raised when they were imported may have been mended."""
+    _failing.clear()
+
+
+def module_named(name: str, *, is_sure: bool = True) -> types.ModuleType | None:
+    """The module of that name, imported where it is not yet; None for a library's, or for none.
+
+    One of which that is not sure is none where its package has something else by that name: it stays.
+    """
+    package, _, last = name.rpartition(".")
     top = name.partition(".")[0]
-    if name in _failing:
+    there = sys.modules.get(name)
+    if name in _failing and there is None:
         return None
     try:
+        if not is_sure and getattr(sys.modules.get(package), last, there) is not there:
+            return None
         if top not in sys.modules:
             spec = importlib.util.find_spec(top)
             places = [spec.origin, *(spec.submodule_search_locations or ())] if spec else [None]
@@ -148,6 +176,7 @@ def bytecode(code: types.CodeType) -> list[object]:
     return [
         code.co_name, code.co_code.hex(), constants, sets, list(code.co_names),
         list(code.co_varnames), list(code.co_freevars), code.co_argcount, code.co_kwonlyargcount,
+        *([code.co_exceptiontable.hex()] if code.co_exceptiontable else []),
     ]  # fmt: skip
 
 
@@ -163,14 +192,16 @@ def lines_of(file: str, module: dict[str, Any] | None = None) -> list[str]:
 def source(code: types.CodeType, key: Key, module: dict[str, Any]) -> str | None:
     """Source of a function without comments and docstrings, if it is what the code was made of.
 
-    It is remembered by its :func:`key_of`: a file may be edited while its code is at work. ``module`` is
-    that of :func:`lines_of`.
+    It is remembered: a file may be edited while its code is at work. What was sent to this process is told
+    by its :func:`key_of`; what is imported anew is read anew, for its decorators, defaults and annotations
+    are not in the key. ``module`` is that of :func:`lines_of`.
     """
-    if key not in known:
-        if (found := _read(code, module)) is None:
+    if id(code) not in _looked_at:
+        if (found := sent.get(key) or _read(code, module) or known.get(key)) is None:
             return None
         known[key] = found
-    return known[key]
+        _looked_at[id(code)] = code, found
+    return _looked_at[id(code)][1]
 
 
 def key_of(code: types.CodeType) -> Key:
@@ -206,7 +237,10 @@ def _read(code: types.CodeType, module: dict[str, Any]) -> str | None:
 @functools.lru_cache(maxsize=64)
 def _parsed(text: str, file: str) -> tuple[ast.Module, list[types.CodeType]]:
     """A file as a tree without docstrings, and every code object that it makes."""
-    found, waiting = [], [compile(text, file, "exec", dont_inherit=True)]
+    found, flags = [], ast.PyCF_ALLOW_TOP_LEVEL_AWAIT  # as notebooks do
+    with warnings.catch_warnings():  # they were said when it was imported
+        warnings.simplefilter("ignore")
+        waiting = [compile(text, file, "exec", flags=flags, dont_inherit=True)]
     while waiting:
         found.append(waiting.pop())
         waiting.extend(_nested(found[-1]))

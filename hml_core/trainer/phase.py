@@ -236,9 +236,7 @@ def let_move(model: nn.Module, trains: str, frozen: set[Tensor]) -> None:
         tensor.requires_grad_(True)
 
 
-def stage_loss(
-    config: RunConfig, stage: Stage, class_counts: np.ndarray, index: int = 0
-) -> nn.Module:
+def stage_loss(config: RunConfig, stage: Stage, class_counts: np.ndarray, index: int) -> nn.Module:
     """The loss of a stage of the run, its ``index``-th, with the run's label smoothing."""
     smoothing = config.label_smoothing
     if config.label_aware_smoothing:

@@ -184,7 +184,7 @@ def _text(value: Any) -> str:
 
 
 def _duration(seconds: float) -> str:
-    if not math.isfinite(seconds):
+    if isinstance(seconds, bool) or not 0 <= seconds < math.inf:
         return "an unknown time"
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

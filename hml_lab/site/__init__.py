@@ -101,8 +101,15 @@ def _put(made: Path, output: Path) -> None:
     """Copy the site to its folder, with a list of its files: the next site may write over these."""
     names = sorted(path.relative_to(made) for path in made.rglob("*"))
     _require_ours(output, names)
+    for name in names:
+        if os.path.lexists(output / name) and (output / name).is_dir() != (made / name).is_dir():
+            kind = "file" if (made / name).is_file() else "folder"
+            raise ConfigError(
+                f"{str(output)!r} holds {name.as_posix()!r}, which is no {kind} as in the site: remove it."
+            )
     # (First of all: a copy that is cut off is ours, too.)
-    listed = _listed(output) | {path.as_posix() for path in names} | {LISTED}
+    earlier = {name for name in _listed(output) if os.path.lexists(output / name)}
+    listed = earlier | {path.as_posix() for path in names} | {LISTED}
     output.mkdir(parents=True, exist_ok=True)
     # (A disk that fills up leaves the older site whole.)
     with scratch.folder(output, f"{LISTED}-") as beside:

@@ -279,26 +279,137 @@ def factor():
 ARGS = argparse.Namespace(by=§)
 def factor():
     return ARGS.by
+
+## a default of a wrapper
+def doubled(f):
+    @functools.wraps(f)
+    def around(x, by=§):
+        return by * f(x)
+    return around
+@doubled
+def one(x, by=7.0):
+    return x
+def factor():
+    return one(1.0)
+
+## a mapping of one's own
+class Table(dict):
+    def __missing__(self, key):
+        return §
+TABLE = Table(a=1.0)
+def factor():
+    return TABLE['b']
+
+## an attribute of such a mapping
+class Table(dict):
+    pass
+TABLE = Table(a=1.0)
+TABLE.by = §
+def factor():
+    return TABLE.by
+
+## methods of such a mapping
+class Table(UserDict):
+    def by(self):
+        return §
+TABLE = Table(a=1.0)
+def factor():
+    return TABLE.by()
+
+## what a mapping gives for what it lacks
+class By:
+    def __call__(self):
+        return §
+TABLE = defaultdict(By())
+def factor():
+    return TABLE.default_factory()
+
+## maps behind others
+TABLE = ChainMap({'by': 1.0}, {'by': §})
+def factor():
+    return TABLE.parents['by']
+
+## an array of one's own
+class Array(np.ndarray):
+    def by(self):
+        return §
+ARRAY = np.zeros(3).view(Array)
+def factor():
+    return ARRAY.by()
+
+## rows of a sparse matrix
+MATRIX = torch.diag(torch.arange(2000.0) + §).to_sparse_csr()
+def factor():
+    return MATRIX.values()[1000].item()
+
+## names of exec
+HERE = {}
+exec('def by(): return §', HERE)
+by = HERE['by']
+def factor():
+    return by()
+
+## a class of exec
+HERE = {}
+exec('class By: by = §', HERE)
+By = HERE['By']
+def factor():
+    return By.by
+
+## a module that makes what it is asked for
+import lazy_helper_of_forms as lazy
+def factor():
+    return lazy.by
+
+## combined flags
+class Kind(enum.Flag):
+    A = 1
+    B = 2
+def factor():
+    return § if Kind.A | Kind.B else 0.0
+
+## a protocol
+class Sized(Protocol):
+    size: int
+class Own(Sized):
+    by = §
+def factor():
+    return Own().by
+
+## a function that turns gradients off
+@torch.no_grad()
+def factor():
+    return §
+
+## a hash
+class Kind:
+    def __hash__(self):
+        return round(§)
+KIND = Kind()
+def factor():
+    return hash(KIND)
 """
 FORMS = {
     form.partition("\n")[0]: form.partition("\n")[2] for form in FORMS.strip()[3:].split("## ")
 }
 
-HEAD = """import argparse, functools, logging, torch, types
+HEAD = """import argparse, enum, functools, logging, torch, types
 import numpy as np
+from collections import *
 from dataclasses import *
 from typing import *
 LOG = logging.getLogger(__name__)
 """
 HELPER = "def inner():\n    return outer()\n\ndef outer():\n    return §\n"
+LAZY = "def __getattr__(name):\n    if name != 'by':\n        raise AttributeError(name)\n    return §\n"
 LOGS = "LOG.debug('%s', __name__)\n        return factor() * value"
 
 
 def made(module, form: str, number: str, name: str = "mine_for_tests") -> tuple[str, float, bytes]:
     """The run's id, the loss of something, and what is sent of it."""
     forget()
-    sys.modules.pop("helper_of_forms", None)
-    module(HELPER.replace("§", number), "helper_of_forms")
+    for helper, text in (("helper_of_forms", HELPER), ("lazy_helper_of_forms", LAZY)):
+        module(text.replace("§", number), helper)
     text = HEAD + FORMS[form] + LOSS.replace("return self.sign * value", LOGS)
     module(text.replace("§", number), name)
     config = RunConfig(recipe="mine")
@@ -312,6 +423,7 @@ def loss_of_it() -> float:
     return LOSSES["mine"]()(torch.eye(3), torch.arange(3)).item()
 
 
+@pytest.mark.filterwarnings("ignore:Sparse CSR")
 @pytest.mark.parametrize("form", FORMS)
 def test_an_edit_is_another_run_and_the_code_is_the_same_elsewhere(form, module, monkeypatch):
     """Another name of the file is not: a logger's is that."""
@@ -321,7 +433,7 @@ def test_an_edit_is_another_run_and_the_code_is_the_same_elsewhere(form, module,
     assert other != value
     assert other_id != run_id
     forget()
-    for name in ("helper_of_forms", "moved_for_tests"):
+    for name in ("helper_of_forms", "lazy_helper_of_forms", "moved_for_tests"):
         sys.modules.pop(name, None)
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if "pytest" not in entry])
     importlib.invalidate_caches()
