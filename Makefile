@@ -14,7 +14,7 @@ LOCKED := $(if $(HASHES),--require-hashes -r requirements.hashes,-r requirements
 GPU_ONLY := ^(nvidia|cuda|triton)
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test coverage lowest hashes test-browser chaos bench lab tables docs doctor clean
+.PHONY: help install quickstart test test-slow coverage lowest hashes test-browser chaos bench lab tables docs doctor clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,9 +46,12 @@ endif
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $(INSTALLED)
 
-# One thread: on images of 64 pixels a second one costs more than it brings.
+# One thread: on images of 64 pixels a second one costs more than it brings. (Exported, not set in front of
+# the command: that would take a shell, and a signal that make passes on would end the shell alone.)
+quickstart chaos: export OMP_NUM_THREADS = 1
+
 quickstart: $(INSTALLED)  ## Seven methods on Digits-LT: table, figures, executed notebook
-	@OMP_NUM_THREADS=1 $(BIN)/hml run notebooks/00_quickstart.ipynb
+	@$(BIN)/hml run notebooks/00_quickstart.ipynb
 	@echo
 	@cat my_results/tables/quickstart.md
 	@echo
@@ -61,10 +64,13 @@ quickstart: $(INSTALLED)  ## Seven methods on Digits-LT: table, figures, execute
 JOBS ?= 2
 PYTEST := -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
-test: $(INSTALLED)  ## Run the tests
-	@$(BIN)/python $(PYTEST)
+test: $(INSTALLED)  ## Run the tests, but for the slow ones
+	@$(BIN)/python $(PYTEST) -m 'not browser and not slow'
 
-coverage: $(INSTALLED)  ## The tests once more: what none touches; fails below 90 % of a file of hml_core
+test-slow: $(INSTALLED)  ## The slow tests: more recipes, engines and images for the same promises
+	@$(BIN)/python $(PYTEST) -m 'slow and not browser'
+
+coverage: $(INSTALLED)  ## All tests once more: what none touches; fails below 90 % of a file of hml_core
 	@$(BIN)/python -c 'import pytest_cov' 2>/dev/null || \
 	  $(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@$(BIN)/python $(PYTEST) --cov --cov-report term --cov-report html:build/coverage \
@@ -72,7 +78,7 @@ coverage: $(INSTALLED)  ## The tests once more: what none touches; fails below 9
 	@$(BIN)/python .ci/covered.py build/coverage.json
 
 # An environment of its own, with each direct requirement at its lower bound; before a release.
-lowest:  ## The tests with the lowest versions that pyproject.toml allows (some minutes and GB more)
+lowest:  ## All tests with the lowest versions that pyproject.toml allows (some minutes and GB more)
 	@$(PYTHON) -m venv $(VENV)-lowest
 	@$(PYTHON) .ci/requirements.py lowest > $(VENV)-lowest/constraints.txt
 	$(VENV)-lowest/bin/pip install --quiet --disable-pip-version-check \
@@ -95,7 +101,7 @@ test-browser: $(INSTALLED)  ## JupyterLab, the gallery and the site in a headles
 	@HML_CHROMIUM="$(CHROMIUM)" $(BIN)/python -m pytest -q -m browser tests/browser
 
 chaos: $(INSTALLED)  ## Kill, fill, damage, race: what happens to the runs (about 7 minutes)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos
+	@$(BIN)/python -m tests.chaos
 
 DEVICE ?= cpu
 
@@ -107,7 +113,8 @@ lab: $(INSTALLED)  ## Open JupyterLab on your copies of the notebooks, in my_not
 	@mkdir -p my_notebooks
 	@for path in notebooks/*.ipynb; do \
 	  copy=my_$$path; \
-	  if [ ! -e "$$copy" ]; then cp "$$path" "$$copy"; \
+	  if [ ! -e "$$copy" ]; then \
+	    cp "$$path" "$$copy.new" && mv "$$copy.new" "$$copy" || { rm -f "$$copy.new"; exit 1; }; \
 	  elif [ "$$path" -nt "$$copy" ]; then \
 	    echo "$$path is newer than your $$copy: remove that one to get it."; fi; \
 	done

@@ -58,8 +58,8 @@ def _signals_are_heard():
 
 def pytest_collection_modifyitems(items):
     """Begin with the files that take long: of several workers none is left alone with one in the end."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    first = {item.path for item in items if item.get_closest_marker("begun_first")}
+    items.sort(key=lambda item: item.path not in first)
 
 
 @pytest.fixture

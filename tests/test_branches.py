@@ -32,6 +32,7 @@ def alone(tmp_path_factory):
     return lambda config: fit(config, runs_root=root, progress=False)
 
 
+@pytest.mark.slow
 def test_every_recipe_has_the_bits_of_a_run_alone(tmp_path, alone):
     configs = [RunConfig(recipe=name, epochs=6, batch_size=64) for name in recipes.names()]
     shared = swept(configs, tmp_path / "shared")

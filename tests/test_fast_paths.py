@@ -242,6 +242,7 @@ def test_the_loss_goes_as_with_the_plain_trainer():
         torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_on_real_images_both_are_as_accurate(tmp_path):
     """Handwritten digits, 4 seeds each: the means differ by less than the seeds make them."""
     found = {"ours": [], "plain": []}
@@ -327,6 +328,7 @@ def test_evaluation_follows_the_weights(tiny, tmp_path):
 # Benchmarks ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_training_on_cifar_100_stays_below_one_and_a_half_gib():
     """Without bf16 units activations are float32, 300 MiB in place of 150."""
     if not sys.platform.startswith("linux"):
@@ -364,6 +366,7 @@ def test_the_gpu_benchmark_asks_for_a_gpu(monkeypatch):
         gpu.main()
 
 
+@pytest.mark.slow
 def test_the_gpu_benchmark_measures_what_it_says(monkeypatch):
     """In miniature on a CPU, but for the GPU's memory: it must not fail where minutes are dear."""
     for name, value in {

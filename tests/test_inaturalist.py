@@ -22,6 +22,7 @@ from hml_core.trainer.evaluation import MOST_LOGITS, Evaluator
 from hml_core.trainer.loop import Trainer
 from hml_core.trainer.world import ALONE, Stopped
 from tests.distributed.jobs import SMALL
+from tests.quick import slow_but
 
 CPU = torch.device("cpu")
 CLASSES = 8142
@@ -204,8 +205,8 @@ def test_a_damaged_image_is_named_in_a_line_whoever_reads_it(workers, one_image,
 # Training -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("recipe", ["hml2", "crt"])
+@pytest.mark.begun_first
+@pytest.mark.parametrize("recipe", slow_but(["crt"], ["hml2", "crt"]))
 def test_a_run_resumes_in_the_middle_of_an_epoch_to_the_same_bits(
     recipe, miniature, tmp_path, monkeypatch
 ):
@@ -424,7 +425,11 @@ def test_a_compiled_network_trains_as_a_plain_one(miniature, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize(
-    "recipe", ["ce", "ldam_drw", "balanced_softmax", "crt", "tau_norm", "hml1", "hml2"]
+    "recipe",
+    slow_but(
+        ["crt", "hml2"],
+        ["ce", "ldam_drw", "balanced_softmax", "crt", "tau_norm", "hml1", "hml2"],
+    ),
 )
 def test_every_recipe_of_the_table_trains_the_real_network(recipe, miniature, tmp_path):
     """ResNet-18, as torchvision has it, in bf16 and channels-last where the machine does that."""

@@ -14,11 +14,13 @@ import time
 import pytest
 from click.testing import CliRunner
 
+import hml_lab
 from hml_core import engines
 from hml_core.config import RunConfig, grid
 from hml_core.engines import jobs
 from hml_core.system import interruptions, limits, processes, threads
 from hml_core.trainer import fit, loop
+from hml_lab import command
 from hml_lab.cli import main
 from tests.test_processes import LIMIT_S
 
@@ -324,6 +326,28 @@ def test_threads_cannot_and_do_not_change_anything():
     thread.start()
     thread.join()
     assert seen == [before]
+
+
+def test_an_interruption_while_the_command_is_loaded_is_one_message(monkeypatch, capsys):
+    """Nothing has begun by then, and nobody listens yet."""
+
+    class Interrupting:
+        @staticmethod
+        def find_spec(name, path=None, target=None):
+            if name == "hml_lab.cli":
+                raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.delitem(sys.modules, "hml_lab.cli", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Interrupting, *sys.meta_path])
+    monkeypatch.delattr(hml_lab, "cli", raising=False)
+    try:
+        with pytest.raises(SystemExit) as end:
+            command.main()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert end.value.code == 130
+    assert capsys.readouterr().err == "Interrupted: before the command had begun.\n"
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -544,6 +544,7 @@ def test_the_record_holds_what_the_pictures_need(finished):
     assert best["specificity"] == pytest.approx((predictions[~truth] != melanoma).mean())
 
 
+@pytest.mark.begun_first
 @pytest.mark.slow
 def test_it_learns_something(root, tmp_path):
     """Fifteen epochs beat the guess of one class: 1/7 balanced accuracy."""

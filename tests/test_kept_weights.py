@@ -20,6 +20,7 @@ from hml_core.system import files
 from hml_core.system.images import ImageError
 from hml_core.trainer import NonFiniteLossError, Trainer, beginnings, feeds, fit, fitting
 from tests.distributed import helpers
+from tests.quick import slow_but
 
 SELECTION = kept_weights.SELECTIONS
 TIMED = ("seconds", "files", "checksum", "kept_weights", "trained_epochs", "branch")
@@ -97,10 +98,15 @@ WAYS = {
 }
 
 
+QUICK = (
+    "ce", "ldam_drw", "lws", "ncm", "average, tau_norm, adjusted", "cosine", "bf16", "seldom evaluated",
+)  # fmt: skip
+
+
 @pytest.mark.parametrize("which", SELECTION)
-@pytest.mark.parametrize("fields", WAYS.values(), ids=WAYS)
-def test_the_network_predicts_what_the_record_says(fields, which, tiny, tmp_path):
-    config = tiny(**{"epochs": 10, "learning_rate": 0.5, **fields})
+@pytest.mark.parametrize("way", slow_but(QUICK, WAYS))
+def test_the_network_predicts_what_the_record_says(way, which, tiny, tmp_path):
+    config = tiny(**{"epochs": 10, "learning_rate": 0.5, **WAYS[way]})
     require_predicts(fit(config, runs_root=tmp_path, progress=False, keep_weights=which), which)
 
 
@@ -260,7 +266,7 @@ def cut_off(config, root, epoch, monkeypatch, **wishes) -> None:
 
 
 @pytest.mark.parametrize("which", SELECTION)
-@pytest.mark.parametrize("recipe", ["ce", "lws", "ncm"])
+@pytest.mark.parametrize("recipe", slow_but(["lws"], ["ce", "lws", "ncm"]))
 def test_a_run_that_was_killed_keeps_the_same(recipe, which, tiny, tmp_path, monkeypatch):
     config = tiny(recipe=recipe, epochs=10, learning_rate=0.5, ema_decay=0.9)
     whole = fit(config, runs_root=tmp_path / "whole", progress=False, keep_weights=which)
@@ -306,7 +312,10 @@ def test_a_run_that_nobody_wants_the_weights_of_any_more_has_none(tiny, tmp_path
 BRANCHING = ("ce", "hml1", "lws", "tau_norm", "ncm")
 
 
-@pytest.mark.parametrize(("engine", "which"), [("serial", "best"), ("interleave:3", "last")])
+@pytest.mark.parametrize(
+    ("engine", "which"),
+    slow_but([("interleave:3", "last")], [("serial", "best"), ("interleave:3", "last")]),
+)
 def test_a_run_that_begins_where_another_was_keeps_the_same(engine, which, tiny, tmp_path):
     fields = {"epochs": 10, "learning_rate": 0.5}
     configs = [tiny(recipe=recipe, **fields) for recipe in BRANCHING]
@@ -339,7 +348,7 @@ def test_a_beginning_without_weights_is_none_for_who_needs_the_best(which, tiny,
     assert content(run) == content(alone)
 
 
-@pytest.mark.parametrize("engine", ["dask", "a group of two"])
+@pytest.mark.parametrize("engine", slow_but(["a group of two"], ["dask", "a group of two"]))
 def test_in_other_processes(engine, tiny, tmp_path, forked_workers):
     """Each of two processes evaluates its share; micro-batches make the batch whatever their number.
 

@@ -82,17 +82,55 @@ def test_no_target_names_a_place_that_git_knows_as_its_output(target, tmp_path, 
         assert ignored(made)
 
 
-def test_the_lab_opens_copies_that_git_ignores_and_that_stay_their_owners(tmp_path, ignored):
-    shutil.copy(ROOT / "Makefile", tmp_path)
-    (tmp_path / "bin").mkdir()
-    stub = tmp_path / "bin" / "jupyter"
-    stub.write_text('#!/bin/sh\nprintf "saved" > my_notebooks/a.ipynb; echo "$@"\n')
-    stub.chmod(0o755)
-    (tmp_path / "notebooks").mkdir()
+def checkout(folder: Path, **stubs: str) -> None:
+    """The Makefile, with programs in the place of an environment (`VENV=.`)."""
+    shutil.copy(ROOT / "Makefile", folder)
+    (folder / "bin").mkdir()
+    for name, text in stubs.items():
+        (folder / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / "bin" / name).chmod(0o755)
+    (folder / "notebooks").mkdir()
     for name in ("a", "b"):
-        (tmp_path / "notebooks" / f"{name}.ipynb").write_text("ours")
+        (folder / "notebooks" / f"{name}.ipynb").write_text("ours")
     for name in ("requirements.lock", "pyproject.toml", ".installed"):  # in this order
-        (tmp_path / name).touch()
+        (folder / name).touch()
+
+
+@pytest.mark.parametrize(
+    "target", ["quickstart", "test", "test-slow", "chaos", "bench", "tables", "lab"]
+)
+def test_a_signal_that_make_passes_on_reaches_the_command(target, tmp_path):
+    """No shell is between the two: it would end alone."""
+    stub = "echo $PPID > parent; exit 7"
+    checkout(tmp_path, hml=stub, python=stub, jupyter=stub)
+    command = ["make", "--no-print-directory", target, "VENV=."]
+    made = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    made.communicate()
+    assert made.returncode == 2
+    assert int((tmp_path / "parent").read_text()) == made.pid
+
+
+def test_a_copy_for_the_lab_is_whole_or_none(tmp_path):
+    """On a full disk, say: a later `make lab` would take half a copy for its owner's."""
+    checkout(tmp_path, jupyter="echo opened")
+    (tmp_path / "fake").mkdir()
+    half = tmp_path / "fake" / "cp"
+    half.write_text('#!/bin/sh\nprintf "ha" > "$2"; echo "No space left" >&2; exit 1\n')
+    half.chmod(0o755)
+    path = f"{tmp_path / 'fake'}{os.pathsep}{os.environ['PATH']}"
+    command = ["make", "--no-print-directory", "lab", "VENV=."]
+    done = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, "PATH": path}, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "opened" not in done.stdout
+    assert not list((tmp_path / "my_notebooks").iterdir())
+    assert make("lab", "VENV=.", folder=tmp_path) == "opened\n"
+    assert len(list((tmp_path / "my_notebooks").iterdir())) == 2
+
+
+def test_the_lab_opens_copies_that_git_ignores_and_that_stay_their_owners(tmp_path, ignored):
+    checkout(tmp_path, jupyter='printf "saved" > my_notebooks/a.ipynb; echo "$@"')
     told = make("lab", "VENV=.", folder=tmp_path)
     assert told.split() == ["lab", "--notebook-dir=.", "my_notebooks"]
     assert ignored("my_notebooks/a.ipynb")

@@ -77,6 +77,7 @@ def test_the_primary_contrast_is_that_of_its_runs(page, full):
     assert ", ".join(f"{value:.2f}" for value in each) in text
 
 
+@pytest.mark.slow
 def test_the_page_is_made_of_more_seeds_as_of_few(monkeypatch):
     """As many as are stored: every paragraph of six seeds, made up by moving those of three."""
     own = stored.frame()

@@ -10,7 +10,7 @@ from tests.chaos import __main__, ends, foreign  # noqa: F401  (they add their s
 from tests.chaos.scenarios import SCENARIOS, Entry, Outcome
 
 
-@pytest.mark.slow
+@pytest.mark.begun_first
 @pytest.mark.parametrize("name", [name for name, entry in SCENARIOS.items() if entry.few])
 def test_nothing_is_lost(name, tmp_path):
     entry = SCENARIOS[name]

@@ -20,6 +20,7 @@ from hml_lab import notebooks
 from tests.distributed.helpers import REPOSITORY, run, start, start_on_hosts
 from tests.distributed.jobs import SMALL
 from tests.engines.helpers import wait_for
+from tests.quick import slow_but
 
 CONFIGS = {
     "ce": {"recipe": "ce"},
@@ -108,7 +109,7 @@ WHOLE_WAY = {  # parameters of the notebook, and the fields of its runs
 }
 
 
-@pytest.mark.slow
+@pytest.mark.begun_first
 def test_a_killed_process_costs_no_more_than_the_steps_since_the_checkpoint(
     miniature, tmp_path, forked_kernels
 ):
@@ -283,7 +284,7 @@ def test_an_image_that_is_damaged_stops_all_processes_with_its_name(miniature, t
     assert path.name in failed["error"]
 
 
-@pytest.mark.parametrize("epochs", [1, 2])
+@pytest.mark.parametrize("epochs", slow_but([1], [1, 2]))
 def test_what_torch_does_at_the_end_of_the_interpreter_fails_no_finished_run(epochs, tmp_path):
     """Its threads may abort the process then, with status -6, which torchrun takes for a failed run.
 

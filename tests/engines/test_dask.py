@@ -229,7 +229,7 @@ def test_every_recipe_that_switches_shares_its_beginning_to_the_bit(tmp_path, ru
     assert not list((tmp_path / "dask").rglob("*.pt"))
 
 
-@pytest.mark.slow
+@pytest.mark.begun_first
 def test_a_run_survives_the_death_of_its_worker(tmp_path, running):
     """kill -9 in mid-run: another worker goes on from the checkpoint, to the same bits."""
     (config,) = grid(recipe="hml1", epochs=40, seed=7)

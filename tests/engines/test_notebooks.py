@@ -41,7 +41,7 @@ def serial(tmp_path_factory) -> tuple[str, str]:
         return table("serial", tmp_path_factory.mktemp("serial"))
 
 
-@pytest.mark.slow
+@pytest.mark.begun_first
 def test_dask(serial, tmp_path):
     assert table("dask", tmp_path) == serial
 

@@ -65,7 +65,7 @@ def test_the_lock_of_a_killed_process_is_free_at_once(tmp_path):
     assert not note.exists()
 
 
-@pytest.mark.slow
+@pytest.mark.begun_first
 def test_an_interrupted_sweep_goes_on_where_it_was(tmp_path, monkeypatch):
     """Ctrl-C: a sentence, and the same call repeats no epoch that a checkpoint holds."""
     log = tmp_path / "log"

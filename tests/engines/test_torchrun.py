@@ -71,7 +71,7 @@ class Halved(losses.FocalLoss):
         return 0.5 * super().per_sample(logits, target)
 
 
-@pytest.mark.slow
+@pytest.mark.begun_first
 def test_two_processes_give_the_result_of_one(tmp_path, monkeypatch):
     """Nobody from another machine can speak to them, and what only this process knows goes along:
     what takes a built-in one's place is not trained as the original."""

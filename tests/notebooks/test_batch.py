@@ -225,7 +225,7 @@ def test_the_summary_is_written_whoever_reads_what_is_printed(folder, monkeypatc
     assert pd.read_csv("out/batch_summary.csv")["status"].tolist() == ["done"]
 
 
-@pytest.mark.slow
+@pytest.mark.begun_first
 def test_a_batch_ends_with_a_summary_whatever_fails_and_goes_on_with_resume(folder):
     """Two at a time; the exit status says that one failed; what is done is not done again."""
     entries = [

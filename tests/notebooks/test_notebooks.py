@@ -123,7 +123,7 @@ def prepared(request, tmp_path):
     return {"data_root": str(root)}
 
 
-@pytest.mark.slow
+@pytest.mark.begun_first
 @every_notebook
 def test_a_notebook_executes_headlessly(path, prepared, tmp_path):
     """With small values of its parameters; its output names no absolute path and shows figures."""

@@ -76,7 +76,7 @@ def by_hml(checkout: Path, folder: Path, monkeypatch) -> None:
     assert (checkout / "my_results" / "notebooks" / "00_quickstart.ipynb").is_file()
 
 
-@pytest.mark.slow
+@pytest.mark.begun_first
 @pytest.mark.parametrize(
     ("start", "below"),
     [(by_papermill, "."), (by_papermill, "notebooks"), (by_hml, "..")],
