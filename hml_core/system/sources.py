@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import dis
 import functools
 import hashlib
@@ -51,6 +52,27 @@ def is_external(module: str | None) -> bool:
     found = sys.modules.get(top)
     held = getattr(found, "__dict__", {})  # (not by its name: a module may answer any)
     return _is_installed([held.get("__file__"), *(held.get("__path__") or ())])
+
+
+def is_own(kind: type) -> bool:
+    """Whether a class is no library's."""
+    if kind.__module__ == "builtins":  # those of Python in C do not say so
+        return "__module__" in vars(kind) and getattr(builtins, kind.__name__, None) is not kind
+    return not is_external(kind.__module__)
+
+
+def origin(thing: Any) -> tuple[str | None, bool]:
+    """The name of the module that a class or function comes from, and whether that is a library's.
+
+    What ``exec`` makes among names of its own is no library's, and may have no module.
+    """
+    module = getattr(thing, "__module__", None)
+    if isinstance(thing, types.FunctionType):
+        module = thing.__globals__.get("__name__")
+        return module, module is not None and is_external(module)
+    if isinstance(thing, type) and is_own(thing):
+        return (None if module == "builtins" else module), False
+    return module, is_external(module)
 
 
 def _is_installed(places: Iterable[str | None]) -> bool:
