@@ -333,11 +333,14 @@ def report(notebooks: tuple[Path, ...], output: Path | None, title: str) -> None
     One that cannot be shown is a notice. The site of the published ones is made by `hml site`.
     """
     from hml_lab import places
-    from hml_lab.notebooks import gallery
+    from hml_lab.notebooks import kernels
 
     folder = places.place("")
     chosen = notebooks or sorted((folder / "notebooks").glob("*.ipynb"))
-    streams.say(f"Gallery: {gallery.build(chosen, output or folder / 'gallery', title)}")
+    with kernels.at_home():
+        from hml_lab.notebooks import gallery
+
+        streams.say(f"Gallery: {gallery.build(chosen, output or folder / 'gallery', title)}")
 
 
 # hml site -----------------------------------------------------------------------------------------
@@ -358,11 +361,14 @@ def site(notebooks: tuple[Path, ...], output: Path | None) -> None:
     from a server. A notebook that cannot be shown is a notice.
     """
     from hml_lab import places
-    from hml_lab import site as sites
+    from hml_lab.notebooks import kernels
 
     root = places.checkout()
     chosen = notebooks or sorted((root / "results" / "notebooks").glob("*.ipynb"))
-    first, amiss = sites.build(chosen, output or root / "site")
+    with kernels.at_home():
+        from hml_lab import site as sites
+
+        first, amiss = sites.build(chosen, output or root / "site")
     for line in amiss:
         streams.say(line, err=True)
     streams.say(f"Site: {first}")

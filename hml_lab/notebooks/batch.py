@@ -2,7 +2,7 @@
 
 A batch is a YAML file::
 
-    output: my_results/notebooks        # folder of the executed notebooks
+    output: my_results/notebooks        # folder of the executed notebooks [default: that of the checkout]
     timeout: 7200                       # seconds for each, unless a job says otherwise
     jobs:
       - notebook: notebooks/00_quickstart.ipynb
@@ -52,10 +52,11 @@ from hml_core.system import (
 )
 from hml_core.system.patience import Patience
 from hml_core.system.progress import Progress
+from hml_lab import places
 from hml_lab.notebooks import outputs
 from hml_lab.notebooks.execution import is_done, record_of, require_result
 from hml_lab.notebooks.interface import check_parameters, from_here
-from hml_lab.places import PUBLISHED, RESULTS
+from hml_lab.places import PUBLISHED
 
 GOOD = ("done", "done before")
 JOB_KEYS = {"notebook", "parameters", "grid", "output", "timeout"}
@@ -107,8 +108,14 @@ def read(path: str | Path, *, publish: bool = False) -> list[Job]:
     entries = content.get("jobs")
     if not isinstance(entries, list) or not entries:
         raise ConfigError(f"Expected {str(path)!r} to hold a list `jobs`.")
-    named = _text(content.get("output", f"{RESULTS}/notebooks"), "`output`")
-    folder = Path(PUBLISHED) / "notebooks" if publish else paths.named(named, "`output`")
+    if publish:
+        folder = Path(PUBLISHED) / "notebooks"
+    elif "output" in content:
+        folder = paths.named(_text(content["output"], "`output`"), "`output`")
+    else:  # where their tables and figures go
+        folder = places.place("") / "notebooks"
+        if folder.is_relative_to(Path.cwd()):
+            folder = folder.relative_to(Path.cwd())
     jobs = []
     for number, entry in enumerate(entries, 1):
         with _named(f"Job {number} of {str(path)!r}"):

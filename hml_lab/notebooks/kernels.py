@@ -109,6 +109,22 @@ def environment(folder: str) -> Iterator[None]:
     changes = {"HML_HEADLESS": "1", "JUPYTER_RUNTIME_DIR": folder}
     if home() is None:
         changes["HOME"] = folder
+    with _changed(changes):
+        yield
+
+
+@contextmanager
+def at_home() -> Iterator[None]:
+    """Inside the block there is a home: libraries of Jupyter ask for one when they are imported."""
+    if home() is not None:
+        yield
+        return
+    with scratch.folder() as folder, _changed({"HOME": str(folder)}):
+        yield
+
+
+@contextmanager
+def _changed(changes: dict[str, str]) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in changes}
     os.environ.update(changes)
     try:

@@ -21,6 +21,7 @@ from click.testing import CliRunner
 
 from hml_core.errors import ConfigError, RunError
 from hml_core.system import files, interruptions, streams
+from hml_lab import places
 from hml_lab.cli import main
 from hml_lab.notebooks import batch, execution, outputs
 from tests.notebooks.helpers import make
@@ -59,7 +60,7 @@ def test_a_grid_makes_a_job_for_every_combination(folder):
     assert {j.timeout for j in jobs} == {9}
     entry = job(grid={"value": [7]}, parameters={"name": "v{value}"})
     (other,) = batch.read(write(folder, {"jobs": [entry]}))
-    assert str(other.output) == "my_results/notebooks/made_7.ipynb"
+    assert other.output == places.checkout() / "my_results/notebooks/made_7.ipynb", "as its figures"
     assert other.parameters == {"value": 7, "name": "v7"}
 
 

@@ -640,6 +640,24 @@ def test_no_home_no_user_and_a_long_folder_for_temporary_files(tmp_path, monkeyp
     assert "HOME" not in os.environ
 
 
+def test_pages_are_made_without_a_home(tmp_path):
+    """nbconvert asks for one when it is imported: in a process of its own."""
+    path = make(tmp_path, "x = 1  # a number")
+    code = (
+        "import pwd, sys\n"
+        "def nobody(_):\n    raise KeyError('no such user')\n"
+        "pwd.getpwuid = nobody\n"
+        "from hml_lab.cli import main\n"
+        f"main(['report', {str(path)!r}, '-o', {str(tmp_path / 'pages')!r}])\n"
+    )
+    others = {name: value for name, value in os.environ.items() if name != "HOME"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=others, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "pages" / "index.html").is_file()
+
+
 def test_sockets_lie_where_their_names_can_be_sent(tmp_path, monkeypatch):
     """ZeroMQ takes names of UTF-8 alone."""
     odd, fine = tmp_path / "caf\udce9", tmp_path / "fine"
