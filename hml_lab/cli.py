@@ -22,6 +22,7 @@ from hml_core import __version__
 from hml_core.errors import ConfigError, HmlError, RunError, interrupts, left_by
 from hml_core.system import (
     ending,
+    fields,
     files,
     interruptions,
     left_behind,
@@ -214,9 +215,10 @@ def main() -> None:
 @click.option(
     "-f",
     "--file",
-    "file",
+    "of_files",
     type=File(exists=True, dir_okay=False),
-    help="YAML file of parameters; -p wins over it.",
+    multiple=True,
+    help="YAML file of parameters; -p wins over it. Several have different ones.",
 )
 @click.option(
     "-o",
@@ -237,7 +239,7 @@ def main() -> None:
 def run(
     notebook: Path,
     pairs: tuple,
-    file: Path | None,
+    of_files: tuple[Path, ...],
     output: Path | None,
     imports: tuple[str, ...],
     timeout: float | None,
@@ -250,7 +252,11 @@ def run(
     from hml_lab import notebooks
     from hml_lab.notebooks.batch import EXECUTED
 
-    given: dict[str, Any] = {} if file is None else yaml_files.read(file)
+    given: dict[str, Any] = {}
+    for file in of_files:
+        if both := sorted({*given} & {*(more := yaml_files.read(file))}):
+            raise ConfigError(f"The parameter {both[0]!r} stands in two files: expected one value.")
+        given |= more
     if twice := [name for name, number in Counter(name for name, _ in pairs).items() if number > 1]:
         raise ConfigError(f"The parameter {twice[0]!r} was given twice: expected one value.")
     given |= {name: yaml_files.value(text, f"parameter {name!r}") for name, text in pairs}
@@ -292,6 +298,7 @@ def batch(
     from hml_lab.notebooks import outputs
 
     planned = batches.read(file, publish=publish)
+    jobs = batches.at_a_time(jobs)
     if only is not None:
         names = [job.output.name for job in planned]
         planned = [job for job in planned if fnmatch.fnmatch(job.output.name, only)]
@@ -335,6 +342,8 @@ def report(notebooks: tuple[Path, ...], output: Path | None, title: str) -> None
     from hml_lab import places
     from hml_lab.notebooks import kernels
 
+    if not fields.is_text(title):
+        raise ConfigError(f"Expected the title to be text in UTF-8, got {title!r}.")
     folder = places.place("")
     chosen = notebooks or sorted((folder / "notebooks").glob("*.ipynb"))
     with kernels.at_home():
@@ -415,8 +424,9 @@ def sweep(
     extensions.bring(imports)
     configs = grids(yaml_files.read(file))
     if dry_run:
-        engines.check(engine)
-        frame = engines.sweep(configs, runs_root=runs_root, train=False)
+        frame = engines.sweep(
+            configs, engine=engine, runs_root=runs_root, train=False, threads=place["threads"]
+        )
         if place["keep_weights"] is not None:
             _mark_without_weights(frame, runs_root, place["keep_weights"], place["retrain"])
         for run in frame.itertuples():

@@ -221,3 +221,111 @@ def test_odd_configs_are_errors_of_ours(call, message):
 
 def test_minus_zero_is_zero():
     assert RunConfig(weight_decay=-0.0).run_id == RunConfig(weight_decay=0.0).run_id
+
+
+def test_parameters_of_several_files_are_all_taken(tmp_path, monkeypatch):
+    """The last file counted, and the others were dropped without a word."""
+    from hml_lab import notebooks
+
+    given = []
+    monkeypatch.setattr(notebooks, "execute", lambda _, values, *a, **b: given.append(values))
+    for name, text in {"a": "x: 5\ny: 6", "b": "z: 7", "c": "y: 8"}.items():
+        (tmp_path / f"{name}.yaml").write_text(text)
+    (tmp_path / "any.ipynb").touch()
+    monkeypatch.chdir(tmp_path)
+    files = {"ab": ["-f", "a.yaml", "-f", "b.yaml"], "ac": ["-f", "a.yaml", "-f", "c.yaml"]}
+    done = CliRunner().invoke(main, ["run", "any.ipynb", *files["ab"], "-p", "y", "9"])
+    assert done.exit_code == 0, done.output
+    assert given == [{"x": 5, "y": 9, "z": 7}]
+    done = CliRunner().invoke(main, ["run", "any.ipynb", *files["ac"]])
+    assert done.exit_code == 1
+    assert "The parameter 'y' stands in two files" in done.output
+
+
+def test_a_folder_that_is_no_finished_run_is_said_to_be_that(tiny, begin, tmp_path):
+    """One that was killed was called damaged, as was any folder."""
+    config = tiny(epochs=4)
+    begin(config, runs_root=tmp_path)
+    for named, told in (
+        (tmp_path / config.run_id, "is not finished: the command that began it goes on with it"),
+        (tmp_path, r"is damaged, or no run record at all: metrics\.json is not there"),
+        (Path("/"), "The run / is damaged, or no run record at all"),
+    ):
+        with pytest.raises(RunError, match=told):
+            Run(named)
+    run = fit(tiny(epochs=1), runs_root=tmp_path, progress=False)
+    (run.path / "metrics.json").unlink()
+    with pytest.raises(RunError, match=r"is damaged: metrics\.json is not there"):
+        Run(run.path)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["--threads", "-1"], "Expected `threads` to be a whole number"),
+        (["-e", "dask:http://x:1"], "address of a Dask scheduler as tcp://HOST:PORT"),
+        (["-e", "dask:tcp://"], "address of a Dask scheduler"),
+        (["-e", "dask:tcp://x:99999"], "address of a Dask scheduler"),
+        (["-e", "dask:tcp://x:nan"], "address of a Dask scheduler"),
+    ],
+)
+@pytest.mark.parametrize("dry", [True, False])
+def test_a_dry_run_refuses_what_the_sweep_does(given, told, dry, tmp_path):
+    (tmp_path / "sweep.yaml").write_text("epochs: 1\n")
+    call = ["sweep", str(tmp_path / "sweep.yaml"), "--runs-root", str(tmp_path / "runs"), *given]
+    done = CliRunner().invoke(main, [*call, "--dry-run"] if dry else call)
+    assert done.exit_code == 1
+    assert told in done.output
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_sweep_without_a_recipe_has_that_of_a_config(tmp_path):
+    (tmp_path / "sweep.yaml").write_text("epochs: [1, 2]\n")
+    call = ["sweep", str(tmp_path / "sweep.yaml"), "--runs-root", str(tmp_path), "--dry-run"]
+    done = CliRunner().invoke(main, call)
+    assert done.exit_code == 0, done.output
+    assert done.output.count("-ce-s0-") == 2
+
+
+def test_a_title_that_is_no_text_is_one_message(tmp_path):
+    done = CliRunner().invoke(main, ["report", "--title", "M\udcfcnchen", "-o", str(tmp_path)])
+    assert done.exit_code == 1
+    assert "Expected the title to be text in UTF-8" in done.output
+
+
+@pytest.mark.parametrize("where", ["train/a", "."])
+def test_a_pack_does_not_lie_among_the_images(where, tree):
+    with pytest.raises(DataError, match="lies in the folder of the images"):
+        imagefolder.pack(tree, pack_root=tree / where, progress=False)
+    assert not list(tree.rglob("*.packed"))
+
+
+@pytest.mark.parametrize("content", [b"imagenet\n", b"\0" * 100, b"\x80\x04\x8c\x05hello\x94."])
+@pytest.mark.filterwarnings("error")
+def test_a_file_that_is_no_checkpoint_is_one_message_without_torch_s_advice(content, tmp_path):
+    from hml_core.system import states
+
+    (tmp_path / "weights.pth").write_bytes(content)
+    with pytest.raises(RunError) as error:
+        states.weights(tmp_path / "weights.pth")
+    assert "weights_only" not in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_export_to_a_place_with_other_things_in_it_leaves_nothing_half_done(tiny, tmp_path):
+    from hml_core.runs import exporting
+
+    fit(tiny(epochs=1), runs_root=tmp_path / "runs", progress=False)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "manifests").write_text("somebody's")
+    with pytest.raises(
+        RunError, match=r"'.*manifests' is no folder, .* expected another destination"
+    ):
+        exporting.export(tmp_path / "runs", tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["manifests"]
+
+
+def test_a_number_of_many_digits_is_one_message_in_our_words():
+    with pytest.raises(ConfigError, match="expected numbers of at most") as error:
+        yaml_files.value("1" * 5000, "the parameter")
+    assert "sys." not in str(error.value)

@@ -94,9 +94,9 @@ def _axis(name: str, value: Any) -> list[Any]:
 def grids(values: Mapping[str, Any]) -> list[RunConfig]:
     """Several grids that share fields, as a sweep's file describes them.
 
-    ``values`` are the arguments of :func:`grid`. Under ``grids`` may stand a list of such mappings, each
-    of which adds to the shared fields or replaces them. All runs of a seed come before those of the next,
-    so that a sweep which is cut short has whole seeds.
+    ``values`` are the arguments of :func:`grid`; without a recipe they have a config's. Under ``grids``
+    may stand a list of such mappings, each of which adds to the shared fields or replaces them. All runs
+    of a seed come before those of the next, so that a sweep which is cut short has whole seeds.
 
     >>> shared = {"seed": [0, 1], "grids": [{"recipe": "ce"}, {"recipe": "focal", "gamma": [1.0, 2.0]}]}
     >>> [(config.seed, config.recipe, config.gamma) for config in grids(shared)][:3]
@@ -113,6 +113,6 @@ def grids(values: Mapping[str, Any]) -> list[RunConfig]:
     shared = {name: value for name, value in values.items() if name != "grids"}
     configs = {}
     for part in parts:
-        for config in grid(**{"recipe": None, **shared, **part}):
+        for config in grid(**{"recipe": RunConfig.recipe, **shared, **part}):
             configs[config.run_id] = config
     return sorted(configs.values(), key=lambda config: config.seed)

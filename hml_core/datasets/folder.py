@@ -127,6 +127,13 @@ def _read(root: Path) -> tuple[Path, dict[str, Any], pd.DataFrame]:
             f"{str(folder / 'prepared.json')!r} is damaged: expected the class {unknown[0]!r} among its "
             "`classes`, found none. Prepare it again."
         )
+    if unknown := sorted(set(manifest["split"]) - {*SPLITS}):
+        raise prepared.damaged(
+            folder / "manifest.csv",
+            f"expected its splits to be {', '.join(SPLITS)}, got {unknown[0]!r}",
+        )
+    if twice := manifest["file"][manifest["file"].duplicated()].tolist():
+        raise prepared.damaged(folder / "manifest.csv", f"it lists {twice[0]!r} twice")
     return folder, described, manifest
 
 

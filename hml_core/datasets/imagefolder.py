@@ -96,7 +96,12 @@ def pack(root: str | Path, *, pack_root: str | Path | None = None, progress: boo
         return root
     before = _state(_folders(root))
     found = _list(root)
-    folder = (root.parent if pack_root is None else Path(pack_root)) / f"{root.name}.packed"
+    place = root.parent if pack_root is None else Path(pack_root)
+    if root in [real := Path(os.path.realpath(place)), *real.parents]:
+        raise DataError(
+            f"The pack's folder '{shown(place)}' lies in the folder of the images: give one beside it."
+        )
+    folder = place / f"{root.name}.packed"
     packs.require_ours(folder)
     fingerprint = _fingerprint(found)
     if packs.is_sound(folder, fingerprint):

@@ -81,7 +81,7 @@ def _vouched(path: Path, described: dict[str, Any]) -> dict[str, Any]:
     )
 
 
-def _damaged(path: Path, what: str) -> DataError:
+def damaged(path: Path, what: str) -> DataError:
     return DataError(f"{str(path)!r} is damaged: {what}. Prepare it again.")
 
 
@@ -90,15 +90,15 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         described = json.loads(files.read_text(path))
     except OSError as error:
-        raise _damaged(path, error.strerror or type(error).__name__) from error
+        raise damaged(path, error.strerror or type(error).__name__) from error
     except UnicodeDecodeError as error:
-        raise _damaged(path, f"byte {error.start} is not UTF-8") from None
+        raise damaged(path, f"byte {error.start} is not UTF-8") from None
     except json.JSONDecodeError as error:
-        raise _damaged(path, f"line {error.lineno} is not JSON ({error.msg})") from None
+        raise damaged(path, f"line {error.lineno} is not JSON ({error.msg})") from None
     except (ValueError, RecursionError):
-        raise _damaged(path, "expected JSON of a few levels and numbers of a few digits") from None
+        raise damaged(path, "expected JSON of a few levels and numbers of a few digits") from None
     if not isinstance(described, dict):
-        raise _damaged(path, f"expected fields and values, got {reprlib.repr(described)}")
+        raise damaged(path, f"expected fields and values, got {reprlib.repr(described)}")
     return described
 
 
@@ -110,11 +110,9 @@ def _require(
     for part in outer:
         fields = fields[part]
     if last not in fields:
-        raise _damaged(path, f"expected `{name}` to be {expected}, found none")
+        raise damaged(path, f"expected `{name}` to be {expected}, found none")
     if not is_right(fields[last]):
-        raise _damaged(
-            path, f"expected `{name}` to be {expected}, got {reprlib.repr(fields[last])}"
-        )
+        raise damaged(path, f"expected `{name}` to be {expected}, got {reprlib.repr(fields[last])}")
 
 
 def _validate(path: Path, described: dict[str, Any], lists: Sequence[str]) -> None:
@@ -142,7 +140,7 @@ def _validate(path: Path, described: dict[str, Any], lists: Sequence[str]) -> No
     for name in lists:
         _require(path, described, name, "a list of texts", is_texts)
     if len({len(described[name]) for name in lists}) > 1:
-        raise _damaged(path, f"expected as many {' as '.join(f'`{name}`' for name in lists)}")
+        raise damaged(path, f"expected as many {' as '.join(f'`{name}`' for name in lists)}")
 
 
 def read_table(
@@ -162,9 +160,9 @@ def read_table(
     try:
         found = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
     except (pd.errors.EmptyDataError, pd.errors.ParserError) as error:
-        raise _damaged(path, str(error).strip()[:200]) from None
+        raise damaged(path, str(error).strip()[:200]) from None
     if missing := [column for column in columns if column not in found]:
-        raise _damaged(path, f"expected the column {missing[0]!r}, found none")
+        raise damaged(path, f"expected the column {missing[0]!r}, found none")
     return found
 
 
@@ -177,11 +175,11 @@ def _require_rectangle(path: Path) -> None:
             for row in lines:
                 if row and len(row) != width:
                     what = f"expected {width} values in line {lines.line_num}, got {len(row)}"
-                    raise _damaged(path, what)
+                    raise damaged(path, what)
         except UnicodeDecodeError:
-            raise _damaged(path, "it is not UTF-8") from None
+            raise damaged(path, "it is not UTF-8") from None
         except csv.Error as error:
-            raise _damaged(path, f"line {lines.line_num}: {error}") from None
+            raise damaged(path, f"line {lines.line_num}: {error}") from None
 
 
 def normalisation(

@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 
 from hml_core.config import RunConfig
-from hml_core.engines import dask, slurm, slurm_options
+from hml_core.engines import dask, dask_cluster, slurm, slurm_options
 from hml_core.engines.interleave import interleave
 from hml_core.engines.jobs import (
     Outcome,
@@ -86,6 +86,7 @@ def check(engine: str) -> Engine:
     if engine == "dask":
         return Engine(dask.local)
     if name == "dask" and "://" in rest:
+        dask_cluster.require_address(rest)
         return Engine(partial(dask.remote, rest), is_here=False)
     if name == "slurm":
         return Engine(partial(slurm.run, slurm_options.of_engine(engine)), is_here=False)

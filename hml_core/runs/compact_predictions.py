@@ -28,6 +28,7 @@ import io
 import itertools
 import json
 import lzma
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -262,6 +263,11 @@ def write_manifest(folder: Path, content: bytes) -> None:
     path = manifest_path(folder, files.sha256_of(content))
     if path.parent.is_symlink():
         raise RunError(f"{str(path.parent)!r} is a link, and nothing is written where it leads.")
+    if os.path.lexists(path.parent) and not path.parent.is_dir():
+        raise RunError(
+            f"{str(path.parent)!r} is no folder, and that of the records' manifests has its name: "
+            "expected another destination, or that to be moved away."
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     files.remove_half_written(path.parent, [path.name])
     files.write_atomically(path, lzma.compress(content, preset=9))

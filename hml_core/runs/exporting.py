@@ -133,10 +133,10 @@ def _require_nothing_else(folder: Path, content: Mapping[str, bytes]) -> None:
 
 
 def _write(run: Run, content: Mapping[str, bytes], folder: Path) -> None:
-    folder.mkdir(exist_ok=True)
-    files.remove_half_written(folder, content)
     if compact_predictions.ARRAYS in content:
         compact_predictions.write_manifest(folder, run.manifest_content)
+    folder.mkdir(exist_ok=True)
+    files.remove_half_written(folder, content)
     # Last of all comes metrics.json, which makes the folder a record.
     for name in sorted(content, key="metrics.json".__eq__):
         files.write_atomically(folder / name, content[name])

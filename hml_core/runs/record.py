@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+import os
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ _NOT_THERE = (
 )  # fmt: skip
 CLOCK = ("seconds", "waiting_seconds")  # columns of the history that differ from repeat to repeat
 RECORDED = ("config.json", "environment.json", "manifest.json", "history.csv", "predictions.npz")
+WRITTEN_LAST = {"history.csv", "predictions.npz"}  # of these, when the run ends
 
 
 def environment_of(folder: Path) -> dict[str, Any]:
@@ -91,9 +93,7 @@ class Run:
         except UnknownMethodError as error:
             raise UnknownMethodError(f"The run {self.path.name} {error}") from error
         except FileNotFoundError as error:
-            raise RunError(
-                f"The run {self.path.name} is damaged: {Path(error.filename).name} is not there."
-            ) from error
+            raise RunError(self._lacking(Path(error.filename).name)) from error
         except UNREADABLE as error:
             _require_reached(error, self.path)
             self._require_ours(repr(error))
@@ -121,6 +121,18 @@ class Run:
                 f"this one does not understand ({reason}). It is left as it is: expected that version, or "
                 "another `runs_root`."
             )
+
+    def _lacking(self, name: str) -> str:
+        """What to say where a file is not there: the folder need be no finished run's."""
+        if name == "metrics.json":
+            held = {one for one in RECORDED if os.path.lexists(self.path / one)}
+            if not held:
+                run = self.path.name or str(self.path)
+                return f"The run {run} is damaged, or no run record at all: {name} is not there."
+            if (self.path / "checkpoint.pt").exists() or not held & WRITTEN_LAST:
+                run = f"The run {self.path.name}"
+                return f"{run} is not finished: the command that began it goes on with it."
+        return f"The run {self.path.name} is damaged: {name} is not there."
 
     def verify(self) -> Run:
         """Check every file against its recorded SHA-256; raises RunError naming the damaged one.

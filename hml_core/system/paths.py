@@ -32,7 +32,8 @@ def named(given: Any, what: str, *, is_recorded: bool = False, room: int = 0) ->
         folder), with a NUL, too long or too deep; and for an address (``s3://``), which would be a folder
         of that name.
     """
-    said = f"Expected {what} to be a path, got {told(given)}"
+    is_path = isinstance(given, os.PathLike)
+    said = f"Expected {what} to be a path, got {told(os.fspath(given) if is_path else given)}"
     if not isinstance(given, str | os.PathLike) or isinstance(os.fspath(given), bytes):
         raise ConfigError(f"{said} ({type(given).__name__}).")
     text = os.fspath(given)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import pickle
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -35,7 +37,7 @@ def read(path: Path) -> dict[str, Any]:
     """
     data = io.BytesIO(files.read_bytes(path, files.LARGEST_DATA))
     _require_sound(data)
-    return torch.load(data, map_location="cpu", weights_only=True)
+    return _loaded(data)
 
 
 def weights(path: Path) -> Any:
@@ -56,7 +58,20 @@ def weights(path: Path) -> Any:
     if zipfile.is_zipfile(data):
         _require_sound(data)
     data.seek(0)
-    return torch.load(data, map_location="cpu", weights_only=True)
+    return _loaded(data)
+
+
+def _loaded(data: io.BytesIO) -> Any:
+    """What torch finds; its advice, to load what may run code, is not passed on."""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")
+            return torch.load(data, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise RunError(
+            "it is not a file of tensors as torch or safetensors write them, or holds other things than "
+            "tensors and plain values"
+        ) from error
 
 
 def _is_safetensors(content: bytes) -> bool:

@@ -71,6 +71,8 @@ def value(text: str, what: str) -> Any:
         raise ConfigError(f"Cannot read {what} as YAML: {_in_one_line(error)}.") from error
     except (YAMLError, ValueError, TypeError, LookupError, RecursionError) as error:
         said = " ".join(str(error).split()) or type(error).__name__  # such as an impossible number
+        if "set_int_max_str_digits" in said:  # Python's advice to whom writes programs
+            said = f"expected numbers of at most {LONGEST_INT} bits."
         raise ConfigError(f"Cannot read {what} as YAML: {said}") from error
     return values
 

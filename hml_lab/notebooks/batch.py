@@ -15,8 +15,8 @@ A batch is a YAML file::
 
 Paths, those among the parameters included, are relative to the folder in which the batch is started. Text
 in ``parameters`` and ``output`` may name the dimensions of the grid in braces, numbers with a width or
-decimals (``{seed:02d}``). What a batch makes is one's own; that it goes to ``results/``, which git knows,
-is said when it is started (``publish``).
+decimals (``{seed:02d}``); a brace that is meant as one is doubled. What a batch makes is one's own; that
+it goes to ``results/``, which git knows, is said when it is started (``publish``).
 """
 
 from __future__ import annotations
@@ -209,15 +209,21 @@ class _Names(string.Formatter):
 
 
 def _filled(value: Any, point: Mapping[str, Any]) -> Any:
-    """Text with the dimensions of the grid filled in; anything else as it is."""
-    if not isinstance(value, str) or not point:
+    """Text with the dimensions of the grid filled in (`{{` is a brace); anything else as it is."""
+    if not isinstance(value, str):
         return value
     try:
         return _Names().vformat(value, (), point)
     except (LookupError, ValueError, TypeError, AttributeError) as error:
+        known = ", ".join(point) or "there is none"
         raise ConfigError(
-            f"{value!r} names what is not in the grid ({', '.join(point)})."
+            f"{value!r} names what is not in the grid ({known}): a brace that is meant as one is doubled."
         ) from error
+
+
+def at_a_time(number: Any) -> int:
+    """How many jobs are executed at a time; ConfigError for what is no such number."""
+    return quantities.whole(number, "the number of jobs at a time")
 
 
 def run(
@@ -241,7 +247,7 @@ def run(
         A row for every job: ``output``, ``status`` ("done", "done before", "failed", "timed out",
         "stopped"), ``seconds``, ``message``.
     """
-    parallel = quantities.whole(parallel, "the number of jobs at a time")
+    parallel = at_a_time(parallel)
     for job in jobs:
         outputs.require_place(job.output, "`output`")
         outputs.require_plain(job.log, "the log", room=0)

@@ -22,6 +22,7 @@ from data_prep.splits import by_group
 from hml_core import datasets
 from hml_core.config import RunConfig
 from hml_core.errors import ConfigError, DataError
+from hml_core.system import files
 from hml_core.system import images as opener
 from hml_core.trainer import fit
 
@@ -160,6 +161,44 @@ def test_a_csv_tells_classes_and_groups_that_stay_together(separator, photos, tm
     assert done.rejected["file"].tolist() == ["ant/gone.png"]
     assert "No such file" in done.rejected["reason"][0]
     assert done.summary["left_out"] == ["1 images that the CSV does not list (not listed.png)"]
+
+
+def test_a_csv_may_lead_out_of_the_folder_and_back(photos, tmp_path):
+    """It was said of such an image that the CSV does not list it; and it was taken twice."""
+    names = [path.relative_to(photos).as_posix() for path in sorted(photos.rglob("*.png"))]
+    lines = [f"../photos/{name},{name[:3]}" for name in names[:3]]
+    lines += [f"./ant/../{name},{name[:3]}" for name in names[3:]]
+    csv = tmp_path / "table.csv"
+    csv.write_text("\n".join(["path,class", *lines]))
+    found = source.read(photos, csv)
+    assert found.left_out == ()
+    assert not found.notes
+    assert len(found.records) == len(names)
+    csv.write_text("\n".join(["path,class", *lines, f"{names[0]},bee"]))
+    with pytest.raises(DataError, match=r"lists 'ant/0\.png' twice"):
+        source.read(photos, csv)
+
+
+def test_a_manifest_with_other_splits_or_an_image_twice_is_not_trained_on(photos):
+    """Though it is sealed: by another version, or by hand."""
+    done = made(photos)
+    table, description = (done.folder / name for name in ("manifest.csv", "prepared.json"))
+    whole, config = table.read_text(), RunConfig(dataset="folder", image_size=8)
+    described = files.unsealed(json.loads(description.read_text()))
+    datasets.load(config, done.folder)
+    for edited, told in (
+        (
+            whole.replace(",train,", ",fold-1,", 1),
+            "splits to be train, validation, test, got 'fold-1'",
+        ),
+        (whole.replace(",train,", ",,", 1), "got ''"),
+        (whole + whole.splitlines()[1] + "\n", "twice"),
+    ):
+        table.write_text(edited)
+        sha256 = files.sha256(table)
+        files.write_json(description, files.sealed({**described, "manifest_sha256": sha256}))
+        with pytest.raises(DataError, match=told):
+            datasets.load(config, done.folder)
 
 
 def test_a_csv_without_classes_adds_groups_to_folders(photos, tmp_path):

@@ -71,6 +71,7 @@ def test_a_grid_makes_a_job_for_every_combination(folder):
         ("- a", "name: value"),
         ({"jobs": []}, "to hold a list `jobs`"),
         ({"job": [job()]}, "unknown keys: job"),
+        ({"jobs": [job(output="{value}.ipynb")]}, r"names what is not in the grid \(there is none\)"),
         ({"jobs": ["made.ipynb"]}, "Job 1 of 'batch.yaml': expected .* with a `notebook`"),
         ({"jobs": [job(params={})]}, "Job 1 .* unknown keys params: expected grid, notebook"),
         ({"jobs": [job(), {"notebook": "no.ipynb"}]}, "Job 2 .* There is no notebook 'no.ipynb'"),
