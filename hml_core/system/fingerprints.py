@@ -174,10 +174,8 @@ class Code(Values):
         try:
             found = self._of_class(thing) if is_class else self._of_function(thing, external)
         except NoIdentityError as error:
-            del (
-                self._names[id(thing)],
-                self.parts[name],
-            )  # it is not known: asked again, it is refused
+            # It is not known then: asked again, it is refused again.
+            del self._names[id(thing)], self.parts[name]
             error.is_of_own_code |= not external
             raise
         self.parts[name] = text(found)

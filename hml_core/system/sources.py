@@ -26,19 +26,13 @@ _INSTALLED = tuple(
     {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
 )
 _LIBRARIES = {"site-packages", "dist-packages"}
-_NAMING = (
-    "STORE_",
-    "SWAP",
-    "ROT_",
-    "POP_TOP",
-    "EXTENDED_ARG",
-)  # what follows in an import statement
+# What follows on an import within the same statement.
+_NAMING = ("STORE_", "SWAP", "ROT_", "POP_TOP", "EXTENDED_ARG")
 Key = tuple[str, int, str, str]
 known: dict[Key, str] = {}  # sources of functions that were looked at
 sent: dict[Key, str] = {}  # of those that another process has sent, as it knows them
-_looked_at: dict[
-    int, tuple[types.CodeType, str]
-] = {}  # by the id of the code, which is kept for it
+# By the id of the code, which is kept for it.
+_looked_at: dict[int, tuple[types.CodeType, str]] = {}
 _failing: set[str] = set()  # modules that raised when they were imported: see `try_again`
 
 
