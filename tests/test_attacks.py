@@ -263,10 +263,13 @@ def test_a_folder_that_is_no_finished_run_is_said_to_be_that(tiny, begin, tmp_pa
     ("given", "told"),
     [
         (["--threads", "-1"], "Expected `threads` to be a whole number"),
-        (["-e", "dask:http://x:1"], "address of a Dask scheduler as tcp://HOST:PORT"),
-        (["-e", "dask:tcp://"], "address of a Dask scheduler"),
-        (["-e", "dask:tcp://x:99999"], "address of a Dask scheduler"),
-        (["-e", "dask:tcp://x:nan"], "address of a Dask scheduler"),
+        (
+            ["-e", "dask:http://x:1"],
+            "No Dask scheduler answers at 'http://x:1': expected tcp://HOST:PORT",
+        ),
+        (["-e", "dask:tcp://"], "No Dask scheduler answers at"),
+        (["-e", "dask:tcp://x:99999"], "No Dask scheduler answers at"),
+        (["-e", "dask:tcp://x:nan"], "No Dask scheduler answers at"),
     ],
 )
 @pytest.mark.parametrize("dry", [True, False])

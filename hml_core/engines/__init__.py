@@ -72,6 +72,8 @@ def check(engine: str) -> Engine:
     ------
     ConfigError
         For an unknown name, or a Slurm file that is missing or says what cannot be.
+    RunError
+        For an address that is none of a Dask scheduler.
     """
     name, _, rest = engine.partition(":") if isinstance(engine, str) else (None, None, None)
     if engine == "serial":

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hml_core.engines.jobs import Place
-from hml_core.errors import ConfigError, DeviceError, RunError
+from hml_core.errors import DeviceError, RunError
 from hml_core.system import files, provenance, streams
 
 CONNECT_TIMEOUT_S = 10
@@ -90,15 +90,13 @@ def told_of_workers(client: Any) -> Callable[[], None]:
 
 
 def require_address(address: str) -> None:
-    """ConfigError for what is no address of a Dask scheduler, before anybody is asked."""
+    """RunError for what is no address of a Dask scheduler, before anybody is asked."""
     protocol, _, place = address.partition("://")
     host, _, port = place.rpartition(":")
     is_port = re.fullmatch(r"\d{1,5}", port) is not None and 0 < int(port) < 2**16
     if protocol not in PROTOCOLS or not host.strip("[]") or not is_port:
         expected = " or ".join(f"{one}://HOST:PORT" for one in PROTOCOLS)
-        raise ConfigError(
-            f"Expected the address of a Dask scheduler as {expected}, got {address!r}."
-        )
+        raise RunError(f"No Dask scheduler answers at {address!r}: expected {expected}.")
 
 
 async def _greet(address: str) -> None:
