@@ -50,8 +50,11 @@ def is_external(module: str | None) -> bool:
 
 def is_own(kind: type) -> bool:
     """Whether a class is no library's."""
-    if kind.__module__ == "builtins":  # those of Python in C do not say so
-        return "__module__" in vars(kind) and getattr(builtins, kind.__name__, None) is not kind
+    if (
+        kind.__module__ == "builtins"
+    ):  # what `exec` makes says so; types in C may describe it of others
+        says = isinstance(vars(kind).get("__module__"), str)
+        return says and getattr(builtins, kind.__name__, None) is not kind
     return not is_external(kind.__module__)
 
 

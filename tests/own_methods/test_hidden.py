@@ -7,6 +7,7 @@ import importlib
 import pickle
 import sys
 import threading
+import types
 
 import numpy as np
 import pytest
@@ -289,3 +290,14 @@ def test_a_bundle_is_read_by_what_was_sent(module, tmp_path):
     with travel.installed(bundle):
         travel.require_same(bundle, config)
     assert not sources.sent
+
+
+@pytest.mark.parametrize(
+    "kind", ["FunctionType", "BuiltinFunctionType", "ModuleType", "NoneType", "CodeType"]
+)
+def test_a_type_of_python_counts_by_its_name(kind, module):
+    """Those in C have an entry `__module__`, too: that of what they are types of."""
+    text = f"from types import {kind}\ndef value(x):\n    return isinstance(x, {kind})\n"
+    code = fingerprints.of_code(module(text).value)
+    assert {*code.parts} <= {"value", f"builtins.{getattr(types, kind).__name__}"}
+    assert not code.modules - {"mine_for_tests"}
