@@ -30,6 +30,7 @@ from hml_core.datasets import folder as dataset
 from hml_core.datasets import prepared
 from hml_core.datasets.trees import shown, some
 from hml_core.errors import ConfigError, DataError
+from hml_core.system import paths
 
 FRACTIONS = (0.7, 0.15, 0.15)
 SIZES = 5  # of the originals that are told, the most frequent ones
@@ -167,8 +168,8 @@ def _require_apart(output: str | Path, source: Source) -> None:
     if not str(output):
         raise ConfigError("Expected `output` to be a folder, got ''.")
     folder = Path(output)
-    root, real = (Path(os.path.realpath(path)) for path in (source.root, folder))
-    if root == real or root in real.parents:
+    if paths.lies_in(folder, source.root):
+        root = Path(os.path.realpath(source.root))
         raise DataError(
             f"The output '{shown(folder)}' lies in the folder of the images: give one beside it, such as "
             f"'{shown(root.with_name(root.name + '-prepared'))}'."

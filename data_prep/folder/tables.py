@@ -112,9 +112,8 @@ def finder(names: Iterable[str]) -> dict[str, list[str]]:
 def name_of(given: str, root: Path, known: Mapping[str, list[str]], csv: Path) -> str | None:
     """The image that a CSV means; None where it is not there."""
     text = given.replace("\\", "/")
-    if os.path.isabs(given) or ".." in text.split(
-        "/"
-    ):  # perhaps out of the folder, and back into it
+    leads_out = ".." in text.split("/")  # perhaps back into the folder
+    if os.path.isabs(given) or leads_out:
         text = os.path.relpath(os.path.join(root, text), root).replace(os.sep, "/")
     text = str(PurePosixPath(text))
     meant = known.get(text, [])

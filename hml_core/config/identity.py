@@ -83,11 +83,10 @@ def code_of(config: Settings) -> Iterator[tuple[Own, Code]]:
     Also what that code asks the registries for, by name.
     """
     for own in used(config):
-        code = fingerprints.of_code(_code(own), f"The {own}")
+        code = _code(own)
         yield own, code
         for kind, name in sorted(code.registered):
-            read = Own(kind, name)
-            yield read, fingerprints.of_code(_code(read), f"The {read}")
+            yield (read := Own(kind, name)), _code(read)
 
 
 def _describe(own: Own, config: Settings) -> Any:
@@ -101,8 +100,8 @@ def _describe(own: Own, config: Settings) -> Any:
 
 
 def _digest(own: Own) -> str:
-    return fingerprints.of_code(_code(own), f"The {own}").digest
+    return _code(own).digest
 
 
-def _code(own: Own) -> Any:
-    return registries.known[own.kind].code(own.name)
+def _code(own: Own) -> Code:
+    return fingerprints.of_code(registries.known[own.kind].code(own.name), f"The {own}")

@@ -123,9 +123,9 @@ def _read(root: Path) -> tuple[Path, dict[str, Any], pd.DataFrame]:
     folder, described = prepared.find(root, NAME, lists=("classes",))
     manifest = prepared.read_table(folder, "manifest", described, COLUMNS)
     if unknown := sorted(set(manifest["class"]) - set(described["classes"])):
-        raise DataError(
-            f"{str(folder / 'prepared.json')!r} is damaged: expected the class {unknown[0]!r} among its "
-            "`classes`, found none. Prepare it again."
+        raise prepared.damaged(
+            folder / "prepared.json",
+            f"expected the class {unknown[0]!r} among its `classes`, found none",
         )
     if unknown := sorted(set(manifest["split"]) - {*SPLITS}):
         raise prepared.damaged(

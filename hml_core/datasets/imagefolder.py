@@ -37,6 +37,7 @@ from hml_core.datasets.trees import shown
 from hml_core.errors import DataError
 from hml_core.system import files, threads
 from hml_core.system import images as opener
+from hml_core.system import paths as locations
 
 __all__ = ["SPLITS", "index_of", "load", "pack"]
 
@@ -97,7 +98,7 @@ def pack(root: str | Path, *, pack_root: str | Path | None = None, progress: boo
     before = _state(_folders(root))
     found = _list(root)
     place = root.parent if pack_root is None else Path(pack_root)
-    if root in [real := Path(os.path.realpath(place)), *real.parents]:
+    if locations.lies_in(place, root):
         raise DataError(
             f"The pack's folder '{shown(place)}' lies in the folder of the images: give one beside it."
         )

@@ -102,9 +102,9 @@ def _read(
     manifest = prepared.read_table(folder, "manifest", described, COLUMNS)
     wanted = list(challenge.classes or described["classes"])
     if unknown := [name for name in wanted if name not in described["classes"]]:
-        raise DataError(
-            f"{str(folder / 'prepared.json')!r} is damaged: expected the class {unknown[0]} among its "
-            "`classes`, found none. Prepare it again."
+        raise prepared.damaged(
+            folder / "prepared.json",
+            f"expected the class {unknown[0]} among its `classes`, found none",
         )
     manifest = manifest[manifest["class"].isin(wanted)]
     counts = pd.crosstab(manifest["class"], manifest["split"]).reindex(
@@ -166,9 +166,8 @@ def _require_part(folder: Path, described: dict[str, Any], challenge: Challenge)
     part = described.get("part", {})
     fields = {"name": str, "title": str, "dataset": str, "listed": dict}
     if part and not all(isinstance(part.get(name), kind) for name, kind in fields.items()):
-        raise DataError(
-            f"{str(folder / 'prepared.json')!r} is damaged: expected `part` to say its "
-            f"{', '.join(fields)}. Prepare it again."
+        raise prepared.damaged(
+            folder / "prepared.json", f"expected `part` to say its {', '.join(fields)}"
         )
     if part.get("name", "") == challenge.part:
         return

@@ -82,6 +82,7 @@ def _vouched(path: Path, described: dict[str, Any]) -> dict[str, Any]:
 
 
 def damaged(path: Path, what: str) -> DataError:
+    """The error of a file that ``hml prepare`` wrote, or another program in its name."""
     return DataError(f"{str(path)!r} is damaged: {what}. Prepare it again.")
 
 

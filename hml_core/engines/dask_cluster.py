@@ -48,8 +48,10 @@ def connected(address: str, place: Place) -> Iterator[tuple[Any, dict[str, int] 
     Raises
     ------
     RunError
-        Where nobody answers, there is no worker, or a worker does not see the results folder.
+        For what is no address; where nobody answers, there is no worker, or a worker does not see the
+        results folder.
     """
+    require_address(address)
     try:
         with ThreadPoolExecutor(1) as apart:  # a notebook has a loop of its own in this thread
             apart.submit(lambda: asyncio.run(_greet(address))).result()
@@ -105,15 +107,13 @@ async def _greet(address: str) -> None:
     Raises
     ------
     ValueError
-        For an address that is none, or of another protocol than ``tcp`` and ``tls``.
+        Where Dask's configuration names no certificates.
     TimeoutError
         Where nothing is said.
     """
     from distributed import Security
-    from distributed.comm import connect, parse_address, resolve_address
+    from distributed.comm import connect, resolve_address
 
-    if parse_address(address)[0] not in PROTOCOLS:
-        raise ValueError(f"expected {' or '.join(f'{one}://HOST:PORT' for one in PROTOCOLS)}")
     security = Security().get_connection_args("client")
     if address.startswith("tls") and security.get("ssl_context") is None:
         raise ValueError("Dask's configuration names no certificates (`distributed.comm.tls`)")

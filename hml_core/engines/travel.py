@@ -61,10 +61,6 @@ class Bundle:
     lines: Mapping[str, list[str]] = field(default_factory=dict)
 
 
-# cloudpickle keeps one list of the modules that go by value, for all threads.
-_packing = threading.RLock()
-
-
 def pack(config: RunConfig, parting: Iterable[RunConfig] = ()) -> Bundle:
     """What of one's own the run uses, to be sent; and what those use that part from it on the way.
 
@@ -97,6 +93,10 @@ def _pickled(own: Own, code: fingerprints.Code) -> bytes:
             return _dumped((own.entry, function, code.imported), taken)
     except Exception as error:  # whatever somebody's own objects raise
         raise ConfigError(f"The {own} cannot be sent to another process: {error}") from error
+
+
+# cloudpickle keeps one list of the modules that go by value, for all threads.
+_packing = threading.RLock()
 
 
 @contextlib.contextmanager

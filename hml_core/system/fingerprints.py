@@ -130,6 +130,8 @@ class Code(Values):
         What of one's own it asks a registry for: kind and name.
     """
 
+    is_in_order = True
+
     def __init__(self, where: str, follows_imports: bool = True) -> None:
         super().__init__()
         self.where, self.follows_imports = where, follows_imports
@@ -147,8 +149,6 @@ class Code(Values):
         self._names: dict[int, str] = {}
         self._added_leniently: set[int] = set()
         self._kept: list[Any] = []  # ids are those of living objects
-
-    is_in_order = True
 
     @property
     def digest(self) -> str:
@@ -191,8 +191,8 @@ class Code(Values):
     def of_code(self, thing: Any, where: str) -> Any:
         return ["code", self.add(thing)]
 
-    def note(self, text: str) -> None:
-        self.texts.add(text)
+    def note(self, said: str) -> None:
+        self.texts.add(said)
 
     def hold(self, module: types.ModuleType) -> None:
         """Take note of a module that a value holds: what is looked up in it is not known yet."""
@@ -275,7 +275,7 @@ class Code(Values):
             members["__match_args__"] = self.used(kind.__match_args__, "`__match_args__`")
         bases = [self.add(base) for base in kind.__bases__ if base is not object]
         found = {"bases": bases, "members": members}
-        if not sources.is_external(type(kind).__module__):
+        if sources.is_own(type(kind)):
             found["metaclass"] = self.add(type(kind))
         return found
 

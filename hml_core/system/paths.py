@@ -60,3 +60,9 @@ def named(given: Any, what: str, *, is_recorded: bool = False, room: int = 0) ->
     if len(lengths) > DEEPEST:
         raise ConfigError(f"{said}: it is too deep (at most {DEEPEST} folders within each other).")
     return Path(given)
+
+
+def lies_in(path: Path, folder: Path) -> bool:
+    """Whether a path is the folder or leads into it, links followed; neither need be there."""
+    real, around = (Path(os.path.realpath(one)) for one in (path, folder))
+    return around in (real, *real.parents)

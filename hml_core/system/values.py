@@ -83,7 +83,7 @@ class Values:
     def hold(self, module: types.ModuleType) -> None:
         """A module is among the values."""
 
-    def note(self, text: str) -> None:
+    def note(self, said: str) -> None:
         """A string is."""
 
     def plain(self, value: Any, where: str) -> Any:
@@ -104,12 +104,9 @@ class Values:
         if isinstance(value, np.ndarray):
             if value.dtype.hasobject:
                 return self._refused(value, where)
-            if (
-                type(value) is not np.ndarray
-                and vars(value)
-                and not sources.is_external(type(value).__module__)
-            ):  # (pickle leaves its attributes behind)
-                return self._refused(value, where)
+            is_subclass = type(value) is not np.ndarray
+            if is_subclass and vars(value) and sources.is_own(type(value)):
+                return self._refused(value, where)  # (pickle leaves its attributes behind)
             if isinstance(value, np.ma.MaskedArray):
                 parts = value.data, np.ma.getmaskarray(value)
                 return ["masked", *(_array("numpy", part) for part in parts)]
@@ -163,7 +160,7 @@ class Values:
         if isinstance(value, nn.Module):
             # What `torch.compile` makes of one computes what that one does.
             whole = value._modules.get("_orig_mod")
-            if whole is not None and sources.is_external(type(value).__module__):
+            if whole is not None and not own:
                 return ["compiled", self.plain(whole, where)]
             return [self.plain(type(value), where), self._of_network(value, where)]
         if own or dataclasses.is_dataclass(value) or isinstance(value, _NAMESPACES):
@@ -232,26 +229,22 @@ class Values:
 
     def _of_network(self, network: nn.Module, where: str) -> list[Any]:
         """All that a network, or a layer or a loss, holds: parameters, buffers, parts, options, hooks."""
-        own, found = not sources.is_external(type(network).__module__), []
-        if (
-            id(network) in self._open
-        ):  # a part that knows the whole, or a hook that is a method of it
-            return ["the same"]
+        own, found = sources.is_own(type(network)), []
+        if id(network) in self._open:
+            return ["the same"]  # a part that knows the whole, or a hook that is a method of it
         self._open.add(id(network))
         try:
             for name, value in sorted(vars(network).items()):
                 is_part = name in ("_parameters", "_buffers", "_modules")
                 if name in _EMPTY and name != "training" and not value:  # what is not there
                     continue
-                if (
-                    isinstance(value, dict) and name in _EMPTY
-                ):  # hooks have numbers, of all there are
+                if isinstance(value, dict) and name in _EMPTY:
+                    # (Hooks have numbers, of all there are.)
                     value = [*value.items()] if is_part else [*value.values()]
                 try:
                     found.append([name, self.plain(value, where)])
-                except (
-                    NoIdentityError
-                ) as error:  # other things a library's layers hold as they like
+                except NoIdentityError as error:
+                    # Other things a library's layers hold as they like.
                     if own or name in _EMPTY or error.is_of_own_code:
                         raise
         finally:
@@ -273,9 +266,9 @@ class Values:
 def _is_of_own_classes(value: Any) -> bool:
     """Whether it is a generic type, or a union, of classes of one's own."""
     if isinstance(value, type) and not isinstance(value, types.GenericAlias):
-        return not sources.is_external(value.__module__)
+        return sources.is_own(value)
     if (origin := typing.get_origin(value)) is None:
-        return not sources.is_external(type(value).__module__)
+        return sources.is_own(type(value))
     return any(map(_is_of_own_classes, (origin, *typing.get_args(value))))
 
 
@@ -303,7 +296,7 @@ def _is_bound(function: types.BuiltinFunctionType) -> bool:
     if owner is None or isinstance(owner, types.ModuleType):
         return False
     if isinstance(owner, type):
-        return not sources.is_external(owner.__module__)
+        return sources.is_own(owner)
     library = sys.modules.get(type(owner).__module__)
     return getattr(library, function.__name__, None) is not function
 

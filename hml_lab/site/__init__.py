@@ -100,13 +100,7 @@ def build(
 def _put(made: Path, output: Path) -> None:
     """Copy the site to its folder, with a list of its files: the next site may write over these."""
     names = sorted(path.relative_to(made) for path in made.rglob("*"))
-    _require_ours(output, names)
-    for name in names:
-        if os.path.lexists(output / name) and (output / name).is_dir() != (made / name).is_dir():
-            kind = "file" if (made / name).is_file() else "folder"
-            raise ConfigError(
-                f"{str(output)!r} holds {name.as_posix()!r}, which is no {kind} as in the site: remove it."
-            )
+    _require_ours(output, names, made)
     # (First of all: a copy that is cut off is ours, too.)
     earlier = {name for name in _listed(output) if os.path.lexists(output / name)}
     listed = earlier | {path.as_posix() for path in names} | {LISTED}
@@ -130,8 +124,9 @@ def _listed(output: Path) -> set[str]:
         return set()
 
 
-def _require_ours(output: Path, names: Sequence[Path]) -> None:
-    """What has these names there was made here, and is no link to another place."""
+def _require_ours(output: Path, names: Sequence[Path], made: Path | None = None) -> None:
+    """What has these names there was made here, is no link to another place, and a folder where that of
+    the site that is ``made`` is one."""
     listed = _listed(output)
     for name in names:
         path = output / name
@@ -140,6 +135,11 @@ def _require_ours(output: Path, names: Sequence[Path]) -> None:
             raise ConfigError(
                 f"{str(output)!r} holds {name.as_posix()!r} that was not made here, or by an earlier "
                 "version: give another folder, or remove it."
+            )
+        if made is not None and path.exists() and path.is_dir() != (made / name).is_dir():
+            kind = "file" if path.is_dir() else "folder"
+            raise ConfigError(
+                f"{str(output)!r} holds {name.as_posix()!r}, which is no {kind} as in the site: remove it."
             )
 
 
