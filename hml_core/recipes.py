@@ -187,7 +187,7 @@ class _Entry:
 
 RECIPES: dict[str, _Entry] = {}
 BUILT_IN: dict[str, _Entry] = {}  # filled at the end of this module
-registries.add("recipe", RECIPES, BUILT_IN, {"RECIPES"}, lambda name: RECIPES[name].build)
+registries.add("recipe", RECIPES, BUILT_IN, {"RECIPES", "get"}, lambda name: RECIPES[name].build)
 
 
 def register(

@@ -7,7 +7,7 @@ an edit gives another run. What this package brings never does: its ids stay fro
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,7 +74,7 @@ def digest(kind: str, name: str) -> str:
     """
     if name not in REGISTRIES[kind] or is_built_in(kind, name):
         return ""
-    return _digest(Own(kind, name))
+    return _code(Own(kind, name)).digest
 
 
 def code_of(config: Settings) -> Iterator[tuple[Own, Code]]:
@@ -82,26 +82,29 @@ def code_of(config: Settings) -> Iterator[tuple[Own, Code]]:
 
     Also what that code asks the registries for, by name.
     """
+    given = _given(config)
     for own in used(config):
-        code = _code(own)
+        code = _code(own, given)
         yield own, code
         for kind, name in sorted(code.registered):
-            yield (read := Own(kind, name)), _code(read)
+            yield (read := Own(kind, name)), _code(read, given)
 
 
 def _describe(own: Own, config: Settings) -> Any:
     if own.kind == "recipe":  # what it does is its stages, however they are written
         return [recipes.text_of_stages(own.name, config.stages), config.method.post_hoc]
-    said = _digest(own)
+    said = _code(own, _given(config)).digest
     if own.kind == "dataset":  # the settings that it fills in are fields of the config
         info = own.entry
         return [said, info.has_validation, info.streamed, info.positive_class]
     return said
 
 
-def _digest(own: Own) -> str:
-    return _code(own).digest
+def _given(config: Settings) -> list[Any]:
+    """The options that its code is given: of the recipe, and of each stage's loss."""
+    return [config.options, *(stage.loss_options for stage in config.stages)]
 
 
-def _code(own: Own) -> Code:
-    return fingerprints.of_code(registries.known[own.kind].code(own.name), f"The {own}")
+def _code(own: Own, given: Iterable[Any] = ()) -> Code:
+    thing = registries.known[own.kind].code(own.name)
+    return fingerprints.of_code(thing, f"The {own}", given=given)

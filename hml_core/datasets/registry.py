@@ -10,7 +10,7 @@ from typing import Any
 
 from hml_core.datasets.base import Splits
 from hml_core.errors import ConfigError, DataError, HmlError
-from hml_core.system import fingerprints, registries, seeds
+from hml_core.system import fingerprints, registries, seeds, sources
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,9 @@ KEPT_UNLESS_ASKED: Mapping[str, Any] = {"imbalance_type": _kind, "imbalance_rati
 
 DATASETS: dict[str, DatasetInfo] = {}
 BUILT_IN: dict[str, DatasetInfo] = {}  # what is in another's place, or beside it, is a user's
-registries.add("dataset", DATASETS, BUILT_IN, {"DATASETS", "info"}, lambda name: info(name).load)
+registries.add(
+    "dataset", DATASETS, BUILT_IN, {"DATASETS", "info", "load"}, lambda name: info(name).load
+)
 
 
 def register(name: str, dataset: DatasetInfo) -> None:
@@ -85,7 +87,9 @@ def register(name: str, dataset: DatasetInfo) -> None:
             f"called with (config, data_root), got {dataset!r}."
         )
     if BUILT_IN:  # then this is a user's: its source is remembered as it is now
-        fingerprints.of_code(dataset.load, f"The data set {name!r}")
+        # (What it imports when it runs may import the module that is only just being made.)
+        sources.try_again()
+        fingerprints.of_code(dataset.load, f"The data set {name!r}", follows_imports=False)
     DATASETS[name] = dataset
 
 

@@ -244,15 +244,18 @@ def _stays(thing: Any, taken: Mapping[str, set[str]]) -> bool:
 def _fill(module: types.ModuleType, state: tuple[Mapping[str, Any], Mapping[str, bytes]]) -> None:
     """Give a module what was sent of it. What nobody may ask for is unpacked when somebody does."""
     content, rest = state
+    answers = content.get("__getattr__")  # the module's own: asked for what does not stand in it
 
     def asked_for(name: str) -> Any:
-        if name not in rest:
-            raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
-        vars(module)[name] = _loaded(rest[name])
-        return vars(module)[name]
+        if name in rest:
+            vars(module)[name] = _loaded(rest[name])
+            return vars(module)[name]
+        if answers is not None:
+            return answers(name)
+        raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
 
     vars(module).update(content)
-    if rest and "__getattr__" not in content:
+    if rest:
         vars(module)["__getattr__"] = asked_for
 
 

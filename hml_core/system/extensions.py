@@ -32,6 +32,9 @@ def _bring(name: str) -> ModuleType:
     file = Path(os.path.expanduser(name))  # that of Path raises for ~nobody
     try:
         if file.suffix != ".py":
+            if not all(map(str.isidentifier, name.split("."))):
+                is_there = f"{name!r} is none" if file.exists() else f"there is no {name!r}"
+                raise ConfigError(f"Expected a file (mine.py) or module to import, {is_there}.")
             return importlib.import_module(name)
         if not file.is_file():
             raise ConfigError(f"Expected a file or module to import, there is no {name!r}.")

@@ -17,7 +17,7 @@ import hashlib
 import json
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from hml_core.errors import ConfigError
@@ -52,9 +52,20 @@ def of_value(value: Any, where: str = "The value") -> str:
         return text(_Options().plain(value, where))
 
 
-def of_code(thing: Any, where: str = "The object", *, follows_imports: bool = True) -> Code:
-    """What a class or function (or a partial of one) does; see :class:`Code`."""
+def of_code(
+    thing: Any,
+    where: str = "The object",
+    *,
+    follows_imports: bool = True,
+    given: Iterable[Any] = (),
+) -> Code:
+    """What a class or function (or a partial of one) does; see :class:`Code`.
+
+    ``given``: values that it is given when it runs, and in which names for a registry may stand.
+    """
     code = Code(where, follows_imports)
+    for one in given:
+        code.texts |= texts_of(one)
     with _ends(where):
         code.root = code.plain(thing, where)
         code.complete()
@@ -92,6 +103,30 @@ def unchanged(thing: Any, where: str) -> Iterator[None]:
             "it would be another run after each step. Expected a result of its arguments alone "
             "(`functools.cache` keeps what is computed once)."
         )
+
+
+def texts_of(value: Any) -> set[str]:
+    """The strings that stand in a value."""
+    noted = _Noted()
+    with contextlib.suppress(NoIdentityError):
+        noted.plain(value, "")
+    return noted.texts
+
+
+class _Noted(Values):
+    """Notes the strings."""
+
+    is_lenient = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: set[str] = set()
+
+    def of_code(self, thing: Any, where: str) -> Any:
+        return None
+
+    def note(self, said: str) -> None:
+        self.texts.add(said)
 
 
 class _Options(Values):
@@ -142,6 +177,7 @@ class Code(Values):
         self.taken: dict[str, set[str]] = {}
         self.names: set[str] = set()  # that are looked up anywhere
         self.texts: set[str] = set()  # that stand anywhere
+        self.asked: set[str] = set()  # registries that are at hand, by kind
         self.registered: set[tuple[str, str]] = set()
         self._held: dict[str, types.ModuleType] = {}
         self.files: set[str] = set()
@@ -193,6 +229,9 @@ class Code(Values):
 
     def note(self, said: str) -> None:
         self.texts.add(said)
+
+    def ask(self, kind: str) -> None:
+        self.asked.add(kind)
 
     def hold(self, module: types.ModuleType) -> None:
         """Take note of a module that a value holds: what is looked up in it is not known yet."""
@@ -254,8 +293,8 @@ class Code(Values):
         """Take in what of one's own the code asks a registry for by name; whether there was any."""
         new = [
             (kind, name, registry)
-            for kind, registry in registries.known.items()
-            if self.names & registry.asked
+            for kind, registry in sorted(registries.known.items())
+            if kind in self.asked or (self.names | self.texts) & registry.asked
             for name in sorted(self.texts & {*filter(registry.is_own, registry.entries)})
             if (kind, name) not in self.registered
         ]
@@ -346,7 +385,7 @@ class Code(Values):
         """What stands under a name of a module; of a module of one's own, what ``names`` look up in it."""
         if isinstance(value, types.FunctionType):
             plain, held = self.used(value, f"`{name}`"), {}
-            for key in names & {*vars(value)}:
+            for key in sorted(names & {*vars(value)}):
                 try:
                     held[key] = self.used(vars(value)[key], f"`{name}.{key}`")
                 except NoIdentityError as error:  # such as a lock

@@ -7,6 +7,7 @@ needs no generator state, and switching one trick on does not shift the draws of
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import random
 import threading
@@ -14,7 +15,7 @@ import time
 import warnings
 import weakref
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -32,18 +33,61 @@ class _Lent:
 
     Attributes
     ----------
-    strangers : set of threads
-        Those who get none: the loader draws as well, and threads that it waits for are others.
+    family : set of threads, optional
+        Those who get them, where the loader draws as well: threads that it has started, and theirs. None
+        where all get them.
     """
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.lenders = 0
-        self.strangers: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+        self.family: weakref.WeakSet[threading.Thread] | None = None
+        self.lender: threading.Thread | None = None
+        self._plain: Callable[..., None] = threading.Thread.start
+        self._noting: Callable[..., None] | None = None
 
-    def is_for_us(self) -> bool:
+    def is_for_us(self, *, may_be_a_stranger: bool) -> bool:
         """Whether this thread may have the generators now."""
-        return self.lenders > 0 and threading.current_thread() not in self.strangers
+        if (family := self.family) is not None:
+            return threading.current_thread() in family
+        return self.lenders > 0 and may_be_a_stranger
+
+    def begin(self, *, to_new_threads: bool) -> None:
+        with self.lock:
+            if to_new_threads and not self.lenders:
+                self.family, self.lender = weakref.WeakSet(), threading.current_thread()
+                self._plain = threading.Thread.start
+                self._noting = threading.Thread.start = _noting(self._plain)
+            self.lenders += 1
+
+    def end(self) -> None:
+        with self.lock:  # when those who are apart are done
+            self.lenders = max(self.lenders - 1, 0)
+            if not self.lenders:
+                self.forget()
+
+    def forget(self) -> None:
+        """No thread belongs to a loader any more."""
+        self.family = self.lender = None
+        if self._noting is not None and threading.Thread.start is self._noting:
+            threading.Thread.start = self._plain
+        self._noting = None
+
+    def take_in(self, thread: threading.Thread) -> None:
+        family, ours = self.family, threading.current_thread()
+        if family is not None and (ours is self.lender or ours in family):
+            family.add(thread)
+
+
+def _noting(start: Callable[..., None]) -> Callable[..., None]:
+    """``Thread.start`` that notes who starts a thread: Python does not."""
+
+    @functools.wraps(start)
+    def noted(thread: threading.Thread, *arguments: Any, **options: Any) -> None:
+        _lent.take_in(thread)
+        start(thread, *arguments, **options)
+
+    return noted
 
 
 _lent = _Lent()
@@ -52,6 +96,7 @@ _lent = _Lent()
 def _renew() -> None:
     """After a fork: held by a thread that is not here, they would never be given back."""
     global turn, _lent
+    _lent.forget()
     _lent = _Lent()
     if turn.acquire(blocking=False):
         turn.release()
@@ -69,17 +114,11 @@ def lending(*, to_new_threads: bool = False) -> Iterator[None]:
 
     ``to_new_threads``: only those that are started inside of it, where the loader itself draws.
     """
-    with _lent.lock:
-        if to_new_threads and not _lent.lenders:
-            _lent.strangers.update(threading.enumerate())
-        _lent.lenders += 1
+    _lent.begin(to_new_threads=to_new_threads)
     try:
         yield
     finally:
-        with _lent.lock:  # when those who are apart are done
-            _lent.lenders = max(_lent.lenders - 1, 0)
-            if not _lent.lenders:
-                _lent.strangers.clear()
+        _lent.end()
 
 
 @contextlib.contextmanager
@@ -96,10 +135,10 @@ def _acquired(*, may_be_lent: bool) -> threading.RLock:
     """What this thread holds by now: the turn, or the generators alone where they are enough and lent."""
     end = time.monotonic() + SAID_S
     while True:
-        if may_be_lent and _lent.is_for_us():
+        if _lent.is_for_us(may_be_a_stranger=may_be_lent):
             lock = _lent.lock
             if lock.acquire(timeout=LOOK_S):
-                if _lent.is_for_us():
+                if _lent.is_for_us(may_be_a_stranger=may_be_lent):
                     return lock
                 lock.release()
         elif (lock := turn).acquire(timeout=LOOK_S):
@@ -222,7 +261,8 @@ def seeded(
     """As :func:`apart`, with torch's global generators seeded inside the block.
 
     For code that takes no generator, such as the initialisation of torch's layers and dropout.
-    ``everywhere``: numpy's and Python's as well. ``may_be_lent``: without the turn, too, while it is lent.
+    ``everywhere``: numpy's and Python's as well. ``may_be_lent``: without the turn, too, while it is lent
+    to whoever asks.
     """
     derived = derive(seed, stream, *counters)
     with _Apart(device, everywhere, may_be_lent=may_be_lent):

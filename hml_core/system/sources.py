@@ -50,9 +50,10 @@ def is_external(module: str | None) -> bool:
 
 def is_own(kind: type) -> bool:
     """Whether a class is no library's."""
-    if (
-        kind.__module__ == "builtins"
-    ):  # what `exec` makes says so; types in C may describe it of others
+    if not isinstance(kind.__module__, str):  # a property of its objects, written over it
+        return True
+    # What `exec` makes says that it is Python's; types in C may describe that of others.
+    if kind.__module__ == "builtins":
         says = isinstance(vars(kind).get("__module__"), str)
         return says and getattr(builtins, kind.__name__, None) is not kind
     return not is_external(kind.__module__)
@@ -68,7 +69,7 @@ def origin(thing: Any) -> tuple[str | None, bool]:
         module = thing.__globals__.get("__name__")
         return module, module is not None and is_external(module)
     if isinstance(thing, type) and is_own(thing):
-        return (None if module == "builtins" else module), False
+        return (module if isinstance(module, str) and module != "builtins" else None), False
     return module, is_external(module)
 
 
@@ -103,8 +104,14 @@ def names(code: types.CodeType) -> set[str]:
 
 
 def texts(code: types.CodeType) -> set[str]:
-    """The strings that stand in a function and in the functions inside of it."""
-    found = {one for one in code.co_consts if isinstance(one, str)}
+    """The strings that stand in a function and in the functions inside of it; also in tuples and sets."""
+    found, waiting = set(), [*code.co_consts]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, str):
+            found.add(one)
+        elif isinstance(one, tuple | frozenset):
+            waiting.extend(one)
     return found.union(*(texts(one) for one in _nested(code)))
 
 
@@ -176,8 +183,17 @@ def module_named(name: str, *, is_sure: bool = True) -> types.ModuleType | None:
     except (Exception, SystemExit) as error:  # whatever is raised there
         if raised_by_handler(error):
             raise
-        _failing.add(name)
+        if not _is_half_there():
+            _failing.add(name)
         return None
+
+
+def _is_half_there() -> bool:
+    """Whether a module of one's own is being imported: another that needs it fails for that alone."""
+    specs = ((name, getattr(one, "__spec__", None)) for name, one in [*sys.modules.items()])
+    return any(
+        getattr(spec, "_initializing", False) and not is_external(name) for name, spec in specs
+    )
 
 
 def _nested(code: types.CodeType) -> Iterator[types.CodeType]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import dataclasses
 import enum
 import functools
+import gc
 import hashlib
 import json
 import logging
@@ -16,7 +18,7 @@ import sys
 import types
 import typing
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
 
@@ -33,7 +35,7 @@ _TOLD_BY_REPR = {
 _NAMESPACES = (argparse.Namespace, types.SimpleNamespace)
 _EMPTY = vars(nn.Module())
 _HOLDERS = (int, float, complex, str, bytes, list, tuple, set, frozenset, dict)
-_PLAIN_MAPPINGS = (dict, collections.OrderedDict, types.MappingProxyType)
+_PLAIN_MAPPINGS = (dict, collections.OrderedDict)
 _PLAIN_ARRAYS = (np.ndarray, np.memmap)
 _INDICES = {  # of a compressed sparse tensor: what it holds beside its values
     torch.sparse_csr: (torch.Tensor.crow_indices, torch.Tensor.col_indices),
@@ -53,7 +55,8 @@ class NoIdentityError(ConfigError):
     Attributes
     ----------
     is_of_own_code : bool
-        Whether code of one's own uses it, rather than an object of a library that holds what it likes.
+        Whether code of one's own uses it, or an object of one's own holds it, rather than an object of a
+        library that holds what it likes.
     """
 
     is_of_own_code = False
@@ -85,6 +88,9 @@ class Values:
 
     def note(self, said: str) -> None:
         """A string is."""
+
+    def ask(self, kind: str) -> None:
+        """A registry of that kind is."""
 
     def plain(self, value: Any, where: str) -> Any:
         """The value in JSON types; ``where`` begins what is said of one that is refused.
@@ -125,6 +131,7 @@ class Values:
         if isinstance(value, weakref.WeakKeyDictionary | weakref.WeakValueDictionary):
             return ["cache"]  # such as that of `functools.singledispatch`
         if isinstance(value, dict) and (registry := registries.name_of(value)):
+            self.ask(registry[0])
             return ["registry", *registry]
         own = sources.is_own(type(value))
         if isinstance(value, Mapping) and not own:
@@ -150,9 +157,11 @@ class Values:
             return ["cached", self.plain(value.__wrapped__, where)]
         if isinstance(value, functools.partial):
             parts = [value.args, dict(sorted(value.keywords.items()))]
-            return ["partial", self.plain(value.func, where), *self.plain(parts, where)]
+            with _held_by(value):
+                return ["partial", self.plain(value.func, where), *self.plain(parts, where)]
         if isinstance(value, types.MethodType):
-            return ["method", *self.plain([value.__self__, value.__func__], where)]
+            with _held_by(value):
+                return ["method", *self.plain([value.__self__, value.__func__], where)]
         if isinstance(value, types.BuiltinFunctionType) and _is_bound(value):
             return ["method", self.plain(value.__self__, where), value.__name__]
         if isinstance(value, type | types.FunctionType | types.BuiltinFunctionType):
@@ -162,13 +171,15 @@ class Values:
             whole = value._modules.get("_orig_mod")
             if whole is not None and not own:
                 return ["compiled", self.plain(whole, where)]
-            return [self.plain(type(value), where), self._of_network(value, where)]
+            with _held_by(value):
+                return [self.plain(type(value), where), self._of_network(value, where)]
         if own or dataclasses.is_dataclass(value) or isinstance(value, _NAMESPACES):
             held = _attributes(value)
             for kind in _HOLDERS:  # one's own kind of number, text or list is also what it holds
                 if isinstance(value, kind):
                     held = [kind(value), held]
-            return [self.plain(type(value), where), self.plain(held, where)]
+            with _held_by(value):
+                return [self.plain(type(value), where), self.plain(held, where)]
         if isinstance(value, typing.NewType):
             return ["new type", value.__name__, self.plain(value.__supertype__, where)]
         if _is_of_own_classes(value):  # such as Box[float], list[Mine] and Mine | None
@@ -207,6 +218,9 @@ class Values:
     def _of_mapping(self, value: Mapping[Any, Any], where: str) -> Any:
         """What a library's mapping holds, and what it gives for what it does not hold."""
         kind = type(value)
+        if kind is types.MappingProxyType:
+            (behind,) = gc.get_referents(value)
+            return self.plain(behind, where)
         if kind in _PLAIN_MAPPINGS:
             return self._of_items(value, where)
         if kind is collections.ChainMap:
@@ -261,6 +275,27 @@ class Values:
             "process could compare: expected plain values (None, bool, int, float, str, lists, tuples and "
             "dicts of them), arrays, tensors, or classes and functions that have a name."
         )
+
+
+@contextlib.contextmanager
+def _held_by(value: Any) -> Iterator[None]:
+    """What is refused inside the block is what the value holds."""
+    try:
+        yield
+    except NoIdentityError as error:
+        error.is_of_own_code |= _is_own(value)
+        raise
+
+
+def _is_own(value: Any) -> bool:
+    """Whether it is code of one's own, bound or partly called or not, or an object of one's own class."""
+    if isinstance(value, functools.partial):
+        return _is_own(value.func)
+    if isinstance(value, types.MethodType):
+        return _is_own(value.__func__) or _is_own(value.__self__)
+    if isinstance(value, type | types.FunctionType):
+        return not sources.origin(value)[1]
+    return sources.is_own(type(value))
 
 
 def _is_of_own_classes(value: Any) -> bool:

@@ -8,6 +8,7 @@ and the directives of another version.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,17 @@ class _Constructor(SafeConstructor):
             value = value.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
         return value
 
+    def construct_yaml_float(self, node: Any) -> float:
+        value = super().construct_yaml_float(node)
+        if math.isinf(value) and "inf" not in node.value.lower():
+            raise ValueError(
+                f"line {node.start_mark.line + 1} holds {told(node.value)}, more than a number holds. "
+                "Expected a smaller one, or .inf."
+            )
+        return value
 
+
+_Constructor.add_constructor("tag:yaml.org,2002:float", _Constructor.construct_yaml_float)
 for kind in ("timestamp", "value"):  # "=" is text, too
     _Constructor.add_constructor(f"tag:yaml.org,2002:{kind}", SafeConstructor.construct_yaml_str)
 

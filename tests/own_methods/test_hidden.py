@@ -3,11 +3,15 @@ imports that fail or are not made, other threads."""
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
+import os
 import pickle
+import subprocess
 import sys
 import threading
 import types
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -51,6 +55,112 @@ FORMS = {
 def test_a_library_around_it_hides_nothing_that_has_no_identity(form, module):
     with pytest.raises(ConfigError, match=r"`LOCK`, which is a lock .* no identity"):
         fingerprints.of_code(module(AROUND.format(FORMS[form])).value)
+
+
+OBJECT = """
+import functools
+import threading
+import torch
+
+class Tool:
+    def __init__(self):
+        self.lock = threading.Lock()
+    def __call__(self, x):
+        return x
+
+class Layer(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lock = threading.Lock()
+
+def scaled(lock, x):
+    return x
+
+{}
+
+def value(x):
+    return USED(x)
+"""
+OBJECTS = {
+    "an object": "USED = torch.no_grad()(Tool())",
+    "its method": "USED = torch.no_grad()(Tool().__call__)",
+    "a partial call": "USED = torch.no_grad()(functools.partial(scaled, threading.Lock()))",
+    "a partial call of a method": "USED = torch.no_grad()(functools.partial(Tool().__call__))",
+    "several": "USED = torch.no_grad()(functools.partial(max, [{'a': Tool()}]))",
+    "a layer's option": "USED = torch.nn.TransformerEncoderLayer(4, 1, 4, activation=Tool())",
+    "a layer's attribute": "USED = torch.nn.Linear(2, 2)\nUSED.tool = Tool()",
+    "a layer of one's own": "USED = torch.nn.Linear(2, 2)\nobject.__setattr__(USED, 'tool', Layer())",
+    "an attribute": "def USED(x):\n    return USED.tool(x)\nUSED.tool = Tool()",
+}
+
+
+@pytest.mark.parametrize("form", OBJECTS)
+def test_nor_of_what_an_object_of_ones_own_holds(form, module):
+    with pytest.raises(ConfigError, match=r"which is a lock .* no identity"):
+        fingerprints.of_code(module(OBJECT.format(OBJECTS[form])).value)
+
+
+def test_what_a_librarys_object_holds_is_its_own_affair(module):
+    """A lock among the attributes of torch's layer, or of a function, is nobody's value."""
+    for made in (
+        "USED = torch.nn.Flatten()\nUSED.lock = threading.Lock()",
+        "def USED(x):\n    return USED.lock and x\nUSED.lock = threading.Lock()",
+    ):
+        assert fingerprints.of_code(module(OBJECT.format(made)).value).digest
+
+
+@pytest.mark.parametrize(
+    "made",
+    ["collections.defaultdict(lambda: {})", "Lent()"],
+)
+def test_behind_a_read_only_view_is_what_gives_what_is_missing(made, module):
+    text = (
+        "import collections, types\n"
+        "class Lent(dict):\n    def __missing__(self, key):\n        return {}\n"
+        f"VIEW = types.MappingProxyType({made})\n"
+        "def value(x):\n    return x * VIEW['weight']\n"
+    )
+    digests = [
+        fingerprints.of_code(module(text.replace("{}", number)).value).digest
+        for number in ("1.0", "2.0")
+    ]
+    assert digests[0] != digests[1]
+
+
+FUNCTIONS = """
+def make(factor):
+    def scaled(x):
+        return x * factor
+    return scaled
+
+def value(x):
+    return [value.a(x), value.b(x), value.c(x), value.d(x), value.e(x), value.f(x), value.g(x)]
+
+for number, name in enumerate("abcdefg"):
+    setattr(value, name, make(number))
+"""
+
+
+@pytest.mark.slow
+def test_attributes_of_a_function_count_in_an_order_of_their_own(tmp_path):
+    """Not in that of a set, which is another in each process."""
+    (tmp_path / "mine_in_order.py").write_text(FUNCTIONS)
+    program = (
+        "import mine_in_order; from hml_core.system import fingerprints\n"
+        "print(fingerprints.of_code(mine_in_order.value).digest)"
+    )
+    said = set()
+    for seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(tmp_path)}
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        said.add(done.stdout)
+    assert len(said) == 1
 
 
 HELD = """
@@ -129,6 +239,69 @@ def test_a_module_that_was_mended_is_followed_again(tmp_path, module):
         assert fingerprints.of_code(value).digest != without, "registering looks again"
     finally:
         sys.modules.pop("mended_for_tests", None)
+
+
+def test_a_module_that_needs_the_one_being_imported_is_followed(tmp_path, module):
+    """A circle is why one imports within a function; registering and configs come in the midst of it."""
+    helper = tmp_path / "circle_for_tests.py"
+    text = (
+        "from hml_core import datasets\nfrom hml_core.config import RunConfig\n"
+        "WHOLE = datasets.info('digits')\n"
+        "def load(config, data_root):\n    import circle_for_tests\n"
+        "    return circle_for_tests.by(WHOLE.load(config, data_root))\n"
+        "given = datasets.DatasetInfo(load, 10, 100, WHOLE.defaults, {}, True)\n"
+        "datasets.register('mine_of_tests', given)\n"
+        "EARLY = RunConfig(dataset='mine_of_tests').run_id\n"
+        "class Late:\n    pass\n"
+    )
+    ids = []
+    for number in (1, 2):
+        needed = (
+            f"from mine_circle_for_tests import Late\ndef by(x, number={number}):\n    return x\n"
+        )
+        helper.write_text(needed + "#" * number)
+        importlib.invalidate_caches()
+        try:
+            module(text, "mine_circle_for_tests")
+            ids.append(RunConfig(dataset="mine_of_tests").run_id)
+            datasets.load(RunConfig(dataset="mine_of_tests"))
+            assert RunConfig(dataset="mine_of_tests").run_id == ids[-1], "nor another after it ran"
+        finally:
+            sys.modules.pop("circle_for_tests", None)
+    assert ids[0] != ids[1]
+
+
+def test_a_module_that_answers_has_elsewhere_what_else_stands_in_it(module):
+    """Its own ``__getattr__`` is asked for what does not."""
+    module(
+        "def scale_a():\n    return 2.0\n"
+        "def __getattr__(name):\n    if name == 'lazy':\n        return 3.0\n"
+        "    raise AttributeError(name)\n",
+        "mine_answering_for_tests",
+    )
+    text = LOSS.replace(
+        "sign = 1.0", "sign = 6.0 / (getattr(helper, 'scale_' + 'a')() * helper.lazy)"
+    )
+    assert text != LOSS
+    module(f"import mine_answering_for_tests as helper\n{text}")
+    config = RunConfig(recipe="mine")
+    sent = pickle.loads(pickle.dumps(travel.pack(config)))
+    wanted = losses.LOSSES["mine"]()(torch.eye(3), torch.arange(3))
+    sys.modules.pop("mine_answering_for_tests")
+    with travel.installed(sent):
+        assert losses.LOSSES["mine"]()(torch.eye(3), torch.arange(3)) == wanted
+
+
+def test_where_code_catches_errors_is_part_of_it():
+    """Of code without source: the instructions alone do not say it, from Python 3.11 on."""
+    made: dict = {}
+    exec(
+        "def value(x):\n    try:\n        return 1 / x\n    except ZeroDivisionError:\n        return 0",
+        made,
+    )
+    value = made["value"]
+    other = types.FunctionType(value.__code__.replace(co_exceptiontable=b""), made, "value")
+    assert fingerprints.of_code(value).digest != fingerprints.of_code(other).digest
 
 
 @pytest.mark.parametrize(
@@ -238,17 +411,41 @@ def test_threads_that_send_at_once_send_all(module):
         travel._loaded(content)
 
 
+def test_threads_of_a_loader_may_load_other_data_sets():
+    info, config = datasets.info("digits"), RunConfig(dataset="digits")
+    drawn = []
+
+    def part(config, data_root):
+        drawn.append(np.random.random(3).tolist())  # noqa: NPY002
+        return info.load(config, data_root)
+
+    def whole(config, data_root):
+        with ThreadPoolExecutor(2) as pool:
+            parts = dataclasses.replace(config, dataset="part_for_tests")
+            return list(pool.map(datasets.load, [parts, parts, config_of_digits])).pop()
+
+    config_of_digits = config
+    for name, load in {"part_for_tests": part, "whole_for_tests": whole}.items():
+        datasets.DATASETS[name] = datasets.DatasetInfo(load, 10, 100, info.defaults, {}, True)
+    loaded = datasets.load(RunConfig(dataset="whole_for_tests"))
+    assert len(loaded.train.targets) == len(datasets.load(config).train.targets)
+    assert len(drawn) == 2
+    assert drawn[0] == drawn[1]
+
+
 def test_a_data_set_draws_the_same_whatever_other_threads_do(tmp_path):
     """Another thread of the program registers and loads meanwhile: it waits. One of the loader's own does
     not."""
     inside, others_began = threading.Event(), threading.Event()
     drawn, done = [], []
+    plain_start = threading.Thread.start
 
     def load(config, data_root):
         first = np.random.random(3)  # noqa: NPY002
         if threading.current_thread() is threading.main_thread() and not drawn:
             inside.set()
             others_began.wait(10)
+            late_began.wait(10)
             own = threading.Thread(target=lambda: done.append(losses.register(Gentle)))
             state = torch.get_rng_state()
             own.start()
@@ -263,19 +460,29 @@ def test_a_data_set_draws_the_same_whatever_other_threads_do(tmp_path):
     datasets.DATASETS["own"] = datasets.DatasetInfo(load, 10, 100, info.defaults, {}, True)
     config = RunConfig(dataset="own")
 
+    def late() -> None:
+        late_began.set()
+        losses.register(Gentle, name="late_for_tests")
+        datasets.load(config)
+
     def others() -> None:
         inside.wait(10)
         others_began.set()
+        begun_late.start()  # while the loader draws, and by another part of the program
         datasets.load(config)
+
+    begun_late, late_began = threading.Thread(target=late), threading.Event()
 
     stranger = threading.Thread(target=others)
     stranger.start()
     datasets.load(config)
     stranger.join()
-    assert len(drawn) == 2
-    assert drawn[0] == drawn[1]
+    begun_late.join()
+    assert len(drawn) == 3
+    assert drawn[0] == drawn[1] == drawn[2]
     assert seeds._lent.lenders == 0
-    assert not seeds._lent.strangers
+    assert seeds._lent.family is None
+    assert threading.Thread.start is plain_start
 
 
 def test_a_bundle_is_read_by_what_was_sent(module, tmp_path):

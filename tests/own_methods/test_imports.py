@@ -102,6 +102,16 @@ def test_a_script_that_ends_python_does_not_end_the_command(tmp_path):
     (tmp_path / "cancels_for_tests.py").write_text("import asyncio; raise asyncio.CancelledError")
     with pytest.raises(ConfigError, match="CancelledError"):
         extensions.bring(str(tmp_path / "cancels_for_tests.py"))
+    for name in ("../mine", "a.b-c", "./mine"):
+        with pytest.raises(
+            ConfigError, match=r"Expected a file .* or module to import, there is no"
+        ):
+            extensions.bring(name)
+    for name in ("", "..", str(tmp_path)):
+        with pytest.raises(
+            ConfigError, match=r"Expected a file .* or module to import, '.*' is none"
+        ):
+            extensions.bring(name)
     (tmp_path / "lacks_for_tests.py").write_text("import lack")
     with pytest.raises(ConfigError, match="No module named 'lack'"):
         extensions.bring(str(tmp_path / "lacks_for_tests.py"))

@@ -7,7 +7,7 @@ import pickle
 import pytest
 import torch
 
-from hml_core import losses, models
+from hml_core import datasets, losses, models, recipes
 from hml_core.config import RunConfig
 from hml_core.engines import travel
 from hml_core.losses import LOSSES, ClassificationLoss
@@ -26,11 +26,11 @@ from hml_core import losses
 from hml_core.losses import BUILT_IN, LOSSES, ClassificationLoss, register
 from hml_core.recipes import Stage, register as recipe
 
-NAME = "{name}"
+NAME, TABLE, taken = "{name}", LOSSES, LOSSES.__getitem__
 
 @register(name="on_top_for_tests")
 class OnTop(ClassificationLoss):
-    def __init__(self, name="{name}"):
+    def __init__(self, name={default!r}, by_option=None):
         super().__init__()
         self.inner = {asked}()
 
@@ -39,13 +39,26 @@ class OnTop(ClassificationLoss):
 
 @recipe(title="On top", source="a test")
 def on_top():
-    return (Stage("on_top_for_tests"),)
+    return (Stage("on_top_for_tests", {options}),)
 """
-FORMS = ['LOSSES["{}"]', 'losses.LOSSES["{}"]', "LOSSES[NAME]", "LOSSES[name]", 'LOSSES.get("{}")']
+FORMS = [
+    'LOSSES["{}"]', 'losses.LOSSES["{}"]', "LOSSES[NAME]", "LOSSES[name]", 'LOSSES.get("{}")',
+    'TABLE["{}"]', 'vars(losses)["LOSSES"]["{}"]', "[LOSSES[one] for one in ({!r}, 'focal')][0]",
+    "{{one: LOSSES[one] for one in {{{!r}, 'focal'}}}}[NAME]", "LOSSES[by_option or 'focal']",
+    "taken(NAME)",
+]  # fmt: skip
 
 
 def on_top(module, asked: str, name: str) -> RunConfig:
-    module(ON_TOP.format(name=name, asked=asked.format(name)), "on_top_for_tests")
+    """A loss that asks for another by a name that stands in its code, or is among its options."""
+    by_option = "by_option" in asked
+    text = ON_TOP.format(
+        name="" if by_option else name,
+        default=name if asked == "LOSSES[name]" else None,
+        options={"by_option": name} if by_option else {},
+        asked=asked.format(name),
+    )
+    module(text, "on_top_for_tests")
     return RunConfig(recipe="on_top")
 
 
@@ -134,3 +147,60 @@ def test_a_loss_that_takes_a_place_asks_for_what_was_there():
     assert [str(one.own) for one in travel.pack(RunConfig(recipe="focal")).entries] == [
         "loss 'focal'"
     ]
+
+
+def test_a_recipe_made_of_another_travels_with_it(module):
+    text = """
+from hml_core import recipes
+from hml_core.recipes import Stage, register
+
+@register(title="Inner", source="a test")
+def inner_for_tests():
+    return (Stage("cross_entropy"),)
+
+@register(title="Outer", source="a test")
+def outer_for_tests():
+    return recipes.get("inner_for_tests").stages
+"""
+    module(text)
+    config = RunConfig(recipe="outer_for_tests")
+    sent = pickle.loads(pickle.dumps(travel.pack(config)))
+    forget()
+    with travel.installed(sent):
+        travel.require_same(sent, config)
+        assert config.stages == recipes.get("ce").stages
+    assert "inner_for_tests" not in recipes.RECIPES
+
+
+DATA = """
+import dataclasses
+from hml_core import datasets
+
+WHOLE = datasets.info("digits")
+
+def part(config, data_root):
+    made = WHOLE.load(config, data_root)
+    made.train.targets[:2] = 0
+    return made
+
+def all_of_it(config, data_root):
+    return datasets.load(dataclasses.replace(config, dataset="part_for_tests"))
+
+for name, load in {"part_for_tests": part, "mine_of_tests": all_of_it}.items():
+    given = datasets.DatasetInfo(load, 10, 100, WHOLE.defaults, {}, True)
+    datasets.register(name, given)
+"""
+
+
+def test_a_data_set_made_of_another_has_its_identity_and_travels_with_it(module):
+    ids = []
+    for text in (DATA, DATA.replace("[:2] = 0", "[:2] = 1")):
+        module(text)
+        config = RunConfig(dataset="mine_of_tests")
+        ids.append(config.run_id)
+    assert ids[0] != ids[1]
+    sent = pickle.loads(pickle.dumps(travel.pack(config)))
+    forget()
+    with travel.installed(sent):
+        travel.require_same(sent, config)
+        assert (datasets.load(config).train.targets[:2] == 1).all()
