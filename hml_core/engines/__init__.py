@@ -151,7 +151,7 @@ def sweep(
     data_root, runs_root, device
         As for :func:`hml_core.trainer.fit`. Where workers are elsewhere, ``device`` is theirs.
     progress : bool
-        Count the runs, and print the traceback of one that failed.
+        Count the runs, and print what is wrong with one that failed: our message, or the traceback.
     train : bool
         False: only read what is finished below ``runs_root``; a row that is not there has the
         ``status`` "missing". Weights are not asked for then.
@@ -247,7 +247,7 @@ def _collect(
                 outcomes[run_id] = outcome
                 if outcome.status == "failed":
                     failed += 1
-                    bar.message(f"Run {run_id} failed.\n{outcome.traceback or outcome.error}")
+                    bar.message(f"Run {run_id} failed.\n{outcome.message}")
                 bar.update(f"{run_id}{f', {failed} failed' if failed else ''}")
         except KeyboardInterrupt:
             bar.message(

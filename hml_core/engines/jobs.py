@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from hml_core.config import RunConfig
-from hml_core.errors import ConfigError, RunBusyError, RunError, raised_by_handler
+from hml_core.errors import ConfigError, HmlError, RunBusyError, RunError, raised_by_handler
 from hml_core.runs import Run, RunFolder, kept_weights
-from hml_core.system import devices, interruptions
+from hml_core.system import devices, interruptions, sources
 from hml_core.trainer import exhaust, training
 from hml_core.trainer.branches import Point
 
@@ -61,6 +61,12 @@ class Outcome:
     status: str
     error: str | None = None
     traceback: str | None = None
+    is_told: bool = False  # by its error alone, which says what is to be done
+
+    @property
+    def message(self) -> str:
+        """What a terminal shows of one that failed."""
+        return (self.error if self.is_told else self.traceback or self.error) or ""
 
 
 def attempt(config: RunConfig, place: Place, *, wait: float | None = None) -> Outcome:
@@ -92,7 +98,8 @@ def attempting(
         interruptions.heed()
         if raised_by_handler(error):  # the program's own time limit, say
             raise
-        return Outcome("failed", str(error), traceback.format_exc())
+        is_told = isinstance(error, HmlError) and not sources.own_place(error)
+        return Outcome("failed", str(error), traceback.format_exc(), is_told)
     return Outcome("done")
 
 

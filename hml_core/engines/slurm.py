@@ -17,7 +17,9 @@ network between the nodes; default: that of this host's address), ``job_script_p
 e.g. ``module load``), ``job_extra_directives`` (a list of further #SBATCH options) or ``log_directory``.
 
 Scheduler and workers speak TLS. Its key is made for the sweep and lies below ``runs_root`` while that goes
-on, in a folder that only its owner can open: who can read it can run code on the jobs.
+on, in a folder that only its owner can open: who can read it can run code on the jobs. Whom a job
+believes stands in its script: where others may write to ``runs_root``, they may put a key of theirs in the
+place of ours, but no job takes their word.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from hml_core.engines.dask import NO_DASHBOARD, SETTINGS, own_folder, submit
 from hml_core.engines.dask_cluster import GPU, client_of
 from hml_core.engines.jobs import Outcome, Place
 from hml_core.engines.slurm_options import require_jobqueue, seconds, shipped_with_jobqueue
-from hml_core.engines.slurm_queue import LONGEST_WAIT_S, Submissions
+from hml_core.engines.slurm_queue import LONGEST_WAIT_S, Believed, Submissions
 from hml_core.errors import ConfigError
 from hml_core.system import interruptions, limits, processes, scratch
 
@@ -77,10 +79,10 @@ def _require_address(scheduler: Mapping[str, Any]) -> None:
             with socket.socket(family, kind) as tried:
                 tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as Dask does
                 tried.bind(address)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # such as a name with an empty part
         where = f"{host}:{port}" if port else host
         raise ConfigError(
-            f"This host cannot listen at {where} ({error.strerror or error}): expected "
+            f"This host cannot listen at {where} ({getattr(error, 'strerror', None) or error}): expected "
             "`scheduler_options` to name an address of its own, and a port that is free."
         ) from error
 
@@ -126,13 +128,15 @@ def make_cluster(
     options["local_directory"] = f'"${WORK}"'
     # What Dask's configuration says of jobs is among the options by now, as far as it was taken.
     dask.config.set({f"jobqueue.{OWN_DEFAULTS}": shipped_with_jobqueue()})
+    security = _certificates(shared)
+    believed = Believed(Path(security.tls_ca_file).read_text(), f'"${WORK}/ca.pem"')
     try:
         return SLURMCluster(
             **{"job_name": "hml", **options},
             config_name=OWN_DEFAULTS,
             scheduler_options={**NO_DASHBOARD, **scheduler},
-            security=_certificates(shared),
-            job_cls=(submissions or Submissions()).job(),
+            security=security,
+            job_cls=(submissions or Submissions()).job(believed),
             job_cpu=cores,
             cores=1,  # one run at a time on each worker, whatever the cores of its job
             processes=1,
@@ -152,7 +156,7 @@ def make_cluster(
 
 
 def job_script(options: Mapping[str, Any]) -> str:
-    """The script that each job would be submitted with, but for the names of its certificates."""
+    """The script that each job would be submitted with, but for its certificates."""
     with own_folder(), scratch.folder() as shared, make_cluster(options, shared) as made:
         return made.job_script()
 

@@ -56,6 +56,7 @@ TEXTS = {
 # Of `scheduler_options`: that it speaks TLS is not to be undone.
 OF_SCHEDULER = {"host": str, "interface": str, "port": int}
 OURS = ("--protocol", "--tls", "--dashboard", "--listen", "--contact", "--host", "--scheduler")
+ALONE = ("--local-directory", "--nworkers", "--nprocs", "--nthreads")
 WORDS = r"[^\"'`\\;&|<>()#*?!\x00-\x1f\x7f]+"  # of the worker's command, which a shell reads
 MOST = 10**6  # jobs, cores, seconds
 LISTS = ("job_script_prologue", "job_extra_directives", "job_directives_skip", "worker_extra_args")
@@ -174,6 +175,11 @@ def _require_sound(options: Mapping[str, Any], where: str) -> None:
             raise ConfigError(
                 f"`worker_extra_args` in {where} hold {word!r}: how a worker speaks, and that it "
                 "shows no pages, is not theirs to set."
+            )
+        for word in (word for word in words.split() if word.startswith(ALONE)):
+            raise ConfigError(
+                f"`worker_extra_args` in {where} hold {word!r}: a job has one worker, in a folder of its "
+                "own, that trains one run at a time (`local_directory` says below which folder)."
             )
 
 

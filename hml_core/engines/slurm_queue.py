@@ -16,7 +16,7 @@ import shlex
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -63,6 +63,23 @@ class Job(NamedTuple):
 
     id: str
     cluster: str = ""
+
+
+class Believed(NamedTuple):
+    """The certificate that a job's worker asks others for, and where its script puts it for that."""
+
+    certificate: str
+    place: str  # as a shell reads it
+
+    def put_into(self, script: str, command: str, named: str) -> str:
+        """The script with the certificate itself, in the place of the file that ``command`` names."""
+        lines = [
+            f"cat > {self.place} << 'CERTIFICATE' || exit 1",
+            *self.certificate.splitlines(),
+            "CERTIFICATE",
+            command.replace(f"--tls-ca-file {named}", f"--tls-ca-file {self.place}"),
+        ]
+        return script.replace(command, "\n".join(lines))
 
 
 def in_queue(jobs: Iterable[Job]) -> dict[Job, State] | None:
@@ -203,7 +220,8 @@ class Submissions:
             how = "squeue does not tell how it is" if queue is None else "it is not in the queue"
         else:
             how = state.why if state.name == "PENDING" else f"{state.name} {state.why}".strip()
-        return f"job {job.id} waits since {alone / 3600:.1f} hours ({how}), the longest wait."
+        waited = f"{alone / 3600:.1f} hours" if alone >= 3600 else f"{alone / 60:.0f} minutes"
+        return f"job {job.id} waits since {waited} ({how}), the longest wait."
 
     def _lost(self, job: Job, state: State | None, now: float) -> str | None:
         """Why this job will send no worker, if so."""
@@ -244,8 +262,11 @@ class Submissions:
                     return f" {str(log)!r} ends: {' / '.join(line.strip() for line in lines)}."
         return f" What it said should be in {str(self._logs / f'slurm-{job}.out')!r}."
 
-    def job(self) -> type:
-        """The kind of job that reports here, and does not raise where nobody would listen."""
+    def job(self, believed: Believed | None = None) -> type:
+        """The kind of job that reports here, and does not raise where nobody would listen.
+
+        ``believed``: what its script says of the scheduler's certificate, rather than a file.
+        """
         from dask_jobqueue.slurm import SLURMJob
         from distributed.deploy.spec import ProcessInterface
 
@@ -257,6 +278,17 @@ class Submissions:
             def __init__(self, *arguments: Any, security: Any = None, **options: Any) -> None:
                 in_script = None if security is None else _for_shell(security)
                 super().__init__(*arguments, security=in_script, **options)
+                self._named = None if security is None else in_script.tls_ca_file
+
+            @contextlib.contextmanager
+            def job_file(self) -> Iterator[str]:
+                with super().job_file() as name:
+                    if believed is not None and self._named is not None:
+                        script = believed.put_into(
+                            self.job_script(), self._command_template, self._named
+                        )
+                        Path(name).write_text(script)
+                    yield name
 
             def _job_id_from_submit_output(self, out: str) -> str:
                 """That of the job which was taken: a site may greet, with whatever numbers, before it."""
@@ -277,12 +309,14 @@ class Submissions:
                     if _taken(error.out) is None:
                         raise
                     return error.out  # the job was taken, whatever it waits for
+                if _taken(said.out) is not None:
+                    return said.out  # and whatever failed after that
                 if said.status:
                     raise RuntimeError(
                         said.error.strip()
                         or f"{command[0]!r} ended with status {processes.exit_status(said.status)}"
                     )
-                if _taken(said.out) is None and said.error.strip():
+                if said.error.strip():
                     raise RuntimeError(said.error.strip())
                 return said.out
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 import subprocess
+from pathlib import Path
 
 import dask
 import pandas as pd
@@ -97,3 +98,25 @@ def test_nobody_without_the_certificate_speaks_to_the_scheduler(tmp_path, monkey
     with slurm.make_cluster(without, tmp_path) as made:
         (listener,) = made.scheduler.listeners
         assert "0.0.0.0" not in listener.listen_address
+
+
+def test_a_job_believes_its_script_not_a_folder_that_others_may_exchange(tmp_path, monkeypatch):
+    """Who may write to `runs_root` may move the folder of the keys, and put another in its place."""
+    options = slurm_options.read(helpers.pretend_slurm(tmp_path, monkeypatch))
+    shared, node, given = tmp_path / "shared", tmp_path / "a node's", tmp_path / "given"
+    shared.mkdir(mode=0o700)
+    node.mkdir()
+    worker = tmp_path / "worker"
+    helpers.says(worker, f'while [ "$1" != --tls-ca-file ]; do shift; done; cat "$2" > {given}')
+    with (
+        dask.config.set(SETTINGS),
+        slurm.make_cluster({**options, "python": str(worker)}, shared) as made,
+    ):
+        wanted = (shared / "ca.pem").read_text()
+        (shared / "ca.pem").write_text("somebody else's")
+        with made._dummy_job.job_file() as name:
+            script = Path(name).read_text()
+    environment = {"TMPDIR": str(node), "PATH": "/usr/bin:/bin"}
+    subprocess.run(["bash", "-c", script], env=environment, check=True)
+    assert given.read_text() == wanted
+    assert not list(node.iterdir()), "gone with the job"

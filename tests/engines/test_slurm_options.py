@@ -116,6 +116,8 @@ def test_a_dry_run_prints_runs_and_script_and_submits_nothing(tmp_path, monkeypa
         ({"memory": "1KB"}, "`memory` in .* with its unit"),
         ({"walltime": f"{'1' * 200_000}:00:0"}, "`walltime` in .* to be a time"),
         ({"worker_extra_args": ["--protocol", "tcp"]}, "hold '--protocol': how a worker speaks"),
+        ({"worker_extra_args": ["--nworkers=2"]}, "hold '--nworkers=2': a job has one worker"),
+        ({"worker_extra_args": ["--local-directory", "/tmp"]}, "in a folder of its own"),
         ({"worker_extra_args": ["--dashboard-address=0.0.0.0:1"]}, "that it shows no pages"),
         ({"job_extra_directives": [1]}, "`job_extra_directives` in .* to be a list of lines"),
         (
@@ -218,7 +220,7 @@ def test_paths_reach_a_job_as_they_are(tmp_path):
     assert not list(tmp_path.rglob("pwned"))
 
 
-@pytest.mark.parametrize("host", ["8.8.8.8", "no.such.host.invalid"])
+@pytest.mark.parametrize("host", ["8.8.8.8", "no.such.host.invalid", "a..b", "x" * 300])
 def test_an_address_that_is_not_this_host_s_is_named(host, tmp_path):
     options = {"cores": 1, "memory": "1GB", "walltime": "00:10:00"}
     with pytest.raises(ConfigError, match=rf"cannot listen at {host} .*`scheduler_options`"):

@@ -121,13 +121,17 @@ def test_slurm_that_takes_no_job_is_told_with_its_reason(sbatch, reason, tmp_pat
     assert not list((tmp_path / "runs").glob(".slurm-*")), "the key is gone with the sweep"
 
 
-def test_a_job_that_sbatch_told_before_it_hung_is_ours(tmp_path, monkeypatch):
-    """It is in the queue, and is cancelled in the end."""
+@pytest.mark.parametrize(
+    "then", ["exec sleep 600", "exit 1", "echo 'no mail' >&2; exit 1", "kill -9 $$"]
+)
+def test_a_job_that_sbatch_told_before_it_hung_or_failed_is_ours(then, tmp_path, monkeypatch):
+    """It is in the queue, is submitted once, and is cancelled in the end."""
     import asyncio
 
     helpers.pretend_slurm(tmp_path, monkeypatch)
-    monkeypatch.setattr(slurm_queue, "SUBMIT_TIMEOUT_S", 1.0)
-    helpers.says(tmp_path / "bin" / "sbatch", "echo Submitted batch job 17; exec sleep 600")
+    if "sleep" in then:
+        monkeypatch.setattr(slurm_queue, "SUBMIT_TIMEOUT_S", 1.0)
+    helpers.says(tmp_path / "bin" / "sbatch", f"echo Submitted batch job 17; {then}")
     said = asyncio.run(slurm_queue.Submissions().job()._call(["sbatch", "job.sh"]))
     assert slurm_queue._taken(said) == Job("17")
 
@@ -246,6 +250,7 @@ def queue(monkeypatch):
         monkeypatch.setattr(slurm_queue, "in_queue", lambda *_: queue)
         return submissions.hopeless()
 
+    at.submissions = submissions
     return at
 
 
@@ -264,6 +269,12 @@ def test_a_queue_that_missed_a_job_once_is_forgiven(queue):
     assert queue(20, WAITING) is None
     assert queue(900, {}) is None
     assert "job 17 ended before its worker was here" in queue(1000, {})
+
+
+def test_a_short_wait_is_told_in_minutes(queue, monkeypatch):
+    monkeypatch.setattr(queue.submissions, "_longest_wait", 1200.0)
+    assert queue(0, WAITING) is None
+    assert "waits since 20 minutes (Priority), the longest wait" in queue(1205, WAITING)
 
 
 @pytest.mark.parametrize(
