@@ -124,7 +124,8 @@ def find(run_id: str, runs_root: Path) -> Run:
         return Run(runs_root / fitting[0]).verify()
     if not fitting:
         raise RunError(f"No finished run in {str(runs_root)!r} is called {run_id!r}.")
-    raise RunError(f"{len(fitting)} runs fit {run_id!r}: {', '.join(fitting[:5])}, …")
+    more = ", …" if len(fitting) > 5 else ""
+    raise RunError(f"{len(fitting)} runs fit {run_id!r}: {', '.join(fitting[:5])}{more}")
 
 
 @runs.command()

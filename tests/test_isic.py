@@ -13,6 +13,7 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
@@ -24,7 +25,7 @@ from hml_core.config import RunConfig, grid
 from hml_core.errors import ConfigError, DataError
 from hml_core.models import imagenet, trained
 from hml_core.runs import kept_weights
-from hml_core.system import downloads
+from hml_core.system import downloads, files
 from hml_core.trainer import Trainer, feeds, fit
 from hml_lab import plots, stats, tables
 from tests.chaos.foreign import hole
@@ -154,6 +155,35 @@ def test_folders_that_cannot_be_trained_on_are_refused(own, root, tmp_path):
     refused("not what was prepared")
     (own / "prepared.json").write_text("{")
     refused("is damaged")
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("split", "Train", r"`split` of 'ISIC_\d+' to be one of train, .*, got 'Train'"),
+        ("class", "XXX", r"`class` of 'ISIC_\d+' to be one of MEL, .*, got 'XXX'"),
+        ("class", "", "got ''"),
+        ("part", ["ham"], "`part` to say its name"),
+        ("part", "ham", "`part` to say its name"),
+    ],
+)
+def test_what_is_sealed_and_cannot_be_is_named(column, value, said, root, tmp_path):
+    """Whoever changes a description can make its checksum anew."""
+    folder = shutil.copytree(root / "prepared", tmp_path / "own", copy_function=os.link)
+    described = files.unsealed(json.loads((folder / "prepared.json").read_text()))
+    if column == "part":
+        described["part"] = value
+    else:
+        path = folder / "manifest.csv"
+        manifest = pd.read_csv(path, dtype=str, keep_default_na=False)
+        manifest.loc[3, column] = value
+        path.unlink()  # it is the same file as the original's
+        manifest.to_csv(path, index=False)
+        described["manifest_sha256"] = files.sha256(path)
+    (folder / "prepared.json").unlink()
+    (folder / "prepared.json").write_text(json.dumps(files.sealed(described)))
+    with pytest.raises(DataError, match=f"is damaged: expected .*{said}"):
+        datasets.load(tiny(), folder)
 
 
 def without_df(root, folder, absent: str, instead: str):

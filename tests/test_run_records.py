@@ -55,9 +55,9 @@ def test_a_number_is_found_in_its_run(root):
         assert told["run_id"] == run.run_id
         assert told["last epoch"]["balanced_accuracy"] == run.selection()["balanced_accuracy"]
         assert told["config"] == run.config.to_dict()
-    assert "2 runs fit 'digits-exp20-ce'" in call(
-        "show", "digits-exp20-ce", "--runs-root", root, code=1
-    )
+    said = call("show", "digits-exp20-ce", "--runs-root", root, code=1)
+    assert "2 runs fit 'digits-exp20-ce'" in said
+    assert "…" not in said, "these are all"
     assert "is called 'other'" in call("show", "other", "--runs-root", root, code=1)
 
 

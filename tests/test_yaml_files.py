@@ -52,6 +52,7 @@ REFUSED = {
     "too many lines": ("".join(f"a{n}: 1\n" for n in range(20_000)), "more than 20,000 values"),
     "a hundred levels": ("a: " + "[" * 100 + "]" * 100 + "\n", "more than 50 levels"),
     "a tab": ("a:\n\tb: 1\n", "line 2"),
+    "more than a number holds": ("a: [1, -1e400]\n", "line 1 holds '-1e400', more than a number"),
     "a number beyond all": ("a: " + "9" * 5000 + "\n", "Cannot read"),
     "too much": ("a: " + "x" * 2**20, "at most 1,048,576 characters"),
 }

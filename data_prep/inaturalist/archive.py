@@ -7,6 +7,7 @@ calls the same folder ``2018``. Both names are understood, and so are the tarbal
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -135,8 +136,14 @@ def require_tarball(archive: Archive, root: str | Path) -> Path:
 
 
 def _annotations(root: Path, name: str) -> Path | None:
-    """A JSON, or the tarball that holds it."""
-    return next((p for p in (root / name, root / f"{name}.tar.gz") if p.is_file()), None)
+    """A JSON, or the tarball that holds it; DataError where something else has its name."""
+    places = [root / name, root / f"{name}.tar.gz"]
+    if (found := next((path for path in places if path.is_file()), None)) is not None:
+        return found
+    for path in places:
+        if os.path.lexists(path):
+            raise DataError(f"{str(path)!r} is no regular file. Expected the annotations there.")
+    return None
 
 
 def _read_json(path: Path, name: str) -> dict[str, Any]:

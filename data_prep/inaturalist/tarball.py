@@ -37,16 +37,23 @@ def members(
     DamagedTarball
         Where it ends too early or is damaged: nothing that came before can be relied on.
     DataError
-        Where it cannot be read.
+        Where it cannot be read, or holds an image twice: ``tar`` would take the other one.
     """
     wanted = {row.name_: row for row in todo.rename(columns={"name": "name_"}).itertuples()}
     if not wanted:
         return
+    taken: set[str] = set()
     last = None  # held back: whoever has all rows knows that the tarball is whole
     with _readable(tarball), strict_tar.opened(tarball, images.LARGEST_FILE) as reader:
         for member in reader:
-            row = wanted.pop(_below_the_folder(member.name), None) if member.isreg() else None
+            name = _below_the_folder(member.name) if member.isreg() else ""
+            if name in taken:
+                raise DataError(
+                    f"{str(tarball)!r} holds the image {name!r} twice. Expected the official one."
+                )
+            row = wanted.pop(name, None)
             if row is not None:
+                taken.add(name)
                 if last is not None:
                     yield last
                 last = row, reader.read(member)

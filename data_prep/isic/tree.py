@@ -104,15 +104,19 @@ class Tree:
         Raises
         ------
         DataError
-            Where there are several that differ.
+            Where there are several that differ, or what is called so is no file.
         """
         wanted = name.lower()
-        found = [
-            path
+        called = [
+            folder / file
             for folder, names in self.folders.items()
             for file in names
-            if file.lower() == wanted and (path := folder / file).is_file()
+            if file.lower() == wanted
         ]
+        found = [path for path in called if path.is_file()]
+        called += [folder for folder in self.folders if folder.name.lower() == wanted]
+        if called and not found:
+            raise DataError(f"{str(called[0])!r} is no regular file. Expected {name!r} to be one.")
         found.sort(key=lambda path: (len(path.parts), path))
         for other in found[1:]:
             if files.sha256(other) != files.sha256(found[0]):
@@ -165,6 +169,7 @@ class Tree:
         others: Counter[str] = Counter()
         for *_, folder, images in ranked:
             for key, file_names in images.items():
+                _require_one(folder, file_names if key in keys else ())
                 others["further copies of an image"] += len(file_names) - 1 + (key in paths)
                 if key not in keys:
                     others[UNLISTED] += 1
@@ -217,6 +222,18 @@ class Places:
     folders: tuple[Path, ...]
     missing: int
     others: dict[str, int]
+
+
+def _require_one(folder: Path, names: Iterable[str]) -> None:
+    """DataError for files whose names differ in upper and lower case alone, and what they hold as well."""
+    found: dict[str, str] = {}
+    for name in names:
+        other = found.setdefault(name.lower(), name)
+        if other != name and files.sha256(folder / other) != files.sha256(folder / name):
+            raise DataError(
+                f"There are two files {other!r} and {name!r} in {str(folder)!r} that differ. Remove the "
+                "one that is not the challenge's."
+            )
 
 
 def _by_id(names: Iterable[str]) -> dict[str, list[str]]:

@@ -133,9 +133,15 @@ class Setting:
             wrong = not all(type(end) is int for end in value)
         if wrong:
             names = [_told(kind) for kind in self.kinds]
+            is_of_list = tuple in self.kinds and type(value) is int
+            in_file = (
+                " A sweep's file tries each value of a list: [[160, 180]] is one."
+                if is_of_list
+                else ""
+            )
             raise ConfigError(
                 f"Expected `{self.name}` to be {' or '.join(names)}, got {told(value)} "
-                f"({type(value).__name__})."
+                f"({type(value).__name__}).{in_file}"
             )
         return value
 

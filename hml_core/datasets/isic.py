@@ -106,6 +106,7 @@ def _read(
             folder / "prepared.json",
             f"expected the class {unknown[0]} among its `classes`, found none",
         )
+    _require_known(folder, manifest, described["classes"])
     manifest = manifest[manifest["class"].isin(wanted)]
     counts = pd.crosstab(manifest["class"], manifest["split"]).reindex(
         index=wanted, columns=SPLITS, fill_value=0
@@ -165,7 +166,8 @@ def _require_part(folder: Path, described: dict[str, Any], challenge: Challenge)
     """A part of an archive is never trained on under the whole one's name, nor the other way round."""
     part = described.get("part", {})
     fields = {"name": str, "title": str, "dataset": str, "listed": dict}
-    if part and not all(isinstance(part.get(name), kind) for name, kind in fields.items()):
+    is_mapping = isinstance(part, dict)
+    if not is_mapping or (part and not all(isinstance(part.get(n), k) for n, k in fields.items())):
         raise prepared.damaged(
             folder / "prepared.json", f"expected `part` to say its {', '.join(fields)}"
         )
@@ -180,6 +182,25 @@ def _require_part(folder: Path, described: dict[str, Any], challenge: Challenge)
         f"{str(folder)!r} holds all of {challenge.archive}: expected its {challenge.part} part alone, "
         "which `hml prepare` takes where the folder of the other images is not there."
     )
+
+
+def _require_known(folder: Path, manifest: pd.DataFrame, classes: list[str]) -> None:
+    """A row of no class or no split would be left out without a word.
+
+    (The challenge's own sets may hold classes that are in none of the splits.)
+    """
+    own = manifest["split"].isin(SPLITS)
+    known = {
+        "split": (manifest, [*SPLITS, "official_validation", *FURTHER]),
+        "class": (manifest[own], classes),
+    }
+    for column, (rows, expected) in known.items():
+        for _, row in rows[~rows[column].isin(expected)].iterrows():
+            raise prepared.damaged(
+                folder / "manifest.csv",
+                f"expected the `{column}` of {row['id']!r} to be one of {', '.join(expected)}, got "
+                f"{row[column]!r}",
+            )
 
 
 def _note(described: dict[str, Any], manifest: pd.DataFrame, classes: list[str]) -> str:

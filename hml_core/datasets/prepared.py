@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import reprlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ import pandas as pd
 
 from hml_core.errors import ConfigError, DataError
 from hml_core.system import files
-from hml_core.system.fields import is_number
+from hml_core.system.fields import is_number, is_text
 
+MOST = 1e6  # of a channel's mean and standard deviation, of images scaled to [0, 1]
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and standard deviation
 
 
@@ -42,7 +44,8 @@ def find(
     seconds, as the images that were prepared are kept.
 
     What it says holds ``synthetic`` (bool), ``options`` with ``size`` (pixels, int ≥ 0), ``mean`` and
-    ``std`` (of red, green and blue, both or neither) and those that ``lists`` names, texts, as many each.
+    ``std`` (of red, green and blue, both or neither) and those that ``lists`` names: texts, as many
+    each and none twice.
 
     Raises
     ------
@@ -121,10 +124,11 @@ def _validate(path: Path, described: dict[str, Any], lists: Sequence[str]) -> No
         return type(value) is int and value >= 0
 
     def is_colour(value: Any) -> bool:
-        return isinstance(value, list) and len(value) == 3 and all(map(is_number, value))
+        parts = value if isinstance(value, list) else []
+        return len(parts) == 3 and all(is_number(one, MOST) for one in parts)
 
     def is_texts(value: Any) -> bool:
-        return isinstance(value, list) and all(isinstance(one, str) for one in value)
+        return isinstance(value, list) and all(map(is_text, value))
 
     _require(path, described, "synthetic", "true or false", lambda value: isinstance(value, bool))
     _require(path, described, "options", "fields and values", lambda value: isinstance(value, dict))
@@ -140,6 +144,8 @@ def _validate(path: Path, described: dict[str, Any], lists: Sequence[str]) -> No
         )
     for name in lists:
         _require(path, described, name, "a list of texts", is_texts)
+        if twice := [one for one, number in Counter(described[name]).items() if number > 1]:
+            raise damaged(path, f"expected each of `{name}` once, got several {twice[0]!r}")
     if len({len(described[name]) for name in lists}) > 1:
         raise damaged(path, f"expected as many {' as '.join(f'`{name}`' for name in lists)}")
 

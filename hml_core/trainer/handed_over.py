@@ -15,6 +15,7 @@ from hml_core.config import RunConfig
 from hml_core.datasets.base import EvaluationSet, LabelledFiles, LabelledImages, Splits
 from hml_core.datasets.targets import check_targets
 from hml_core.errors import DataError
+from hml_core.system.fields import is_text
 
 MOST_CHANNELS_FIRST = 4  # of images whose channels stand where their height should be
 LONGEST_NOTE = 10_000  # characters: it stands below tables and figures
@@ -71,13 +72,13 @@ def _require_kinds(config: RunConfig, splits: Splits) -> None:
     """What a run's record holds as it is, and what is counted or sorted when all is trained."""
 
     def texts(given: Any) -> bool:
-        return isinstance(given, tuple | list) and all(isinstance(one, str) for one in given)
+        return isinstance(given, tuple | list) and all(map(is_text, given))
 
     def whole(given: Any) -> bool:
         return isinstance(given, np.ndarray) and given.dtype.kind in "iu"
 
     def note(given: Any) -> bool:
-        return isinstance(given, str) and len(given) <= LONGEST_NOTE
+        return is_text(given) and len(given) <= LONGEST_NOTE
 
     expected = {
         "class_names": (texts, "a tuple of texts"),
@@ -189,7 +190,11 @@ def _require_channels(config: RunConfig, splits: Splits) -> None:
     for name in ("mean", "std"):
         try:
             values = np.asarray(getattr(splits, name), dtype=float)
-        except (TypeError, ValueError):  # texts, lists of several lengths, complex numbers
+        except (
+            TypeError,
+            ValueError,
+            OverflowError,
+        ):  # texts, lists of several lengths, complex numbers
             values = np.empty(0)
         if values.shape != (channels,) or not np.isfinite(values).all():
             raise DataError(

@@ -186,6 +186,23 @@ def test_hostile_members_write_nothing(root, tmp_path):
     assert found == set(made.manifest["file"])
 
 
+def test_an_image_twice_is_refused(root, tmp_path):
+    """`tar` would take the last, and a stream has read the first."""
+    name = archive.read(root).records["name"].iloc[0]
+    folder = packed(root, tmp_path / "tar", extra=[(f"train_val2018/{name}", b"another")])
+    with pytest.raises(DataError, match=rf"holds the image '{name}' twice"):
+        prepare(archive.read(folder), tmp_path / "out", SMALL, workers=1, progress=False)
+
+
+@pytest.mark.parametrize("what", ["a FIFO", "a folder"])
+def test_annotations_that_are_no_file_are_named(what, root):
+    path = root / "train2018.json"
+    path.unlink()
+    (os.mkfifo if what == "a FIFO" else os.mkdir)(path)
+    with pytest.raises(DataError, match=r"train2018.json' is no regular file"):
+        archive.read(root)
+
+
 def test_the_tarballs_sum_is_compared_where_asked(root, tmp_path, monkeypatch):
     folder = packed(root, tmp_path / "tar")
     call = ["prepare", "inat2018", "--data-root", str(folder), "--size", "32", "--verify"]

@@ -197,6 +197,27 @@ def test_two_tables_that_differ_are_refused(root):
         archive.read("isic2018", root)
 
 
+def test_two_files_of_an_image_that_differ_in_case_and_content_are_refused(root):
+    path = next(root.rglob("*.jpg"))
+    other = path.with_suffix(".JPG")
+    shutil.copy(path, other)
+    archive.read("isic2018", root)  # a copy
+    other.write_bytes(b"another")
+    with pytest.raises(
+        DataError, match=rf"two files '{other.name}' and '{path.name}' .* that differ"
+    ):
+        archive.read("isic2018", root)
+
+
+@pytest.mark.parametrize("what", ["a FIFO", "a folder"])
+def test_a_table_that_is_no_file_is_named(what, root):
+    (path,) = root.rglob(LAYOUT.ground_truth)
+    path.unlink()
+    (os.mkfifo if what == "a FIFO" else os.mkdir)(path)
+    with pytest.raises(DataError, match=rf"{LAYOUT.ground_truth}' is no regular file"):
+        archive.read("isic2018", root)
+
+
 def test_what_is_there_and_not_used_is_counted_and_said(root, tmp_path):
     first, second, *_ = sorted((root / LAYOUT.images).iterdir())
     first.with_suffix(".jp2").write_bytes(b"x")

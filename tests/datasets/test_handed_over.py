@@ -157,6 +157,14 @@ FAULTS = {
         lambda: sound(class_names=(1, 2, 3)),
         r"`class_names` of 'own' to be a tuple of texts, got tuple \(1, 2, 3\)",
     ),
+    "half of a character": (
+        lambda: sound(class_names=("a", "b", "\ud800")),
+        "`class_names` of 'own' to be a tuple of texts",
+    ),
+    "a note that cannot be written": (
+        lambda: sound(images_note="\ud800"),
+        "`images_note` of 'own' to be a text",
+    ),
     "one name for two": (
         lambda: sound(class_names=("a", "b", "a")),
         "`class_names` of 'own' to tell the classes apart, got several 'a'",

@@ -102,6 +102,10 @@ def test_a_description_that_is_whole_is_found(tmp_path):
         ({"std": [0.2, 0.2, "0.2"]}, "`std` to be three numbers > 0"),
         ({"classes": ABSENT}, "`classes` to be a list of texts, found none"),
         ({"classes": "ab"}, "`classes` to be a list of texts, got 'ab'"),
+        ({"classes": ["a", "a"]}, "each of `classes` once, got several 'a'"),
+        ({"class_names": ["A", "\ud800"]}, "`class_names` to be a list of texts, got"),
+        ({"mean": [10**400, 0, 0]}, "`mean` to be three numbers"),
+        ({"std": [1e300, 1, 1]}, "`std` to be three numbers > 0"),
         ({"class_names": ["A"]}, "as many `classes` as `class_names`"),
     ],
 )
