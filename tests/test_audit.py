@@ -287,6 +287,7 @@ def test_seeds_that_not_all_cells_have_do_not_break_the_way_or_all_pairs(full):
     assert cells["n"].tolist() == ["6", "3"]
 
 
+@pytest.mark.begun_first
 def test_figures_of_methods_draw_the_runs_of_one_that_collapsed_and_no_mean():
     own = audit.cells(BASE_FULL, [0, 1, 3])
     unstable, stable = (

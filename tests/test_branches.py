@@ -8,6 +8,7 @@ from hml_core import engines, losses, recipes, runs
 from hml_core.config import RunConfig
 from hml_core.recipes import Stage
 from hml_core.trainer import Trainer, branches, fit, fitting
+from tests.quick import slow_but
 
 # Of metrics.json: what depends on the clock, and what says who trained which epochs.
 APART = ("seconds", "files", "checksum", "trained_epochs", "branch")
@@ -49,15 +50,16 @@ def test_every_recipe_has_the_bits_of_a_run_alone(tmp_path, alone):
     assert not (tmp_path / "shared" / ".beginnings").exists()
 
 
-@pytest.mark.parametrize(
-    "trick",
-    [
-        {"mix": "remix", "ema_decay": 0.9},
-        {"label_aware_smoothing": 0.3, "sampler": "progressive"},
-        {"post_hoc_tau": 1.0, "evaluate_every": 3},
-        {"head": "cosine", "micro_batch_size": 16},
-    ],
-)
+TRICKS = [
+    {"mix": "remix", "ema_decay": 0.9},
+    {"label_aware_smoothing": 0.3, "sampler": "progressive"},
+    {"post_hoc_tau": 1.0, "evaluate_every": 3},
+    {"head": "cosine", "micro_batch_size": 16},
+]
+
+
+@pytest.mark.begun_first
+@pytest.mark.parametrize("trick", slow_but(TRICKS[:2], TRICKS))
 def test_tricks_are_shared_to_the_bit(trick, tmp_path, alone):
     configs = [
         RunConfig(recipe=name, epochs=6, batch_size=64, **trick)
@@ -70,15 +72,17 @@ def test_tricks_are_shared_to_the_bit(trick, tmp_path, alone):
     assert sum(run.metrics["trained_epochs"] for run in shared.values()) < 6 * len(configs)
 
 
-@pytest.mark.parametrize("killed_at", [("ce", 2), ("ce", 4), ("hml1", 4)])
+@pytest.mark.parametrize(
+    ("recipe", "epoch"), slow_but([("ce", 4)], [("ce", 2), ("ce", 4), ("hml1", 4)])
+)
 def test_a_sweep_that_was_cut_off_goes_on_in_stem_and_branch(
-    killed_at, tmp_path, monkeypatch, alone
+    recipe, epoch, tmp_path, monkeypatch, alone
 ):
     configs = [RunConfig(recipe=n, epochs=6, batch_size=64) for n in ("ce", "hml1", "tau_norm")]
     plain = Trainer.train_epoch
 
     def cut_off(self):
-        if (self.config.recipe, self.epoch) == killed_at:
+        if (self.config.recipe, self.epoch) == (recipe, epoch):
             raise KeyboardInterrupt
         return plain(self)
 

@@ -172,6 +172,7 @@ def test_an_archive_put_there_by_hand_that_is_cut_off_is_told(server, tmp_path, 
     assert f"The {server.name} that lies there is not the published one, or cut off" in output
 
 
+@pytest.mark.begun_first
 @pytest.mark.parametrize("name", ["cifar-10-python.tar.gz", "cifar-10-batches-py/data_batch_3"])
 @pytest.mark.parametrize(
     ("make", "told"),

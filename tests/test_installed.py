@@ -100,6 +100,7 @@ def run(environment: Path, folder: Path, *arguments: str) -> subprocess.Complete
     )
 
 
+@pytest.mark.begun_first
 def test_a_run_trains_without_extras_in_an_empty_folder(environment, tmp_path):
     for absent in ("matplotlib", "papermill", "distributed", "statsmodels", "jupyterlab"):
         assert run(environment, tmp_path, "-c", f"import {absent}").returncode != 0, absent

@@ -29,6 +29,7 @@ from hml_core.system import downloads, files
 from hml_core.trainer import Trainer, feeds, fit
 from hml_lab import plots, stats, tables
 from tests.chaos.foreign import hole
+from tests.quick import slow_but
 
 CPU = torch.device("cpu")
 SIDE = 32
@@ -204,7 +205,7 @@ def test_a_class_that_cannot_be_trained_is_named(root, tmp_path):
         datasets.load(tiny(), without_df(root, tmp_path, "train", "test"))
 
 
-@pytest.mark.parametrize("absent", ["validation", "test"])
+@pytest.mark.parametrize("absent", slow_but(["test"], ["validation", "test"]))
 def test_a_class_that_a_split_cannot_judge_is_trained_and_left_out_of_its_means(
     absent, root, tmp_path
 ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import math
 
@@ -99,12 +100,14 @@ WAYS = {
 
 
 QUICK = (
-    "ce", "ldam_drw", "lws", "ncm", "average, tau_norm, adjusted", "cosine", "bf16", "seldom evaluated",
+    ("ce", "last"), ("ldam_drw", "best"), ("lws", "best"), ("ncm", "last"),
+    ("average, tau_norm, adjusted", "best"), ("cosine", "last"), ("bf16", "best"),
+    ("seldom evaluated", "last"),
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("which", SELECTION)
-@pytest.mark.parametrize("way", slow_but(QUICK, WAYS))
+@pytest.mark.begun_first
+@pytest.mark.parametrize(("way", "which"), slow_but(QUICK, itertools.product(WAYS, SELECTION)))
 def test_the_network_predicts_what_the_record_says(way, which, tiny, tmp_path):
     config = tiny(**{"epochs": 10, "learning_rate": 0.5, **WAYS[way]})
     require_predicts(fit(config, runs_root=tmp_path, progress=False, keep_weights=which), which)
@@ -138,7 +141,7 @@ def test_a_run_that_stops_between_two_evaluations_is_evaluated_where_it_stops(ti
     assert last["test_accuracy"] == run.selection()["top1"]
 
 
-@pytest.mark.parametrize("which", SELECTION)
+@pytest.mark.parametrize("which", slow_but(["best"], SELECTION))
 def test_neither_the_run_nor_its_bits_depend_on_what_is_kept(which, tiny, tmp_path):
     config = tiny(recipe="lws", epochs=10, ema_decay=0.9)
     plain = fit(config, runs_root=tmp_path / "plain", progress=False)
@@ -265,8 +268,10 @@ def cut_off(config, root, epoch, monkeypatch, **wishes) -> None:
             fit(config, runs_root=root, progress=False, **wishes)
 
 
-@pytest.mark.parametrize("which", SELECTION)
-@pytest.mark.parametrize("recipe", slow_but(["lws"], ["ce", "lws", "ncm"]))
+@pytest.mark.parametrize(
+    ("recipe", "which"),
+    slow_but([("lws", "best")], itertools.product(["ce", "lws", "ncm"], SELECTION)),
+)
 def test_a_run_that_was_killed_keeps_the_same(recipe, which, tiny, tmp_path, monkeypatch):
     config = tiny(recipe=recipe, epochs=10, learning_rate=0.5, ema_decay=0.9)
     whole = fit(config, runs_root=tmp_path / "whole", progress=False, keep_weights=which)
@@ -309,16 +314,20 @@ def test_a_run_that_nobody_wants_the_weights_of_any_more_has_none(tiny, tmp_path
     assert not (run.path / kept_weights.NAME).exists()
 
 
-BRANCHING = ("ce", "hml1", "lws", "tau_norm", "ncm")
-
-
 @pytest.mark.parametrize(
-    ("engine", "which"),
-    slow_but([("interleave:3", "last")], [("serial", "best"), ("interleave:3", "last")]),
+    ("engine", "which", "recipes"),
+    slow_but(
+        [("interleave:3", "last", "ce lws ncm")],
+        [
+            ("interleave:3", "last", "ce lws ncm"),
+            ("serial", "best", "ce hml1 lws tau_norm ncm"),
+            ("interleave:3", "last", "ce hml1 lws tau_norm ncm"),
+        ],
+    ),
 )
-def test_a_run_that_begins_where_another_was_keeps_the_same(engine, which, tiny, tmp_path):
+def test_a_run_that_begins_where_another_was_keeps_the_same(engine, which, recipes, tiny, tmp_path):
     fields = {"epochs": 10, "learning_rate": 0.5}
-    configs = [tiny(recipe=recipe, **fields) for recipe in BRANCHING]
+    configs = [tiny(recipe=recipe, **fields) for recipe in recipes.split()]
     place = {"runs_root": tmp_path / "shared", "progress": False, "keep_weights": which}
     frame = engines.sweep(configs, engine=engine, **place)
     assert (frame["status"] == "done").all(), frame["error"].tolist()
@@ -330,7 +339,7 @@ def test_a_run_that_begins_where_another_was_keeps_the_same(engine, which, tiny,
     assert Run(tmp_path / "shared" / configs[-1].run_id).trained_epochs == 0
 
 
-@pytest.mark.parametrize("which", SELECTION)
+@pytest.mark.parametrize("which", slow_but(["best"], SELECTION))
 def test_a_beginning_without_weights_is_none_for_who_needs_the_best(which, tiny, tmp_path):
     ce, other, ncm = (
         tiny(recipe=recipe, epochs=10, learning_rate=0.5) for recipe in ("ce", "tau_norm", "ncm")

@@ -23,6 +23,7 @@ from hml_lab.plots import spreads, style
 from hml_lab.plots.looks import BUILT_IN, LIMIT, look, variant
 from hml_lab.plots.methods import by_recipe
 from hml_lab.tables import ranks
+from tests.quick import slow_but
 
 
 @pytest.fixture(scope="module")
@@ -260,8 +261,11 @@ def class_labels(ax, figure):
     return sorted((box.x0, box.x1) for box in boxes)
 
 
-@pytest.mark.parametrize("width", [None, 3.5])
-@pytest.mark.parametrize("classes", [2, 7, 10, 20, 30])
+@pytest.mark.begun_first
+@pytest.mark.parametrize(
+    ("classes", "width"),
+    slow_but([(7, 3.5), (10, None), (30, 3.5)], itertools.product([2, 7, 10, 20, 30], [None, 3.5])),
+)
 def test_class_names_never_overlap(classes, width):
     names = [NAMES[i % len(NAMES)] for i in range(classes)]
     made = plots.class_counts(np.linspace(500, 5, classes).astype(int), names, width=width)
@@ -442,7 +446,7 @@ NOTE = (
 )
 
 
-@pytest.mark.parametrize("width", [None, 3.5])
+@pytest.mark.parametrize("width", slow_but([3.5], [None, 3.5]))
 @pytest.mark.parametrize(
     "draw",
     [plots.learning_curves, lambda runs, **how: plots.confusion_matrix(runs, ["ce", "hml1"], **how),

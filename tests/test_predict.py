@@ -435,6 +435,7 @@ EXPORTED = {
 }
 
 
+@pytest.mark.begun_first
 @pytest.mark.parametrize("fields", EXPORTED.values(), ids=EXPORTED)
 def test_the_exported_program_computes_the_same(fields, tiny, tmp_path):
     config = tiny(**{"epochs": 2, **fields})

@@ -17,6 +17,7 @@ from hml_core.models import post_hoc
 from hml_core.recipes import TRAINS, Stage
 from hml_core.runs import Run
 from hml_core.trainer import Trainer, fit, fitting, phase, update
+from tests.quick import slow_but
 
 CPU = torch.device("cpu")
 PAIRS = list(itertools.product(TRAINS, repeat=2))
@@ -90,7 +91,8 @@ def expected(trains: str, names: set[str], frozen: int, built: list[str]) -> set
     return names - set(built[:frozen])
 
 
-@pytest.mark.parametrize("frozen", [0.0, 0.5])
+@pytest.mark.begun_first
+@pytest.mark.parametrize("frozen", slow_but([0.5], [0.0, 0.5]))
 @pytest.mark.parametrize(("first", "second"), PAIRS)
 def test_each_stage_moves_what_it_trains_and_nothing_else(first, second, frozen, tiny, registered):
     config = tiny(recipe=registered(first, second), epochs=4, frozen=frozen, learning_rate=0.01)

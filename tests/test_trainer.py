@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import os
 import platform
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -247,19 +249,29 @@ DIGITS = {
 }
 
 
+QUICK = ("ce", "hml1", "chml2", "ldam_drw", "balanced_softmax", "ib_focal", "crt", "ncm")
+
+
 @pytest.fixture(scope="module")
-def of_every_recipe(tmp_path_factory):
+def swept(tmp_path_factory):
     """Runs by recipe; what they have in common is trained once (tests/test_branches.py: the same bits)."""
     root = tmp_path_factory.mktemp("digits")
-    engines.sweep(DIGITS.values(), runs_root=root, progress=False)
-    return root
+
+    @functools.cache
+    def swept(is_quick: bool) -> Path:
+        configs = [config for name, config in DIGITS.items() if (name in QUICK) == is_quick]
+        engines.sweep(configs, runs_root=root, progress=False)
+        return root
+
+    return swept
 
 
-@pytest.mark.parametrize("recipe", recipes.names())
-def test_every_recipe_learns_the_digits(recipe, of_every_recipe):
+@pytest.mark.begun_first
+@pytest.mark.parametrize("recipe", slow_but(QUICK, recipes.names()))
+def test_every_recipe_learns_the_digits(recipe, swept):
     """Far above the 10 % of guessing after some hundred steps, on every recipe's own schedule."""
     config = DIGITS[recipe]
-    run = runs.Run(of_every_recipe / config.run_id).verify()
+    run = runs.Run(swept(recipe in QUICK) / config.run_id).verify()
     assert run.selection("best_test")["balanced_accuracy"] > 0.7
     assert run.history["stage"].max() == len(config.stages) - 1
 

@@ -212,6 +212,7 @@ def full() -> dict[str, pd.Series]:
     }
 
 
+@pytest.mark.begun_first
 def test_paragraphs_made_of_records_say_what_the_records_say():
     """Whoever adds records runs `python -m hml_lab.studies.quoted`."""
     for page, paragraphs in quoted.PARAGRAPHS.items():

@@ -203,6 +203,7 @@ def test_a_running_cluster_trains_ours_and_reports_what_fails(
     same(serial[columns], frame[columns][2:].reset_index(drop=True), check_dtype=False)
 
 
+@pytest.mark.slow
 def test_every_recipe_that_switches_shares_its_beginning_to_the_bit(tmp_path, running):
     """What one worker has trained, another goes on from."""
     switching = [name for name in recipes.names() if len(recipes.get(name).stages) > 1]

@@ -56,6 +56,7 @@ def kernels(monkeypatch):
     return started
 
 
+@pytest.mark.begun_first
 def test_a_record_says_what_was_executed(tmp_path):
     path = make(tmp_path, "epochs = 3  # a number", "print(epochs)")
     output = run(path, {"epochs": 4})

@@ -123,8 +123,17 @@ def prepared(request, tmp_path):
     return {"data_root": str(root)}
 
 
+AFTERWARDS = ("05_isic2019",)  # it has the cells of 06, and other images
+
+
 @pytest.mark.begun_first
-@every_notebook
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem in AFTERWARDS))
+        for path in ALL
+    ],
+)
 def test_a_notebook_executes_headlessly(path, prepared, tmp_path):
     """With small values of its parameters; its output names no absolute path and shows figures."""
     output = tmp_path / "out" / path.name

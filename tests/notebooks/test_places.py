@@ -79,8 +79,11 @@ def by_hml(checkout: Path, folder: Path, monkeypatch) -> None:
 @pytest.mark.begun_first
 @pytest.mark.parametrize(
     ("start", "below"),
-    [(by_papermill, "."), (by_papermill, "notebooks"), (by_hml, "..")],
-    ids=["papermill, root", "papermill or JupyterLab, notebooks", "hml, elsewhere"],
+    [
+        pytest.param(by_papermill, ".", id="papermill, root", marks=pytest.mark.slow),
+        pytest.param(by_papermill, "notebooks", id="papermill or JupyterLab, notebooks"),
+        pytest.param(by_hml, "..", id="hml, elsewhere"),
+    ],
 )
 def test_what_is_tried_leaves_what_is_published_alone(start, below, checkout, monkeypatch):
     """The runs are trained by the first of these; the others find them, for all mean one folder."""
@@ -88,7 +91,7 @@ def test_what_is_tried_leaves_what_is_published_alone(start, below, checkout, mo
     shutil.rmtree(mine / "tables", ignore_errors=True)
     mine.mkdir(exist_ok=True)
     beside = set(checkout.parent.iterdir())
-    with contextlib.nullcontext() if below == "." else forks.kernels():  # the first is started
+    with contextlib.nullcontext() if below == "." else forks.kernels():  # one kernel is started
         start(checkout, checkout / below, monkeypatch)
     assert git(checkout, "status", "--porcelain") == ""
     assert "HML1" in (mine / "tables" / "quickstart.md").read_text()

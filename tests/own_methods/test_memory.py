@@ -77,6 +77,7 @@ class HasAGenerator(Own):
         return torch.rand(len(losses), generator=self.generator)
 
 
+@pytest.mark.begun_first
 @pytest.mark.parametrize(
     ("loss", "said"),
     [
