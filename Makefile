@@ -60,8 +60,9 @@ quickstart: $(INSTALLED)  ## Seven methods on Digits-LT: table, figures, execute
 	@echo "Notebook: my_results/notebooks/00_quickstart.ipynb"
 	@echo "Pages:    $(BIN)/hml report"
 
-# Tests at a time; those of one file share what they train. Files with slow tests come first.
-JOBS ?= 2
+# Tests at a time, one more than there are cores on a small machine: some wait for processes that they
+# start. Those of one file share what they train. Files with slow tests come first.
+JOBS ?= 3
 PYTEST := -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 test: $(INSTALLED)  ## Run the tests, but for the slow ones

@@ -110,6 +110,7 @@ def test_a_run_trains_without_extras_in_an_empty_folder(environment, tmp_path):
     assert record.parent.name == done.stdout.strip()
 
 
+@pytest.mark.slow
 def test_the_command_trains_and_says_what_is_missing_without_extras(environment, tmp_path):
     trained = run(
         environment,

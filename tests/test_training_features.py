@@ -55,6 +55,7 @@ print(json.dumps([gradients, buffers, too_many, frozen]))
 """
 
 
+@pytest.mark.slow
 @needs_triton
 def test_kernels_give_what_the_library_gives():
     environment = {**os.environ, "TRITON_INTERPRET": "1"}

@@ -53,6 +53,7 @@ def test_a_running_cluster(serial, tmp_path):
         assert table(f"dask:{cluster.scheduler_address}", tmp_path) == serial
 
 
+@pytest.mark.slow
 def test_slurm(serial, tmp_path, monkeypatch):
     path = helpers.pretend_slurm(tmp_path, monkeypatch)
     assert table(f"slurm:{path}", tmp_path) == serial
