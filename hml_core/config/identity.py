@@ -63,9 +63,9 @@ def own_part(config: Settings) -> dict[str, Any]:
     return {str(own): _describe(own, config) for own in used(config)}
 
 
-def digest(kind: str, name: str) -> str:
+def digest(kind: str, name: str, given: Iterable[Any] = ()) -> str:
     """What of one's own stands behind a name, as text; empty for what this package brings, or where
-    nothing has that name.
+    nothing has that name. ``given``: the options that it is given.
 
     Raises
     ------
@@ -74,7 +74,7 @@ def digest(kind: str, name: str) -> str:
     """
     if name not in REGISTRIES[kind] or is_built_in(kind, name):
         return ""
-    return _code(Own(kind, name)).digest
+    return _code(Own(kind, name), given).digest
 
 
 def code_of(config: Settings) -> Iterator[tuple[Own, Code]]:

@@ -82,12 +82,13 @@ def prefixes(config: RunConfig) -> list[str]:
         if known.name not in (*_BY_EPOCH, *_OF_EVALUATION)
     }
     shared["classifier"] = config.method.head, config.scales_itself
-    shared["own"] = [identity.digest(kind, getattr(config, kind)) for kind in _OWN]
+    given = [config.options]
+    shared["own"] = [identity.digest(kind, getattr(config, kind), given) for kind in _OWN]
     if config.switch_patience:  # it switches when its own evaluations say so
         shared["whole"] = config.hash
     digest = hashlib.sha256(json.dumps(shared, sort_keys=True).encode())
     stages, found = config.stages, []
-    contents = [_content(stage) for stage in stages]
+    contents = [_content(stage, given) for stage in stages]
     for epoch, rate in enumerate(schedule.learning_rates(config)):
         index = schedule.stage_of_epoch(config.stage_ends, epoch)
         digest.update(f"{index} {contents[index]} {float(rate).hex()}".encode())
@@ -97,7 +98,7 @@ def prefixes(config: RunConfig) -> list[str]:
     return found
 
 
-def _content(stage: Stage) -> str:
+def _content(stage: Stage, given_to_all: Sequence[Any] = ()) -> str:
     """What a stage does in every epoch; options that are left out are those of the loss."""
     # A loss that is not there is that run's error when it is trained, not the sweep's.
     known = stage.loss in LOSSES
@@ -112,9 +113,8 @@ def _content(stage: Stage) -> str:
     given = sorted((name, _text(value)) for name, value in options.items())
     shown = stage.loss, given, stage.weighting, stage.sampler, stage.trains, stage.logit_scale
     # A beginning stays on disk where a sweep was killed: an edit since then makes it another's.
-    return repr(
-        (shown, identity.digest("loss", stage.loss), identity.digest("sampler", stage.sampler))
-    )
+    own = (("loss", stage.loss), ("sampler", stage.sampler))
+    return repr((shown, *(identity.digest(*one, [options, *given_to_all]) for one in own)))
 
 
 def _text(value: Any) -> str:

@@ -11,6 +11,7 @@ from hml_core import datasets, losses, models, recipes
 from hml_core.config import RunConfig
 from hml_core.engines import travel
 from hml_core.losses import LOSSES, ClassificationLoss
+from hml_core.trainer import branches
 from tests.own_methods.helpers import Gentle, forget
 
 BASE = """
@@ -87,12 +88,15 @@ def test_what_else_is_registered_is_no_part_of_it(asked, module):
 @pytest.mark.parametrize("asked", FORMS)
 def test_what_it_asks_for_is_part_of_it_and_is_sent(asked, module):
     ids, given, logits, target = [], [], torch.randn(3, 5), torch.tensor([0, 1, 4])
+    beginnings = []
     for old, new in ((" 2.0 *", " 2.0 *"), (" 2.0 *", " 3.0 *")):
         module(BASE.replace(old, new))
         config = on_top(module, asked, "base_for_tests")
         ids.append(config.run_id)
+        beginnings.append(branches.prefixes(config)[0])
         given.append(LOSSES["on_top_for_tests"]()(logits, target))
     assert ids[0] != ids[1]
+    assert beginnings[0] != beginnings[1], "nor is a beginning of before the edit gone on from"
     sent = pickle.loads(pickle.dumps(travel.pack(config)))
     forget()
     with travel.installed(sent):
