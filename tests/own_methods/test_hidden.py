@@ -127,6 +127,22 @@ def test_behind_a_read_only_view_is_what_gives_what_is_missing(made, module):
     assert digests[0] != digests[1]
 
 
+def test_what_was_perhaps_meant_and_then_surely_is_is_refused(module):
+    """What a registry is asked for comes last."""
+    module(WORK, "mine_held_for_tests")
+    text = (
+        "import mine_held_for_tests as helper\nfrom hml_core.losses import LOSSES\n"
+        "BACKENDS = [helper]\n"
+        "class Inner:\n    def by(self, x):\n        return helper.work(x)\n"
+        "def value(x):\n    return BACKENDS[0].work(x){}\n"
+    )
+    made = module(text.format(" + LOSSES['inner_for_tests']().by(x)"))
+    assert fingerprints.of_code(made.value).digest, "nothing of that name is registered"
+    losses.LOSSES["inner_for_tests"] = made.Inner
+    with pytest.raises(ConfigError, match="`LOCK`, which is a lock"):
+        fingerprints.of_code(made.value)
+
+
 FUNCTIONS = """
 def make(factor):
     def scaled(x):
