@@ -137,13 +137,12 @@ def require_tarball(archive: Archive, root: str | Path) -> Path:
 
 def _annotations(root: Path, name: str) -> Path | None:
     """A JSON, or the tarball that holds it; DataError where something else has its name."""
-    places = [root / name, root / f"{name}.tar.gz"]
-    if (found := next((path for path in places if path.is_file()), None)) is not None:
-        return found
-    for path in places:
-        if os.path.lexists(path):
-            raise DataError(f"{str(path)!r} is no regular file. Expected the annotations there.")
-    return None
+    places = (root / name, root / f"{name}.tar.gz")
+    there = [path for path in places if os.path.lexists(path)]
+    found = next((path for path in there if path.is_file()), None)
+    if there and found is None:
+        raise DataError(f"{str(there[0])!r} is no regular file. Expected the annotations there.")
+    return found
 
 
 def _read_json(path: Path, name: str) -> dict[str, Any]:

@@ -33,37 +33,18 @@ from pathlib import Path
 from typing import Any
 
 from hml_core.config import RunConfig
+from hml_core.engines import slurm_certificates
 from hml_core.engines.dask import NO_DASHBOARD, SETTINGS, own_folder, submit
 from hml_core.engines.dask_cluster import GPU, client_of
 from hml_core.engines.jobs import Outcome, Place
 from hml_core.engines.slurm_options import require_jobqueue, seconds, shipped_with_jobqueue
-from hml_core.engines.slurm_queue import LONGEST_WAIT_S, Believed, Submissions
+from hml_core.engines.slurm_queue import LONGEST_WAIT_S, Submissions
 from hml_core.errors import ConfigError
 from hml_core.system import interruptions, limits, processes, scratch
 
 OWN_DEFAULTS = "hml"  # a section of Dask's configuration: jobs as dask-jobqueue ships them
 FOLDERS = ".slurm-"  # of certificates, below runs_root
 WORK = "HML_WORK"  # in a job's script: a folder of its own, which its worker imports from first
-
-
-def _certificates(folder: Path) -> Any:
-    """Security of a cluster whose key and certificate are made now, as files of their owner's alone."""
-    from distributed import Security
-
-    made = Security.temporary()
-    contents = {"ca": made.tls_ca_file, "cert": made.tls_worker_cert, "key": made.tls_worker_key}
-    paths = {}
-    for name, content in contents.items():
-        path = folder / f"{name}.pem"
-        with open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as stream:
-            stream.write(content)
-        paths[name] = str(path)
-    roles = {
-        f"tls_{role}_{name}": paths[name]
-        for role in ("client", "scheduler", "worker")
-        for name in ("cert", "key")
-    }
-    return Security(require_encryption=True, tls_ca_file=paths["ca"], **roles)
 
 
 def _require_address(scheduler: Mapping[str, Any]) -> None:
@@ -128,8 +109,8 @@ def make_cluster(
     options["local_directory"] = f'"${WORK}"'
     # What Dask's configuration says of jobs is among the options by now, as far as it was taken.
     dask.config.set({f"jobqueue.{OWN_DEFAULTS}": shipped_with_jobqueue()})
-    security = _certificates(shared)
-    believed = Believed(Path(security.tls_ca_file).read_text(), f'"${WORK}/ca.pem"')
+    security, certificate = slurm_certificates.make(shared)
+    believed = slurm_certificates.Believed(certificate, f'"${WORK}/ca.pem"')
     try:
         return SLURMCluster(
             **{"job_name": "hml", **options},

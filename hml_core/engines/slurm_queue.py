@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import copy
 import itertools
 import re
-import shlex
 import threading
 import time
 import warnings
@@ -21,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hml_core.engines.slurm_certificates import Believed, for_shell
 from hml_core.system import asked, files, interruptions, processes, streams
 
 # A submission is tried so often, at such distances, and given so long, before Slurm counts as refusing.
@@ -63,23 +62,6 @@ class Job(NamedTuple):
 
     id: str
     cluster: str = ""
-
-
-class Believed(NamedTuple):
-    """The certificate that a job's worker asks others for, and where its script puts it for that."""
-
-    certificate: str
-    place: str  # as a shell reads it
-
-    def put_into(self, script: str, command: str, named: str) -> str:
-        """The script with the certificate itself, in the place of the file that ``command`` names."""
-        lines = [
-            f"cat > {self.place} << 'CERTIFICATE' || exit 1",
-            *self.certificate.splitlines(),
-            "CERTIFICATE",
-            command.replace(f"--tls-ca-file {named}", f"--tls-ca-file {self.place}"),
-        ]
-        return script.replace(command, "\n".join(lines))
 
 
 def in_queue(jobs: Iterable[Job]) -> dict[Job, State] | None:
@@ -276,7 +258,7 @@ class Submissions:
             cluster = ""
 
             def __init__(self, *arguments: Any, security: Any = None, **options: Any) -> None:
-                in_script = None if security is None else _for_shell(security)
+                in_script = None if security is None else for_shell(security)
                 super().__init__(*arguments, security=in_script, **options)
                 self._named = None if security is None else in_script.tls_ca_file
 
@@ -370,14 +352,6 @@ def _taken(out: str) -> Job | None:
         if found := pattern.findall(out):
             return Job(*found[-1])
     return None
-
-
-def _for_shell(security: Any) -> Any:
-    """The same security as a job's script has it: a shell reads the paths there."""
-    quoted = copy.copy(security)
-    for name in ("tls_ca_file", "tls_worker_cert", "tls_worker_key"):
-        setattr(quoted, name, shlex.quote(getattr(security, name)))
-    return quoted
 
 
 async def _in_thread(function: Callable, *arguments: Any) -> Any:

@@ -22,7 +22,7 @@ from typing import Any
 
 from hml_core.errors import ConfigError
 from hml_core.system import registries, sources
-from hml_core.system.values import NoIdentityError, Values, text
+from hml_core.system.values import NoIdentityError, Values, text, texts_of
 
 _CLASS_MACHINERY = {
     "__dict__", "__weakref__", "__doc__", "__module__", "__qualname__", "__annotations__",
@@ -103,30 +103,6 @@ def unchanged(thing: Any, where: str) -> Iterator[None]:
             "it would be another run after each step. Expected a result of its arguments alone "
             "(`functools.cache` keeps what is computed once)."
         )
-
-
-def texts_of(value: Any) -> set[str]:
-    """The strings that stand in a value."""
-    noted = _Noted()
-    with contextlib.suppress(NoIdentityError):
-        noted.plain(value, "")
-    return noted.texts
-
-
-class _Noted(Values):
-    """Notes the strings."""
-
-    is_lenient = True
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.texts: set[str] = set()
-
-    def of_code(self, thing: Any, where: str) -> Any:
-        return None
-
-    def note(self, said: str) -> None:
-        self.texts.add(said)
 
 
 class _Options(Values):

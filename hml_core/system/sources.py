@@ -105,14 +105,17 @@ def names(code: types.CodeType) -> set[str]:
 
 def texts(code: types.CodeType) -> set[str]:
     """The strings that stand in a function and in the functions inside of it; also in tuples and sets."""
-    found, waiting = set(), [*code.co_consts]
+    found: set[str] = set()
+    waiting: list[Any] = [code]
     while waiting:
         one = waiting.pop()
         if isinstance(one, str):
             found.add(one)
+        elif isinstance(one, types.CodeType):
+            waiting.extend(one.co_consts)
         elif isinstance(one, tuple | frozenset):
             waiting.extend(one)
-    return found.union(*(texts(one) for one in _nested(code)))
+    return found
 
 
 def looked_up(code: types.CodeType) -> set[str]:

@@ -277,6 +277,29 @@ class Values:
         )
 
 
+def texts_of(value: Any) -> set[str]:
+    """The strings that stand in a value."""
+    noted = _Noted()
+    noted.plain(value, "")
+    return noted.texts
+
+
+class _Noted(Values):
+    """Notes the strings."""
+
+    is_lenient = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: set[str] = set()
+
+    def of_code(self, thing: Any, where: str) -> Any:
+        return None
+
+    def note(self, said: str) -> None:
+        self.texts.add(said)
+
+
 @contextlib.contextmanager
 def _held_by(value: Any) -> Iterator[None]:
     """What is refused inside the block is what the value holds."""

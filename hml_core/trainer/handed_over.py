@@ -190,11 +190,8 @@ def _require_channels(config: RunConfig, splits: Splits) -> None:
     for name in ("mean", "std"):
         try:
             values = np.asarray(getattr(splits, name), dtype=float)
-        except (
-            TypeError,
-            ValueError,
-            OverflowError,
-        ):  # texts, lists of several lengths, complex numbers
+        # Texts, lists of several lengths, complex numbers, whole numbers of many digits.
+        except (TypeError, ValueError, OverflowError):
             values = np.empty(0)
         if values.shape != (channels,) or not np.isfinite(values).all():
             raise DataError(

@@ -1,19 +1,15 @@
 """What stands between code of one's own and the identity: libraries' decorators, modules that values hold,
-imports that fail or are not made, other threads."""
+imports that fail or are not made."""
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import os
 import pickle
 import subprocess
 import sys
-import threading
 import types
-from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 import pytest
 import torch
 
@@ -22,8 +18,8 @@ from hml_core.config import RunConfig
 from hml_core.engines import travel
 from hml_core.errors import ConfigError
 from hml_core.losses import ClassificationLoss
-from hml_core.system import fingerprints, seeds, sources
-from tests.own_methods.helpers import LOSS, Gentle
+from hml_core.system import fingerprints, sources
+from tests.own_methods.helpers import LOSS
 
 AROUND = """
 import contextlib, functools, threading, torch
@@ -404,101 +400,6 @@ def test_views_of_tensors_count_by_their_values():
     views = (torch.tensor([1j, 2]).conj(), torch.tensor([1j, 2]).conj().imag)
     for view in views:
         assert fingerprints.of_value(view) == fingerprints.of_value(view.clone())
-
-
-def test_threads_that_send_at_once_send_all(module):
-    """cloudpickle has one list of what goes by value, for all of them."""
-    module(LOSS)
-    config, sent, begin = RunConfig(recipe="mine"), [], threading.Barrier(2)
-
-    def send() -> None:
-        begin.wait()
-        for _ in range(20):
-            sent.extend(entry.content for entry in travel.pack(config).entries)
-
-    threads = [threading.Thread(target=send) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    sys.modules.pop("mine_for_tests")
-    assert len(sent) == 80
-    for content in sent:
-        travel._loaded(content)
-
-
-def test_threads_of_a_loader_may_load_other_data_sets():
-    info, config = datasets.info("digits"), RunConfig(dataset="digits")
-    drawn = []
-
-    def part(config, data_root):
-        drawn.append(np.random.random(3).tolist())  # noqa: NPY002
-        return info.load(config, data_root)
-
-    def whole(config, data_root):
-        with ThreadPoolExecutor(2) as pool:
-            parts = dataclasses.replace(config, dataset="part_for_tests")
-            return list(pool.map(datasets.load, [parts, parts, config_of_digits])).pop()
-
-    config_of_digits = config
-    for name, load in {"part_for_tests": part, "whole_for_tests": whole}.items():
-        datasets.DATASETS[name] = datasets.DatasetInfo(load, 10, 100, info.defaults, {}, True)
-    loaded = datasets.load(RunConfig(dataset="whole_for_tests"))
-    assert len(loaded.train.targets) == len(datasets.load(config).train.targets)
-    assert len(drawn) == 2
-    assert drawn[0] == drawn[1]
-
-
-def test_a_data_set_draws_the_same_whatever_other_threads_do(tmp_path):
-    """Another thread of the program registers and loads meanwhile: it waits. One of the loader's own does
-    not."""
-    inside, others_began = threading.Event(), threading.Event()
-    drawn, done = [], []
-    plain_start = threading.Thread.start
-
-    def load(config, data_root):
-        first = np.random.random(3)  # noqa: NPY002
-        if threading.current_thread() is threading.main_thread() and not drawn:
-            inside.set()
-            others_began.wait(10)
-            late_began.wait(10)
-            own = threading.Thread(target=lambda: done.append(losses.register(Gentle)))
-            state = torch.get_rng_state()
-            own.start()
-            own.join()
-            torch.set_rng_state(state)
-            assert done, "a thread of the loader has the generators"
-        drawn.append([*first, *np.random.random(3), *torch.rand(3).tolist()])  # noqa: NPY002
-        return datasets.BUILT_IN["digits"].load(config, data_root)
-
-    info = datasets.info("digits")
-    # (Not registered: what it waits for has no identity.)
-    datasets.DATASETS["own"] = datasets.DatasetInfo(load, 10, 100, info.defaults, {}, True)
-    config = RunConfig(dataset="own")
-
-    def late() -> None:
-        late_began.set()
-        losses.register(Gentle, name="late_for_tests")
-        datasets.load(config)
-
-    def others() -> None:
-        inside.wait(10)
-        others_began.set()
-        begun_late.start()  # while the loader draws, and by another part of the program
-        datasets.load(config)
-
-    begun_late, late_began = threading.Thread(target=late), threading.Event()
-
-    stranger = threading.Thread(target=others)
-    stranger.start()
-    datasets.load(config)
-    stranger.join()
-    begun_late.join()
-    assert len(drawn) == 3
-    assert drawn[0] == drawn[1] == drawn[2]
-    assert seeds._lent.lenders == 0
-    assert seeds._lent.family is None
-    assert threading.Thread.start is plain_start
 
 
 def test_a_bundle_is_read_by_what_was_sent(module, tmp_path):
