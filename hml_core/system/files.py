@@ -260,11 +260,14 @@ def remove_half_written(folder: Path, names: Iterable[str]) -> None:
     """
     ours = re.compile(rf"\.({'|'.join(map(re.escape, names))}){HALF_WRITTEN}")
     for path in folder.iterdir():
-        if ours.fullmatch(path.name) and stat.S_ISREG(path.lstat().st_mode):
-            # Gone, somebody else's, or held.
-            with contextlib.suppress(OSError), opened(path) as stream:
-                if locked(stream.fileno()):
-                    path.unlink(missing_ok=True)
+        if not ours.fullmatch(path.name):
+            continue
+        # Gone meanwhile, somebody else's, or held.
+        with contextlib.suppress(OSError):
+            if stat.S_ISREG(path.lstat().st_mode):
+                with opened(path) as stream:
+                    if locked(stream.fileno()):
+                        path.unlink(missing_ok=True)
 
 
 def remove(path: Path) -> None:

@@ -21,6 +21,8 @@ from hml_core.trainer.branches import Point
 
 FOLDER = ".beginnings"
 _SWEEPS = "sweep-"
+_DOOR = "sweeps"  # the lock of who begins or ends one
+_LONGEST_AT_THE_DOOR_S = 60.0
 # States, locks and their notes, whole or half-written.
 _OURS = re.compile(rf"\.?(sweep-)?[0-9a-f]{{32}}\.(pt|lock|json)({files.HALF_WRITTEN})?")
 
@@ -112,14 +114,30 @@ class Beginnings:
 
 @contextlib.contextmanager
 def kept(runs_root: str | Path) -> Iterator[None]:
-    """Keep beginnings for the time of a sweep; the last sweep over a ``runs_root`` removes them."""
-    folder = Path(runs_root) / FOLDER
-    name = f"{_SWEEPS}{uuid.uuid4().hex}"
-    files.require_shared(folder)
-    with locks.held(folder, name, "sweeps"):
+    """Keep beginnings for the time of a sweep; the last sweep over a ``runs_root`` removes them.
+
+    Raises
+    ------
+    RunError
+        Where the folder of beginnings cannot be made or locked.
+    """
+    root = Path(runs_root)
+    folder, name = root / FOLDER, f"{_SWEEPS}{uuid.uuid4().hex}"
+    with contextlib.ExitStack() as own:
+        # One sweep comes or goes at a time: none is to enter a folder that another is removing.
+        with _alone(root):
+            files.require_shared(folder)
+            own.enter_context(locks.held(folder, name, "sweeps"))
         yield
-    if not _others(folder, name):
-        _clear(folder)
+        # Busy, or gone with its disk: the runs are done all the same, and the next sweep clears up.
+        with contextlib.suppress(RunError, OSError), _alone(root):
+            own.close()
+            if not _others(folder):
+                _clear(folder)
+
+
+def _alone(root: Path) -> contextlib.AbstractContextManager[None]:
+    return locks.held(root, _DOOR, "begins or ends a sweep", _LONGEST_AT_THE_DOOR_S)
 
 
 def _clear(folder: Path) -> None:
@@ -132,11 +150,9 @@ def _clear(folder: Path) -> None:
             place.rmdir()
 
 
-def _others(folder: Path, own: str) -> bool:
+def _others(folder: Path) -> bool:
     """Whether another sweep is under way: it holds its lock. One that was killed does not."""
     for path in (folder / locks.FOLDER).glob(f"{_SWEEPS}*.lock"):
-        if path.stem == own:
-            continue
         try:
             with locks.held(folder, path.stem, "sweeps", 0):
                 pass

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from hml_core import engines, runs
 from hml_core.errors import RunBusyError
 from hml_core.runs import RunFolder
-from hml_core.trainer import Trainer, fit
+from hml_core.system import locks
+from hml_core.trainer import Trainer, beginnings, fit
 from hml_core.trainer.branches import epochs_to_train
 from tests.engines.helpers import (
     HOLD,
@@ -40,6 +44,38 @@ def test_two_sweeps_share_the_work_and_train_nothing_twice(tmp_path):
     assert len(set.union(*workers.values())) == 2, "one of them did everything"
     assert not (tmp_path / "runs" / ".beginnings").exists()
     assert len(runs.load(tmp_path / "runs")) == 4
+
+
+def test_sweeps_that_come_while_others_go_disturb_none(tmp_path):
+    """The last one removes the beginnings, and the next may be about to make that folder."""
+
+    def come_and_go(_):
+        for _ in range(15):
+            with beginnings.kept(tmp_path):
+                assert (tmp_path / ".beginnings" / ".locks").is_dir()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(come_and_go, range(4)))
+    assert not (tmp_path / ".beginnings").exists()
+
+
+def test_a_sweep_is_done_though_another_is_stopped_as_it_ends(tmp_path, monkeypatch):
+    """What is trained counts; the next sweep removes the beginnings."""
+    monkeypatch.setattr(beginnings, "_LONGEST_AT_THE_DOOR_S", 0.1)
+    with contextlib.ExitStack() as stopped:
+        with beginnings.kept(tmp_path):
+            stopped.enter_context(locks.held(tmp_path, "sweeps", "begins or ends a sweep"))
+        assert (tmp_path / ".beginnings").exists()
+        with (
+            pytest.raises(
+                RunBusyError, match=f"Process {os.getpid()} on .* begins or ends a sweep"
+            ),
+            beginnings.kept(tmp_path),
+        ):
+            pass
+    with beginnings.kept(tmp_path):
+        pass
+    assert not (tmp_path / ".beginnings").exists()
 
 
 def test_a_run_that_another_process_holds_comes_last(tmp_path):
