@@ -31,13 +31,13 @@ from tests.chaos.foreign import hole
 PER_BATCH = 1000  # images in each of the five stand-in training batches
 
 
-@pytest.fixture
-def server(tmp_path, monkeypatch):
-    """A loopback server with a tiny CIFAR-10 archive in the official layout; its sums are patched in."""
-    cifar.read.cache_clear()
+@pytest.fixture(scope="module")
+def tiny_archive(tmp_path_factory):
+    """A tiny CIFAR-10 archive in the official layout; its sums, by their names in torchvision's class."""
     kind = archive.ARCHIVES["cifar10"]
-    folder = tmp_path / "server" / kind.base_folder
-    folder.mkdir(parents=True)
+    root = tmp_path_factory.mktemp("cifar")
+    folder = root / kind.base_folder
+    folder.mkdir()
     random = np.random.default_rng(0)
 
     def write(name: str, content: dict) -> list[str]:
@@ -53,19 +53,32 @@ def server(tmp_path, monkeypatch):
     test = [write("test_batch", batch(100))]
     names = {"label_names": ["airplane", *map(str, range(1, 10))]}
     meta_name, meta_sum = write("batches.meta", names)
-    packed = tmp_path / "server" / kind.filename
-    with tarfile.open(packed, "w:gz") as tar:
+    packed = root / kind.filename
+    with tarfile.open(packed, "w:gz", compresslevel=1) as tar:
         tar.add(folder, kind.base_folder)
-    monkeypatch.setattr(kind, "train_list", train)
-    monkeypatch.setattr(kind, "test_list", test)
-    monkeypatch.setattr(kind, "meta", {**kind.meta, "filename": meta_name, "md5": meta_sum})
-    monkeypatch.setattr(kind, "tgz_md5", hashlib.md5(packed.read_bytes()).hexdigest())
+    sums = {
+        "train_list": train,
+        "test_list": test,
+        "meta": {**kind.meta, "filename": meta_name, "md5": meta_sum},
+    }
+    return root, {**sums, "tgz_md5": hashlib.md5(packed.read_bytes()).hexdigest()}
+
+
+@pytest.fixture
+def server(tiny_archive, tmp_path, monkeypatch):
+    """A loopback server with a copy of that archive; its sums are patched in."""
+    cifar.read.cache_clear()
+    kind = archive.ARCHIVES["cifar10"]
+    root, sums = tiny_archive
+    packed = shutil.copytree(root, tmp_path / "server") / kind.filename
+    for name, value in sums.items():
+        monkeypatch.setattr(kind, name, value)
     quiet = type("Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *a: None})
     handler = functools.partial(quiet, directory=tmp_path / "server")
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
         address = f"http://127.0.0.1:{running.server_address[1]}/{kind.filename}"
         monkeypatch.setattr(kind, "url", address)
-        threading.Thread(target=running.serve_forever, daemon=True).start()
+        threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True).start()
         yield packed
         running.shutdown()
     cifar.read.cache_clear()

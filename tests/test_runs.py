@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import math
 import os
@@ -365,62 +366,76 @@ def test_a_history_that_holds_and_lacks_a_column_does_not_stop_the_others(done, 
         assert len(listing.load(tmp_path)) == 1
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("epoch", 10**9),
-        ("epoch", -1),
-        ("epoch", 1.0),
-        ("epoch", 2),  # of which it holds no history
-        ("stage", 7),
-        ("stage", -1),
-        ("stage_ends", [10**9]),
-        ("stage_ends", []),
-        ("history", []),
-        ("history", [400]),
-        ("history", [{"epoch": 3}]),
-        ("history", [{"epoch": 1, "train_loss": "low"}]),
-        ("optimizer", lambda known: known["state"].update({0: 0})),
-        ("optimizer", lambda known: known["state"].update({9999: {}})),
-        ("optimizer", lambda known: known["state"][0].update(momentum_buffer=torch.zeros(2))),
-        ("optimizer", lambda known: known["state"][0].update(momentum_buffer="x")),
-        ("optimizer", lambda known: known["state"][0].update(momentum_buffer=3.0)),
-        (
-            "optimizer",
-            lambda known: known["state"][0].update(
-                momentum_buffer=known["state"][0]["momentum_buffer"].to_sparse()
-            ),
+# What a checkpoint says, and cannot: one of each is quick.
+IMPOSSIBLE = [
+    ("epoch", 10**9),
+    ("epoch", -1),
+    ("epoch", 1.0),
+    ("epoch", 2),  # of which it holds no history
+    ("stage", 7),
+    ("stage", -1),
+    ("stage_ends", [10**9]),
+    ("stage_ends", []),
+    ("history", []),
+    ("history", [400]),
+    ("history", [{"epoch": 3}]),
+    ("history", [{"epoch": 1, "train_loss": "low"}]),
+    ("optimizer", lambda known: known["state"].update({0: 0})),
+    ("optimizer", lambda known: known["state"].update({9999: {}})),
+    ("optimizer", lambda known: known["state"][0].update(momentum_buffer=torch.zeros(2))),
+    ("optimizer", lambda known: known["state"][0].update(momentum_buffer="x")),
+    ("optimizer", lambda known: known["state"][0].update(momentum_buffer=3.0)),
+    (
+        "optimizer",
+        lambda known: known["state"][0].update(
+            momentum_buffer=known["state"][0]["momentum_buffer"].to_sparse()
         ),
-        ("confidence", []),
-        ("confidence", [None]),
-        ("confidence", [torch.zeros(2, 2, dtype=torch.int32)]),
-        ("confidence", [torch.zeros(10, 20)]),
-        ("seconds", float("nan")),
-        ("seconds", "1.0"),
-        ("seconds", torch.tensor(1.0)),
-        ("branch", "x"),
-        ("branch", {"epoch": 1, "from": "x"}),
-        ("branch", {"epoch": 1, "from": "x", "seconds": "1.0"}),
-        ("current", {"step": 10**9}),
-    ],
-)
-def test_a_checkpoint_that_no_run_can_have_is_set_aside(name, value, tiny, tmp_path, monkeypatch):
-    config = tiny(recipe="hml1", epochs=3)
-    kept = tmp_path / "checkpoint.pt"
+    ),
+    ("confidence", []),
+    ("confidence", [None]),
+    ("confidence", [torch.zeros(2, 2, dtype=torch.int32)]),
+    ("confidence", [torch.zeros(10, 20)]),
+    ("seconds", float("nan")),
+    ("seconds", "1.0"),
+    ("seconds", torch.tensor(1.0)),
+    ("branch", "x"),
+    ("branch", {"epoch": 1, "from": "x"}),
+    ("branch", {"epoch": 1, "from": "x", "seconds": "1.0"}),
+    ("current", {"step": 10**9}),
+]
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory) -> Path:
+    """A folder of runs with one that was stopped after its first epoch; no test writes into it."""
+    config = RunConfig(dataset="digits", recipe="hml1", epochs=3, batch_size=64)
+    root = tmp_path_factory.mktemp("begun")
     plain = RunFolder.checkpoint
-    monkeypatch.setattr("hml_core.trainer.fitting.CHECKPOINT_INTERVAL_S", 0.0)
 
     def stop(self, state):
         plain(self, state)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(RunFolder, "checkpoint", stop)
-    with pytest.raises(KeyboardInterrupt):
-        fit(config, runs_root=tmp_path, progress=False)
-    monkeypatch.undo()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hml_core.trainer.fitting.CHECKPOINT_INTERVAL_S", 0.0)
+        patch.setattr(RunFolder, "checkpoint", stop)
+        with pytest.raises(KeyboardInterrupt):
+            fit(config, runs_root=root, progress=False)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        pytest.param(name, value, marks=[pytest.mark.slow] * (name == before))
+        for (before, _), (name, value) in itertools.pairwise([("", None), *IMPOSSIBLE])
+    ],
+)
+def test_a_checkpoint_that_no_run_can_have_is_set_aside(name, value, begun, tiny, tmp_path):
+    config = tiny(recipe="hml1", epochs=3)
+    shutil.copytree(begun, tmp_path, dirs_exist_ok=True)
     folder = RunFolder(tmp_path, config)
-    shutil.copy(folder.path / "checkpoint.pt", kept)
-    state = torch.load(kept, weights_only=True)
+    state = torch.load(folder.path / "checkpoint.pt", weights_only=True)
     told = rf"its ({name}|history).* cannot be in a run of 3 epochs"
     if callable(value):
         value(state[name])

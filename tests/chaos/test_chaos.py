@@ -1,4 +1,4 @@
-"""A few cases of every scenario; `make chaos` runs them all."""
+"""A few cases of every scenario; `make chaos` runs them all, and `make test-slow` those that take long."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ import pytest
 
 from tests.chaos import __main__, ends, foreign  # noqa: F401  (they add their scenarios)
 from tests.chaos.scenarios import SCENARIOS, Entry, Outcome
+from tests.quick import slow_but
+
+TESTED = [name for name, entry in SCENARIOS.items() if entry.few]
+# Runs that are killed, sweeps that share a folder and disks that are full have quick tests, too.
+LONG = ("killed_trainer", "two_sweeps", "full_disk")
 
 
 @pytest.mark.begun_first
-@pytest.mark.parametrize("name", [name for name, entry in SCENARIOS.items() if entry.few])
+@pytest.mark.parametrize("name", slow_but([name for name in TESTED if name not in LONG], TESTED))
 def test_nothing_is_lost(name, tmp_path):
     entry = SCENARIOS[name]
     outcomes = list(entry.run(tmp_path, Random(0), entry.few))

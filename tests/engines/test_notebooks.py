@@ -41,11 +41,12 @@ def serial(tmp_path_factory) -> tuple[str, str]:
         return table("serial", tmp_path_factory.mktemp("serial"))
 
 
-@pytest.mark.begun_first
+@pytest.mark.slow
 def test_dask(serial, tmp_path):
     assert table("dask", tmp_path) == serial
 
 
+@pytest.mark.begun_first
 def test_a_running_cluster(serial, tmp_path):
     from distributed import LocalCluster
 

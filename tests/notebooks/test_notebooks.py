@@ -117,13 +117,14 @@ def prepared(request, tmp_path):
         return {"data_root": str(request.getfixturevalue("miniature"))}
     if name not in ("isic2018", "isic2019"):
         return {}
-    root = synthetic.make(name, tmp_path / "archive", 240, side=64, official=28)
+    root = synthetic.make(name, tmp_path / "archive", 120, side=64, official=28)
     found = archive.read(name, root)
     prepare(found, root / "prepared", images.Options(size=32), workers=1, progress=False)
     return {"data_root": str(root)}
 
 
-AFTERWARDS = ("05_isic2019",)  # it has the cells of 06, and other images
+# They have the cells of 00 and 06, with other methods and images.
+AFTERWARDS = ("02_cifar_lt", "03_bag_of_tricks", "05_isic2019")
 
 
 @pytest.mark.begun_first

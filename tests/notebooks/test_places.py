@@ -82,7 +82,7 @@ def by_hml(checkout: Path, folder: Path, monkeypatch) -> None:
     [
         pytest.param(by_papermill, ".", id="papermill, root", marks=pytest.mark.slow),
         pytest.param(by_papermill, "notebooks", id="papermill or JupyterLab, notebooks"),
-        pytest.param(by_hml, "..", id="hml, elsewhere"),
+        pytest.param(by_hml, "..", id="hml, elsewhere", marks=pytest.mark.slow),
     ],
 )
 def test_what_is_tried_leaves_what_is_published_alone(start, below, checkout, monkeypatch):
