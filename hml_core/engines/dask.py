@@ -36,8 +36,9 @@ from hml_core.errors import ConfigError, RunError
 from hml_core.runs import RunFolder
 from hml_core.system import devices, interruptions, limits, processes, scratch
 
-DEATHS = 3  # of workers, with one run that came no further meanwhile: then it is given up
-KILLED = "killed"  # how a run ended whose workers died
+DEATHS = 3  # of workers, while they trained one run that came no further: then it is given up
+KILLED = "killed"  # how a run ended whose workers died, or those that it was to wait on
+BEGUN = "hml-begun"  # what workers tell the scheduler of, by the key of the task
 POLL_S = 0.05
 SETTINGS = {
     "distributed.scheduler.allowed-failures": DEATHS - 1,
@@ -196,16 +197,23 @@ def submit(
 
     def start(config: RunConfig, wait: float) -> Any:
         return client.submit(
-            work, config, place.of(config), bundles[config.run_id], wait, resources=resources, pure=False,
-            key=f"{config.run_id}-{uuid.uuid4().hex[:8]}", priority=-int(wait > 0),
+            _in_turn, work, config, place.of(config), bundles[config.run_id], wait, resources=resources,
+            pure=False, key=f"{config.run_id}-{uuid.uuid4().hex[:8]}", priority=-int(wait > 0),
         )  # fmt: skip
 
     reached = {config.run_id: RunFolder.reached(place.runs_root, config) for config in here}
+    deaths = dict.fromkeys(reached, 0)  # since it came further
 
-    def came_further(config: RunConfig) -> bool:
-        before = reached[config.run_id]
-        reached[config.run_id] = RunFolder.reached(place.runs_root, config)
-        return reached[config.run_id] != before
+    def may_go_on(key: str, config: RunConfig) -> bool:
+        """Whether a run whose workers died came further, or was not at work when too many of them did.
+
+        (Dask hands runs to workers before these have the time, and counts such deaths, too.)
+        """
+        run_id, before = config.run_id, reached[config.run_id]
+        reached[run_id] = RunFolder.reached(place.runs_root, config)
+        begun = sum(told == key for _, told in client.get_events(BEGUN))
+        deaths[run_id] = 0 if reached[run_id] != before else deaths[run_id] + begun
+        return deaths[run_id] < DEATHS
 
     running = {(future := start(config, 0.0)).key: (future, config) for config in here}
     ended = as_completed([future for future, _ in running.values()], loop=client.loop)
@@ -215,8 +223,8 @@ def submit(
             outcome = _outcome_of(future)
             if outcome.status == "busy":  # another sweep is at it: look again later
                 again = start(config, BUSY_WAIT_S)
-            elif outcome.status == KILLED and came_further(config):
-                again = start(config, 0.0)  # jobs are shorter than the run, or taken away
+            elif outcome.status == KILLED and may_go_on(future.key, config):
+                again = start(config, 0.0)  # jobs are shorter than the runs, or taken away
             else:
                 status = "failed" if outcome.status == KILLED else outcome.status
                 yield config, replace(outcome, status=status)
@@ -261,15 +269,29 @@ def _outcome_of(future: Any) -> Outcome:
 
 def work(config: RunConfig, place: Place, bundle: Bundle, wait: float) -> Outcome:
     """On a worker: train one run; its only trace is the record."""
+    try:
+        with installed(bundle):
+            require_same(bundle, config)
+            points = {config.run_id: known_here(place.points.get(config.run_id, ()))}
+            where = replace(place, device=_device_here(place.device), points=points)
+            return attempt(config, where, wait=wait)
+    except Exception as error:  # the run could not begin: the others go on
+        return Outcome("failed", str(error), traceback.format_exc())
+
+
+def _in_turn(task: Callable[..., Outcome], *arguments: Any) -> Outcome:
+    """On a worker: one task at a time, of which the scheduler knows before it begins."""
+    from distributed import get_worker
+    from distributed.utils import sync
+
     with _one_run:
-        try:
-            with installed(bundle):
-                require_same(bundle, config)
-                points = {config.run_id: known_here(place.points.get(config.run_id, ()))}
-                where = replace(place, device=_device_here(place.device), points=points)
-                return attempt(config, where, wait=wait)
-        except Exception as error:  # the run could not begin: the others go on
-            return Outcome("failed", str(error), traceback.format_exc())
+        worker = get_worker()
+        told = functools.partial(
+            worker.scheduler.log_event, topic=BEGUN, msg=worker.get_current_task()
+        )
+        with contextlib.suppress(OSError):  # a scheduler that is gone: so is the worker, soon
+            sync(worker.loop, told)
+        return task(*arguments)
 
 
 def _device_here(device: str) -> str:

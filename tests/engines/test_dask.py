@@ -486,6 +486,19 @@ def test_every_local_worker_has_a_gpu_of_its_own(asked, name, found, expected, m
     assert dask._device_here(asked) == expected
 
 
+def test_runs_that_wait_on_workers_that_die_are_not_given_up(tmp_path, forked_workers, monkeypatch):
+    """Those that ask for a GPU are all handed out at once, and Dask counts these deaths for each."""
+    monkeypatch.setattr(dask, "work", _deadly)
+    place = Place(tmp_path, None, "cpu", 1)
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, memory_limit=0, dashboard_address=None, resources={"GPU": 1},
+        silence_logs="CRITICAL",
+    ) as made, made.get_client() as client:  # fmt: skip
+        runs = grid(recipe="ce", seed=[0, 1, 2, 3], epochs=1)
+        ended = dict(dask.submit(client, runs, place, {"GPU": 1}))
+    assert [ended[one].status for one in runs] == ["failed", "done", "done", "done"]
+
+
 def test_a_run_that_kills_its_workers_is_given_up(tmp_path, running, monkeypatch):
     """It becomes a failed row; the others are done."""
     monkeypatch.setattr(dask, "work", _deadly)
