@@ -496,6 +496,56 @@ def test_a_pack_without_counted_levels_is_read_with_the_same_bits(tree):
     assert splits.std == tuple(np.maximum(std, 1 / 255).tolist())
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {packs.LEVELS: None},
+        {packs.LEVELS: "x"},
+        {packs.LEVELS: [[1] * 10] * 3},
+        {packs.LEVELS: [[1] * 256] * 3},
+        {packs.LEVELS: [[-1] + [1] * 255] * 3},
+        {packs.LEVELS: [[1], [1, 2], []]},
+        {packs.LEVELS: [[10**30] * 256] * 3},
+        {"class_names": None},
+        {"class_names": [1, 2]},
+    ],
+)
+def test_a_sealed_index_that_no_pack_has_is_damage(fields, tree):
+    datasets.load(config(), tree)
+    pack = tree.with_name("tree.packed")
+    storage.write_json(
+        pack / "index.json", storage.sealed({**imagefolder.index_of(pack), **fields})
+    )
+    with pytest.raises(DataError, match="is damaged: "):
+        datasets.load(config(), pack)
+
+
+def of_many(stream) -> None:
+    many = {"descr": "<i8", "fortran_order": False, "shape": (10**15,)}
+    np.lib.format.write_array_header_1_0(stream, many)
+
+
+@pytest.mark.parametrize("array", packs.ARRAYS)
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda stream: None,
+        of_many,
+        lambda stream: np.save(stream, np.array([{}], dtype=object)),
+    ],
+)
+def test_a_file_that_is_no_array_of_a_pack_is_named(write, array, tree):
+    datasets.load(config(), tree)
+    pack = tree.with_name("tree.packed")
+    with (pack / array).open("wb") as stream:
+        write(stream)
+    index = imagefolder.index_of(pack)
+    index["files"][array] = storage.sha256(pack / array)
+    storage.write_json(pack / "index.json", storage.sealed(index))
+    with pytest.raises(DataError, match=f"{array}' is no array of a pack"):
+        datasets.load(config(), pack)
+
+
 def test_the_validation_split_of_a_natural_set_is_drawn_and_spares_a_single_image(tree):
     for path in sorted((tree / "train" / "cat").iterdir())[1:]:
         path.unlink()

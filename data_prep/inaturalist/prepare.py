@@ -120,8 +120,8 @@ def _require_room(folder: Path, images: int, options: Options) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise DataError(
-            f"{images} images of {options.size} pixels may take {needed / 1e9:.0f} GB, and "
-            f"{str(folder)!r} has {free / 1e9:.0f} GB left."
+            f"{images} images of {options.size} pixels may take {needed / 1e9:.3g} GB, and "
+            f"{str(folder)!r} has {free / 1e9:.3g} GB left."
         )
 
 

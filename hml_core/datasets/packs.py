@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -21,7 +22,7 @@ import numpy as np
 
 from hml_core.datasets.base import LabelledImages, channel_statistics, histogram
 from hml_core.datasets.trees import shown
-from hml_core.errors import DataError
+from hml_core.errors import DataError, said
 from hml_core.system import files as storage
 from hml_core.system import images as opener
 from hml_core.system import scratch, threads
@@ -40,15 +41,43 @@ _levels: dict[str, np.ndarray] = {}  # of training images by their SHA-256, wher
 
 
 def read(folder: Path, split: str) -> LabelledImages:
-    """The images and targets of a split; mapped, as a long-tailed subset needs a fraction of them."""
-    images = np.load(folder / f"{split}_images.npy", mmap_mode="r", allow_pickle=False)
-    return LabelledImages(images, np.load(folder / f"{split}_targets.npy", allow_pickle=False))
+    """The images and targets of a split; mapped, as a long-tailed subset needs a fraction of them.
+
+    Raises
+    ------
+    DataError
+        For a file that holds no array, or fewer values than it says.
+    """
+    images, targets = (_mapped(folder / f"{split}_{what}.npy") for what in ("images", "targets"))
+    return LabelledImages(images, np.array(targets))
+
+
+def _mapped(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError, OverflowError, MemoryError) as error:
+        raise DataError(
+            f"{str(path)!r} is no array of a pack ({said(error)}): remove {str(path.parent)!r}."
+        ) from error
 
 
 def statistics(folder: Path, index: dict[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel of the training images; no pixel is looked at twice."""
+    """Mean and standard deviation of each channel of the training images; no pixel is looked at twice.
+
+    Raises
+    ------
+    DataError
+        For levels that are not those of so many pixels.
+    """
     if LEVELS in index:
-        return channel_statistics(np.array(index[LEVELS], dtype=np.int64))
+        pixels = math.prod(read(folder, "train").images.shape[:-1])
+        try:
+            levels = np.array(index[LEVELS], dtype=np.int64)
+        except (ValueError, TypeError, OverflowError):
+            levels = np.zeros(0)
+        if levels.shape != (3, 256) or levels.min() < 0 or set(levels.sum(axis=1)) != {pixels}:
+            raise _damaged(folder)
+        return channel_statistics(levels)
     known = index["files"]["train_images.npy"]
     if known not in _levels:
         _levels[known] = histogram(read(folder, "train").images)
@@ -61,15 +90,20 @@ def index_of(folder: Path) -> dict[str, Any]:
     Raises
     ------
     DataError
-        Where its checksum does not hold.
+        Where its checksum does not hold, or it names no classes.
     """
     try:
         index = storage.unsealed(json.loads(storage.read_text(folder / INDEX)))
+        names = (index or {}).get("class_names")
     except (OSError, ValueError, RecursionError, AttributeError, TypeError):
-        index = None
-    if index is None:
-        raise DataError(f"{str(folder / INDEX)!r} is damaged: remove {str(folder)!r}.")
+        index = names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise _damaged(folder)
     return index
+
+
+def _damaged(folder: Path) -> DataError:
+    return DataError(f"{str(folder / INDEX)!r} is damaged: remove {str(folder)!r}.")
 
 
 def is_pack(folder: Path) -> bool:
@@ -201,15 +235,15 @@ def require_room(number: int, shape: tuple[int, int, int], folder: Path) -> None
     while not there.exists():
         there = there.parent
     places = {
-        f"'{shown(there)}' has {{:.1f}} GB left": shutil.disk_usage(there).free,
-        "this machine has {:.1f} GB of memory for it": MEMORY_SHARE * _memory(),
+        f"'{shown(there)}' has {{:.3g}} GB left": shutil.disk_usage(there).free,
+        "this machine has {:.3g} GB of memory for it": MEMORY_SHARE * _memory(),
     }
     for text, room in places.items():
         if needed > room:
             raise DataError(
-                f"{number:,} images of {shape[1]}×{shape[0]} pixels take {needed / 1e9:.1f} GB when they "
-                f"are decoded, and {text.format(room / 1e9)}: `hml prepare folder` makes smaller copies "
-                "that are read while training (`--dataset folder`)."
+                f"{number:,} images of {shape[1]}×{shape[0]} pixels take {needed / 1e9:.3g} GB when "
+                f"they are decoded, and {text.format(room / 1e9)}: `hml prepare folder` makes smaller "
+                "copies that are read while training (`--dataset folder`)."
             )
 
 
