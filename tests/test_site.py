@@ -76,7 +76,9 @@ def made(tmp_path_factory) -> tuple[Path, list[str]]:
     cut_off["cells"].append(foreign.code("3", count=None))
     good = foreign.notebook(
         foreign.cell(
-            "markdown", "# A *good* one: $L_f$\n\n**Makes:** a curve.\n\n## The uncommonword"
+            "markdown",
+            "# A *good* one: $L_f$\n\n**Makes:** a curve.\n\n## The uncommonword\n\n"
+            "See [the verdict](../docs/verdict.md) and [docs/a.md](../docs/a.md).",
         ),
         foreign.code("draw()", foreign.data({"image/png": foreign.png()})),
     )
@@ -93,6 +95,36 @@ def pages(made) -> list[_Page]:
     found = [_Page(path) for path in sorted(made[0].rglob("*.html")) if "_static" not in path.parts]
     assert len(found) > len(foreign.SHOWABLE)
     return found
+
+
+def test_links_of_a_notebook_to_files_beside_its_folder_are_their_names(made):
+    (page,) = [page for page in pages(made) if page.path.name == "good.html"]
+    assert "See the verdict (docs/verdict.md) and docs/a.md." in page.html
+    assert not [link for link in page.links if link.endswith(".md")]
+
+
+def test_a_signal_that_sphinx_swallows_leaves_the_older_site(made, tmp_path, monkeypatch):
+    """Its import of what is documented does: pages without these docstrings would be put there."""
+    folder = tmp_path / "docs"
+    (folder / "_static").mkdir(parents=True)
+    (folder / "_static" / "site.css").touch()
+    (folder / "conf.py").write_text((ROOT / "docs" / "conf.py").read_text())
+    (folder / "index.md").write_text("# Start\n")
+    site.build([], tmp_path / "out", pages=folder, rooms=["hml_core.losses"])
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    told = [None, None]  # after two pages
+
+    def heed() -> None:
+        if not told:
+            raise KeyboardInterrupt
+        told.pop()
+
+    monkeypatch.setattr(site.interruptions, "heed", heed)
+    (folder / "index.md").write_text("# Another start\n")
+    with pytest.raises(KeyboardInterrupt):
+        site.build([], tmp_path / "out", pages=folder, rooms=["hml_core.losses"])
+    after = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert after == before
 
 
 def test_every_page_opens_without_a_network(made):

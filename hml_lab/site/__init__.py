@@ -19,7 +19,7 @@ from pathlib import Path
 import nbformat
 
 from hml_core.errors import ConfigError, RunError, said
-from hml_core.system import files, scratch
+from hml_core.system import files, interruptions, scratch
 from hml_lab import places
 from hml_lab.notebooks import executed, safe_html
 from hml_lab.notebooks.executed import Executed
@@ -88,7 +88,10 @@ def build(
             reference.write(source / REFERENCE, rooms)
             where = (source, source, made, beside / "doctrees")
             app = Sphinx(*where, "html", status=told, warning=warned, freshenv=True)
+            # Its import of what is documented swallows the interruption that a signal raises.
+            app.connect("doctree-read", lambda *_: interruptions.heed())
             app.build(force_all=True)
+            interruptions.heed()
             _put(made, output)
     except (SphinxError, OSError) as error:
         raise RunError(f"The site could not be made: {said(error)}") from error
