@@ -50,6 +50,7 @@ def boundary(fraction: float, epochs: int) -> int:
     return int(fraction * epochs + 0.5 + 1e-9)
 
 
+@registries.asks("loss")
 @dataclass(frozen=True)
 class Stage:
     """One part of a run.
@@ -187,7 +188,7 @@ class _Entry:
 
 RECIPES: dict[str, _Entry] = {}
 BUILT_IN: dict[str, _Entry] = {}  # filled at the end of this module
-registries.add("recipe", RECIPES, BUILT_IN, {"RECIPES", "get"}, lambda name: RECIPES[name].build)
+registries.add("recipe", RECIPES, BUILT_IN, {"RECIPES"}, lambda name: RECIPES[name].build)
 
 
 def register(
@@ -310,7 +311,9 @@ def text_of_stages(name: str, stages: tuple[Stage, ...]) -> str:
                 value = {
                     option: json.loads(
                         fingerprints.of_value(
-                            one, f"The option `{option}` of stage {number} of the recipe {name!r}"
+                            one,
+                            f"The option `{option}` of stage {number} of the recipe {name!r}",
+                            given=value.values(),
                         )
                     )
                     for option, one in value.items()
@@ -360,6 +363,7 @@ def title(name: str) -> str:
     return f"{RECIPES[name].title}{mark}"
 
 
+@registries.asks("recipe")
 def get(name: str, **overrides: Any) -> Recipe:
     """The recipe called ``name``; ``overrides`` replace the defaults of its options.
 

@@ -19,8 +19,7 @@ SAMPLERS = {
 }
 BUILT_IN = dict(SAMPLERS)
 _OWN: dict[str, Callable[..., np.ndarray]] = {}
-_ASKED = {"SAMPLERS", "function_of", "sampling_probabilities"}
-registries.add("sampler", SAMPLERS, BUILT_IN, _ASKED, lambda name: function_of(name))
+registries.add("sampler", SAMPLERS, BUILT_IN, {"SAMPLERS"}, lambda name: function_of(name))
 
 
 def register(function: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
@@ -64,11 +63,13 @@ def _probabilities(
     return found
 
 
+@registries.asks("sampler")
 def function_of(name: str) -> Callable[..., np.ndarray]:
     """The function of a sampler of one's own."""
     return _OWN[name]
 
 
+@registries.asks("sampler")
 def sampling_probabilities(
     counts: Sequence[int] | np.ndarray, scheme: str, progress: float = 0.0
 ) -> np.ndarray:

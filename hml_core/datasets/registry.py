@@ -65,9 +65,7 @@ KEPT_UNLESS_ASKED: Mapping[str, Any] = {"imbalance_type": _kind, "imbalance_rati
 
 DATASETS: dict[str, DatasetInfo] = {}
 BUILT_IN: dict[str, DatasetInfo] = {}  # what is in another's place, or beside it, is a user's
-registries.add(
-    "dataset", DATASETS, BUILT_IN, {"DATASETS", "info", "load"}, lambda name: info(name).load
-)
+registries.add("dataset", DATASETS, BUILT_IN, {"DATASETS"}, lambda name: info(name).load)
 
 
 def register(name: str, dataset: DatasetInfo) -> None:
@@ -98,6 +96,7 @@ def is_built_in(name: str) -> bool:
     return info(name) is BUILT_IN.get(name)
 
 
+@registries.asks("dataset")
 def info(name: str) -> DatasetInfo:
     """The entry called ``name``.
 
@@ -142,6 +141,7 @@ def is_subset(fields: Mapping[str, Any]) -> bool:
     return bool(fields.get("subset_classes") or fields.get("subset_images"))
 
 
+@registries.asks("dataset")
 def load(config, data_root: str | Path | None = None) -> Splits:
     """The long-tailed data set that ``config`` describes.
 
@@ -164,7 +164,7 @@ def load(config, data_root: str | Path | None = None) -> Splits:
         return dataset.load(config, data_root)
     try:
         seeded = seeds.seeded(config.subset_seed, "data", everywhere=True, may_be_lent=False)
-        with seeded, seeds.lending(to_new_threads=True):
+        with seeded, seeds.lending(config.dataset):
             return dataset.load(config, data_root)
     except Exception as error:
         if isinstance(error, HmlError | MemoryError):

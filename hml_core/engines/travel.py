@@ -256,6 +256,7 @@ def _fill(module: types.ModuleType, state: tuple[Mapping[str, Any], Mapping[str,
 
     vars(module).update(content)
     if rest:
+        asked_for.behind = answers  # which is part of the code, and this is not
         vars(module)["__getattr__"] = asked_for
 
 

@@ -33,7 +33,7 @@ LOSSES: dict[str, type[nn.Module]] = {
     "balanced_hard_mining": BalancedHardMiningLoss,
 }
 BUILT_IN = dict(LOSSES)
-registries.add("loss", LOSSES, BUILT_IN, {"LOSSES", "Stage", "build_loss"})
+registries.add("loss", LOSSES, BUILT_IN, {"LOSSES"})
 
 # Arguments of a loss that a stage does not set, and who does.
 RESERVED = {

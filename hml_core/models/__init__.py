@@ -62,7 +62,7 @@ registries.add(
     "model",
     MODELS,
     BUILT_IN,
-    {"MODELS", "build"},
+    {"MODELS"},
     lambda name: getattr(MODELS[name], "backbone", MODELS[name]),
 )
 TRIAL_CLASSES = 3
@@ -98,6 +98,7 @@ def register(
     return backbone
 
 
+@registries.asks("model")
 def build(name: str, num_classes: int, head: str = "linear", **options) -> nn.Module:
     """The network called ``name``, randomly initialised.
 

@@ -32,9 +32,9 @@ def _bring(name: str) -> ModuleType:
     file = Path(os.path.expanduser(name))  # that of Path raises for ~nobody
     try:
         if file.suffix != ".py":
-            if not all(map(str.isidentifier, name.split("."))):
-                is_there = f"{name!r} is none" if file.exists() else f"there is no {name!r}"
-                raise ConfigError(f"Expected a file (mine.py) or module to import, {is_there}.")
+            # (A module may have a name that cannot be written in code, such as one with a hyphen.)
+            if not all(name.split(".")) or {*name} & {"/", os.sep}:
+                raise _none(name, file)
             return importlib.import_module(name)
         if not file.is_file():
             raise ConfigError(f"Expected a file or module to import, there is no {name!r}.")
@@ -43,9 +43,10 @@ def _bring(name: str) -> ModuleType:
         raise
     except ModuleNotFoundError as error:
         if file.suffix != ".py" and f"{name}.".startswith(f"{error.name}."):
-            raise ConfigError(
-                f"Expected a file or module to import, there is no {name!r}."
-            ) from error
+            if all(map(str.isidentifier, name.split("."))):
+                said_none = f"Expected a file or module to import, there is no {name!r}."
+                raise ConfigError(said_none) from error
+            raise _none(name, file) from error
         raise ConfigError(f"Importing {name!r} failed: {said(error)}") from error
     except BaseException as error:  # whatever somebody's own code raises, or a script
         if interrupts(error):
@@ -53,6 +54,12 @@ def _bring(name: str) -> ModuleType:
         raise ConfigError(
             f"Importing {name!r} failed: {type(error).__name__}: {said(error)}"
         ) from error
+
+
+def _none(name: str, file: Path) -> ConfigError:
+    """The error of what no module is called."""
+    is_there = f"{name!r} is none" if file.exists() else f"there is no {name!r}"
+    return ConfigError(f"Expected a file (mine.py) or module to import, {is_there}.")
 
 
 def _is_anothers(file: Path) -> bool:
@@ -75,9 +82,14 @@ def _of_file(file: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(file.stem, file)
     module = importlib.util.module_from_spec(spec)
     sys.modules[file.stem] = module
+    spec._initializing = (
+        True  # as by `import`: who meets it meanwhile knows that more will be in it
+    )
     try:
         spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[file.stem]
         raise
+    finally:
+        spec._initializing = False
     return module

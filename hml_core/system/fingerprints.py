@@ -22,7 +22,7 @@ from typing import Any
 
 from hml_core.errors import ConfigError
 from hml_core.system import registries, sources
-from hml_core.system.values import NoIdentityError, Values, text, texts_of
+from hml_core.system.values import NoIdentityError, Values, text
 
 _CLASS_MACHINERY = {
     "__dict__", "__weakref__", "__doc__", "__module__", "__qualname__", "__annotations__",
@@ -31,6 +31,7 @@ _CLASS_MACHINERY = {
     "__dataclass_fields__", "__dataclass_params__", "__annotate_func__", "__annotations_cache__",
     "__slotnames__",  # which copying or pickling an object of the class writes there
 }  # fmt: skip
+_PLAIN = (type(None), bool, int, float, complex, str, bytes)
 _PLACES = {"__name__", "__file__", "__package__", "__spec__", "__loader__"}  # where code lies
 # What code may ask about code, and by which names.
 _ASKED = {
@@ -39,8 +40,10 @@ _ASKED = {
 }
 
 
-def of_value(value: Any, where: str = "The value") -> str:
+def of_value(value: Any, where: str = "The value", *, given: Iterable[Any] = ()) -> str:
     """Canonical text of an option: plain values, arrays and tensors by their bytes, code by its source.
+
+    ``given``: what code among it is given when it runs, beside the value (see :func:`of_code`).
 
     Raises
     ------
@@ -49,7 +52,7 @@ def of_value(value: Any, where: str = "The value") -> str:
         file, an object of a library.
     """
     with _ends(where):
-        return text(_Options().plain(value, where))
+        return text(_Options([value, *given]).plain(value, where))
 
 
 def of_code(
@@ -65,7 +68,8 @@ def of_code(
     """
     code = Code(where, follows_imports)
     for one in given:
-        code.texts |= texts_of(one)
+        code.texts |= _texts_of(one)
+    code.thing = thing
     with _ends(where):
         code.root = code.plain(thing, where)
         code.complete()
@@ -105,13 +109,25 @@ def unchanged(thing: Any, where: str) -> Iterator[None]:
         )
 
 
+def _texts_of(value: Any) -> set[str]:
+    """The strings that stand in a value, and in code that is among it."""
+    code = Code("", follows_imports=False)
+    code.is_lenient = True
+    code.plain(value, "")
+    return code.texts
+
+
 class _Options(Values):
     """Of a recipe's stage: their mappings count without order, and their code by its digest."""
+
+    def __init__(self, given: list[Any]) -> None:
+        super().__init__()
+        self.given = given
 
     def of_code(self, thing: Any, where: str) -> Any:
         if getattr(thing, "__name__", "") == "<lambda>":
             return self._refused(thing, where)
-        found = of_code(thing, where)
+        found = of_code(thing, where, given=self.given)
         return [*found.root, found.digest]
 
 
@@ -148,6 +164,7 @@ class Code(Values):
         self.where, self.follows_imports = where, follows_imports
         self.imported: dict[str, types.ModuleType] = {}
         self.root: Any = None
+        self.thing: Any = None  # that it is the code of
         self.parts: dict[str, str] = {}
         self.modules: set[str] = set()
         self.taken: dict[str, set[str]] = {}
@@ -156,6 +173,8 @@ class Code(Values):
         self.asked: set[str] = set()  # registries that are at hand, by kind
         self.registered: set[tuple[str, str]] = set()
         self._held: dict[str, types.ModuleType] = {}
+        self._ours: dict[str, types.ModuleType] = {}
+        self._is_nested = False
         self.files: set[str] = set()
         self.sources: dict[sources.Key, str] = {}
         self._names: dict[int, str] = {}
@@ -211,8 +230,22 @@ class Code(Values):
 
     def hold(self, module: types.ModuleType) -> None:
         """Take note of a module that a value holds: what is looked up in it is not known yet."""
-        if not sources.is_external(module.__name__):
+        if sources.is_ours(module.__name__):
+            self._ours[module.__name__] = module
+        elif not sources.is_external(module.__name__):
             self._held[module.__name__] = module
+
+    def in_order(self, value: Iterable[Any]) -> Iterable[Any]:
+        """Code by what it is by itself: those of one name are told apart by which comes first."""
+        if self._is_nested or all(type(one) in _PLAIN for one in value):
+            return value
+        return sorted(value, key=self._by_itself)
+
+    def _by_itself(self, thing: Any) -> str:
+        code = Code(self.where, self.follows_imports)
+        code.is_lenient = code._is_nested = True
+        found = code.plain(thing, self.where)
+        return text([found, code.parts])
 
     def complete(self) -> None:
         """Take in what is known only once all code is: which names it looks up."""
@@ -267,18 +300,32 @@ class Code(Values):
 
     def _look_into_registries(self) -> bool:
         """Take in what of one's own the code asks a registry for by name; whether there was any."""
+        self._look_into_ours()
         new = [
             (kind, name, registry)
             for kind, registry in sorted(registries.known.items())
             if kind in self.asked or (self.names | self.texts) & registry.asked
             for name in sorted(self.texts & {*filter(registry.is_own, registry.entries)})
-            if (kind, name) not in self.registered
+            if (kind, name) not in self.registered and registry.code(name) is not self.thing
         ]
         for kind, name, registry in new:
             self.registered.add((kind, name))
             found = self.used(registry.code(name), f"the {kind} {name!r}")
             self.parts[f"{kind} {name}"] = text(found)
         return bool(new)
+
+    def _look_into_ours(self) -> None:
+        """Which registries may be asked by way of the modules of this package that are at hand."""
+        waiting, seen = [*self._ours.values()], set()
+        while waiting:
+            module = waiting.pop()
+            seen.add(module.__name__)
+            for name in (self.names | self.texts) & {*vars(module)}:
+                value = vars(module)[name]
+                if (kind := registries.asked_by(value)) is not None:
+                    self.ask(kind)
+                elif isinstance(value, types.ModuleType) and sources.is_ours(value.__name__):
+                    waiting.extend({value} if value.__name__ not in seen else ())
 
     def _of_class(self, kind: type) -> dict[str, Any]:
         members = {
@@ -333,6 +380,9 @@ class Code(Values):
                 named[name] = self._of_global(module[name], names, name)
         if self.follows_imports and not external:
             wanted = sorted(sources.imported(code, module.get("__package__")).items())
+            for name in (one for one, _ in wanted if sources.is_ours(one)):
+                if (one := sources.module_of_ours(name)) is not None:
+                    self.hold(one)
             found = {name: sources.module_named(name, is_sure=sure) for name, sure in wanted}
             brought = {name: one for name, one in found.items() if one is not None}
             self.imported |= brought
@@ -371,16 +421,23 @@ class Code(Values):
         if not isinstance(value, types.ModuleType):
             return self.used(value, f"`{name}`")
         if sources.is_external(value.__name__) or value.__name__ in within:
+            self.hold(value)
             return ["module", value.__name__]
         self.modules.add(value.__name__)
         within |= {value.__name__}  # modules of a package may hold each other
-        answers = vars(value).get("__getattr__")  # what it makes when it is asked
+        answers = sources.answering(value)  # what it makes when it is asked
         more = {"__getattr__"} if answers is not None and not sources.origin(answers)[1] else set()
         taken = sorted(key for key in names | more if key in vars(value))
         self.taken.setdefault(value.__name__, set()).update(taken)
         self.hold(value)  # in another function, by way of an attribute, more may be
         return {
-            key: self._of_global(vars(value)[key], names, f"{name}.{key}", within) for key in taken
+            key: self._of_global(
+                answers if key == "__getattr__" else vars(value)[key],
+                names,
+                f"{name}.{key}",
+                within,
+            )
+            for key in taken
         }
 
     def used(self, value: Any, what: str) -> Any:

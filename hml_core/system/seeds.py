@@ -15,7 +15,7 @@ import time
 import warnings
 import weakref
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -34,8 +34,8 @@ class _Lent:
     Attributes
     ----------
     family : set of threads, optional
-        Those who get them, where the loader draws as well: threads that it has started, and theirs. None
-        where all get them.
+        Those who get them, where the loader draws as well: threads that it has started, now or when it
+        was at work before, and theirs. None where all get them.
     """
 
     def __init__(self) -> None:
@@ -43,19 +43,21 @@ class _Lent:
         self.lenders = 0
         self.family: weakref.WeakSet[threading.Thread] | None = None
         self.lender: threading.Thread | None = None
+        self._families: dict[str, weakref.WeakSet[threading.Thread]] = {}
         self._plain: Callable[..., None] = threading.Thread.start
         self._noting: Callable[..., None] | None = None
 
-    def is_for_us(self, *, may_be_a_stranger: bool) -> bool:
-        """Whether this thread may have the generators now."""
+    def is_for_us(self, lent_to: Collection[str]) -> bool:
+        """Whether this thread may have the generators now, see :func:`_acquired`."""
         if (family := self.family) is not None:
-            return threading.current_thread() in family
-        return self.lenders > 0 and may_be_a_stranger
+            return "family" in lent_to and threading.current_thread() in family
+        return self.lenders > 0 and "strangers" in lent_to
 
-    def begin(self, *, to_new_threads: bool) -> None:
+    def begin(self, loader: str | None) -> None:
         with self.lock:
-            if to_new_threads and not self.lenders:
-                self.family, self.lender = weakref.WeakSet(), threading.current_thread()
+            if loader is not None and not self.lenders:
+                self.family = self._families.setdefault(loader, weakref.WeakSet())
+                self.lender = threading.current_thread()
                 self._plain = threading.Thread.start
                 self._noting = threading.Thread.start = _noting(self._plain)
             self.lenders += 1
@@ -67,7 +69,7 @@ class _Lent:
                 self.forget()
 
     def forget(self) -> None:
-        """No thread belongs to a loader any more."""
+        """No loader is at work any more."""
         self.family = self.lender = None
         if self._noting is not None and threading.Thread.start is self._noting:
             threading.Thread.start = self._plain
@@ -109,12 +111,12 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextlib.contextmanager
-def lending(*, to_new_threads: bool = False) -> Iterator[None]:
+def lending(loader: str | None = None) -> Iterator[None]:
     """Inside the block others may be :func:`apart`: threads that a loader waits for are among them.
 
-    ``to_new_threads``: only those that are started inside of it, where the loader itself draws.
+    ``loader``: the name of one that itself draws; only threads that it has started may then.
     """
-    _lent.begin(to_new_threads=to_new_threads)
+    _lent.begin(loader)
     try:
         yield
     finally:
@@ -123,22 +125,25 @@ def lending(*, to_new_threads: bool = False) -> Iterator[None]:
 
 @contextlib.contextmanager
 def taken() -> Iterator[None]:
-    """Inside the block this thread has the turn."""
-    lock = _acquired(may_be_lent=False)
+    """Inside the block this thread has the turn; the generators alone are not enough to train with."""
+    lock = _acquired(lent_to=())
     try:
         yield
     finally:
         lock.release()
 
 
-def _acquired(*, may_be_lent: bool) -> threading.RLock:
-    """What this thread holds by now: the turn, or the generators alone where they are enough and lent."""
+def _acquired(lent_to: Collection[str]) -> threading.RLock:
+    """What this thread holds by now: the turn, or the generators alone where they are enough and lent.
+
+    ``lent_to``: to whom they may be lent, if this thread is one: the loader's "family", "strangers".
+    """
     end = time.monotonic() + SAID_S
     while True:
-        if _lent.is_for_us(may_be_a_stranger=may_be_lent):
+        if _lent.is_for_us(lent_to):
             lock = _lent.lock
             if lock.acquire(timeout=LOOK_S):
-                if _lent.is_for_us(may_be_a_stranger=may_be_lent):
+                if _lent.is_for_us(lent_to):
                     return lock
                 lock.release()
         elif (lock := turn).acquire(timeout=LOOK_S):
@@ -197,10 +202,11 @@ class _Apart:
         self, device: torch.device | None, everywhere: bool, *, may_be_lent: bool = True
     ) -> None:
         self.device = device if device is not None and device.type == "cuda" else None
-        self.everywhere, self.may_be_lent = everywhere, may_be_lent
+        self.everywhere = everywhere
+        self.lent_to = ("family", "strangers") if may_be_lent else ("family",)
 
     def __enter__(self) -> None:
-        self.lock = _acquired(may_be_lent=self.may_be_lent)
+        self.lock = _acquired(self.lent_to)
         self.before = self._states()
         holding.parts.append(self)
 

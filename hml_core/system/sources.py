@@ -48,6 +48,11 @@ def is_external(module: str | None) -> bool:
     return _is_installed([held.get("__file__"), *(held.get("__path__") or ())])
 
 
+def is_ours(module: str) -> bool:
+    """Whether a module is part of this package."""
+    return module.partition(".")[0] in OURS
+
+
 def is_own(kind: type) -> bool:
     """Whether a class is no library's."""
     if not isinstance(kind.__module__, str):  # a property of its objects, written over it
@@ -189,6 +194,27 @@ def module_named(name: str, *, is_sure: bool = True) -> types.ModuleType | None:
         if not _is_half_there():
             _failing.add(name)
         return None
+
+
+def module_of_ours(name: str) -> types.ModuleType | None:
+    """The module of this package that has the name; None where it is the name of something else."""
+    package, _, last = name.rpartition(".")
+    try:
+        if package and last in vars(importlib.import_module(package)):
+            there = vars(sys.modules[package])[last]
+            return there if isinstance(there, types.ModuleType) else None
+        return importlib.import_module(name)
+    except ImportError:  # or what it needs is not installed
+        return None
+
+
+def answering(module: types.ModuleType) -> Any:
+    """The module's own ``__getattr__``; None where it has none.
+
+    One of ours that stands before it, where it was sent to, names it as its ``behind``.
+    """
+    found = vars(module).get("__getattr__")
+    return getattr(found, "behind", found) if origin(found)[1] else found
 
 
 def _is_half_there() -> bool:

@@ -18,7 +18,7 @@ import sys
 import types
 import typing
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
 
@@ -90,7 +90,11 @@ class Values:
         """A string is."""
 
     def ask(self, kind: str) -> None:
-        """A registry of that kind is."""
+        """A registry of that kind is, or what asks one."""
+
+    def in_order(self, value: Iterable[Any]) -> Iterable[Any]:
+        """What a set holds, in an order that is the same in every process where that matters."""
+        return value
 
     def plain(self, value: Any, where: str) -> Any:
         """The value in JSON types; ``where`` begins what is said of one that is refused.
@@ -106,10 +110,12 @@ class Values:
         if type(value) is float:
             return value if math.isfinite(value) else ["float", repr(value)]
         if isinstance(value, np.generic):
+            self._note_all(value)
             return ["numpy", value.dtype.str, value.tobytes().hex()]
         if isinstance(value, np.ndarray):
             if value.dtype.hasobject:
                 return self._refused(value, where)
+            self._note_all(value)
             is_subclass = type(value) is not np.ndarray
             if is_subclass and vars(value) and sources.is_own(type(value)):
                 return self._refused(value, where)  # (pickle leaves its attributes behind)
@@ -127,11 +133,12 @@ class Values:
         if type(value) in (list, tuple):
             return [self.plain(one, where) for one in value]
         if type(value) in (set, frozenset):
-            return ["set", *sorted(text(self.plain(one, where)) for one in value)]
+            return ["set", *sorted(text(self.plain(one, where)) for one in self.in_order(value))]
         if isinstance(value, weakref.WeakKeyDictionary | weakref.WeakValueDictionary):
             return ["cache"]  # such as that of `functools.singledispatch`
+        if (kind := registries.asked_by(value)) is not None:
+            self.ask(kind)
         if isinstance(value, dict) and (registry := registries.name_of(value)):
-            self.ask(registry[0])
             return ["registry", *registry]
         own = sources.is_own(type(value))
         if isinstance(value, Mapping) and not own:
@@ -232,6 +239,8 @@ class Values:
     def _of_items(self, value: Mapping[Any, Any], where: str) -> Any:
         """In their order, where that counts."""
         if all(isinstance(key, str) for key in value):
+            for key in value:
+                self.note(str(key))
             found = {key: self.plain(one, where) for key, one in value.items()}
             is_in_order = not self.is_in_order or [*found] == sorted(found)
             return found if is_in_order else ["in order", *map(list, found.items())]
@@ -240,6 +249,12 @@ class Values:
         if not self.is_in_order or pairs == in_order:
             return ["pairs", *in_order]
         return ["in order", *pairs]
+
+    def _note_all(self, value: np.generic | np.ndarray) -> None:
+        """The texts of an array of texts."""
+        if value.dtype.kind == "U":
+            for one in value.flat:
+                self.note(str(one))
 
     def _of_network(self, network: nn.Module, where: str) -> list[Any]:
         """All that a network, or a layer or a loss, holds: parameters, buffers, parts, options, hooks."""
@@ -275,29 +290,6 @@ class Values:
             "process could compare: expected plain values (None, bool, int, float, str, lists, tuples and "
             "dicts of them), arrays, tensors, or classes and functions that have a name."
         )
-
-
-def texts_of(value: Any) -> set[str]:
-    """The strings that stand in a value."""
-    noted = _Noted()
-    noted.plain(value, "")
-    return noted.texts
-
-
-class _Noted(Values):
-    """Notes the strings."""
-
-    is_lenient = True
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.texts: set[str] = set()
-
-    def of_code(self, thing: Any, where: str) -> Any:
-        return None
-
-    def note(self, said: str) -> None:
-        self.texts.add(said)
 
 
 @contextlib.contextmanager

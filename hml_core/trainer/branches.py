@@ -110,17 +110,17 @@ def _content(stage: Stage, given_to_all: Sequence[Any] = ()) -> str:
     } | dict(stage.loss_options)
     if stage.weighting == "none":
         options.pop("mean_over", None)
-    given = sorted((name, _text(value)) for name, value in options.items())
+    given = sorted((name, _text(value, options)) for name, value in options.items())
     shown = stage.loss, given, stage.weighting, stage.sampler, stage.trains, stage.logit_scale
     # A beginning stays on disk where a sweep was killed: an edit since then makes it another's.
     own = (("loss", stage.loss), ("sampler", stage.sampler))
     return repr((shown, *(identity.digest(*one, [options, *given_to_all]) for one in own)))
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, options: Mapping[str, Any]) -> str:
     """An option as text; a default that has no identity is the same for all runs of this process."""
     try:
-        return fingerprints.of_value(value)
+        return fingerprints.of_value(value, given=options.values())
     except ConfigError:
         return repr(value)
 

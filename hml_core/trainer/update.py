@@ -21,6 +21,7 @@ from hml_core.errors import RunError
 from hml_core.losses import wrapping
 from hml_core.models import training
 from hml_core.recipes import Stage
+from hml_core.system import registries
 from hml_core.system.devices import Beside, autocast
 from hml_core.trainer.chance import LayerChance
 from hml_core.trainer.feeds import Feed
@@ -234,6 +235,7 @@ def build_optimizer(
     return torch.optim.SGD(trainable, momentum=config.momentum, **shared)
 
 
+@registries.asks("loss")
 def build_loss(stage: Stage, class_counts: np.ndarray, label_smoothing=0.0) -> nn.Module:
     """The loss of a stage, with class counts, weights and smoothing filled in where it takes them."""
     weight = None

@@ -18,7 +18,7 @@ from hml_core.config import RunConfig
 from hml_core.engines import travel
 from hml_core.errors import ConfigError
 from hml_core.losses import ClassificationLoss
-from hml_core.system import fingerprints, sources
+from hml_core.system import extensions, fingerprints, sources
 from tests.own_methods.helpers import LOSS
 
 AROUND = """
@@ -253,7 +253,8 @@ def test_a_module_that_was_mended_is_followed_again(tmp_path, module):
         sys.modules.pop("mended_for_tests", None)
 
 
-def test_a_module_that_needs_the_one_being_imported_is_followed(tmp_path, module):
+@pytest.mark.parametrize("way", ["import", "--import"])
+def test_a_module_that_needs_the_one_being_imported_is_followed(way, tmp_path, module):
     """A circle is why one imports within a function; registering and configs come in the midst of it."""
     helper = tmp_path / "circle_for_tests.py"
     text = (
@@ -274,12 +275,17 @@ def test_a_module_that_needs_the_one_being_imported_is_followed(tmp_path, module
         helper.write_text(needed + "#" * number)
         importlib.invalidate_caches()
         try:
-            module(text, "mine_circle_for_tests")
+            if way == "import":
+                module(text, "mine_circle_for_tests")
+            else:
+                (tmp_path / "mine_circle_for_tests.py").write_text(text)
+                extensions.bring(str(tmp_path / "mine_circle_for_tests.py"))
             ids.append(RunConfig(dataset="mine_of_tests").run_id)
             datasets.load(RunConfig(dataset="mine_of_tests"))
             assert RunConfig(dataset="mine_of_tests").run_id == ids[-1], "nor another after it ran"
         finally:
             sys.modules.pop("circle_for_tests", None)
+            sys.modules.pop("mine_circle_for_tests", None)
     assert ids[0] != ids[1]
 
 
@@ -292,7 +298,7 @@ def test_a_module_that_answers_has_elsewhere_what_else_stands_in_it(module):
         "mine_answering_for_tests",
     )
     text = LOSS.replace(
-        "sign = 1.0", "sign = 6.0 / (getattr(helper, 'scale_' + 'a')() * helper.lazy)"
+        "self.sign *", "self.sign * (getattr(helper, 'scale_' + 'a')() * helper.lazy) *"
     )
     assert text != LOSS
     module(f"import mine_answering_for_tests as helper\n{text}")
@@ -301,7 +307,33 @@ def test_a_module_that_answers_has_elsewhere_what_else_stands_in_it(module):
     wanted = losses.LOSSES["mine"]()(torch.eye(3), torch.arange(3))
     sys.modules.pop("mine_answering_for_tests")
     with travel.installed(sent):
+        travel.require_same(sent, config)
         assert losses.LOSSES["mine"]()(torch.eye(3), torch.arange(3)) == wanted
+
+
+@pytest.mark.slow
+def test_the_order_of_a_set_gives_no_function_another_name(tmp_path):
+    """Two of one name, told apart in a set whose order is another in each process."""
+    program = """
+from hml_core.system import fingerprints
+def make(number):
+    def tool(x):
+        return x * number
+    return tool
+TOOLS = {("a", make(1.0)), ("b", make(2.0)), ("c", make(3.0))}
+def value(x):
+    return sum(tool(x) for _, tool in TOOLS)
+print(fingerprints.of_code(value).digest)
+"""
+    (tmp_path / "program.py").write_text(program)
+    said = {
+        subprocess.run(
+            [sys.executable, str(tmp_path / "program.py")], check=True, capture_output=True,
+            env={**os.environ, "PYTHONHASHSEED": str(seed)},
+        ).stdout
+        for seed in (1, 2, 3)
+    }  # fmt: skip
+    assert len(said) == 1
 
 
 def test_where_code_catches_errors_is_part_of_it():

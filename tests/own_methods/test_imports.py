@@ -43,6 +43,10 @@ def test_a_record_whose_method_is_not_registered_here_is_read_and_named(module, 
 def test_files_and_modules_are_brought(module, tmp_path, monkeypatch):
     file = tmp_path / "brought_for_tests.py"
     file.write_text(LOSS)
+    (tmp_path / "with-a-hyphen.py").touch()
+    (found,) = extensions.bring("with-a-hyphen")
+    assert found.__file__ == str(tmp_path / "with-a-hyphen.py")
+    del sys.modules["with-a-hyphen"]
     first = extensions.bring([str(file)])
     assert extensions.bring(str(file)) == first, "once in a process"
     assert "mine" in recipes.names()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hml_core import datasets, losses, models, recipes
-from hml_core.config import RunConfig
+from hml_core.config import RunConfig, identity
 from hml_core.engines import travel
 from hml_core.losses import LOSSES, ClassificationLoss
 from hml_core.trainer import branches
@@ -26,12 +26,26 @@ ON_TOP = """
 from hml_core import losses
 from hml_core.losses import BUILT_IN, LOSSES, ClassificationLoss, register
 from hml_core.recipes import Stage, register as recipe
+import functools
+import numpy as np
+
+WEIGHTS, WORDS = {{"{name}": 0.5, "focal": 1.0}}, np.array(["{name}"])
+
+def pick(name="focal"):
+    return LOSSES[name]
+
+class Picker:
+    def __init__(self, name):
+        self.name = name
+
+    def __call__(self):
+        return LOSSES[self.name]
 
 NAME, TABLE, taken = "{name}", LOSSES, LOSSES.__getitem__
 
 @register(name="on_top_for_tests")
 class OnTop(ClassificationLoss):
-    def __init__(self, name={default!r}, by_option=None):
+    def __init__(self, name={default!r}, by_option=None, tool=pick, base="focal", parts=()):
         super().__init__()
         self.inner = {asked}()
 
@@ -45,19 +59,28 @@ def on_top():
 FORMS = [
     'LOSSES["{}"]', 'losses.LOSSES["{}"]', "LOSSES[NAME]", "LOSSES[name]", 'LOSSES.get("{}")',
     'TABLE["{}"]', 'vars(losses)["LOSSES"]["{}"]', "[LOSSES[one] for one in ({!r}, 'focal')][0]",
-    "{{one: LOSSES[one] for one in {{{!r}, 'focal'}}}}[NAME]", "LOSSES[by_option or 'focal']",
-    "taken(NAME)",
+    "{{one: LOSSES[one] for one in {{{!r}, 'focal'}}}}[NAME]",
+    "taken(NAME)", "[LOSSES[one] for one in WEIGHTS][0]", "LOSSES[str(WORDS[0])]",
 ]  # fmt: skip
+# And where the name stands in the options of a stage.
+BY_OPTIONS = {
+    "LOSSES[by_option or 'focal']": '{{"by_option": "{}"}}',
+    "[LOSSES[one] for one in parts or ['focal']][0]": '{{"parts": {{"{}": 0.5}}}}',
+    "tool(base)": '{{"tool": pick, "base": "{}"}}',
+    "tool()": '{{"tool": functools.partial(pick, "{}")}}',
+    "(tool())": '{{"tool": Picker("{}")}}',
+}
+FORMS += BY_OPTIONS
 
 
 def on_top(module, asked: str, name: str) -> RunConfig:
     """A loss that asks for another by a name that stands in its code, or is among its options."""
-    by_option = "by_option" in asked
+    options = BY_OPTIONS.get(asked)
     text = ON_TOP.format(
-        name="" if by_option else name,
+        name="" if options else name,
         default=name if asked == "LOSSES[name]" else None,
-        options={"by_option": name} if by_option else {},
-        asked=asked.format(name),
+        options=options.format(name) if options else {},
+        asked=asked if options else asked.format(name),
     )
     module(text, "on_top_for_tests")
     return RunConfig(recipe="on_top")
@@ -208,3 +231,97 @@ def test_a_data_set_made_of_another_has_its_identity_and_travels_with_it(module)
     with travel.installed(sent):
         travel.require_same(sent, config)
         assert (datasets.load(config).train.targets[:2] == 1).all()
+
+
+ASKING = {
+    "datasets.load": "",
+    "load_dataset": "from hml_core.datasets import load as load_dataset",
+    "other": "other = datasets.load",
+    "partly": "partly = functools.partial(datasets.load)",
+    "registry.load": "from hml_core.datasets import registry",
+    "getattr(datasets, 'load')": "",
+    "within()": "def within():\n    from hml_core.datasets import load as inner\n    return inner",
+    "lambda c: about(c.dataset).load(c)": "from hml_core.datasets import info as about",
+}
+
+
+@pytest.mark.parametrize("asked", ASKING)
+def test_a_data_set_made_of_another_is_made_of_it_however_it_asks(asked, module):
+    text = f"""
+import dataclasses, functools
+from hml_core import datasets
+{ASKING[asked]}
+WHOLE = datasets.info("digits")
+
+def part(config, data_root=None):
+    made = WHOLE.load(config, data_root)
+    made.train.targets[:2] = LABEL
+    return made
+
+def made_of_it(config, data_root=None):
+    ask = {asked}
+    ask = {"ask" if asked != "within()" else "within()"}
+    return ask(dataclasses.replace(config, dataset="part_for_tests"))
+
+for name, load in dict(part_for_tests=part, whole_for_tests=made_of_it).items():
+    datasets.register(name, datasets.DatasetInfo(load, 10, 100, WHOLE.defaults, {{}}, True))
+"""
+    ids = []
+    for label in "01":
+        forget()
+        module(text.replace("LABEL", label))
+        config = RunConfig(dataset="whole_for_tests")
+        ids.append(config.run_id)
+    assert ids[0] != ids[1]
+    sent = pickle.loads(pickle.dumps(travel.pack(config)))
+    forget()
+    with travel.installed(sent):
+        travel.require_same(sent, config)
+        assert datasets.load(config).train.targets[:2].tolist() == [1, 1]
+
+
+def test_methods_of_the_names_that_ask_are_no_asking(module):
+    """`get` and `load` of anything else; and a data set that has its own name in its code."""
+    text = """
+import numpy as np
+from hml_core import datasets
+from hml_core.losses import ClassificationLoss, register
+from hml_core.recipes import Stage, register as recipe
+WHOLE = datasets.info("digits")
+
+@register(name="margin_for_tests")
+class Margin(ClassificationLoss):
+    def __init__(self, settings=None):
+        super().__init__()
+        self.margin = dict(settings or ()).get("other_for_tests", 0.5)
+
+    def per_sample(self, logits, target):
+        return self.margin * (logits.logsumexp(1) - logits.gather(1, target[:, None])[:, 0])
+
+@recipe(title="Margin", source="a test")
+def margin():
+    return (Stage("margin_for_tests"),)
+
+def load(config, data_root):
+    if data_root is not None:
+        np.load(f"{data_root}/birds_for_tests/images.npy")
+    return WHOLE.load(config, data_root)
+
+datasets.register(
+    "birds_for_tests", datasets.DatasetInfo(load, 10, 100, WHOLE.defaults, {}, True)
+)
+"""
+    module(text)
+    configs = [RunConfig(recipe="margin"), RunConfig(dataset="birds_for_tests")]
+    before = [config.run_id for config in configs]
+
+    @recipes.register(title="Other", source="a test")
+    def other_for_tests():
+        return recipes.get("ce").stages
+
+    assert [config.run_id for config in configs] == before
+    datasets.DATASETS["other_for_tests"] = datasets.DATASETS["birds_for_tests"]
+    assert [config.run_id for config in configs] == before
+    (entry,) = travel.pack(configs[1]).entries
+    assert str(entry.own) == "dataset 'birds_for_tests'"
+    assert not any(code.registered for _, code in identity.code_of(configs[1])), "it is itself"

@@ -60,6 +60,70 @@ def test_threads_of_a_loader_may_load_other_data_sets():
     assert drawn[0] == drawn[1]
 
 
+def own_data_sets(**loaders) -> None:
+    info = datasets.info("digits")
+    for name, load in loaders.items():
+        datasets.DATASETS[name] = datasets.DatasetInfo(load, 10, 100, info.defaults, {}, True)
+
+
+def test_a_pool_that_a_loader_keeps_is_its_own_in_the_next_load_too():
+    info = datasets.info("digits")
+    with ThreadPoolExecutor(2) as pool:
+
+        def whole(config, data_root):
+            parts = dataclasses.replace(config, dataset="part_for_tests")
+            return [*pool.map(datasets.load, [parts, parts])].pop()
+
+        own_data_sets(part_for_tests=info.load, whole_for_tests=whole)
+        for seed in (0, 1):
+            datasets.load(RunConfig(dataset="whole_for_tests", subset_seed=seed))
+        assert not seeds._lent.is_for_us(("family", "strangers"))
+
+
+def test_a_thread_of_a_loader_that_trains_waits_for_the_turn():
+    """Beside the loader's own draws it would be another run than alone."""
+    info, trains, waited = datasets.info("digits"), threading.Event(), []
+
+    def train() -> None:
+        with seeds.taken():
+            trains.set()
+
+    def load(config, data_root):
+        thread.start()
+        waited.append(not trains.wait(0.3))
+        return info.load(config, data_root)
+
+    thread = threading.Thread(target=train)
+    own_data_sets(own=load)
+    datasets.load(RunConfig(dataset="own"))
+    thread.join(60)
+    assert waited == [True]
+    assert trains.is_set()
+
+
+def test_threads_that_threads_of_a_loader_start_are_its_own():
+    info, done = datasets.info("digits"), []
+
+    def inner() -> None:
+        datasets.load(RunConfig(dataset="part_for_tests"))
+        done.append(True)
+
+    def outer() -> None:
+        thread = threading.Thread(target=inner)
+        thread.start()
+        thread.join(60)
+
+    def load(config, data_root):
+        thread = threading.Thread(target=outer)
+        thread.start()
+        thread.join(60)
+        assert done
+        return info.load(config, data_root)
+
+    own_data_sets(part_for_tests=info.load, own=load)
+    datasets.load(RunConfig(dataset="own"))
+
+
 def test_a_data_set_draws_the_same_whatever_other_threads_do(tmp_path):
     """Another thread of the program registers and loads meanwhile: it waits. One of the loader's own does
     not."""
@@ -73,6 +137,7 @@ def test_a_data_set_draws_the_same_whatever_other_threads_do(tmp_path):
             inside.set()
             others_began.wait(10)
             late_began.wait(10)
+            assert not late_is_in.wait(0.3), "begun by another part of the program, it waits"
             own = threading.Thread(target=lambda: done.append(losses.register(Gentle)))
             state = torch.get_rng_state()
             own.start()
@@ -90,6 +155,7 @@ def test_a_data_set_draws_the_same_whatever_other_threads_do(tmp_path):
     def late() -> None:
         late_began.set()
         losses.register(Gentle, name="late_for_tests")
+        late_is_in.set()
         datasets.load(config)
 
     def others() -> None:
@@ -99,7 +165,7 @@ def test_a_data_set_draws_the_same_whatever_other_threads_do(tmp_path):
         datasets.load(config)
 
     begun_late, late_began = threading.Thread(target=late), threading.Event()
-
+    late_is_in = threading.Event()
     stranger = threading.Thread(target=others)
     stranger.start()
     datasets.load(config)
