@@ -133,7 +133,7 @@ def taken() -> Iterator[None]:
         lock.release()
 
 
-def _acquired(lent_to: Collection[str]) -> threading.RLock:
+def _acquired(*, lent_to: Collection[str]) -> threading.RLock:
     """What this thread holds by now: the turn, or the generators alone where they are enough and lent.
 
     ``lent_to``: to whom they may be lent, if this thread is one: the loader's "family", "strangers".
@@ -206,7 +206,7 @@ class _Apart:
         self.lent_to = ("family", "strangers") if may_be_lent else ("family",)
 
     def __enter__(self) -> None:
-        self.lock = _acquired(self.lent_to)
+        self.lock = _acquired(lent_to=self.lent_to)
         self.before = self._states()
         holding.parts.append(self)
 
