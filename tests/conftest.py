@@ -76,23 +76,11 @@ def tiny():
 @pytest.fixture
 def begin(monkeypatch):
     """Train with the arguments of :func:`fit` until the first checkpoint is written, and no further."""
-    from hml_core.runs import RunFolder
-    from hml_core.trainer import fit, fitting
-
-    def begin(config: RunConfig, **where) -> None:
-        original = RunFolder.checkpoint
-
-        def checkpoint_and_die(self, state):
-            original(self, state)
-            raise KeyboardInterrupt
-
-        with monkeypatch.context() as patch:
-            patch.setattr(RunFolder, "checkpoint", checkpoint_and_die)
-            with pytest.raises(KeyboardInterrupt):
-                fit(config, progress=False, **where)
+    from hml_core.trainer import fitting
+    from tests import begun
 
     monkeypatch.setattr(fitting, "CHECKPOINT_INTERVAL_S", 0.0)
-    return begin
+    return begun.until_its_checkpoint
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from hml_core.runs import Run, RunFolder, listing, record
 from hml_core.system import files
 from hml_core.trainer import fit
 from hml_lab.cli import main
+from tests.begun import until_its_checkpoint
 from tests.quick import slow_but
 
 
@@ -410,17 +411,7 @@ def begun(tmp_path_factory) -> Path:
     """A folder of runs with one that was stopped after its first epoch; no test writes into it."""
     config = RunConfig(dataset="digits", recipe="hml1", epochs=3, batch_size=64)
     root = tmp_path_factory.mktemp("begun")
-    plain = RunFolder.checkpoint
-
-    def stop(self, state):
-        plain(self, state)
-        raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hml_core.trainer.fitting.CHECKPOINT_INTERVAL_S", 0.0)
-        patch.setattr(RunFolder, "checkpoint", stop)
-        with pytest.raises(KeyboardInterrupt):
-            fit(config, runs_root=root, progress=False)
+    until_its_checkpoint(config, runs_root=root)
     return root
 
 

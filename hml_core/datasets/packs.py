@@ -70,7 +70,7 @@ def statistics(folder: Path, index: dict[str, Any]) -> tuple[tuple[float, ...], 
         For levels that are not those of so many pixels.
     """
     if LEVELS in index:
-        pixels = math.prod(read(folder, "train").images.shape[:-1])
+        pixels = math.prod(_mapped(folder / "train_images.npy").shape[:-1])
         try:
             levels = np.array(index[LEVELS], dtype=np.int64)
         except (ValueError, TypeError, OverflowError):

@@ -67,10 +67,10 @@ def of_code(
     ``given``: values that it is given when it runs, and in which names for a registry may stand.
     """
     code = Code(where, follows_imports)
-    for one in given:
-        code.texts |= _texts_of(one)
     code.thing = thing
     with _ends(where):
+        for one in given:
+            code.texts |= _texts_of(one)
         code.root = code.plain(thing, where)
         code.complete()
     return code
@@ -188,6 +188,8 @@ class Code(Values):
 
     def add(self, thing: Any) -> str:
         """Take in a piece of code with all it uses; the name that stands for it."""
+        if (kind := registries.asked_by(thing)) is not None:
+            self.ask(kind)
         is_again = id(thing) in self._added_leniently and not self.is_lenient
         if id(thing) in self._names and not is_again:
             return self._names[id(thing)]
@@ -316,16 +318,16 @@ class Code(Values):
 
     def _look_into_ours(self) -> None:
         """Which registries may be asked by way of the modules of this package that are at hand."""
-        waiting, seen = [*self._ours.values()], set()
+        waiting, seen = {**self._ours}, set()
         while waiting:
-            module = waiting.pop()
-            seen.add(module.__name__)
+            place, module = waiting.popitem()
+            seen.add(place)
             for name in (self.names | self.texts) & {*vars(module)}:
                 value = vars(module)[name]
                 if (kind := registries.asked_by(value)) is not None:
                     self.ask(kind)
                 elif isinstance(value, types.ModuleType) and sources.is_ours(value.__name__):
-                    waiting.extend({value} if value.__name__ not in seen else ())
+                    waiting |= {value.__name__: value} if value.__name__ not in seen else {}
 
     def _of_class(self, kind: type) -> dict[str, Any]:
         members = {
@@ -425,20 +427,13 @@ class Code(Values):
             return ["module", value.__name__]
         self.modules.add(value.__name__)
         within |= {value.__name__}  # modules of a package may hold each other
-        answers = sources.answering(value)  # what it makes when it is asked
+        held = sources.content(value)
+        answers = held.get("__getattr__")  # what it makes when it is asked
         more = {"__getattr__"} if answers is not None and not sources.origin(answers)[1] else set()
-        taken = sorted(key for key in names | more if key in vars(value))
+        taken = sorted(key for key in names | more if key in held)
         self.taken.setdefault(value.__name__, set()).update(taken)
         self.hold(value)  # in another function, by way of an attribute, more may be
-        return {
-            key: self._of_global(
-                answers if key == "__getattr__" else vars(value)[key],
-                names,
-                f"{name}.{key}",
-                within,
-            )
-            for key in taken
-        }
+        return {key: self._of_global(held[key], names, f"{name}.{key}", within) for key in taken}
 
     def used(self, value: Any, what: str) -> Any:
         """A value that code uses, in JSON types."""

@@ -200,21 +200,24 @@ def module_of_ours(name: str) -> types.ModuleType | None:
     """The module of this package that has the name; None where it is the name of something else."""
     package, _, last = name.rpartition(".")
     try:
-        if package and last in vars(importlib.import_module(package)):
-            there = vars(sys.modules[package])[last]
-            return there if isinstance(there, types.ModuleType) else None
-        return importlib.import_module(name)
+        held = vars(importlib.import_module(package)) if package else {}
+        found = held[last] if last in held else importlib.import_module(name)
     except ImportError:  # or what it needs is not installed
         return None
+    return found if isinstance(found, types.ModuleType) else None
 
 
-def answering(module: types.ModuleType) -> Any:
-    """The module's own ``__getattr__``; None where it has none.
+def content(module: types.ModuleType) -> dict[str, Any]:
+    """What stands in a module of one's own, by its names.
 
-    One of ours that stands before it, where it was sent to, names it as its ``behind``.
+    Of ours is there, where it was sent to, a ``__getattr__`` that stands before its own: ``behind``.
     """
-    found = vars(module).get("__getattr__")
-    return getattr(found, "behind", found) if origin(found)[1] else found
+    held = vars(module)
+    found = held.get("__getattr__")
+    if found is None or not origin(found)[1] or not hasattr(found, "behind"):
+        return held
+    own = {} if found.behind is None else {"__getattr__": found.behind}
+    return {name: one for name, one in held.items() if name != "__getattr__"} | own
 
 
 def _is_half_there() -> bool:

@@ -90,7 +90,7 @@ class Values:
         """A string is."""
 
     def ask(self, kind: str) -> None:
-        """A registry of that kind is, or what asks one."""
+        """A registry of that kind is."""
 
     def in_order(self, value: Iterable[Any]) -> Iterable[Any]:
         """What a set holds, in an order that is the same in every process where that matters."""
@@ -110,12 +110,13 @@ class Values:
         if type(value) is float:
             return value if math.isfinite(value) else ["float", repr(value)]
         if isinstance(value, np.generic):
-            self._note_all(value)
             return ["numpy", value.dtype.str, value.tobytes().hex()]
         if isinstance(value, np.ndarray):
             if value.dtype.hasobject:
                 return self._refused(value, where)
-            self._note_all(value)
+            if value.dtype.kind == "U":
+                for one in value.flat:
+                    self.note(str(one))
             is_subclass = type(value) is not np.ndarray
             if is_subclass and vars(value) and sources.is_own(type(value)):
                 return self._refused(value, where)  # (pickle leaves its attributes behind)
@@ -136,9 +137,8 @@ class Values:
             return ["set", *sorted(text(self.plain(one, where)) for one in self.in_order(value))]
         if isinstance(value, weakref.WeakKeyDictionary | weakref.WeakValueDictionary):
             return ["cache"]  # such as that of `functools.singledispatch`
-        if (kind := registries.asked_by(value)) is not None:
-            self.ask(kind)
         if isinstance(value, dict) and (registry := registries.name_of(value)):
+            self.ask(registry[0])
             return ["registry", *registry]
         own = sources.is_own(type(value))
         if isinstance(value, Mapping) and not own:
@@ -249,12 +249,6 @@ class Values:
         if not self.is_in_order or pairs == in_order:
             return ["pairs", *in_order]
         return ["in order", *pairs]
-
-    def _note_all(self, value: np.generic | np.ndarray) -> None:
-        """The texts of an array of texts."""
-        if value.dtype.kind == "U":
-            for one in value.flat:
-                self.note(str(one))
 
     def _of_network(self, network: nn.Module, where: str) -> list[Any]:
         """All that a network, or a layer or a loss, holds: parameters, buffers, parts, options, hooks."""

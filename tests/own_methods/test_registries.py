@@ -199,40 +199,6 @@ def outer_for_tests():
     assert "inner_for_tests" not in recipes.RECIPES
 
 
-DATA = """
-import dataclasses
-from hml_core import datasets
-
-WHOLE = datasets.info("digits")
-
-def part(config, data_root):
-    made = WHOLE.load(config, data_root)
-    made.train.targets[:2] = 0
-    return made
-
-def all_of_it(config, data_root):
-    return datasets.load(dataclasses.replace(config, dataset="part_for_tests"))
-
-for name, load in {"part_for_tests": part, "mine_of_tests": all_of_it}.items():
-    given = datasets.DatasetInfo(load, 10, 100, WHOLE.defaults, {}, True)
-    datasets.register(name, given)
-"""
-
-
-def test_a_data_set_made_of_another_has_its_identity_and_travels_with_it(module):
-    ids = []
-    for text in (DATA, DATA.replace("[:2] = 0", "[:2] = 1")):
-        module(text)
-        config = RunConfig(dataset="mine_of_tests")
-        ids.append(config.run_id)
-    assert ids[0] != ids[1]
-    sent = pickle.loads(pickle.dumps(travel.pack(config)))
-    forget()
-    with travel.installed(sent):
-        travel.require_same(sent, config)
-        assert (datasets.load(config).train.targets[:2] == 1).all()
-
-
 ASKING = {
     "datasets.load": "",
     "load_dataset": "from hml_core.datasets import load as load_dataset",
@@ -246,7 +212,7 @@ ASKING = {
 
 
 @pytest.mark.parametrize("asked", ASKING)
-def test_a_data_set_made_of_another_is_made_of_it_however_it_asks(asked, module):
+def test_a_data_set_made_of_another_has_its_identity_and_travels_with_it(asked, module):
     text = f"""
 import dataclasses, functools
 from hml_core import datasets

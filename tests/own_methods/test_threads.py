@@ -38,8 +38,15 @@ def test_threads_that_send_at_once_send_all(module):
         travel._loaded(content)
 
 
+def own_data_sets(**loaders) -> None:
+    """Data sets by their names. (Not registered: what loaders wait for has no identity.)"""
+    info = datasets.info("digits")
+    for name, load in loaders.items():
+        datasets.DATASETS[name] = datasets.DatasetInfo(load, 10, 100, info.defaults, {}, True)
+
+
 def test_threads_of_a_loader_may_load_other_data_sets():
-    info, config = datasets.info("digits"), RunConfig(dataset="digits")
+    info, config_of_digits = datasets.info("digits"), RunConfig(dataset="digits")
     drawn = []
 
     def part(config, data_root):
@@ -51,19 +58,11 @@ def test_threads_of_a_loader_may_load_other_data_sets():
             parts = dataclasses.replace(config, dataset="part_for_tests")
             return list(pool.map(datasets.load, [parts, parts, config_of_digits])).pop()
 
-    config_of_digits = config
-    for name, load in {"part_for_tests": part, "whole_for_tests": whole}.items():
-        datasets.DATASETS[name] = datasets.DatasetInfo(load, 10, 100, info.defaults, {}, True)
+    own_data_sets(part_for_tests=part, whole_for_tests=whole)
     loaded = datasets.load(RunConfig(dataset="whole_for_tests"))
-    assert len(loaded.train.targets) == len(datasets.load(config).train.targets)
+    assert len(loaded.train.targets) == len(datasets.load(config_of_digits).train.targets)
     assert len(drawn) == 2
     assert drawn[0] == drawn[1]
-
-
-def own_data_sets(**loaders) -> None:
-    info = datasets.info("digits")
-    for name, load in loaders.items():
-        datasets.DATASETS[name] = datasets.DatasetInfo(load, 10, 100, info.defaults, {}, True)
 
 
 def test_a_pool_that_a_loader_keeps_is_its_own_in_the_next_load_too():
@@ -147,9 +146,7 @@ def test_a_data_set_draws_the_same_whatever_other_threads_do(tmp_path):
         drawn.append([*first, *np.random.random(3), *torch.rand(3).tolist()])  # noqa: NPY002
         return datasets.BUILT_IN["digits"].load(config, data_root)
 
-    info = datasets.info("digits")
-    # (Not registered: what it waits for has no identity.)
-    datasets.DATASETS["own"] = datasets.DatasetInfo(load, 10, 100, info.defaults, {}, True)
+    own_data_sets(own=load)
     config = RunConfig(dataset="own")
 
     def late() -> None:
