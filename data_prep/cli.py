@@ -246,12 +246,14 @@ def _isic(name: str) -> click.Command:
         from data_prep.isic import archive, images
         from data_prep.isic.prepare import prepare as prepare_all
         from data_prep.isic.synthetic import make
+        from data_prep.synthetic import written
 
         fields = {field.name for field in dataclasses.fields(images.Options)}
         chosen = images.Options(**{key: value for key, value in given.items() if key in fields})
         rest = {key: value for key, value in given.items() if key not in fields}
         if synthetic is not None:
-            make(name, data_root, synthetic, official=synthetic // 6)
+            with written(data_root):
+                make(name, data_root, synthetic, official=synthetic // 6)
         found = archive.read(name, data_root)
         output = data_root / "prepared" if output is None else output
         made = prepare_all(found, output, chosen, **rest)
@@ -318,10 +320,12 @@ def inat2018(
     from data_prep.inaturalist import archive, images, tarball
     from data_prep.inaturalist.prepare import prepare as prepare_all
     from data_prep.inaturalist.synthetic import make
+    from data_prep.synthetic import written
 
     options = images.Options(size=size, quality=quality)
     if synthetic is not None:
-        make(data_root, synthetic)
+        with written(data_root):
+            make(data_root, synthetic)
     found = archive.read(data_root)
     if verify:
         tarball.verify(archive.require_tarball(found, data_root))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
-from hml_core.errors import DataError
+from hml_core.errors import DataError, RunError
+from hml_core.system.files import reason
 
 MARK = "SYNTHETIC"  # a file of that name says that the images beside it are made up
 
@@ -23,3 +26,19 @@ def begin(root: Path, text: str) -> None:
         )
     root.mkdir(parents=True, exist_ok=True)
     (root / MARK).write_text(text)
+
+
+@contextlib.contextmanager
+def written(root: Path) -> Iterator[None]:
+    """For a block that makes up an archive: the system often names no file, such as on a full disk.
+
+    Raises
+    ------
+    RunError
+        Where something cannot be written, with its name or that of the folder, and the system's reason.
+    """
+    try:
+        yield
+    except OSError as error:
+        path = str(error.filename or root)
+        raise RunError(f"Cannot write the made-up images, {path!r}: {reason(error)}.") from error

@@ -364,7 +364,7 @@ def title(name: str) -> str:
 
 
 @registries.asks("recipe")
-def get(name: str, **overrides: Any) -> Recipe:
+def get(name: str, /, **overrides: Any) -> Recipe:
     """The recipe called ``name``; ``overrides`` replace the defaults of its options.
 
     Raises

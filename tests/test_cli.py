@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import subprocess
 import sys
@@ -9,6 +11,7 @@ import warnings
 
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from hml_core.system import interruptions
 from hml_lab.cli import main
@@ -307,3 +310,21 @@ def test_a_folder_that_is_none_is_named():
     result = CliRunner().invoke(main, ["prepare", "cifar10", "--data-root", "/dev/null"])
     assert result.exit_code == 1
     assert "Expected `data_root` to be a folder, got '/dev/null', which is none." in result.output
+
+
+@pytest.mark.parametrize("name", ["isic2018", "inat2018"])
+def test_made_up_images_that_have_no_room_name_their_folder(name, tmp_path, monkeypatch):
+    """The system names no file where a disk is full."""
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    root = tmp_path / "images"
+    told = CliRunner().invoke(
+        main, ["prepare", name, "--data-root", str(root), "--synthetic", "160"]
+    )
+    assert told.exit_code == 1
+    assert told.output == (
+        f"Error: Cannot write the made-up images, '{root}': {os.strerror(errno.ENOSPC)}.\n"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from hml_core import datasets, losses, models, recipes
 from hml_core.config import RunConfig, identity
 from hml_core.engines import travel
 from hml_core.losses import LOSSES, ClassificationLoss
+from hml_core.system import registries
 from hml_core.trainer import branches
 from tests.own_methods.helpers import Gentle, forget
 
@@ -61,6 +63,7 @@ FORMS = [
     'TABLE["{}"]', 'vars(losses)["LOSSES"]["{}"]', "[LOSSES[one] for one in ({!r}, 'focal')][0]",
     "{{one: LOSSES[one] for one in {{{!r}, 'focal'}}}}[NAME]",
     "taken(NAME)", "[LOSSES[one] for one in WEIGHTS][0]", "LOSSES[str(WORDS[0])]",
+    "[LOSSES[one] for one in LOSSES if one in {{{!r}, 'none such'}}][0]",
 ]  # fmt: skip
 # And where the name stands in the options of a stage.
 BY_OPTIONS = {
@@ -176,8 +179,10 @@ def test_a_loss_that_takes_a_place_asks_for_what_was_there():
     ]
 
 
-def test_a_recipe_made_of_another_travels_with_it(module):
-    text = """
+@pytest.mark.parametrize("options", [{}, {"name": "inner_for_tests"}], ids=["code", "option"])
+def test_a_recipe_made_of_another_travels_with_it(options, module):
+    """The other one's name stands in its code, or is an option of the run."""
+    text = f"""
 from hml_core import recipes
 from hml_core.recipes import Stage, register
 
@@ -186,11 +191,11 @@ def inner_for_tests():
     return (Stage("cross_entropy"),)
 
 @register(title="Outer", source="a test")
-def outer_for_tests():
-    return recipes.get("inner_for_tests").stages
+def outer_for_tests(name={"ce" if options else "inner_for_tests"!r}):
+    return recipes.get(name).stages
 """
     module(text)
-    config = RunConfig(recipe="outer_for_tests")
+    config = RunConfig(recipe="outer_for_tests", options=options)
     sent = pickle.loads(pickle.dumps(travel.pack(config)))
     forget()
     with travel.installed(sent):
@@ -291,3 +296,81 @@ datasets.register(
     (entry,) = travel.pack(configs[1]).entries
     assert str(entry.own) == "dataset 'birds_for_tests'"
     assert not any(code.registered for _, code in identity.code_of(configs[1])), "it is itself"
+
+
+def test_in_which_order_the_registries_are_known_is_no_part_of_it(module, monkeypatch):
+    """Another import may come first in the next process; and what is asked for may have one name."""
+    text = """
+from hml_core import losses, models, recipes
+from torch import nn
+
+class Same(losses.ClassificationLoss):
+    def per_sample(self, logits, target):
+        return logits.logsumexp(1)
+
+losses.register(Same, name="same_for_tests")
+
+class Same(nn.Module):
+    out_features = 4
+
+    def __init__(self, in_channels):
+        super().__init__()
+        self.net = nn.Conv2d(in_channels, 4, 3)
+
+    def forward(self, images):
+        return self.net(images).mean((2, 3))
+
+models.register(Same, name="same_for_tests")
+
+class Loss(losses.ClassificationLoss):
+    def __init__(self):
+        super().__init__()
+        self.inner = losses.LOSSES["same_for_tests"]()
+        self.net = models.MODELS["same_for_tests"]
+
+    def per_sample(self, logits, target):
+        return self.inner.per_sample(logits, target)
+
+losses.register(Loss, name="on_top_for_tests")
+
+@recipes.register(title="On top", source="a test")
+def on_top():
+    return (recipes.Stage("on_top_for_tests"),)
+"""
+    module(text)
+    config = RunConfig(recipe="on_top")
+    before = config.run_id
+    assert len(travel.pack(config).entries) == 4, "both are asked for"
+    monkeypatch.setattr(registries, "known", dict(reversed(registries.known.items())))
+    assert config.run_id == before
+
+
+IMPORTING = """
+from hml_core import datasets
+WHOLE = datasets.info("digits")
+
+def load(config, data_root):
+    import part_for_tests
+    return part_for_tests.changed(WHOLE.load(config, data_root))
+
+datasets.register("own_for_tests", datasets.DatasetInfo(load, 10, 100, WHOLE.defaults, {}, True))
+"""
+PART = """
+def changed(made):
+    made.train.targets[:2] = LABEL
+    return made
+"""
+
+
+def test_what_a_loader_imports_is_taken_in_when_it_is_used(module, tmp_path, monkeypatch):
+    """Not when it is registered: that may import the module which is only just being made."""
+    part = tmp_path / "part_for_tests.py"
+    ids = []
+    for text in ("raise RuntimeError", PART.replace("LABEL", "0"), PART.replace("LABEL", "1")):
+        part.write_text(text)
+        monkeypatch.delitem(sys.modules, part.stem, raising=False)
+        module(IMPORTING)  # as a cell that is executed again
+        assert part.stem not in sys.modules
+        ids.append(RunConfig(dataset="own_for_tests").run_id)
+    assert len({*ids}) == 3, "one that failed is imported again, once somebody has mended it"
+    monkeypatch.delitem(sys.modules, part.stem)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pytest
 import torch
 
 from hml_core import datasets, losses
@@ -172,4 +174,18 @@ def test_a_data_set_draws_the_same_whatever_other_threads_do(tmp_path):
     assert drawn[0] == drawn[1] == drawn[2]
     assert seeds._lent.lenders == 0
     assert seeds._lent.family is None
+    assert threading.Thread.start is plain_start
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_process_forked_by_a_loader_notes_none_of_its_threads():
+    """It has no loader at work: what it starts is nobody's."""
+    plain_start = threading.Thread.start
+    with seeds.lending("own"):
+        assert threading.Thread.start is not plain_start
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if threading.Thread.start is plain_start else 1)
+        assert os.waitpid(child, 0)[1] == 0
     assert threading.Thread.start is plain_start
