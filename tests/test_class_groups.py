@@ -110,6 +110,7 @@ def test_runs_that_cannot_be_compared_are_refused():
         class_groups.by_group([run("ce", FIRST, groups=())])
 
 
+@pytest.mark.slow
 def test_8142_classes_and_seven_recipes_are_drawn_in_seconds(tmp_path):
     random = np.random.default_rng(0)
     counts = np.sort(np.geomspace(1000, 2, 8142).astype(int))[::-1]

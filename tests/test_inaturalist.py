@@ -205,8 +205,9 @@ def test_a_damaged_image_is_named_in_a_line_whoever_reads_it(workers, one_image,
 # Training -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.begun_first
-@pytest.mark.parametrize("recipe", slow_but(["crt"], ["hml2", "crt"]))
+@pytest.mark.parametrize("recipe", ["hml2", "crt"])
 def test_a_run_resumes_in_the_middle_of_an_epoch_to_the_same_bits(
     recipe, miniature, tmp_path, monkeypatch
 ):
@@ -401,6 +402,7 @@ def test_the_average_of_the_weights_is_what_is_evaluated(miniature):
     assert evaluated == [trainer.phase.averaged.module]
 
 
+@pytest.mark.slow
 def test_a_compiled_network_trains_as_a_plain_one(miniature, tmp_path, monkeypatch):
     """torch.compile gets the network's features; with its reference backend the result is the same."""
     compiled = []
@@ -441,6 +443,7 @@ def test_every_recipe_of_the_table_trains_the_real_network(recipe, miniature, tm
     assert run.history["waiting_seconds"].between(0, run.history["seconds"]).all()
 
 
+@pytest.mark.slow
 def test_where_logits_are_too_many_predictions_are_kept(miniature, tmp_path, monkeypatch):
     """The same run with and without room for its logits: the same metrics but the AUC."""
     config = small(epochs=2, recipe="hml1")
@@ -463,6 +466,7 @@ def test_where_logits_are_too_many_predictions_are_kept(miniature, tmp_path, mon
 # At full width ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_losses_of_8142_classes_take_less_than_3_percent_of_a_step():
     """ResNet-50's own step is measured here, on a quarter of the images' size to be quick."""
     counts = np.geomspace(1000, 2, CLASSES).astype(int)

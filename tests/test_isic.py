@@ -327,7 +327,7 @@ def test_the_first_tensors_are_frozen(root):
     assert isinstance(trainer.phase.optimizer, torch.optim.Adam)
 
 
-@pytest.mark.parametrize("name", ["efficientnet_b3", "resnet18"])
+@pytest.mark.parametrize("name", slow_but(["resnet18"], ["efficientnet_b3", "resnet18"]))
 def test_a_file_of_weights_is_taken(name, tmp_path):
     donor = models.build(name, 5)
     torch.save(
@@ -522,6 +522,7 @@ def test_controlled_is_one_cycle_for_every_recipe():
     assert (schedule.learning_rates(RunConfig(dataset="isic2018", recipe="dhml1")) == rates).all()
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(root, tmp_path):
     config = tiny(recipe="dhml1", epochs=4)
     whole = fit(config, data_root=root, runs_root=tmp_path / "whole", progress=False)
@@ -540,6 +541,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(root, tmp_path):
         assert again.metrics["selections"][name] == chosen
 
 
+@pytest.mark.slow
 def test_early_stopping_waits_for_the_last_stage(root, tmp_path):
     """With a rate of next to nothing the first epoch stays the best."""
     still = {"learning_rate": 1e-12, "early_stopping": 2, "epochs": 12, "augmentation": "none"}

@@ -274,7 +274,7 @@ def test_class_names_never_overlap(classes, width):
     assert all(a[1] < b[0] for a, b in itertools.pairwise(ends))
 
 
-@pytest.mark.parametrize("classes", [100, 1000])
+@pytest.mark.parametrize("classes", slow_but([100], [100, 1000]))
 def test_an_axis_of_many_classes_names_some(classes):
     made, (ax,) = style.figure(5, 4)
     ax.set_xlim(-0.5, classes - 0.5)

@@ -453,6 +453,7 @@ def test_the_exported_program_computes_the_same(fields, tiny, tmp_path):
     assert names["class_names.txt"].split("\n") == [str(digit) for digit in range(10)]
 
 
+@pytest.mark.slow
 def test_an_imagenet_network_is_exported_too(tmp_path):
     """Of files, with dropout, and the preprocessing of files."""
     from hml_core.models import trained

@@ -249,7 +249,7 @@ DIGITS = {
 }
 
 
-QUICK = ("ce", "hml1", "chml2", "ldam_drw", "balanced_softmax", "ib_focal", "crt", "ncm")
+QUICK = ("ce", "hml1", "ldam_drw", "crt")
 
 
 @pytest.fixture(scope="module")

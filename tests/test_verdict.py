@@ -110,6 +110,7 @@ def test_the_page_is_made_of_more_seeds_as_of_few(monkeypatch):
     assert "HML2" not in told
 
 
+@pytest.mark.slow
 def test_what_the_answer_says_turns_with_the_records(monkeypatch):
     own, images = stored.frame(), stored.images()
 

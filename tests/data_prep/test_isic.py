@@ -347,6 +347,7 @@ def test_changed_and_deleted_files_are_done_again(root, tmp_path):
     assert again.manifest.equals(made.manifest)
 
 
+@pytest.mark.slow
 @pytest.mark.begun_first
 def test_killed_and_started_again_it_ends_the_same(tmp_path):
     root = synthetic.make("isic2018", tmp_path / "archive", 250, side=96)

@@ -118,6 +118,7 @@ WHOLE_WAY = {  # parameters of the notebook, and the fields of its runs
 }
 
 
+@pytest.mark.slow
 @pytest.mark.begun_first
 def test_a_killed_process_costs_no_more_than_the_steps_since_the_checkpoint(
     miniature, tmp_path, forked_kernels
@@ -190,6 +191,7 @@ def pids(log, *, of_all: bool = False):
     return [pid for _, pid in found] if of_all else dict(found)
 
 
+@pytest.mark.slow
 def test_a_run_of_two_goes_on_with_one(miniature, tmp_path):
     """Interrupted in mid-epoch; the sums of both processes are in the checkpoint."""
     config = configs()["average"]
@@ -293,7 +295,8 @@ def test_an_image_that_is_damaged_stops_all_processes_with_its_name(miniature, t
     assert path.name in failed["error"]
 
 
-@pytest.mark.parametrize("epochs", slow_but([1], [1, 2]))
+@pytest.mark.slow
+@pytest.mark.parametrize("epochs", [1, 2])
 def test_what_torch_does_at_the_end_of_the_interpreter_fails_no_finished_run(epochs, tmp_path):
     """Its threads may abort the process then, with status -6, which torchrun takes for a failed run.
 

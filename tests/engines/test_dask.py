@@ -230,6 +230,7 @@ def test_every_recipe_that_switches_shares_its_beginning_to_the_bit(tmp_path, ru
     assert not list((tmp_path / "dask").rglob("*.pt"))
 
 
+@pytest.mark.slow
 @pytest.mark.begun_first
 def test_a_run_survives_the_death_of_its_worker(tmp_path, running):
     """kill -9 in mid-run: another worker goes on from the checkpoint, to the same bits."""
@@ -559,6 +560,7 @@ def _deadly(config, place, additions, wait):
     return engines.Outcome("done")
 
 
+@pytest.mark.slow
 def test_a_configuration_of_dask_that_is_none_is_told(tmp_path):
     (tmp_path / "dask.yaml").write_text("a: [1\n")
     wrong = {

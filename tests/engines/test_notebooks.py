@@ -46,6 +46,7 @@ def test_dask(serial, tmp_path):
     assert table("dask", tmp_path) == serial
 
 
+@pytest.mark.slow
 @pytest.mark.begun_first
 def test_a_running_cluster(serial, tmp_path):
     from distributed import LocalCluster

@@ -20,6 +20,7 @@ from tests.engines import helpers
 from tests.engines.helpers import configs
 from tests.engines.test_dask import strangers_attempts
 from tests.notebooks.helpers import make
+from tests.quick import slow_but
 
 
 def test_a_sweep_over_jobs_gives_the_serial_frame(tmp_path, monkeypatch):
@@ -33,9 +34,10 @@ def test_a_sweep_over_jobs_gives_the_serial_frame(tmp_path, monkeypatch):
     assert list((tmp_path / "bin").glob("job.*.log")), "no job ran"
 
 
-@pytest.mark.parametrize(
-    ("sent", "when"), [(signal.SIGTERM, "in the queue"), (signal.SIGINT, "at sbatch")]
-)
+STOPPED = ((signal.SIGTERM, "in the queue"), (signal.SIGINT, "at sbatch"))
+
+
+@pytest.mark.parametrize(("sent", "when"), slow_but(STOPPED[:1], STOPPED))
 def test_jobs_of_a_notebook_that_is_stopped_are_cancelled(sent, when, tmp_path, monkeypatch):
     """At once: its kernel has not long. Jupyter sends a kernel that is to end a second signal, too."""
     options = helpers.pretend_slurm(tmp_path, monkeypatch)

@@ -123,15 +123,17 @@ def prepared(request, tmp_path):
     return {"data_root": str(root)}
 
 
-# They have the cells of 00 and 06, with other methods and images.
-AFTERWARDS = ("02_cifar_lt", "03_bag_of_tricks", "05_isic2019")
+FIRST = (
+    "00_quickstart",
+    "08_own_images",
+)  # the others have their cells, with other methods and images
 
 
 @pytest.mark.begun_first
 @pytest.mark.parametrize(
     "path",
     [
-        pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem in AFTERWARDS))
+        pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem not in FIRST))
         for path in ALL
     ],
 )

@@ -36,6 +36,7 @@ def test_a_subclass_of_ldam_has_a_cosine_head_and_scales_once():
         RunConfig(recipe="mine", head="linear")
 
 
+@pytest.mark.slow
 @pytest.mark.begun_first
 def test_cross_entropy_before_ldam_works_on_scaled_cosines(tmp_path):
     recipe(Stage("cross_entropy", until=0.5), Stage("ldam"))
