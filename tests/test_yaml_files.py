@@ -54,6 +54,8 @@ REFUSED = {
     "a tab": ("a:\n\tb: 1\n", "line 2"),
     "more than a number holds": ("a: [1, -1e400]\n", "line 1 holds '-1e400', more than a number"),
     "a number beyond all": ("a: " + "9" * 5000 + "\n", "Cannot read"),
+    "a letter beyond all": ('a: "\\U00110000"\n', "Cannot read"),
+    "a letter beyond what numbers hold": ('a: "\\UFFFFFFFF"\n', "Cannot read"),
     "too much": ("a: " + "x" * 2**20, "at most 1,048,576 characters"),
 }
 
@@ -86,6 +88,13 @@ def test_an_error_names_the_file_once(tmp_path):
 )
 def test_text_comes_back_as_text(text):
     assert yaml_files.value(yaml_files.text({"a": text}), "it") == {"a": text}
+
+
+def test_every_letter_comes_back():
+    """Also those that end a line in YAML: a notebook would get another text than its batch says."""
+    letters = [chr(one) for one in [*range(0x3100), 0xFEFF, 0xFFFD, 0x1F600, 0x10FFFF]]
+    given = {"a": [f"x{letter} y" for letter in letters], "b": "".join(letters)}
+    assert yaml_files.value(yaml_files.text(given), "it") == given
 
 
 def test_what_is_no_plain_file_is_refused(tmp_path):

@@ -80,7 +80,14 @@ def value(text: str, what: str) -> Any:
         _require_json(values)
     except MarkedYAMLError as error:
         raise ConfigError(f"Cannot read {what} as YAML: {_in_one_line(error)}.") from error
-    except (YAMLError, ValueError, TypeError, LookupError, RecursionError) as error:
+    except (
+        YAMLError,
+        ValueError,
+        TypeError,
+        LookupError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
         said = " ".join(str(error).split()) or type(error).__name__  # such as an impossible number
         if "set_int_max_str_digits" in said:  # Python's advice to whom writes programs
             said = f"expected numbers of at most {LONGEST_INT} bits."
@@ -165,6 +172,7 @@ def text(values: Mapping[str, Any]) -> str:
     >>> value(text({"a": "010", "b": "yes", "c": 1e4}), "them")
     {'a': '010', 'b': 'yes', 'c': 10000.0}
     """
-    stream = io.StringIO()
-    _yaml().dump(dict(values), stream)
+    yaml, stream = _yaml(), io.StringIO()
+    yaml.allow_unicode = False  # some of what is no ASCII ends a line (U+0085)
+    yaml.dump(dict(values), stream)
     return stream.getvalue()
