@@ -147,7 +147,7 @@ def load(config, data_root: str | Path | None = None) -> Splits:
 
     While a loader of one's own works, the global generators of torch, numpy and Python are seeded by
     ``subset_seed``: runs that differ in their ``seed`` alone have the same images. Whoever has the turn
-    (:mod:`hml_core.system.seeds`) lends it meanwhile, there to threads that the loader itself starts.
+    (:mod:`hml_core.system.seeds`) lends it meanwhile, there to threads that loaders have started.
 
     Raises
     ------
@@ -164,7 +164,7 @@ def load(config, data_root: str | Path | None = None) -> Splits:
         return dataset.load(config, data_root)
     try:
         seeded = seeds.seeded(config.subset_seed, "data", everywhere=True, may_be_lent=False)
-        with seeded, seeds.lending(config.dataset):
+        with seeded, seeds.lending(draws=True):
             return dataset.load(config, data_root)
     except Exception as error:
         if isinstance(error, HmlError | MemoryError):

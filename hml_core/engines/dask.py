@@ -29,7 +29,14 @@ from typing import Any
 import torch
 
 from hml_core.config import RunConfig
-from hml_core.engines.dask_cluster import GPU, client_of, connected, gone, told_of_workers
+from hml_core.engines.dask_cluster import (
+    GPU,
+    client_of,
+    connected,
+    gone,
+    told_of_workers,
+    without_workers,
+)
 from hml_core.engines.jobs import BUSY_WAIT_S, Outcome, Place, attempt
 from hml_core.engines.travel import Bundle, installed, known_here, pack, require_same
 from hml_core.errors import ConfigError, RunError
@@ -95,7 +102,8 @@ def local(configs: Sequence[RunConfig], place: Place) -> Iterator[tuple[RunConfi
             # One that is left half started, or half closed, shows tracebacks, and its workers abort.
             with interruptions.delayed():
                 client = _started(start)
-            yield from submit(client, configs, place, GPU if with_gpu else None)
+            resources = GPU if with_gpu else None
+            yield from submit(client, configs, place, resources, without_workers(client))
         finally:
             with interruptions.delayed():
                 stack.close()
@@ -203,16 +211,21 @@ def submit(
 
     reached = {config.run_id: RunFolder.reached(place.runs_root, config) for config in here}
     deaths = dict.fromkeys(reached, 0)  # since it came further
+    stirred = dict.fromkeys(reached, 0.0)  # when a worker began any run, the last that was known
 
     def may_go_on(key: str, config: RunConfig) -> bool:
         """Whether a run whose workers died came further, or was not at work when too many of them did.
 
-        (Dask hands runs to workers before these have the time, and counts such deaths, too.)
+        (Dask hands runs to workers before these have the time, and counts such deaths, too. Where no
+        worker has begun anything since, they die before they can.)
         """
         run_id, before = config.run_id, reached[config.run_id]
         reached[run_id] = RunFolder.reached(place.runs_root, config)
-        begun = sum(told == key for _, told in client.get_events(BEGUN))
-        deaths[run_id] = 0 if reached[run_id] != before else deaths[run_id] + begun
+        events = [(0.0, ""), *client.get_events(BEGUN)]
+        begun = sum(told == key for _, told in events)
+        is_dead, stirred[run_id] = events[-1][0] == stirred[run_id], events[-1][0]
+        more = DEATHS if is_dead else begun
+        deaths[run_id] = 0 if reached[run_id] != before else deaths[run_id] + more
         return deaths[run_id] < DEATHS
 
     running = {(future := start(config, 0.0)).key: (future, config) for config in here}

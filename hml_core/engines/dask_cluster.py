@@ -23,6 +23,7 @@ GPU = {"GPU": 1}  # what a worker with one offers
 LOOK_S = 5.0  # between two looks at the workers of somebody's cluster
 # Of these workers: then it is said (the first time they import torch, over a network).
 SILENT_S = 30.0
+GONE_S = 300.0  # without a worker of a cluster of ours: then no other one comes
 
 
 def client_of(cluster: Any, **options: Any) -> Any:
@@ -87,6 +88,30 @@ def told_of_workers(client: Any) -> Callable[[], None]:
                 "was finished is on disk, and the same call goes on from there."
             )
         were_there = are_there
+
+    return look
+
+
+def without_workers(client: Any) -> Callable[[], str | None]:
+    """To be called while nothing ends: says why there is no hope, once no worker came up for long.
+
+    Of a cluster of ours: each worker that dies is followed by another, until these die at once.
+    """
+    next_look = last_seen = time.monotonic()
+
+    def look() -> str | None:
+        nonlocal next_look, last_seen
+        if (now := time.monotonic()) < next_look:
+            return None
+        next_look = now + LOOK_S
+        if client.nthreads():
+            last_seen = now
+        if now - last_seen < GONE_S:
+            return None
+        return (
+            f"The engine 'dask' has had no worker for {GONE_S:.0f} s: those that it starts die at once. "
+            "What was finished is on disk, and the same call goes on from there."
+        )
 
     return look
 

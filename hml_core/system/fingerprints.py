@@ -17,7 +17,7 @@ import hashlib
 import json
 import types
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from hml_core.errors import ConfigError
@@ -131,6 +131,26 @@ class _Options(Values):
         return [*found.root, found.digest]
 
 
+def _is_plain(value: Any) -> bool:
+    if type(value) in (tuple, frozenset):
+        return all(map(_is_plain, value))
+    return type(value) in _PLAIN
+
+
+class _Names(Values):
+    """Code by its name, and a function by what it was made with: quickly told, but not what it does."""
+
+    is_in_order = is_lenient = True
+
+    def of_code(self, thing: Any, where: str) -> Any:
+        made_with = []
+        if isinstance(thing, types.FunctionType) and id(thing) not in self._open:
+            self._open.add(id(thing))  # it may hold itself
+            made_with = self.plain([[*_closure(thing)], [*_defaults(thing)]], where)
+            self._open.discard(id(thing))
+        return ["code", getattr(thing, "__qualname__", ""), *made_with]
+
+
 class Code(Values):
     """The code behind a class or function: its own, and that of all it uses outside of libraries.
 
@@ -174,7 +194,7 @@ class Code(Values):
         self.registered: set[tuple[str, str]] = set()
         self._held: dict[str, types.ModuleType] = {}
         self._ours: dict[str, types.ModuleType] = {}
-        self._is_nested = False
+        self._being_ordered: frozenset[int] = frozenset()  # sets, by their ids
         self.files: set[str] = set()
         self.sources: dict[sources.Key, str] = {}
         self._names: dict[int, str] = {}
@@ -237,15 +257,23 @@ class Code(Values):
         elif not sources.is_external(module.__name__):
             self._held[module.__name__] = module
 
-    def in_order(self, value: Iterable[Any]) -> Iterable[Any]:
-        """Code by what it is by itself: those of one name are told apart by which comes first."""
-        if self._is_nested or all(type(one) in _PLAIN for one in value):
+    def in_order(self, value: Collection[Any]) -> Iterable[Any]:
+        """Code of one name, which is told apart by which comes first, by what it is by itself."""
+        if all(map(_is_plain, value)):
             return value
-        return sorted(value, key=self._by_itself)
+        names = _Names()
+        alike: dict[str, list[Any]] = {}
+        for one in value:
+            alike.setdefault(text(names.plain(one, self.where)), []).append(one)
+        for same in alike.values():
+            if len(same) > 1 and id(value) not in self._being_ordered:
+                same.sort(key=functools.partial(self._by_itself, within=id(value)))
+        return [one for name in sorted(alike) for one in alike[name]]
 
-    def _by_itself(self, thing: Any) -> str:
+    def _by_itself(self, thing: Any, within: int) -> str:
         code = Code(self.where, self.follows_imports)
-        code.is_lenient = code._is_nested = True
+        code.is_lenient = True
+        code._being_ordered = self._being_ordered | {within}  # its code may use the set
         found = code.plain(thing, self.where)
         return text([found, code.parts])
 
@@ -278,13 +306,13 @@ class Code(Values):
         while new := [
             (module, key)
             for module in self._held.values()
-            for key in sorted(self.names & {*vars(module)})
+            for key in _looked_up_in(module, self.names)
             if (module.__name__, key) not in seen
         ]:
             for module, key in new:
                 name = f"{module.__name__}.{key}"
                 seen.add((module.__name__, key))
-                found = self._perhaps_used(vars(module)[key], name)
+                found = self._perhaps_used(sources.content(module)[key], name)
                 self.parts[f"held {name}"] = text(found)
                 self.modules.add(module.__name__)
                 self.taken.setdefault(module.__name__, set()).add(key)
@@ -330,6 +358,8 @@ class Code(Values):
                     waiting |= {value.__name__: value} if value.__name__ not in seen else {}
 
     def _of_class(self, kind: type) -> dict[str, Any]:
+        for name in (kind.__name__, *_members(kind), *vars(kind).get("__annotations__", ())):
+            self.note(name)
         members = {
             name: self._of_member(value, f"`{kind.__qualname__}.{name}`")
             for name, value in sorted(_members(kind).items())
@@ -371,7 +401,7 @@ class Code(Values):
         if not external:
             self.files.add(code.co_filename)
             self.names |= names
-            self.texts |= sources.texts(code)
+            self.texts |= {function.__name__, *sources.texts(code)}
             key = sources.key_of(code)
             if (said := sources.source(code, key, module)) is not None:
                 self.sources[key] = said
@@ -390,12 +420,7 @@ class Code(Values):
             self.imported |= brought
             for name, one in brought.items():  # once all are there: packages hold their parts
                 named[f"import {name}"] = self._of_global(one, names, name)
-        cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
-        for name, cell in cells:
-            try:
-                held = cell.cell_contents
-            except ValueError:  # not filled yet
-                continue
+        for name, held in _closure(function):
             try:
                 named[f"closure {name}"] = self.used(held, f"`{name}`")
             except NoIdentityError as error:  # a library's decorator holds what it likes
@@ -427,10 +452,7 @@ class Code(Values):
             return ["module", value.__name__]
         self.modules.add(value.__name__)
         within |= {value.__name__}  # modules of a package may hold each other
-        held = sources.content(value)
-        answers = held.get("__getattr__")  # what it makes when it is asked
-        more = {"__getattr__"} if answers is not None and not sources.origin(answers)[1] else set()
-        taken = sorted(key for key in names | more if key in held)
+        held, taken = sources.content(value), _looked_up_in(value, names)
         self.taken.setdefault(value.__name__, set()).update(taken)
         self.hold(value)  # in another function, by way of an attribute, more may be
         return {key: self._of_global(held[key], names, f"{name}.{key}", within) for key in taken}
@@ -438,6 +460,21 @@ class Code(Values):
     def used(self, value: Any, what: str) -> Any:
         """A value that code uses, in JSON types."""
         return self.plain(value, f"{self.where} uses {what}, which")
+
+
+def _looked_up_in(module: types.ModuleType, names: set[str]) -> list[str]:
+    """Those of the names that stand in the module, and what it has to answer others with."""
+    held = sources.content(module)
+    answers = held.get("__getattr__")
+    more = {"__getattr__"} if answers is not None and not sources.origin(answers)[1] else set()
+    return sorted(key for key in names | more if key in held)
+
+
+def _closure(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
+    """What it holds of the function that it was made in, but for what is not there yet."""
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        with contextlib.suppress(ValueError):
+            yield name, cell.cell_contents
 
 
 def _defaults(function: types.FunctionType) -> Iterator[tuple[str, Any]]:

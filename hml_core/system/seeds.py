@@ -34,8 +34,8 @@ class _Lent:
     Attributes
     ----------
     family : set of threads, optional
-        Those who get them, where the loader draws as well: threads that it has started, now or when it
-        was at work before, and theirs. None where all get them.
+        Those who get them, where the loader draws as well: threads that loaders have started, and theirs,
+        for as long as they live (loaders may share a pool). None where all get them.
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class _Lent:
         self.lenders = 0
         self.family: weakref.WeakSet[threading.Thread] | None = None
         self.lender: threading.Thread | None = None
-        self._families: dict[str, weakref.WeakSet[threading.Thread]] = {}
+        self._begun: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
         self._plain: Callable[..., None] = threading.Thread.start
         self._noting: Callable[..., None] | None = None
 
@@ -53,10 +53,10 @@ class _Lent:
             return "family" in lent_to and threading.current_thread() in family
         return self.lenders > 0 and "strangers" in lent_to
 
-    def begin(self, loader: str | None) -> None:
+    def begin(self, *, draws: bool) -> None:
         with self.lock:
-            if loader is not None and not self.lenders:
-                self.family = self._families.setdefault(loader, weakref.WeakSet())
+            if draws and not self.lenders:
+                self.family = self._begun
                 self.lender = threading.current_thread()
                 self._plain = threading.Thread.start
                 self._noting = threading.Thread.start = _noting(self._plain)
@@ -111,12 +111,12 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextlib.contextmanager
-def lending(loader: str | None = None) -> Iterator[None]:
+def lending(*, draws: bool = False) -> Iterator[None]:
     """Inside the block others may be :func:`apart`: threads that a loader waits for are among them.
 
-    ``loader``: the name of one that itself draws; only threads that it has started may then.
+    ``draws``: the loader itself draws; only threads that loaders have started may then.
     """
-    _lent.begin(loader)
+    _lent.begin(draws=draws)
     try:
         yield
     finally:

@@ -32,6 +32,7 @@ from hml_core.system import registries, sources
 _TOLD_BY_REPR = {
     "typing", "types", "_operator", "operator", "torch", "datetime", "decimal", "fractions", "dataclasses",
 }  # fmt: skip
+_QUOTED = re.compile(r"'([^']*)'")
 _NAMESPACES = (argparse.Namespace, types.SimpleNamespace)
 _EMPTY = vars(nn.Module())
 _HOLDERS = (int, float, complex, str, bytes, list, tuple, set, frozenset, dict)
@@ -109,14 +110,15 @@ class Values:
             return value
         if type(value) is float:
             return value if math.isfinite(value) else ["float", repr(value)]
+        if isinstance(value, bytes):
+            self.note(value.decode(errors="replace"))
         if isinstance(value, np.generic):
+            self._note_those_in(np.asarray(value))
             return ["numpy", value.dtype.str, value.tobytes().hex()]
         if isinstance(value, np.ndarray):
             if value.dtype.hasobject:
                 return self._refused(value, where)
-            if value.dtype.kind == "U":
-                for one in value.flat:
-                    self.note(str(one))
+            self._note_those_in(value)
             is_subclass = type(value) is not np.ndarray
             if is_subclass and vars(value) and sources.is_own(type(value)):
                 return self._refused(value, where)  # (pickle leaves its attributes behind)
@@ -152,6 +154,8 @@ class Values:
         if isinstance(value, re.Pattern):
             return ["pattern", self.plain(value.pattern, where), value.flags]
         if isinstance(value, PurePath):
+            for part in (*value.parts, value.stem):
+                self.note(part)
             return ["path", str(value)]
         if isinstance(value, np.ufunc) and _is_named(value):
             return ["ufunc", value.__name__]
@@ -194,10 +198,22 @@ class Values:
             return ["alias", type(value).__name__, *self.plain(parts, where)]
         typing_like = type(value).__module__ in _TOLD_BY_REPR
         if typing_like and " at 0x" not in repr(value):
+            for part in _QUOTED.findall(repr(value)):  # such as `itemgetter('name')`
+                self.note(part)
             return ["named", repr(value)]
         if isinstance(value, enum.Enum):
+            self.note(value.name)
             return ["named", f"{type(value).__qualname__}.{value.name}"]
         return self._refused(value, where)
+
+    def _note_those_in(self, array: np.ndarray) -> None:
+        """The strings that an array holds, and the names of its fields."""
+        if array.dtype.kind in "US":
+            for one in {*array.ravel().tolist()}:
+                self.note(one if isinstance(one, str) else one.decode(errors="replace"))
+        for name in array.dtype.names or ():
+            self.note(name)
+            self._note_those_in(array[name])
 
     def _of_tensor(self, value: torch.Tensor, where: str) -> Any:
         """Its values, with what one's own kind of tensor holds beside them."""
@@ -261,6 +277,7 @@ class Values:
                 is_part = name in ("_parameters", "_buffers", "_modules")
                 if name in _EMPTY and name != "training" and not value:  # what is not there
                     continue
+                self.note(name)
                 if isinstance(value, dict) and name in _EMPTY:
                     # (Hooks have numbers, of all there are.)
                     value = [*value.items()] if is_part else [*value.values()]

@@ -500,6 +500,33 @@ def test_runs_that_wait_on_workers_that_die_are_not_given_up(tmp_path, forked_wo
     assert [ended[one].status for one in runs] == ["failed", "done", "done", "done"]
 
 
+def test_workers_that_die_before_they_can_begin_are_not_awaited(tmp_path, running, monkeypatch):
+    """As where a worker cannot even import torch: it tells of no run that it begins."""
+    monkeypatch.setattr(dask, "_in_turn", _dead)
+    with running.get_client() as client:
+        ended = dict(dask.submit(client, configs()[:1], Place(tmp_path, None, "cpu", 1), None))
+    (outcome,) = ended.values()
+    assert outcome.status == "failed"
+    assert "workers died with this run" in outcome.error
+
+
+def _dead(*arguments):
+    os._exit(1)
+
+
+def test_a_cluster_of_ours_whose_workers_are_gone_for_long_is_given_up(monkeypatch):
+    clock, there = SimpleNamespace(now=0.0), {"tcp://127.0.0.1:1": 1}
+    monkeypatch.setattr(dask_cluster.time, "monotonic", lambda: clock.now)
+    look = dask_cluster.without_workers(SimpleNamespace(nthreads=lambda: there))
+    for clock.now in (0.0, 1000.0):
+        assert look() is None
+    there = {}
+    for clock.now in (1010.0, 1299.0):
+        assert look() is None, "another one may be about to come"
+    clock.now = 1306.0
+    assert "has had no worker for 300 s" in look()
+
+
 def test_a_run_that_kills_its_workers_is_given_up(tmp_path, running, monkeypatch):
     """It becomes a failed row; the others are done."""
     monkeypatch.setattr(dask, "work", _deadly)

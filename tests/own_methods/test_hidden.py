@@ -200,6 +200,23 @@ def test_of_a_module_that_a_value_holds_what_is_asked_for_counts(module):
         fingerprints.of_code(module(direct).value)
 
 
+@pytest.mark.parametrize(
+    ("held", "asked"), [("[helper]", "BACKENDS[0]"), ("{'by': helper}", "BACKENDS['by']")]
+)
+def test_of_a_module_that_a_value_holds_what_it_answers_counts(held, asked, module):
+    """By a `__getattr__` of its own."""
+    answering = "def __getattr__(name):\n    return {} if name == 'lazy' else vars()[name]\n"
+    text = (
+        f"import mine_held_for_tests as helper\nBACKENDS = {held}\n"
+        f"def value(x):\n    return {asked}.lazy"
+    )
+    digests = []
+    for number in ("1.0", "0.5"):
+        module(answering.format(number), "mine_held_for_tests")
+        digests.append(fingerprints.of_code(module(text).value).digest)
+    assert digests[0] != digests[1]
+
+
 def test_what_was_refused_once_is_refused_again(module):
     mine = module(AROUND.format("def used(x):\n    return hidden(x)"))
     code = fingerprints.Code("The object")
@@ -334,6 +351,77 @@ print(fingerprints.of_code(value).digest)
         for seed in (1, 2, 3)
     }  # fmt: skip
     assert len(said) == 1
+
+
+class Alike(tuple):
+    """Two in a set stand there in the order in which they came."""
+
+    def __hash__(self):
+        return 0
+
+
+def _tool(number):
+    def tool(x):
+        return x * number
+
+    return tool
+
+
+def _around(tools):
+    def around(x):
+        return [tool(x) for _, tool in tools]
+
+    return around
+
+
+TOOLS = [_tool(number) for number in range(4)]
+
+
+def _set(*held, backwards: bool):
+    return {Alike(one) for one in (held[::-1] if backwards else held)}
+
+
+SETS = {
+    "functions": lambda turned: _set(("a", TOOLS[0]), ("b", TOOLS[1]), backwards=turned),
+    "of one name": lambda turned: _set((TOOLS[0],), (TOOLS[1],), backwards=turned),
+    "sets of them": lambda turned: [
+        _set(("a", TOOLS[0]), ("b", TOOLS[1]), backwards=turned),
+        _set(("c", TOOLS[2]), ("d", TOOLS[3]), backwards=turned),
+    ],
+    "functions that hold sets": lambda turned: _set(
+        ("a", _around(_set(("x", TOOLS[0]), ("y", TOOLS[1]), backwards=turned))),
+        ("b", _around(_set(("x", TOOLS[2]), ("y", TOOLS[3]), backwards=turned))),
+        backwards=turned,
+    ),
+    "classes of one name": lambda turned: _set(
+        *((type("Made", (), {"tool": tool, "__module__": __name__}),) for tool in TOOLS),
+        backwards=turned,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SETS)
+def test_in_which_order_a_set_is_gone_through_is_no_part_of_it(kind):
+    def digest(turned: bool) -> str:
+        held = SETS[kind](turned)
+
+        def value(x):
+            return held, x
+
+        return fingerprints.of_code(value).digest
+
+    assert digest(False) == digest(True)
+
+
+def test_a_set_that_its_own_functions_use_has_an_order():
+    def make(number):
+        def tool(x):
+            return x * number if x else held
+
+        return tool
+
+    held = _set((make(0),), (make(1),), backwards=False)
+    assert fingerprints.of_code(make(2)).digest == fingerprints.of_code(make(2)).digest
 
 
 def test_where_code_catches_errors_is_part_of_it():

@@ -12,7 +12,7 @@ from hml_core import datasets, losses, models, recipes
 from hml_core.config import RunConfig, identity
 from hml_core.engines import travel
 from hml_core.losses import LOSSES, ClassificationLoss
-from hml_core.system import registries
+from hml_core.system import fingerprints, registries
 from hml_core.trainer import branches
 from tests.own_methods.helpers import Gentle, forget
 
@@ -28,10 +28,21 @@ ON_TOP = """
 from hml_core import losses
 from hml_core.losses import BUILT_IN, LOSSES, ClassificationLoss, register
 from hml_core.recipes import Stage, register as recipe
-import functools
+import dataclasses, functools, operator, pathlib
 import numpy as np
 
 WEIGHTS, WORDS = {{"{name}": 0.5, "focal": 1.0}}, np.array(["{name}"])
+ROWS = np.array([("{name}", 0.5)], [("name", "U32"), ("weight", float)])
+FIELDS = np.zeros(1, [("{name}" or "none", float)])
+BYTES, ALL_BYTES, PATH = b"{name}", np.array([b"{name}"]), pathlib.Path("to/{name}.pt")
+ITEM = operator.itemgetter("{name}")
+
+@dataclasses.dataclass
+class Weights:
+    {attribute}: float = 0.5
+
+def {attribute}():
+    pass
 
 def pick(name="focal"):
     return LOSSES[name]
@@ -64,6 +75,9 @@ FORMS = [
     "{{one: LOSSES[one] for one in {{{!r}, 'focal'}}}}[NAME]",
     "taken(NAME)", "[LOSSES[one] for one in WEIGHTS][0]", "LOSSES[str(WORDS[0])]",
     "[LOSSES[one] for one in LOSSES if one in {{{!r}, 'none such'}}][0]",
+    'LOSSES[str(ROWS[0]["name"])]', "LOSSES[FIELDS.dtype.names[0]]", "LOSSES[BYTES.decode()]",
+    "LOSSES[ALL_BYTES[0].decode()]", "LOSSES[PATH.stem]", "ITEM(LOSSES)",
+    "[LOSSES[one] for one in dataclasses.asdict(Weights())][0]",
 ]  # fmt: skip
 # And where the name stands in the options of a stage.
 BY_OPTIONS = {
@@ -81,6 +95,7 @@ def on_top(module, asked: str, name: str) -> RunConfig:
     options = BY_OPTIONS.get(asked)
     text = ON_TOP.format(
         name="" if options else name,
+        attribute="none" if options else name,
         default=name if asked == "LOSSES[name]" else None,
         options=options.format(name) if options else {},
         asked=asked if options else asked.format(name),
@@ -249,6 +264,74 @@ for name, load in dict(part_for_tests=part, whole_for_tests=made_of_it).items():
     with travel.installed(sent):
         travel.require_same(sent, config)
         assert datasets.load(config).train.targets[:2].tolist() == [1, 1]
+
+
+OF_EACH_KIND = {
+    "loss": """
+from hml_core.losses import ClassificationLoss, register
+@register(name="asked_for_tests")
+class Asked(ClassificationLoss):
+    def per_sample(self, logits, target):
+        return FACTOR * logits.logsumexp(1)
+""",
+    "sampler": """
+from hml_core import sampling
+@sampling.register
+def asked_for_tests(counts, progress):
+    return counts ** FACTOR / (counts ** FACTOR).sum()
+""",
+    "model": """
+from torch import nn
+from hml_core import models
+@models.register(name="asked_for_tests")
+class Asked(nn.Module):
+    out_features = 4
+    def __init__(self, in_channels):
+        super().__init__()
+        self.net = nn.Conv2d(in_channels, 4, 3)
+    def forward(self, images):
+        return FACTOR * self.net(images).mean((2, 3))
+""",
+    "dataset": """
+from hml_core import datasets
+WHOLE = datasets.info("digits")
+def load(config, data_root):
+    made = WHOLE.load(config, data_root)
+    made.train.targets[:2] = int(FACTOR)
+    return made
+datasets.register(
+    "asked_for_tests", datasets.DatasetInfo(load, 10, 100, WHOLE.defaults, {}, True)
+)
+""",
+    "recipe": """
+from hml_core import recipes
+@recipes.register(title="Asked", source="a test")
+def asked_for_tests():
+    return (recipes.Stage("cross_entropy", learning_rate_scale=FACTOR),)
+""",
+}
+
+
+@pytest.mark.parametrize(
+    ("asker", "kind"),
+    [pytest.param(*one, id=one[0].__qualname__) for one in registries._asking.values()],
+)
+def test_of_all_that_asks_a_registry_what_it_is_asked_for_counts(asker, kind, module):
+    """Whatever it is called there."""
+    text = f"""
+from {asker.__module__} import {asker.__qualname__} as it
+def value(*more):
+    return it("asked_for_tests", *more)
+"""
+    value, digests = module(text, "asking_for_tests").value, []
+    for factor in ("1.0", "0.5"):
+        forget()
+        module(OF_EACH_KIND[kind].replace("FACTOR", factor))
+        code = fingerprints.of_code(value)
+        assert code.registered == {(kind, "asked_for_tests")}
+        digests.append(code.digest)
+    assert digests[0] != digests[1]
+    sys.modules.pop("asking_for_tests")
 
 
 def test_methods_of_the_names_that_ask_are_no_asking(module):

@@ -67,7 +67,9 @@ def test_threads_of_a_loader_may_load_other_data_sets():
     assert drawn[0] == drawn[1]
 
 
-def test_a_pool_that_a_loader_keeps_is_its_own_in_the_next_load_too():
+@pytest.mark.parametrize("names", ["own own", "own other", "outer own"])
+def test_a_pool_that_loaders_keep_is_theirs_in_the_next_load_too(names):
+    """Of one data set, of two, or begun by one that another one loads."""
     info = datasets.info("digits")
     with ThreadPoolExecutor(2) as pool:
 
@@ -75,9 +77,12 @@ def test_a_pool_that_a_loader_keeps_is_its_own_in_the_next_load_too():
             parts = dataclasses.replace(config, dataset="part_for_tests")
             return [*pool.map(datasets.load, [parts, parts])].pop()
 
-        own_data_sets(part_for_tests=info.load, whole_for_tests=whole)
-        for seed in (0, 1):
-            datasets.load(RunConfig(dataset="whole_for_tests", subset_seed=seed))
+        def outer(config, data_root):
+            return datasets.load(dataclasses.replace(config, dataset="own"))
+
+        own_data_sets(part_for_tests=info.load, own=whole, other=whole, outer=outer)
+        for seed, name in enumerate(names.split()):
+            datasets.load(RunConfig(dataset=name, subset_seed=seed))
         assert not seeds._lent.is_for_us(("family", "strangers"))
 
 
@@ -182,7 +187,7 @@ def test_a_data_set_draws_the_same_whatever_other_threads_do(tmp_path):
 def test_a_process_forked_by_a_loader_notes_none_of_its_threads():
     """It has no loader at work: what it starts is nobody's."""
     plain_start = threading.Thread.start
-    with seeds.lending("own"):
+    with seeds.lending(draws=True):
         assert threading.Thread.start is not plain_start
         child = os.fork()
         if child == 0:
