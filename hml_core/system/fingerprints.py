@@ -358,7 +358,9 @@ class Code(Values):
                     waiting |= {value.__name__: value} if value.__name__ not in seen else {}
 
     def _of_class(self, kind: type) -> dict[str, Any]:
-        for name in (kind.__name__, *_members(kind), *vars(kind).get("__annotations__", ())):
+        annotated = vars(kind).get("__annotations__")  # of a type of Python's it is a descriptor
+        fields = annotated if isinstance(annotated, dict) else ()
+        for name in (kind.__name__, *_members(kind), *fields):
             self.note(name)
         members = {
             name: self._of_member(value, f"`{kind.__qualname__}.{name}`")

@@ -30,7 +30,6 @@ NOTHING = "cannot be shown"
 NOT_EXECUTED = "not executed"
 # A cell that stands for text or for a notice: its source is not shown.
 TEXT = "remove-input"
-_UPWARD = re.compile(r"(?<!!)\[([^\]\n]+)\]\((?:\.\./)+([^)\s]+)\)")
 _HEADING = re.compile(r"^ {0,3}(#{1,6})[ \t]+(.+?)[ \t]*#*[ \t]*$")
 _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})")
 
@@ -299,18 +298,12 @@ def escaped(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>$&#!|~^%@])", r"\\\1", re.sub(r"\s*[\r\n]\s*", " ", text))
 
 
-def _said_where(link: re.Match) -> str:
-    """A link to a file beside the notebook's folder, which leads nowhere here: its text, and the file."""
-    text, file = link[1], link[2]
-    return text if file in text else f"{text} ({file})"
-
-
 def _markdown(cell: nbformat.NotebookNode, heading: str) -> tuple[list, str]:
     """The headings of a Markdown cell, what stands between them as HTML, and the last heading."""
     parts, lines, fence = [], [], ""
 
     def flush() -> None:
-        text = _UPWARD.sub(_said_where, "\n".join(lines))
+        text = "\n".join(lines)
         lines.clear()
         if text.strip():
             parts.append(html_cell(safe_html.from_markdown(text, cell.get("attachments"))))

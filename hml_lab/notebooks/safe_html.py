@@ -70,6 +70,7 @@ _WITHOUT_TEXT = re.compile(r"<(script|style|template|title)\b.*?(?:</\1\s*>|\Z)"
 MOST_NESTED, MOST_WORDS = 2_000, 20_000
 LEFT_OUT = "<p>(HTML of too many nested elements, or too many attributes, is left out.)</p>"
 # (Nothing is given back: a long word without an end would be gone over for each of its letters.)
+_UPWARD = re.compile(r"(?:\.\./)+(.+)", re.S)
 _TAG = re.compile(r"<(/?)([A-Za-z][\w:-]*+)([^<>]*+)>")
 _NEED_NO_END = _words(
     """area base br col colgroup dd dt embed hr img input li link meta option p source tbody td tfoot th
@@ -132,7 +133,8 @@ def from_markdown(text: str, attachments: Mapping[str, Any] | None = None) -> st
     """The HTML of a Markdown cell, as Jupyter shows it but for what :func:`sanitised` leaves out.
 
     A picture stands on the page if it is attached to the cell; of another the description is shown, with
-    a link to it where it has an address.
+    a link to it where it has an address. A link to a file beside the notebook's folder would lead nowhere:
+    its text is shown, with the file's name.
     """
     renderer = _Renderer(
         escape=False, attachments=dict(attachments or {}), exclude_anchor_links=True
@@ -209,6 +211,12 @@ class _Renderer(IPythonRenderer):
         latex = rf"\begin{{{name}}}{body}\end{{{name}}}"
         return f"<p>{mathml(latex, 'block')}</p>"
 
+    def link(self, text: str, url: str, title: str | None = None) -> str:
+        if (upward := _UPWARD.match(url)) is None:
+            return super().link(text, url, title)
+        file = escape(urllib.parse.unquote(upward[1]))
+        return text if file in text else f"{text} ({file})"
+
     def image(self, text: str, url: str, title: str | None = None) -> str:
         alt = text or title or ""
         if url.startswith("attachment:"):
@@ -222,4 +230,4 @@ class _Renderer(IPythonRenderer):
             return f"<em>[a picture that is not in the notebook: {escape(alt or name)}]</em>"
         if _EMBEDDED.match(url):
             return f'<img src="{escape(url)}" alt="{escape(alt)}">'
-        return f'<a href="{escape(url)}">[picture: {escape(alt or url[:80])}]</a>'
+        return self.link(f"[picture: {escape(alt or url[:80])}]", url)

@@ -152,6 +152,24 @@ def test_of_a_heading_nothing_is_read_as_html_whatever_reads_it(heading):
         assert not re.search(r"[<>$`\[\]{}]", bare), text
 
 
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("see [x](../docs/a.md)", "<p>see x (docs/a.md)</p>"),
+        ("see [docs/a.md](../docs/a.md)", "<p>see docs/a.md</p>"),
+        ('[x](../a.md "title")', "<p>x (a.md)</p>"),
+        ("[x][1]\n\n[1]: ../../a.md", "<p>x (a.md)</p>"),
+        ("![a curve](../p.png)", "<p>[picture: a curve] (p.png)</p>"),
+        ("`[x](../a.md)`", "<p><code>[x](../a.md)</code></p>"),
+        ("```\n[x](../a.md)\n```", "<pre><code>[x](../a.md)\n</code></pre>"),
+        ("[x](https://a.b/../c)", '<p><a href="https://a.b/../c">x</a></p>'),
+    ],
+)
+def test_a_link_to_a_file_beside_the_notebooks_folder_is_its_name(source, shown):
+    """It would lead to nothing on a page of ours; in code it is no link."""
+    assert safe_html.from_markdown(source).strip() == shown
+
+
 def test_a_formula_leads_nowhere():
     html = safe_html.mathml(r"\href{javascript:x()}{y} + z^2")
     assert html.startswith("<math")

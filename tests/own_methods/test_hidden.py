@@ -413,15 +413,30 @@ def test_in_which_order_a_set_is_gone_through_is_no_part_of_it(kind):
     assert digest(False) == digest(True)
 
 
-def test_a_set_that_its_own_functions_use_has_an_order():
-    def make(number):
-        def tool(x):
-            return x * number if x else held
+def test_a_set_that_its_own_code_uses_has_an_order():
+    def digest(turned: bool) -> str:
+        def make(number):
+            class Tool:
+                def of(self, x):
+                    return x * number, held
 
-        return tool
+            return Tool
 
-    held = _set((make(0),), (make(1),), backwards=False)
-    assert fingerprints.of_code(make(2)).digest == fingerprints.of_code(make(2)).digest
+        held = _set((make(0),), (make(1),), backwards=turned)
+        return fingerprints.of_code(make(2)).digest
+
+    assert digest(False) == digest(True)
+
+
+def test_functions_of_one_name_in_a_set_are_told_apart_without_all_that_they_use(monkeypatch):
+    """A table of thousands of numbers that they share would be gone through for each of them."""
+    monkeypatch.delattr(fingerprints.Code, "_by_itself")
+    held = {_tool(number) for number in range(20)}
+
+    def value(x):
+        return held, x
+
+    assert fingerprints.of_code(value).digest
 
 
 def test_where_code_catches_errors_is_part_of_it():
