@@ -11,9 +11,9 @@ import torchvision
 from torchvision.datasets import utils
 
 from data_prep import output as outputs
-from hml_core.datasets.cifar import require_regular
+from hml_core.datasets.cifar import LARGEST_FILE, require_regular
 from hml_core.errors import RunBusyError
-from hml_core.system import downloads, scratch
+from hml_core.system import downloads, files, scratch
 
 ARCHIVES = {
     "cifar10": torchvision.datasets.CIFAR10,
@@ -69,6 +69,7 @@ def download(name: str, data_root: str | Path) -> Path:
             if archive.exists() and not has_archive:
                 there = f"The {archive.name} that lies there is not the published one, or cut off"
             _require_no_links(root, names[1:] if has_archive else names)
+            files.require_writable(root, "`data_root`")
             with outputs.alone(root, f"prepare-{name}"), scratch.folder(root) as own:
                 if not has_archive:
                     _fetch(kind, own, archive)
@@ -80,16 +81,18 @@ def download(name: str, data_root: str | Path) -> Path:
     except RunBusyError:
         raise
     except (RuntimeError, ValueError, *downloads.UNREACHABLE) as error:
-        raise DownloadError(
-            f"{name} could not be prepared in {str(root)!r}: {error}. {there}: {kind.url}"
-        ) from error
+        why = f"{name} could not be prepared in {str(root)!r}: {downloads.reason(error)}."
+        raise DownloadError(f"{why} {there}: {kind.url}") from error
     return root / kind.base_folder
 
 
 def _fetch(kind: Any, own: Path, archive: Path) -> None:
     """Into a folder of its own, and from there, whole, to its place."""
-    with downloads.patience():
-        utils.download_url(kind.url, own, kind.filename, kind.tgz_md5)
+    try:
+        with downloads.patience(limit=LARGEST_FILE):
+            utils.download_url(kind.url, own, kind.filename, kind.tgz_md5)
+    except downloads.UNREACHABLE as error:
+        raise RuntimeError(str(downloads.first(error, utils.download_url))) from error
     os.replace(own / kind.filename, archive)
 
 

@@ -107,6 +107,9 @@ class _Group(click.Group):
             raise click.ClickException(streams.printable(told)) from error
         except HmlError as error:
             raise click.ClickException(streams.printable(str(error))) from error
+        except click.ClickException as error:  # which may hold what a server, or a file, says
+            error.message = streams.printable(error.message)
+            raise
         except OSError as error:  # of a file or folder that nobody has looked at before
             if error.errno is None and UNLOADABLE.search(str(error)):  # of a library (ctypes)
                 raise click.ClickException(f"{_TOO_LITTLE} ({error})") from error

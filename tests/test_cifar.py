@@ -170,6 +170,58 @@ def test_a_server_that_falls_silent_or_is_none_is_explained(
     assert socket.getdefaulttimeout() is None
 
 
+@pytest.mark.parametrize("length", [b"", b"Content-Length: 99999999999\r\n"])
+def test_a_server_that_gives_without_end_is_ended(length, server, tmp_path, monkeypatch):
+    monkeypatch.setattr(archive, "LARGEST_FILE", 2**20)
+    with answering(b"HTTP/1.1 200 OK\r\n" + length + b"\r\n" + b"x" * 2**21, monkeypatch):
+        output = prepare(tmp_path / "data", code=1)
+    assert "gives more than 1,048,576 bytes: that is not the published file" in output
+    assert {path.name for path in (tmp_path / "data").iterdir()} == {".locks"}
+
+
+def test_what_a_server_says_does_nothing_to_a_terminal(server, tmp_path, monkeypatch):
+    """It is escaped, and no more of it shown than anybody reads."""
+    with answering(b"\x1b]0;title\x07\x1b[31m" + b"y" * 5000 + b"\r\n\r\n", monkeypatch):
+        output = prepare(tmp_path / "data", code=1)
+    assert "\\x1b]0;title\\x07\\x1b[31m" in output
+    assert "\x1b" not in output
+    assert len(output) < 1500
+
+
+def test_of_two_tries_the_first_is_told(server, tmp_path, monkeypatch):
+    """torchvision asks again without encryption, whatever it was: a full disk looks like a dead server."""
+
+    def full(url, path, *_):
+        raise OSError(
+            *((errno.ENOSPC, "No space left") if url[:5] == "https" else (111, "refused"))
+        )
+
+    monkeypatch.setattr(archive.ARCHIVES["cifar10"], "url", "https://cifar.invalid/cifar.tar.gz")
+    monkeypatch.setattr(archive.utils, "_get_redirect_url", lambda url, **_: url)
+    monkeypatch.setattr(archive.utils, "_urlretrieve", full)
+    output = prepare(tmp_path / "data", code=1)
+    assert "No space left" in output
+    assert "refused" not in output
+
+
+def test_what_a_program_has_installed_for_its_addresses_stays(server, tmp_path, monkeypatch):
+    """Such as one that knows the way through a proxy."""
+    asked, opener = [], urllib.request.build_opener()
+
+    class Asked(urllib.request.BaseHandler):
+        def http_request(self, request):
+            asked.append(request.full_url)
+            return request
+
+    opener.add_handler(Asked())
+    monkeypatch.setattr(urllib.request, "_opener", opener)
+    prepare(tmp_path / "data")
+    assert asked
+    assert urllib.request._opener is opener
+    with urllib.request.urlopen(asked[0]) as response:
+        assert response.read(), "nothing is limited any more"
+
+
 def test_an_address_of_a_proxy_that_is_none_is_explained(server, tmp_path, monkeypatch):
     monkeypatch.setattr(archive.ARCHIVES["cifar10"], "url", "http://cifar.invalid/cifar.tar.gz")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:none")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import http.server
@@ -22,7 +23,7 @@ from data_prep.isic import archive, images, splits, synthetic
 from data_prep.isic.prepare import prepare
 from hml_core import datasets, metrics, models, runs, schedule
 from hml_core.config import RunConfig, grid
-from hml_core.errors import ConfigError, DataError
+from hml_core.errors import ConfigError, DataError, RunError
 from hml_core.models import imagenet, trained
 from hml_core.runs import kept_weights
 from hml_core.system import downloads, files
@@ -472,6 +473,23 @@ def test_a_server_of_weights_that_falls_silent_counts_as_unreachable(published, 
         with pytest.warns(UserWarning, match=r"cannot be reached \(.*timed out"):
             started = models.load_weights(models.build("resnet18", 3), "imagenet")
     assert started["weights"] == "random"
+
+
+def test_a_disk_without_room_for_weights_is_no_server_that_is_not_reached(published, monkeypatch):
+    """A run that starts at random instead would be another one."""
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", full)
+    with pytest.raises(DataError, match=r"cannot be stored in .*: No space left on device"):
+        models.load_weights(models.build("resnet18", 3), "imagenet")
+
+
+def test_weights_without_end_are_ended(published, monkeypatch):
+    monkeypatch.setattr(imagenet.files, "LARGEST_DATA", 1000)
+    with pytest.raises(RunError, match="gives more than 1,000 bytes"):
+        models.load_weights(models.build("resnet18", 3), "imagenet")
 
 
 def test_unreachable_weights_are_said_and_recorded(published, root, tmp_path):

@@ -202,7 +202,10 @@ class Submissions:
             how = "squeue does not tell how it is" if queue is None else "it is not in the queue"
         else:
             how = state.why if state.name == "PENDING" else f"{state.name} {state.why}".strip()
-        waited = f"{alone / 3600:.1f} hours" if alone >= 3600 else f"{alone / 60:.0f} minutes"
+        minutes = round(alone / 60)
+        waited = f"{minutes} minute{'s' * (minutes != 1)}"
+        if alone >= 3600:
+            waited = f"{alone / 3600:.1f} hours"
         return f"job {job.id} waits since {waited} ({how}), the longest wait."
 
     def _lost(self, job: Job, state: State | None, now: float) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hml_core.errors import ConfigError, DataError
+from hml_core.errors import ConfigError, DataError, RunError
 from hml_core.models import heads
 from hml_core.system import downloads, files, states
 
@@ -119,16 +119,24 @@ def load_weights(model: ImageNetModel, weights: str) -> dict[str, Any]:
         except OSError as error:
             raise DataError(f"Cannot read {str(cached)!r}: {files.reason(error)}") from error
         try:
-            with downloads.patience():
+            with downloads.patience(limit=files.LARGEST_DATA):
                 state = published.get_state_dict(progress=False, check_hash=True)
+        except RunError:
+            raise
         except downloads.UNREACHABLE as error:
+            if downloads.is_of_the_disk(error):
+                raise DataError(
+                    f"The ImageNet weights of {model.name} cannot be stored in {str(cached.parent)!r}: "
+                    f"{files.reason(error)}."
+                ) from error
+            said = downloads.reason(error)
             warnings.warn(
-                f"The ImageNet weights of {model.name} cannot be reached ({error}): the network starts "
+                f"The ImageNet weights of {model.name} cannot be reached ({said}): the network starts "
                 f"at random. Expected a connection, or {published.url} in the folder checkpoints/ of "
                 "`torch.hub.get_dir()`, or the path of that file as `weights`.",
                 stacklevel=2,
             )
-            return {"weights": "random", "why": f"ImageNet weights not reachable: {error}"}
+            return {"weights": "random", "why": f"ImageNet weights not reachable: {said}"}
         except Exception as error:  # a wrong sum, or a cached file that does not load
             raise DataError(f"The ImageNet weights of {model.name} are damaged: {error}") from error
         described = {"weights": "imagenet", "file": cached.name}

@@ -1,14 +1,20 @@
-"""Downloads: servers that fall silent or are none, and what lies where a file goes."""
+"""Downloads: servers that fall silent, give without end or are none, and what lies where a file goes."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.client
 import socket
+import traceback
+import types
 import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+from hml_core.errors import RunError
 from hml_core.system import files
 
 SILENCE_S = 30.0  # of a server, or a proxy: then it counts as not reachable
@@ -16,18 +22,96 @@ SILENCE_S = 30.0  # of a server, or a proxy: then it counts as not reachable
 UNREACHABLE = (urllib.error.URLError, http.client.HTTPException, OSError, UnicodeError)
 
 
+# What the system says where a file cannot be written: no server is to blame.
+_OF_THE_DISK = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM,
+}  # fmt: skip
+LONGEST_REASON = 500  # characters: a server may say anything
+
+
 @contextlib.contextmanager
-def patience(seconds: float = SILENCE_S) -> Iterator[None]:
+def patience(seconds: float = SILENCE_S, *, limit: int = files.LARGEST_DATA) -> Iterator[None]:
     """Inside the block, whoever waits so long for a byte has waited in vain (a TimeoutError, an OSError).
 
-    urllib by itself waits for ever, and neither torchvision nor torch.hub gives it a limit.
+    urllib by itself waits for ever and takes whatever comes, and neither torchvision nor torch.hub gives
+    it a limit.
+
+    Raises
+    ------
+    RunError
+        Within, from a server that gives more than ``limit`` bytes.
     """
-    before = socket.getdefaulttimeout()
+    before, opener = socket.getdefaulttimeout(), urllib.request._opener
+    limited = (
+        opener or urllib.request.build_opener()
+    )  # of a program that has one, such as for a proxy
+    handler = _Limited(limit)
+    limited.add_handler(handler)
+    urllib.request.install_opener(limited)
     socket.setdefaulttimeout(seconds)
     try:
         yield
     finally:
         socket.setdefaulttimeout(before)
+        handler.limit = None
+        urllib.request.install_opener(opener)
+
+
+class _Limited(urllib.request.BaseHandler):
+    """Refuses what is larger than the limit, whatever was said of its size; None: nothing."""
+
+    def __init__(self, limit: int | None) -> None:
+        self.limit = limit
+
+    def http_response(self, request: urllib.request.Request, response: Any) -> Any:
+        if (limit := self.limit) is None:
+            return response
+        read, received = response.read, 0
+
+        def read_on(*size: int) -> bytes:
+            nonlocal received
+            data = read(*size)
+            received += len(data)
+            if received > limit:
+                raise _too_much(request.full_url, limit)
+            return data
+
+        if (getattr(response, "length", 0) or 0) > limit:
+            raise _too_much(request.full_url, limit)
+        response.read = read_on
+        return response
+
+    https_response = http_response
+
+
+def _too_much(address: str, limit: int) -> RunError:
+    return RunError(f"{address} gives more than {limit:,} bytes: that is not the published file.")
+
+
+def first(error: BaseException, asking: types.FunctionType) -> BaseException:
+    """Of the errors that a function met, the first: it may have tried again, and raised what came then.
+
+    (torchvision asks again without encryption, whatever went wrong: a full disk, too.)
+    """
+    met, found = [error], error
+    while (behind := met[-1].__context__) is not None and behind not in met:
+        met.append(behind)
+    for one in met:
+        frames = (frame for frame, _ in traceback.walk_tb(one.__traceback__))
+        if any(frame.f_code is asking.__code__ for frame in frames):  # not one of what it called
+            found = one
+    return found
+
+
+def is_of_the_disk(error: BaseException) -> bool:
+    """Whether it is no server's fault but says that a file cannot be written."""
+    return isinstance(error, OSError) and error.errno in _OF_THE_DISK
+
+
+def reason(error: BaseException) -> str:
+    """What an error says, of bounded length and without a full stop."""
+    said = str(error).rstrip(".")
+    return said if len(said) <= LONGEST_REASON else f"{said[:LONGEST_REASON]} …"
 
 
 def require_regular(path: Path, limit: int) -> None:

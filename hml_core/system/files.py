@@ -349,7 +349,7 @@ def require_writable(folder: Path, what: str = "`runs_root`") -> Path:
             pass
     except OSError as error:
         raise RunError(
-            f"The results folder {str(folder)!r} cannot be written to ({error.strerror or error}): "
+            f"The folder {str(folder)!r} cannot be written to ({error.strerror or error}): "
             f"expected a writable {what}."
         ) from error
     return folder

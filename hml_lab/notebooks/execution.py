@@ -151,6 +151,13 @@ def require_result(notebook: Path, output: Path, *, is_default: bool) -> None:
         raise ParameterError(f"The output would overwrite the notebook {str(notebook)!r} itself.")
     if not output.is_file() or not output.stat().st_size:
         return
+    try:
+        files.opened(output).close()
+    except OSError as error:  # somebody else's
+        raise ParameterError(
+            f"{str(output)!r} cannot be read ({files.reason(error)}), and nothing else takes its place: "
+            "give another output."
+        ) from error
     if (record := record_of(output)) is None:
         raise ParameterError(
             f"{str(output)!r} is no result of {notebook.name}: give another output, or move that away."

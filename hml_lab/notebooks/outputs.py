@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -67,8 +68,19 @@ def require_place(path: Path, what: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
             pass
+        if _is_kept(path):
+            raise OSError(errno.EPERM, "it is another user's, in a folder where each keeps his own")
     except OSError as error:
         raise RunError(f"Cannot write {str(path)!r}: {error.strerror or error}.") from error
+
+
+def _is_kept(path: Path) -> bool:
+    """Whether the system lets nobody but another user replace the file: a folder's sticky bit."""
+    if not path.exists() or not hasattr(os, "geteuid"):
+        return False
+    owners = {path.lstat().st_uid, path.parent.stat().st_uid, 0}
+    is_sticky = path.parent.stat().st_mode & stat.S_ISVTX
+    return bool(is_sticky) and os.geteuid() not in owners
 
 
 def running(output: Path) -> Path:

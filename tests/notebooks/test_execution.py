@@ -351,6 +351,41 @@ def test_what_is_no_result_is_not_replaced(held, tmp_path, monkeypatch):
     assert output.read_text() == held
 
 
+def test_what_may_not_be_read_is_not_replaced(tmp_path, monkeypatch):
+    """It may well be a result, somebody else's."""
+    output = tmp_path / "theirs.ipynb"
+    output.write_text("a text")
+    opened = files.opened
+
+    def refuse(path, *limit):
+        if Path(path) == output:
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *limit)
+
+    monkeypatch.setattr(files, "opened", refuse)
+    with pytest.raises(
+        ParameterError, match=r"theirs\.ipynb' cannot be read \(Permission denied\)"
+    ):
+        execute(make(tmp_path, "n = 1  # a number"), output=output)
+    assert output.read_text() == "a text"
+
+
+def test_where_only_its_owner_may_replace_a_file_nothing_is_executed_for_it(tmp_path, monkeypatch):
+    """As in /tmp: the notebook would be executed to its end, and its result not put there."""
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    folder.chmod(0o1777)
+    output = folder / "theirs.ipynb"
+    output.write_text("a text")
+    outputs.require_place(output, "the output")
+    monkeypatch.setattr(outputs.os, "geteuid", lambda: 54321)
+    with pytest.raises(
+        RunError, match="it is another user's, in a folder where each keeps his own"
+    ):
+        outputs.require_place(output, "the output")
+    outputs.require_place(folder / "another.ipynb", "the output")
+
+
 def test_what_came_to_the_output_s_place_meanwhile_is_not_replaced(tmp_path):
     output = tmp_path / "out" / "done.ipynb"
     path = make(tmp_path, "n = 1  # a number", f"open({str(output)!r}, 'w').write('mine')")
