@@ -10,6 +10,7 @@ import os
 import reprlib
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from hml_core.system import files, paths
 from hml_lab import places
 
 DONE = "done"
+ENDING_S = 10.0  # so long the processes of a batch that was killed may need to end
+POLL_S = 0.1
 UNFINISHED = "not finished"  # what a notebook is that nobody executed to its end
 SKIPPED, MAY_FAIL = "skip-execution", "raises-exception"  # tags that nbclient knows
 
@@ -102,13 +105,16 @@ def claimed(output: Path) -> Iterator[Path]:
     """
     partial = running(output)
     require_plain(partial, "the file of a notebook that is executed", room=0)
-    with held(partial, f"Another process is executing a notebook into {str(output)!r}."):
+    busy = f"Another process is executing a notebook into {str(output)!r}."
+    with held(partial, busy, wait_s=ENDING_S):
         files.remove_half_written(output.parent, [output.name])  # of one that was killed
         yield partial
 
 
 @contextlib.contextmanager
-def held(path: Path, busy: str, require_ours: Callable[[], None] = lambda: None) -> Iterator[int]:
+def held(
+    path: Path, busy: str, require_ours: Callable[[], None] = lambda: None, *, wait_s: float = 0.0
+) -> Iterator[int]:
     """A file of ours, empty and open for writing, which no other process holds so; the handle.
 
     It is held as long as this process, or one that was given the handle, has it open. ``require_ours``
@@ -117,14 +123,20 @@ def held(path: Path, busy: str, require_ours: Callable[[], None] = lambda: None)
     Raises
     ------
     RunBusyError
-        With the message ``busy``, where another one holds it; then it is not touched.
+        With the message ``busy``, where another one still holds it after ``wait_s`` seconds; then it is
+        not touched.
     """
-    try:
-        handle = _locked(path)
-    except BlockingIOError as error:
-        raise RunBusyError(busy) from error
-    except OSError as error:
-        raise RunError(f"Cannot write {str(path)!r}: {error.strerror or error}.") from error
+    end = time.monotonic() + wait_s
+    while True:
+        try:
+            handle = _locked(path)
+            break
+        except BlockingIOError as error:
+            if time.monotonic() >= end:
+                raise RunBusyError(busy) from error
+            time.sleep(POLL_S)
+        except OSError as error:
+            raise RunError(f"Cannot write {str(path)!r}: {error.strerror or error}.") from error
     try:
         require_ours()
         os.truncate(handle, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import math
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -543,8 +545,18 @@ def test_half_characters_are_escaped():
     assert outputs.storable({"\ud800": ["a\udcff", "ä"]}) == {"\\ud800": ["a\\udcff", "ä"]}
 
 
-def test_an_older_result_stays_until_there_is_another(tmp_path, instead):
+def test_the_processes_of_a_batch_that_was_killed_have_some_time_to_end(tmp_path):
+    """Whoever resumes it at once does not find its notebooks held by another."""
+    with contextlib.ExitStack() as held:
+        held.enter_context(outputs.claimed(tmp_path / "done.ipynb"))
+        threading.Timer(0.3, held.close).start()
+        with outputs.claimed(tmp_path / "done.ipynb") as partial:
+            assert partial.is_file()
+
+
+def test_an_older_result_stays_until_there_is_another(tmp_path, instead, monkeypatch):
     """Whatever is refused, stopped or has no room; and nothing else is left beside it."""
+    monkeypatch.setattr(outputs, "ENDING_S", 0.0)
     path = make(tmp_path, "x = 1  # a number")
     instead([cell()])
     output = run(path)
