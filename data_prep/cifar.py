@@ -69,7 +69,7 @@ def download(name: str, data_root: str | Path) -> Path:
             if archive.exists() and not has_archive:
                 there = f"The {archive.name} that lies there is not the published one, or cut off"
             _require_no_links(root, names[1:] if has_archive else names)
-            files.require_writable(root, "`data_root`")
+            files.require_writable(root, "`data_root`", kind="folder")
             with outputs.alone(root, f"prepare-{name}"), scratch.folder(root) as own:
                 if not has_archive:
                     _fetch(kind, own, archive)

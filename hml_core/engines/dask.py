@@ -102,8 +102,7 @@ def local(configs: Sequence[RunConfig], place: Place) -> Iterator[tuple[RunConfi
             # One that is left half started, or half closed, shows tracebacks, and its workers abort.
             with interruptions.delayed():
                 client = _started(start)
-            resources = GPU if with_gpu else None
-            yield from submit(client, configs, place, resources, without_workers(client))
+            yield from submit(client, configs, place, GPU if with_gpu else None)
         finally:
             with interruptions.delayed():
                 stack.close()
@@ -185,11 +184,12 @@ def submit(
     ------
     RunError
         Where the scheduler is gone, or with the reason that ``hopeless`` gives: it is asked while nothing
-        ends.
+        ends (by default :func:`without_workers`).
     """
     from distributed import as_completed
     from distributed.client import FutureCancelledError
 
+    hopeless = without_workers(client) if hopeless is None else hopeless
     here, bundles = [], {}
     for config in configs:
         try:
@@ -252,10 +252,10 @@ def submit(
                 client.cancel([future for future, _ in running.values()], force=True)
 
 
-def _as_long_as(hopeless: Callable[[], str | None] | None, ended: Any) -> Iterator[Any]:
+def _as_long_as(hopeless: Callable[[], str | None], ended: Any) -> Iterator[Any]:
     """The futures as they end; an error once there is no hope that another one will."""
     while not ended.is_empty():
-        while hopeless is not None and not ended.has_ready():
+        while not ended.has_ready():
             if (reason := hopeless()) is not None:
                 raise RunError(reason)
             time.sleep(POLL_S)

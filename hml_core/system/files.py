@@ -335,8 +335,12 @@ def checksum(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def require_writable(folder: Path, what: str = "`runs_root`") -> Path:
-    """Make ``folder`` and prove that files can be written into it; ``what`` it is called in the message.
+def require_writable(
+    folder: Path, what: str = "`runs_root`", *, kind: str = "results folder"
+) -> Path:
+    """Make ``folder`` and prove that files can be written into it.
+
+    ``what`` gives it, and the ``kind`` of folder that it is: for the message.
 
     Raises
     ------
@@ -349,7 +353,7 @@ def require_writable(folder: Path, what: str = "`runs_root`") -> Path:
             pass
     except OSError as error:
         raise RunError(
-            f"The folder {str(folder)!r} cannot be written to ({error.strerror or error}): "
+            f"The {kind} {str(folder)!r} cannot be written to ({error.strerror or error}): "
             f"expected a writable {what}."
         ) from error
     return folder
