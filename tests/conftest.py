@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 import hml_lab.notebooks  # noqa: F401  (before nbformat: it saves that some loading)
@@ -14,6 +15,12 @@ import hml_lab.notebooks  # noqa: F401  (before nbformat: it saves that some loa
 # (The process that only hands out the tests reads this file, too, before any is begun: no torch here.)
 if TYPE_CHECKING:
     from hml_core.config import RunConfig
+
+# No test depends on the clock of the machine: an example may take as long as it likes.
+hypothesis.settings.register_profile(
+    "unhurried", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("unhurried")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

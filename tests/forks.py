@@ -172,13 +172,17 @@ def kernels() -> Iterator[None]:
 
 @contextlib.contextmanager
 def workers() -> Iterator[None]:
-    """Every worker of a Dask cluster that is started here is forked."""
+    """Every worker of a Dask cluster that is started here is forked; one that dies is followed by one."""
     from distributed import utils
+
+    from hml_core.engines import dask as engine
 
     begin()
     with (
         pytest.MonkeyPatch.context() as patch,
-        dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}),
+        dask.config.set(
+            {"distributed.worker.multiprocessing-method": "forkserver", **engine.FOLLOWED}
+        ),
     ):
         patch.setattr(
             utils, "_forkserver_preload_set", True

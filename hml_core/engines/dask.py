@@ -54,6 +54,9 @@ SETTINGS = {
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
 }
+# Of a worker that died Dask waits 15 s for the next one, and then starts no other in its place; but on a
+# busy machine one takes longer to import torch. (The time until all are given up is `GONE_S`.)
+FOLLOWED = {"distributed.deploy.lost-worker-timeout": "1 day"}
 # Dask always opens a port for such pages; without routes it has none to give.
 NO_DASHBOARD = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
 _one_run = threading.Lock()  # torch's global generator and thread count belong to one run at a time
@@ -83,7 +86,7 @@ def local(configs: Sequence[RunConfig], place: Place) -> Iterator[tuple[RunConfi
             # Somebody's configuration, for clusters of another purpose, may give workers a lifetime, or
             # have a scheduler end that is idle: a sweep would wait for ever.
             usual = shipped("distributed", "distributed.yaml")
-            stack.enter_context(dask.config.set({**usual, **SETTINGS}))
+            stack.enter_context(dask.config.set({**usual, **SETTINGS, **FOLLOWED}))
             stack.enter_context(processes.only_installed_modules())
             stack.enter_context(own_folder())
             cluster = LocalCluster(

@@ -415,7 +415,7 @@ def test_a_machine_with_gpus_gets_a_worker_for_each(asked, workers, tmp_path, mo
     class Cluster(contextlib.nullcontext):
         def __init__(self, **options):
             super().__init__()
-            begun.update(options)
+            begun.update(options, lost=settings.get("distributed.deploy.lost-worker-timeout"))
 
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
@@ -425,6 +425,7 @@ def test_a_machine_with_gpus_gets_a_worker_for_each(asked, workers, tmp_path, mo
     assert list(dask.local(configs(), Place(tmp_path, device=asked))) == [dask_cluster.GPU]
     assert begun["n_workers"] == workers
     assert begun["resources"] == dask_cluster.GPU
+    assert begun["lost"] == "1 day", "a worker that died is followed by another, however busy"
 
 
 def test_a_scheduler_that_is_gone_is_told_with_what_to_do(tmp_path):
