@@ -461,3 +461,14 @@ def test_what_a_loader_imports_is_taken_in_when_it_is_used(module, tmp_path, mon
         ids.append(RunConfig(dataset="own_for_tests").run_id)
     assert len({*ids}) == 3, "one that failed is imported again, once somebody has mended it"
     monkeypatch.delitem(sys.modules, part.stem)
+
+
+def test_all_that_looks_something_up_by_name_says_so():
+    """What does not would be no part of the identity of code that uses it: it is tried above."""
+    asking = {f"{one.__module__}.{one.__qualname__}" for one, _ in registries._asking.values()}
+    assert asking == {
+        "hml_core.sampling.function_of", "hml_core.sampling.sampling_probabilities",
+        "hml_core.trainer.update.build_loss", "hml_core.datasets.registry.info",
+        "hml_core.datasets.registry.load", "hml_core.models.build", "hml_core.recipes.Stage",
+        "hml_core.recipes.get",
+    }  # fmt: skip
