@@ -79,6 +79,15 @@ class _Group(click.Group):
             raise
 
     def invoke(self, context: click.Context) -> Any:
+        try:
+            return self._invoke(context)
+        except (
+            click.ClickException
+        ) as error:  # it may hold what a server, a file or others' code says
+            error.message = streams.printable(error.message)
+            raise
+
+    def _invoke(self, context: click.Context) -> Any:
         for stream in (sys.stdout, sys.stderr):  # of a terminal that has no letters for what we say
             with contextlib.suppress(AttributeError):
                 stream.reconfigure(errors="backslashreplace")
@@ -104,26 +113,21 @@ class _Group(click.Group):
             if isinstance(error, click.exceptions.Exit) and not _has_begun(error):
                 raise
             told = left_by("The command", error)
-            raise click.ClickException(streams.printable(told)) from error
+            raise click.ClickException(told) from error
         except HmlError as error:
-            raise click.ClickException(streams.printable(str(error))) from error
-        except click.ClickException as error:  # which may hold what a server, or a file, says
-            error.message = streams.printable(error.message)
-            raise
+            raise click.ClickException(str(error)) from error
         except OSError as error:  # of a file or folder that nobody has looked at before
             if error.errno is None and UNLOADABLE.search(str(error)):  # of a library (ctypes)
                 raise click.ClickException(f"{_TOO_LITTLE} ({error})") from error
             if error.errno == errno.EPIPE and not streams.nobody_reads():
-                raise click.ClickException(
-                    streams.printable(left_by("The command", error))
-                ) from error
+                raise click.ClickException(left_by("The command", error)) from error
             if error.errno == errno.EPIPE or (error.filename is None and error.errno not in SHORT):
                 raise
             streams.drop_unwritable()
             what = "The system" if error.filename is None else repr(error.filename)
             raise click.ClickException(f"{what}: {files.reason(error)}.") from error
         except UserWarning as error:  # of ours, where somebody wants warnings to be errors
-            raise click.ClickException(streams.printable(str(error))) from error
+            raise click.ClickException(str(error)) from error
         except MemoryError as error:
             raise click.ClickException(_TOO_LITTLE) from error
         except RuntimeError as error:
@@ -144,7 +148,7 @@ class _Group(click.Group):
             if isinstance(error, Exception) or interrupts(error):
                 raise
             told = left_by("The command", error)
-            raise click.ClickException(streams.printable(told)) from error
+            raise click.ClickException(told) from error
 
 
 def _has_begun(error: BaseException) -> bool:

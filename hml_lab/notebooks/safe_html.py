@@ -58,6 +58,7 @@ _MATHML_ATTRIBUTES = _words(
     rspace scriptlevel separator separators stretchy symmetric voffset width"""
 )
 PICTURES = {"image/png", "image/jpeg", "image/gif", "image/webp", "image/svg+xml"}
+_UPWARD = re.compile(r"(?:\.\./)+(.+)", re.S)
 _CHILDREN = {
     "mfrac": 2, "mover": 2, "mroot": 2, "msub": 2, "msubsup": 3, "msup": 2, "munder": 2, "munderover": 3,
 }  # fmt: skip
@@ -70,7 +71,6 @@ _WITHOUT_TEXT = re.compile(r"<(script|style|template|title)\b.*?(?:</\1\s*>|\Z)"
 MOST_NESTED, MOST_WORDS = 2_000, 20_000
 LEFT_OUT = "<p>(HTML of too many nested elements, or too many attributes, is left out.)</p>"
 # (Nothing is given back: a long word without an end would be gone over for each of its letters.)
-_UPWARD = re.compile(r"(?:\.\./)+(.+)", re.S)
 _TAG = re.compile(r"<(/?)([A-Za-z][\w:-]*+)([^<>]*+)>")
 _NEED_NO_END = _words(
     """area base br col colgroup dd dt embed hr img input li link meta option p source tbody td tfoot th
