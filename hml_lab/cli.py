@@ -81,9 +81,8 @@ class _Group(click.Group):
     def invoke(self, context: click.Context) -> Any:
         try:
             return self._invoke(context)
-        except (
-            click.ClickException
-        ) as error:  # it may hold what a server, a file or others' code says
+        except click.ClickException as error:
+            # It may hold what a server, a file or somebody's code says.
             error.message = streams.printable(error.message)
             raise
 
