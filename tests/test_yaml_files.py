@@ -44,6 +44,8 @@ REFUSED = {
     "a merge": ("base: &b {x: 1}\nother:\n  <<: *b\n", "the alias"),
     "a merge of what stands there": ("<<: {x: 1}\n", "line 1 holds a merge"),
     "a tag": ("a: !!set {x}\n", "line 1 holds the tag"),
+    "the tag for text": ("a: ! 1\n", "line 1 holds the tag '!'"),
+    "the tag for a list": ("a: ! [1]\n", "line 1 holds the tag '!'"),
     "a tag that its value is not": ("a: !!bool 3\n", "line 1 holds the tag"),
     "another version of YAML": ("%YAML 1.1\n---\na: 010\n", "a directive"),
     "a name for a tag": ("%TAG ! tag:yaml.org,2002:\n---\na: !int x\n", "a directive"),

@@ -104,7 +104,8 @@ def _refuse(text: str) -> None:
             raise ValueError(f"{line} the alias '*{event.anchor}'. Expected the values themselves.")
         if isinstance(event, DocumentStartEvent) and (event.version or event.tags):
             raise ValueError(f"{line} a directive (%). Expected YAML 1.2, which needs none.")
-        if (tag := getattr(event, "tag", None)) in _Constructor.yaml_constructors and tag:
+        tag = getattr(event, "tag", None)
+        if tag == "!" or (tag and tag in _Constructor.yaml_constructors):
             raise ValueError(f"{line} the tag {tag!r}. Expected the value itself.")
         if isinstance(event, ScalarEvent) and event.value == "<<" and event.implicit[0]:
             merge = merge or f"{line} a merge (<<). Expected the values themselves."

@@ -15,6 +15,7 @@ from typing import Any
 from hml_core.errors import ConfigError, HmlError, RunError, interrupts, said
 from hml_core.system import apart
 from hml_core.system.fields import is_text
+from hml_core.system.quantities import LONGEST_INT, told
 from hml_lab.notebooks import outputs
 
 # The cell that makes the experiment from the parameters and, until its frame is asked for, nothing else.
@@ -123,10 +124,10 @@ def check_parameters(
 ) -> None:
     """Refuse parameters that the notebook does not have, of another type, or of impossible values.
 
-    An int may stand for a float, and a parameter whose default is None takes any value. Values are
-    checked by the cell tagged ``experiment``, where there is one: it is executed with these parameters, in
-    a process of its own (Linux), and makes the configurations of all runs without training or writing
-    anything. Nothing that it changes is changed here.
+    An int may stand for a float, and a parameter whose default is None takes any value that JSON has.
+    Values are checked by the cell tagged ``experiment``, where there is one: it is executed with these
+    parameters, in a process of its own (Linux), and makes the configurations of all runs without training
+    or writing anything. Nothing that it changes is changed here.
 
     Parameters
     ----------
@@ -151,6 +152,7 @@ def check_parameters(
                 f"It has: {', '.join(known)}."
             )
         _check_type(name, value, known[name].default)
+        _require_literal(name, value)
     values = {name: item.default for name, item in known.items()} | given
     if not (cells := _tagged(Path(notebook), EXPERIMENT)):
         return
@@ -196,13 +198,37 @@ def _tried(name: str, cells: Sequence[str], values: Mapping[str, Any]) -> tuple[
     return None, False
 
 
-def _check_type(name: str, value: Any, default: Any) -> None:
+def _require_literal(name: str, value: Any) -> None:
+    """ParameterError for what another value would stand for in the executed notebook, or none could."""
     if isinstance(value, tuple):
         raise ParameterError(
             f"The parameter {name!r} is a tuple, which papermill would pass on as text: expected a "
-            f"list, e.g. {list(value)!r}."
+            f"list, e.g. {told([*value])}."
         )
-    if default is None or (value is None and default is None):
+    if isinstance(value, list):
+        for item in value:
+            _require_literal(f"{name}[…]", item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise ParameterError(f"Expected text for the names in {name!r}, got {told(key)}.")
+            _require_literal(name, key)
+            _require_literal(f"{name}[{told(key)}]", item)
+    elif isinstance(value, str) and not is_text(value):
+        raise ParameterError(f"The parameter {name!r} holds half of a character: {told(value)}.")
+    elif isinstance(value, int) and value.bit_length() > LONGEST_INT:
+        raise ParameterError(
+            f"Expected numbers of at most {LONGEST_INT} bits, got {told(value)} for {name!r}."
+        )
+    elif not isinstance(value, str | int | float | None):
+        raise ParameterError(
+            f"Expected text, numbers, true, false, none, or lists and mappings of them, got {told(value)} "
+            f"({type(value).__name__}) for {name!r}."
+        )
+
+
+def _check_type(name: str, value: Any, default: Any) -> None:
+    if default is None or isinstance(value, tuple):  # (which no parameter may be)
         return
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         return

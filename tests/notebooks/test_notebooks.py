@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
@@ -210,6 +211,17 @@ anything = None  # whatever
         ({"names": "(a, b)"}, "'names' to be list .* Write it as a list"),
         ({"names": [1]}, "'names\\[…\\]' to be str"),
         ({"anything": (1, 2)}, "is a tuple"),
+        # What would be another value in the executed notebook, or none:
+        ({"anything": {"a": [(1, 2)]}}, "'a'.*is a tuple"),
+        ({"anything": [{1: 2}]}, "text for the names in 'anything.*, got 1"),
+        ({"anything": {"a": {1, 2}}}, r"got \{1, 2\} \(set\) for .*'a'"),
+        ({"anything": b"a"}, r"got b'a' \(bytes\)"),
+        ({"anything": Path("a")}, "Path"),
+        ({"anything": np.arange(2)}, r"\(ndarray\)"),
+        ({"anything": 10**5000}, "at most 1024 bits, got a number of 16,610 bits"),
+        ({"anything": "\ud83d"}, "half of a character"),
+        ({"names": ["\ud83d"]}, "half of a character"),
+        ({"anything": {"\ud83d": 1}}, "half of a character"),
     ],
 )
 def test_wrong_parameters_are_refused_before_a_kernel_starts(given, message, tmp_path):
@@ -224,6 +236,8 @@ def test_right_parameters_are_accepted(tmp_path):
     notebooks.check_parameters(
         path, {"rate": 1, "epochs": 5, "names": ["x", "y"], "flag": True, "anything": [1]}
     )
+    for value in (None, True, np.float64(2), float("nan"), "😀", [[], {}], {"a": [None, {"b": 1}]}):
+        notebooks.check_parameters(path, {"anything": value})
 
 
 def test_files_that_are_no_notebooks_are_named(tmp_path):
