@@ -28,6 +28,7 @@ import re
 import string
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -253,7 +254,7 @@ def run(
         outputs.require_plain(job.log, "the log", room=0)
         _require_log(job)
     rows: dict[int, dict[str, Any]] = {}
-    working: dict[int, subprocess.Popen] = {}
+    working = _Working()
     cores = max(limits.usable_cores() // parallel, 1)
     with (
         Progress(len(jobs), "notebooks", enabled=progress, unit="notebooks") as bar,
@@ -271,8 +272,7 @@ def run(
         except KeyboardInterrupt:
             for future in started:
                 future.cancel()
-            for process in list(working.values()):
-                processes.terminate(process)
+            working.end()
             bar.message("Interrupted: the same command with --resume goes on from there.")
             raise
     return pd.DataFrame([rows[number] for number in sorted(rows)], columns=COLUMNS)
@@ -335,6 +335,29 @@ def with_others(summary: Path, frame: pd.DataFrame) -> pd.DataFrame:
         return frame
     is_other = ~before["output"].isin(frame["output"]) & before["output"].map(os.path.lexists)
     return pd.concat([frame, before[is_other]], ignore_index=True)
+
+
+class _Working(dict[int, subprocess.Popen]):
+    """The processes of the jobs, by their numbers; what is begun once they are ended is ended at once.
+
+    (Other threads begin them, and may be about to.)
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock, self._is_over = threading.Lock(), False
+
+    def __setitem__(self, number: int, process: subprocess.Popen) -> None:
+        with self._lock:
+            super().__setitem__(number, process)
+            if self._is_over:
+                processes.terminate(process)
+
+    def end(self) -> None:
+        with self._lock:
+            self._is_over = True
+            for process in list(self.values()):
+                processes.terminate(process)
 
 
 def _one(

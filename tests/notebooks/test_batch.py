@@ -315,6 +315,30 @@ def test_a_signal_is_heard_whichever_thread_the_system_gives_it_to(sent, folder,
     assert stopped.is_set()
 
 
+def test_a_job_that_is_being_begun_when_a_batch_is_stopped_ends_at_once(folder, monkeypatch):
+    """Its process was not there yet to be asked; the notebook would be executed to its end."""
+    make(folder, SOURCES[0], "import time; time.sleep(30)")
+    write(folder, {"output": "out", "jobs": [job()]})
+    begun, told = threading.Event(), threading.Event()
+    guarded = batch.processes.guarded
+
+    def late(command, grace):
+        begun.set()
+        assert told.wait(LIMIT_S)
+        return guarded(command, grace)
+
+    def interrupt(_):
+        assert begun.wait(LIMIT_S)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(batch.processes, "guarded", late)
+    monkeypatch.setattr(batch.interruptions, "ended", interrupt)
+    monkeypatch.setattr(batch.Progress, "message", lambda *_: told.set())
+    with pytest.raises(KeyboardInterrupt):
+        batch.run(batch.read("batch.yaml"), progress=False)
+    assert not os.path.lexists("out/made.ipynb")
+
+
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_batch_leaves_no_process_and_says_what_was_stopped(sent, folder):
     """Ctrl-C and kill -9: all ends that was started, and --resume does not take it for done."""
