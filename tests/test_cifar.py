@@ -23,7 +23,7 @@ from data_prep import cifar as archive
 from hml_core import datasets
 from hml_core.config import RunConfig
 from hml_core.datasets import cifar
-from hml_core.errors import ConfigError, DataError
+from hml_core.errors import ConfigError, DataError, RunError
 from hml_core.system import downloads
 from hml_lab.cli import main
 from tests.chaos.foreign import hole
@@ -168,6 +168,24 @@ def test_a_server_that_falls_silent_or_is_none_is_explained(
     assert "could not be prepared" in output
     assert told in output
     assert socket.getdefaulttimeout() is None
+
+
+@pytest.mark.parametrize(("status", "most"), [(200, 2**22), (302, 2**20), (404, 2**20)])
+def test_no_more_is_read_at_once_than_may_come(status, most):
+    """As urllib reads what stands beside a redirect: all of it, into memory."""
+
+    class Endless:
+        length = None
+
+        def read(self, size=None):
+            assert size is not None, "would never end"
+            return bytes(size)
+
+    Endless.status = status
+    asked = urllib.request.Request("http://localhost/")
+    response = downloads._Limited(2**22).http_response(asked, Endless())
+    with pytest.raises(RunError, match=f"gives more than {most:,} bytes"):
+        response.read()
 
 
 @pytest.mark.parametrize("length", [b"", b"Content-Length: 99999999999\r\n"])

@@ -26,6 +26,7 @@ UNREACHABLE = (urllib.error.URLError, http.client.HTTPException, OSError, Unicod
 _OF_THE_DISK = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM,
 }  # fmt: skip
+LARGEST_NOTICE = 2**20  # bytes that stand beside a redirect or an error
 LONGEST_REASON = 500  # characters: a server may say anything
 
 
@@ -42,9 +43,7 @@ def patience(seconds: float = SILENCE_S, *, limit: int = files.LARGEST_DATA) -> 
         Within, from a server that gives more than ``limit`` bytes.
     """
     before, opener = socket.getdefaulttimeout(), urllib.request._opener
-    limited = (
-        opener or urllib.request.build_opener()
-    )  # of a program that has one, such as for a proxy
+    limited = opener or urllib.request.build_opener()  # a program may have one, such as for a proxy
     handler = _Limited(limit)
     limited.add_handler(handler)
     urllib.request.install_opener(limited)
@@ -66,11 +65,15 @@ class _Limited(urllib.request.BaseHandler):
     def http_response(self, request: urllib.request.Request, response: Any) -> Any:
         if (limit := self.limit) is None:
             return response
+        if response.status != http.client.OK:
+            limit = min(limit, LARGEST_NOTICE)
         read, received = response.read, 0
 
-        def read_on(*size: int) -> bytes:
+        def read_on(size: int | None = None) -> bytes:
             nonlocal received
-            data = read(*size)
+            # (Who asks for all, as urllib does beside a redirect, would hold all before it is counted.)
+            most = limit - received + 1
+            data = read(most if size is None or size < 0 else min(size, most))
             received += len(data)
             if received > limit:
                 raise _too_much(request.full_url, limit)
