@@ -99,6 +99,15 @@ def test_every_letter_comes_back():
     assert yaml_files.value(yaml_files.text(given), "it") == given
 
 
+def test_what_stands_twice_comes_back_twice():
+    """By an alias, which says so, the file would be refused."""
+    values = {"b": [1]}
+    assert yaml_files.value(yaml_files.text({"a": values, "c": [values, values]}), "it") == {
+        "a": values,
+        "c": [values, values],
+    }
+
+
 def test_what_is_no_plain_file_is_refused(tmp_path):
     import os
 

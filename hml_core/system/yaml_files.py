@@ -175,6 +175,7 @@ def text(values: Mapping[str, Any]) -> str:
     """
     yaml, stream = _yaml(), io.StringIO()
     yaml.allow_unicode = False  # some of what is no ASCII ends a line (U+0085)
+    yaml.representer.ignore_aliases = lambda _: True  # a list that stands twice is written twice
     yaml.width = math.inf  # where a line is broken, a blank may come in
     yaml.dump(dict(values), stream)
     return stream.getvalue()
