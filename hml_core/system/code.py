@@ -170,7 +170,9 @@ class Code(Values):
         for one in value:
             alike.setdefault(text(names.plain(one, self.where)), []).append(one)
         for same in alike.values():
-            if len(same) > 1 and id(value) not in self._being_ordered:
+            if len(same) > 1 and id(value) in self._being_ordered:
+                same.clear()  # nothing is known of their order, and it must not tell the order
+            elif len(same) > 1:
                 same.sort(key=functools.partial(self._by_itself, within=id(value)))
         return [one for name in sorted(alike) for one in alike[name]]
 

@@ -109,13 +109,18 @@ def names(code: types.CodeType) -> set[str]:
 
 
 def texts(code: types.CodeType) -> set[str]:
-    """The strings that stand in a function and in the functions inside of it; also in tuples and sets."""
+    """The texts, also as bytes, that stand in a function and in the functions inside of it.
+
+    Those in tuples and sets are among them.
+    """
     found: set[str] = set()
     waiting: list[Any] = [code]
     while waiting:
         one = waiting.pop()
         if isinstance(one, str):
             found.add(one)
+        elif isinstance(one, bytes):
+            found.add(one.decode(errors="replace"))
         elif isinstance(one, types.CodeType):
             waiting.extend(one.co_consts)
         elif isinstance(one, tuple | frozenset):

@@ -4,6 +4,7 @@ imports that fail or are not made."""
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
 import pickle
 import subprocess
@@ -426,6 +427,28 @@ def test_a_set_that_its_own_code_uses_has_an_order():
         return fingerprints.of_code(make(2)).digest
 
     assert digest(False) == digest(True)
+
+
+def test_functions_of_one_name_whose_code_uses_their_set_have_an_order():
+    """What they hold is of one name, too: each is what the other two are but for that."""
+
+    made = {"__name__": "mine_for_tests"}
+    exec(
+        "def around(inner):\n"
+        "    def tool(x):\n        return inner(x), HELD\n"
+        "    return tool\n"
+        "def value(x):\n    return HELD\n",
+        made,
+    )
+    inner = [{"__name__": "mine_for_tests"} for _ in range(3)]
+    for number, one in enumerate(inner):
+        exec(f"def inner(x):\n    return x + {number}", one)
+    tools = [(made["around"](one["inner"]),) for one in inner]
+    digests = set()
+    for turned in itertools.permutations(tools):
+        made["HELD"] = _set(*turned, backwards=False)
+        digests.add(fingerprints.of_code(made["value"]).digest)
+    assert len(digests) == 1
 
 
 def test_functions_of_one_name_in_a_set_are_told_apart_without_all_that_they_use(monkeypatch):

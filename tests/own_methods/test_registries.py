@@ -79,7 +79,7 @@ FORMS = [
     "taken(NAME)", "[LOSSES[one] for one in WEIGHTS][0]", "LOSSES[str(WORDS[0])]",
     "[LOSSES[one] for one in LOSSES if one in {{{!r}, 'none such'}}][0]",
     'LOSSES[str(ROWS[0]["name"])]', "LOSSES[FIELDS.dtype.names[0]]", "LOSSES[BYTES.decode()]",
-    "LOSSES[ALL_BYTES[0].decode()]", "LOSSES[PATH.stem]", "ITEM(LOSSES)",
+    "LOSSES[ALL_BYTES[0].decode()]", "LOSSES[PATH.stem]", "ITEM(LOSSES)", "LOSSES[b'{}'.decode()]",
     "[LOSSES[one] for one in dataclasses.asdict(Weights())][0]",
 ]  # fmt: skip
 # And where the name stands in the options of a stage.
