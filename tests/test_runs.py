@@ -226,6 +226,27 @@ def test_what_has_the_name_of_the_shelf_is_named_and_nothing_moves(kind, done, t
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_record_that_only_its_owner_may_move_stays_and_says_so(
+    is_there, done, tmp_path, monkeypatch
+):
+    """A folder that comes to another place must be one's own, or writable."""
+
+    def refused(source, target):
+        raise PermissionError(13, "Permission denied", source)
+
+    if is_there:
+        (tmp_path / ".damaged").mkdir()
+    (done.path / "history.csv").write_text("damaged")
+    monkeypatch.setattr(os, "rename", refused)
+    with pytest.raises(
+        RunError, match=r"Permission denied.*: expected that whoever owns the run's"
+    ):
+        fit(done.config, runs_root=tmp_path, progress=False)
+    assert (done.path / "history.csv").read_text() == "damaged"
+    assert (tmp_path / ".damaged").exists() == is_there
+
+
 @pytest.mark.parametrize("name", ["failed.json", "checkpoint.pt"])
 def test_a_folder_in_the_place_of_a_file_of_ours_is_named(name, tiny, tmp_path):
     config = tiny(epochs=1)

@@ -37,9 +37,12 @@ def shelve(folder: Path, reason: str, shelf: str = SHELF) -> Path:
     Raises
     ------
     RunError
-        Where something else has the name of that shelf.
+        Where something else has the name of that shelf, or the system lets only another user move the
+        folder.
     """
     place = folder.parent / shelf
+    is_new = not os.path.lexists(place)
+    expected = "a folder there, or nothing"
     try:
         if place.is_symlink():
             raise FileExistsError(0, "it is a link")
@@ -48,11 +51,16 @@ def shelve(folder: Path, reason: str, shelf: str = SHELF) -> Path:
         number = 0
         while os.path.lexists(target := place / f"{folder.name}.{number}"):
             number += 1
+        if os.access(place, os.W_OK | os.X_OK):
+            expected = "that whoever owns the run's folder moves it"
         os.rename(folder, target)
     except OSError as error:
+        if is_new:
+            with contextlib.suppress(OSError):
+                place.rmdir()
         raise RunError(
             f"{reason} It cannot be set aside in {str(place)!r} ({error.strerror or error}): "
-            "expected a folder there, or nothing. Nothing was moved."
+            f"expected {expected}. Nothing was moved."
         ) from error
     return target
 
