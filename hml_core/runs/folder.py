@@ -42,7 +42,6 @@ def shelve(folder: Path, reason: str, shelf: str = SHELF) -> Path:
     """
     place = folder.parent / shelf
     is_new = not os.path.lexists(place)
-    expected = "a folder there, or nothing"
     try:
         if place.is_symlink():
             raise FileExistsError(0, "it is a link")
@@ -51,10 +50,11 @@ def shelve(folder: Path, reason: str, shelf: str = SHELF) -> Path:
         number = 0
         while os.path.lexists(target := place / f"{folder.name}.{number}"):
             number += 1
-        if os.access(place, os.W_OK | os.X_OK):
-            expected = "that whoever owns the run's folder moves it"
         os.rename(folder, target)
     except OSError as error:
+        expected = "a folder there, or nothing"
+        if isinstance(error, PermissionError) and os.access(place, os.W_OK | os.X_OK):
+            expected = "that whoever owns the run's folder moves it"
         if is_new:
             with contextlib.suppress(OSError):
                 place.rmdir()
