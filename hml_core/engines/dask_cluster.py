@@ -95,17 +95,19 @@ def told_of_workers(client: Any) -> Callable[[], None]:
 def without_workers(client: Any) -> Callable[[], str | None]:
     """To be called while nothing ends: says why there is no hope, once no worker came up for long.
 
-    Of a cluster of ours: each worker that dies is followed by another, until these die at once.
+    Of a cluster of ours: each worker that dies is followed by another, until these die at once. Time in
+    which nobody looked, as while the sweep was stopped (Ctrl-Z), is not counted.
     """
-    next_look = last_seen = time.monotonic()
+    next_look = last_look = last_seen = time.monotonic()
 
     def look() -> str | None:
-        nonlocal next_look, last_seen
+        nonlocal next_look, last_look, last_seen
         if (now := time.monotonic()) < next_look:
             return None
         next_look = now + LOOK_S
-        if client.nthreads():
+        if client.nthreads() or now - last_look > GONE_S:
             last_seen = now
+        last_look = now
         if now - last_seen < GONE_S:
             return None
         return (

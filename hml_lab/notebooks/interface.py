@@ -151,8 +151,13 @@ def check_parameters(
                 f"The notebook {Path(notebook).name} has no parameter {name!r}.{hint} "
                 f"It has: {', '.join(known)}."
             )
-        _check_type(name, value, known[name].default)
-        _require_literal(name, value)
+        try:
+            _check_type(name, value, known[name].default)
+            _require_literal(name, value)
+        except RecursionError as error:
+            raise ParameterError(
+                f"The parameter {name!r} holds itself, or is nested too deeply."
+            ) from error
     values = {name: item.default for name, item in known.items()} | given
     if not (cells := _tagged(Path(notebook), EXPERIMENT)):
         return

@@ -528,6 +528,17 @@ def test_a_cluster_of_ours_whose_workers_are_gone_for_long_is_given_up(monkeypat
     assert "has had no worker for 300 s" in look()
 
 
+def test_a_sweep_that_was_stopped_for_long_does_not_give_its_workers_up(monkeypatch):
+    """After Ctrl-Z these are as new as the sweep is: none may have had the time to come up."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(dask_cluster.time, "monotonic", lambda: clock.now)
+    look = dask_cluster.without_workers(SimpleNamespace(nthreads=dict))
+    for clock.now in (10.0, 5000.0, 5290.0):
+        assert look() is None
+    clock.now = 5301.0
+    assert "has had no worker for 300 s" in look()
+
+
 def test_a_run_that_kills_its_workers_is_given_up(tmp_path, running, monkeypatch):
     """It becomes a failed row; the others are done."""
     monkeypatch.setattr(dask, "work", _deadly)

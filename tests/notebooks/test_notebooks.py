@@ -19,6 +19,8 @@ from tests.notebooks.helpers import make
 
 pytestmark = pytest.mark.usefixtures("forked_kernels")
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
+_HOLDS_ITSELF: list = []
+_HOLDS_ITSELF.append(_HOLDS_ITSELF)
 ALL = sorted(FOLDER.glob("*.ipynb"))
 every_notebook = pytest.mark.parametrize("path", ALL, ids=[path.stem for path in ALL])
 
@@ -222,6 +224,7 @@ anything = None  # whatever
         ({"anything": "\ud83d"}, "half of a character"),
         ({"names": ["\ud83d"]}, "half of a character"),
         ({"anything": {"\ud83d": 1}}, "half of a character"),
+        ({"anything": _HOLDS_ITSELF}, "holds itself"),
     ],
 )
 def test_wrong_parameters_are_refused_before_a_kernel_starts(given, message, tmp_path):
