@@ -99,6 +99,8 @@ class Code(Values):
         self._held: dict[str, types.ModuleType] = {}
         self._ours: dict[str, types.ModuleType] = {}
         self._being_ordered: frozenset[int] = frozenset()  # sets, by their ids
+        # What a thing is by itself, by its id and those of the sets; it and its set live on.
+        self._told_apart: dict[tuple[int, frozenset[int]], tuple[str, Any]] = {}
         self.files: set[str] = set()
         self.sources: dict[sources.Key, str] = {}
         self._names: dict[int, str] = {}
@@ -173,15 +175,19 @@ class Code(Values):
             if len(same) > 1 and id(value) in self._being_ordered:
                 same.clear()  # nothing is known of their order, and it must not tell the order
             elif len(same) > 1:
-                same.sort(key=functools.partial(self._by_itself, within=id(value)))
+                same.sort(key=functools.partial(self._by_itself, within=value))
         return [one for name in sorted(alike) for one in alike[name]]
 
-    def _by_itself(self, thing: Any, within: int) -> str:
-        code = Code(self.where, self.follows_imports)
-        code.is_lenient = True
-        code._being_ordered = self._being_ordered | {within}  # its code may use the set
-        found = code.plain(thing, self.where)
-        return text([found, code.parts])
+    def _by_itself(self, thing: Any, within: Collection[Any]) -> str:
+        being_ordered = self._being_ordered | {id(within)}  # its code may use the set
+        known = self._told_apart
+        if (key := (id(thing), being_ordered)) not in known:
+            code = Code(self.where, self.follows_imports)
+            code.is_lenient = True
+            code._being_ordered, code._told_apart = being_ordered, known
+            found = code.plain(thing, self.where)
+            known[key] = text([found, code.parts]), (thing, within)
+        return known[key][0]
 
     def complete(self) -> None:
         """Take in what is known only once all code is: which names it looks up."""

@@ -451,6 +451,27 @@ def test_functions_of_one_name_whose_code_uses_their_set_have_an_order():
     assert len(digests) == 1
 
 
+def test_sets_of_functions_of_one_name_that_use_all_these_sets_are_gone_through_once(monkeypatch):
+    """And not once for each way from one to another: three sets of three took a minute."""
+    made = {"__name__": "mine_for_tests"}
+    code = "def tool(x):\n    return x + {}, A, B, C\n"
+    for number, name in enumerate("ABC"):
+        made[name] = set()
+        for one in range(3):
+            exec(code.format(3 * number + one), made)
+            made[name].add(made.pop("tool"))
+    exec("def value(x):\n    return A\n", made)
+    gone_through = []
+    function = fingerprints.Code._of_function
+    monkeypatch.setattr(
+        fingerprints.Code,
+        "_of_function",
+        lambda *arguments: gone_through.append(1) or function(*arguments),
+    )
+    assert fingerprints.of_code(made["value"]).digest
+    assert len(gone_through) < 500
+
+
 def test_functions_of_one_name_in_a_set_are_told_apart_without_all_that_they_use(monkeypatch):
     """A table of thousands of numbers that they share would be gone through for each of them."""
     monkeypatch.delattr(fingerprints.Code, "_by_itself")
