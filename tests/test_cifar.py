@@ -6,6 +6,7 @@ import contextlib
 import errno
 import functools
 import hashlib
+import http.client
 import http.server
 import os
 import pickle
@@ -13,6 +14,7 @@ import shutil
 import socket
 import tarfile
 import threading
+import urllib.error
 import urllib.request
 
 import numpy as np
@@ -170,7 +172,9 @@ def test_a_server_that_falls_silent_or_is_none_is_explained(
     assert socket.getdefaulttimeout() is None
 
 
-@pytest.mark.parametrize(("status", "most"), [(200, 2**22), (302, 2**20), (404, 2**20)])
+@pytest.mark.parametrize(
+    ("status", "most"), [(200, 2**22), (203, 2**22), (302, 2**20), (404, 2**20)]
+)
 def test_no_more_is_read_at_once_than_may_come(status, most):
     """As urllib reads what stands beside a redirect: all of it, into memory."""
 
@@ -186,6 +190,29 @@ def test_no_more_is_read_at_once_than_may_come(status, most):
     response = downloads._Limited(2**22).http_response(asked, Endless())
     with pytest.raises(RunError, match=f"gives more than {most:,} bytes"):
         response.read()
+
+
+@pytest.mark.parametrize(
+    ("head", "told"),
+    [
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 99999999999\r\n\r\n", "404: Not Found"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nx", "IncompleteRead"),
+    ],
+    ids=["large page of an error", "cut off"],
+)
+def test_a_limit_hides_no_other_reason(head, told):
+    with socket.create_server(("127.0.0.1", 0)) as listening, downloads.patience(limit=2**20):
+        asked = threading.Thread(target=_answer_once, args=(listening, head))
+        asked.start()
+        with pytest.raises((urllib.error.HTTPError, http.client.IncompleteRead), match=told):
+            urllib.request.urlopen(f"http://127.0.0.1:{listening.getsockname()[1]}/").read()
+        asked.join()
+
+
+def _answer_once(listening: socket.socket, says: bytes) -> None:
+    with listening.accept()[0] as one:
+        one.recv(2**16)
+        one.sendall(says)
 
 
 @pytest.mark.parametrize("length", [b"", b"Content-Length: 99999999999\r\n"])

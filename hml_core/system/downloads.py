@@ -65,22 +65,25 @@ class _Limited(urllib.request.BaseHandler):
     def http_response(self, request: urllib.request.Request, response: Any) -> Any:
         if (limit := self.limit) is None:
             return response
-        if response.status != http.client.OK:
-            limit = min(limit, LARGEST_NOTICE)
+        is_file = 200 <= response.status < 300  # what urllib gives to who asked
+        limit = limit if is_file else min(limit, LARGEST_NOTICE)
+        if is_file and (response.length or 0) > limit:
+            raise _too_much(request.full_url, limit)
         read, received = response.read, 0
 
-        def read_on(size: int | None = None) -> bytes:
+        def read_on(amt: int | None = None) -> bytes:
             nonlocal received
             # (Who asks for all, as urllib does beside a redirect, would hold all before it is counted.)
-            most = limit - received + 1
-            data = read(most if size is None or size < 0 else min(size, most))
+            most, is_all = limit - received + 1, amt is None or amt < 0
+            if is_all and response.length is not None and response.length < most:
+                data = read()  # an error where it ends before
+            else:
+                data = read(most if is_all else min(amt, most))
             received += len(data)
             if received > limit:
                 raise _too_much(request.full_url, limit)
             return data
 
-        if (getattr(response, "length", 0) or 0) > limit:
-            raise _too_much(request.full_url, limit)
         response.read = read_on
         return response
 
