@@ -227,10 +227,17 @@ def test_what_has_the_name_of_the_shelf_is_named_and_nothing_moves(kind, done, t
 
 
 @pytest.mark.parametrize("is_there", [False, True])
-def test_a_record_that_only_its_owner_may_move_stays_and_says_so(
-    is_there, done, tmp_path, monkeypatch
+@pytest.mark.parametrize(
+    ("is_own", "expected"),
+    [
+        (False, "whoever owns the run's folder moves it"),
+        (True, "you may write to '.*' and to '.*'"),
+    ],
+)
+def test_a_record_that_may_not_be_moved_stays_and_says_who_may(
+    is_own, expected, is_there, done, tmp_path, monkeypatch
 ):
-    """A folder that comes to another place must be one's own, or writable."""
+    """A folder that comes to another place must be one's own, and writable."""
 
     def refused(source, target):
         raise PermissionError(13, "Permission denied", source)
@@ -239,9 +246,8 @@ def test_a_record_that_only_its_owner_may_move_stays_and_says_so(
         (tmp_path / ".damaged").mkdir()
     (done.path / "history.csv").write_text("damaged")
     monkeypatch.setattr(os, "rename", refused)
-    with pytest.raises(
-        RunError, match=r"Permission denied.*: expected that whoever owns the run's"
-    ):
+    monkeypatch.setattr(os, "geteuid", lambda: done.path.stat().st_uid + (not is_own))
+    with pytest.raises(RunError, match=f"Permission denied.*: expected that {expected}"):
         fit(done.config, runs_root=tmp_path, progress=False)
     assert (done.path / "history.csv").read_text() == "damaged"
     assert (tmp_path / ".damaged").exists() == is_there

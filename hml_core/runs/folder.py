@@ -37,8 +37,8 @@ def shelve(folder: Path, reason: str, shelf: str = SHELF) -> Path:
     Raises
     ------
     RunError
-        Where something else has the name of that shelf, or the system lets only another user move the
-        folder.
+        Where something else has the name of that shelf, or the system does not let this user move the
+        folder, as another one's or where it may not be written to.
     """
     place = folder.parent / shelf
     is_new = not os.path.lexists(place)
@@ -55,6 +55,11 @@ def shelve(folder: Path, reason: str, shelf: str = SHELF) -> Path:
         expected = "a folder there, or nothing"
         if isinstance(error, PermissionError) and os.access(place, os.W_OK | os.X_OK):
             expected = "that whoever owns the run's folder moves it"
+            with contextlib.suppress(OSError):
+                if folder.lstat().st_uid == os.geteuid():
+                    expected = (
+                        f"that you may write to {str(folder.parent)!r} and to {str(folder)!r}"
+                    )
         if is_new:
             with contextlib.suppress(OSError):
                 place.rmdir()
