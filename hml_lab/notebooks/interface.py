@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import difflib
+import enum
 import importlib
 import os
 from collections.abc import Mapping, Sequence
@@ -225,7 +226,7 @@ def _require_literal(name: str, value: Any) -> None:
         raise ParameterError(
             f"Expected numbers of at most {LONGEST_INT} bits, got {told(value)} for {name!r}."
         )
-    elif not isinstance(value, str | int | float | None):
+    elif isinstance(value, enum.Enum) or not isinstance(value, str | int | float | None):
         raise ParameterError(
             f"Expected text, numbers, true, false, none, or lists and mappings of them, got {told(value)} "
             f"({type(value).__name__}) for {name!r}."
@@ -243,7 +244,7 @@ def _check_type(name: str, value: Any, default: Any) -> None:
             hint = f" Write it as a list, e.g. {default!r}."
         raise ParameterError(
             f"Expected the parameter {name!r} to be {type(default).__name__} like its default "
-            f"{default!r}, got {value!r} ({type(value).__name__}).{hint}"
+            f"{default!r}, got {told(value)} ({type(value).__name__}).{hint}"
         )
     if isinstance(default, list) and default:
         for item in value:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from http import HTTPStatus
 from pathlib import Path
 
 import nbformat
@@ -221,6 +222,9 @@ anything = None  # whatever
         ({"anything": Path("a")}, "Path"),
         ({"anything": np.arange(2)}, r"\(ndarray\)"),
         ({"anything": 10**5000}, "at most 1024 bits, got a number of 16,610 bits"),
+        ({"names": 10**5000}, "got a number of 16,610 bits"),
+        ({"names": [10**5000]}, "got a number of 16,610 bits"),
+        ({"anything": HTTPStatus.OK}, r"\(HTTPStatus\)"),
         ({"anything": "\ud83d"}, "half of a character"),
         ({"names": ["\ud83d"]}, "half of a character"),
         ({"anything": {"\ud83d": 1}}, "half of a character"),
