@@ -14,6 +14,7 @@ import shutil
 import socket
 import tarfile
 import threading
+import types
 import urllib.error
 import urllib.request
 
@@ -190,6 +191,35 @@ def test_no_more_is_read_at_once_than_may_come(status, most):
     response = downloads._Limited(2**22).http_response(asked, Endless())
     with pytest.raises(RunError, match=f"gives more than {most:,} bytes"):
         response.read()
+
+
+def test_what_says_that_it_is_too_large_is_not_read():
+    response = types.SimpleNamespace(status=200, length=2**22 + 1, read=None)
+    asked = urllib.request.Request("http://localhost/")
+    with pytest.raises(RunError, match="gives more than 4,194,304 bytes"):
+        downloads._Limited(2**22).http_response(asked, response)
+
+
+def test_a_limit_holds_with_encryption_too_and_for_its_block_alone(monkeypatch):
+    """All real addresses are https; the program's own opener is there before and after."""
+    opener = urllib.request.build_opener()
+    monkeypatch.setattr(urllib.request, "_opener", opener)
+
+    def limits() -> dict[str, list[int]]:
+        by_protocol = urllib.request._opener.process_response
+        return {
+            protocol: [one.limit for one in by_protocol[protocol] if hasattr(one, "limit")]
+            for protocol in ("http", "https")
+        }
+
+    with downloads.patience(limit=1000):
+        assert limits() == {"http": [1000], "https": [1000]}
+    assert urllib.request._opener is opener
+    assert limits() == {"http": [None], "https": [None]}
+    monkeypatch.setattr(urllib.request, "_opener", None)
+    with downloads.patience():
+        assert urllib.request._opener is not None
+    assert urllib.request._opener is None
 
 
 @pytest.mark.parametrize(

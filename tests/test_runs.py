@@ -18,6 +18,7 @@ from click.testing import CliRunner
 from hml_core.config import RunConfig
 from hml_core.errors import ForeignRecordError, RunError, UnreachableRecordError
 from hml_core.runs import Run, RunFolder, listing, record
+from hml_core.runs.folder import shelve
 from hml_core.system import files
 from hml_core.trainer import fit
 from hml_lab.cli import main
@@ -226,6 +227,23 @@ def test_what_has_the_name_of_the_shelf_is_named_and_nothing_moves(kind, done, t
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
+@pytest.mark.parametrize(
+    ("number", "may_write"), [(errno.ENOSPC, True), (errno.EACCES, False)], ids=["full", "closed"]
+)
+def test_a_shelf_that_takes_nothing_is_not_for_the_owner_of_the_record(
+    number, may_write, done, tmp_path, monkeypatch
+):
+    def refused(source, target):
+        raise OSError(number, os.strerror(number), source)
+
+    (done.path / "history.csv").write_text("damaged")
+    monkeypatch.setattr(os, "rename", refused)
+    monkeypatch.setattr(os, "access", lambda path, mode: may_write)
+    told = rf"\({os.strerror(number)}\): expected a folder there, or nothing\."
+    with pytest.raises(RunError, match=told):
+        shelve(done.path, "It is damaged.")
+
+
 @pytest.mark.parametrize("is_there", [False, True])
 @pytest.mark.parametrize(
     ("is_own", "expected"),
@@ -401,13 +419,17 @@ IMPOSSIBLE = [
     ("epoch", 1.0),
     ("epoch", 2),  # of which it holds no history
     ("stage", 7),
+    ("stage", 1),  # long before it begins
     ("stage", -1),
     ("stage_ends", [10**9]),
     ("stage_ends", []),
+    ("stage_ends", [1]),  # without a plateau
     ("history", []),
     ("history", [400]),
     ("history", [{"epoch": 3}]),
     ("history", [{"epoch": 1, "train_loss": "low"}]),
+    ("history", lambda known: known[0].pop("train_loss")),
+    ("history", lambda known: known[0].update({"=cmd|x": 1})),
     ("optimizer", lambda known: known["state"].update({0: 0})),
     ("optimizer", lambda known: known["state"].update({9999: {}})),
     ("optimizer", lambda known: known["state"][0].update(momentum_buffer=torch.zeros(2))),
@@ -430,7 +452,46 @@ IMPOSSIBLE = [
     ("branch", {"epoch": 1, "from": "x"}),
     ("branch", {"epoch": 1, "from": "x", "seconds": "1.0"}),
     ("current", {"step": 10**9}),
+    ("optimizer", lambda known: known["state"][0].clear() or known["state"][0].update(step=1)),
+    ("optimizer", lambda known: _change(known["state"][0], "momentum_buffer", torch.Tensor.half)),
+    # What was measured, of which one of the kinds is looked at again in another place.
+    ("evaluator", lambda known: known.update(last=None)),
+    ("evaluator", lambda known: known["best"].clear()),
+    ("evaluator", lambda known: known["best"].update(last=known["best"]["best_test"])),
+    ("evaluator", lambda known: known["best"]["best_test"].update(epoch=10**9)),
+    ("evaluator", lambda known: known["best"]["best_test"].update(epoch=0)),
+    ("evaluator", lambda known: known["best"]["best_test"].update(score=None)),
+    ("evaluator", lambda known: known["best"]["best_test"].update(score=2.0)),
+    ("evaluator", lambda known: known["best"]["best_test"].update(test={})),
+    ("evaluator", lambda known: _change(known["last"], "logits", lambda all: all[:5])),
+    ("evaluator", lambda known: _change(known["last"], "logits", torch.Tensor.bfloat16)),
+    ("evaluator", lambda known: _change(known["last"], "logits", lambda all: all * torch.nan)),
+    ("evaluator", lambda known: known["last"].update(logits=None)),
+    ("evaluator", lambda known: _change(known["last"], "classes", lambda all: all * 0 - 7)),
+    ("evaluator", lambda known: _change(known["last"], "classes", lambda all: all * 0 + 10)),
+    ("evaluator", lambda known: _change(known["last"], "confidence", lambda all: all + 1)),
+    ("evaluator", lambda known: _change(known["last"], "log_probability", lambda all: all + 99)),
+    ("evaluator", lambda known: known.update(features="x")),
+    ("evaluator", lambda known: known.update(features=torch.zeros(5, 8).half())),
+    ("evaluator", lambda known: known.update(kept={**KEPT, "epoch": 10**9})),
+    ("evaluator", lambda known: known.update(kept={**KEPT, "tensors": {"x": 1}})),
+    ("evaluator", lambda known: known.update(kept={**KEPT, "described": None})),
+    ("evaluator", lambda known: known.update(kept={**KEPT, "which": 1})),
 ]
+KEPT = {"which": "last", "epoch": 1, "tensors": {}, "described": {}}
+# And of an epoch on its way.
+IMPOSSIBLE_WITHIN = {
+    "losses": [lambda all: all[:1], lambda all: all.double(), lambda all: all * torch.nan],
+    "correct": [lambda _: torch.tensor(10**9), lambda _: torch.tensor(-1), float],
+    "counts": [lambda all: all[:1], lambda all: all.float()],
+    "seconds": [str, lambda _: float("nan")],
+    "waiting": [str, lambda _: -1.0],
+    "step": [float, lambda _: 10**9],
+}
+
+
+def _change(known: dict, name: str, change) -> None:
+    known[name] = change(known[name])
 
 
 @pytest.fixture(scope="module")
@@ -457,11 +518,42 @@ def test_a_checkpoint_that_no_run_can_have_is_set_aside(name, value, begun, tiny
     told = rf"its ({name}|history).* cannot be in a run of 3 epochs"
     if callable(value):
         value(state[name])
-        told = r"its optimiser's .*(is none|is not of its shape)"
+    if name == "optimizer":
+        told = r"its optimiser's .*(is none|is not of its shape|is another's)"
     folder.checkpoint(state if callable(value) else {**state, name: value})
     with pytest.warns(UserWarning, match=rf"unusable \({told}"):
         run = fit(config, runs_root=tmp_path, progress=False)
     assert run.history["epoch"].tolist() == [1, 2, 3]
+    assert len(list((tmp_path / ".damaged").iterdir())) == 1
+
+
+@pytest.fixture(scope="module")
+def begun_within(tmp_path_factory) -> Path:
+    """As `begun`, stopped within an epoch."""
+    config = RunConfig(dataset="digits", recipe="hml1", epochs=3, batch_size=64)
+    root = tmp_path_factory.mktemp("begun_within")
+    until_its_checkpoint(config, runs_root=root, checkpoint_steps=2)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        pytest.param(name, change, marks=[pytest.mark.slow] * (change is not changes[0]))
+        for name, changes in IMPOSSIBLE_WITHIN.items()
+        for change in changes
+    ],
+)
+def test_a_checkpoint_within_an_epoch_that_cannot_be_is_set_aside(
+    name, change, begun_within, tiny, tmp_path
+):
+    shutil.copytree(begun_within, tmp_path, dirs_exist_ok=True)
+    folder = RunFolder(tmp_path, tiny(recipe="hml1", epochs=3))
+    state = torch.load(folder.path / "checkpoint.pt", weights_only=True)
+    _change(state["current"], name, change)
+    folder.checkpoint(state)
+    with pytest.warns(UserWarning, match=r"its current cannot be in a run of 3 epochs"):
+        fit(folder.config, runs_root=tmp_path, progress=False)
     assert len(list((tmp_path / ".damaged").iterdir())) == 1
 
 

@@ -5,7 +5,6 @@ It may be taken after any step, and gone on from with any number of processes.
 
 from __future__ import annotations
 
-import math
 from typing import Any, Protocol
 
 import torch
@@ -13,8 +12,8 @@ from torch import Tensor, nn
 
 from hml_core.config import RunConfig
 from hml_core.datasets import Splits
-from hml_core.system.fields import is_whole
-from hml_core.trainer.epochs import CONFIDENCE_BINS, Epoch, Shares
+from hml_core.trainer import possible
+from hml_core.trainer.epochs import Epoch, Shares
 from hml_core.trainer.evaluation import Evaluator
 from hml_core.trainer.phase import Phase
 from hml_core.trainer.world import World
@@ -24,7 +23,7 @@ class Keeper(Protocol):
     """What can be kept in a checkpoint beside the run."""
 
     def state(self, epoch: int) -> dict[str, Any]: ...
-    def restore(self, state: dict[str, Any]) -> None: ...
+    def restore(self, state: dict[str, Any], epoch: int) -> None: ...
 
 
 class Advancing(Protocol):
@@ -94,7 +93,7 @@ def restore(trainer: Advancing, state: dict[str, Any]) -> None:
     ValueError
         For a state that no run of this config can be in: nobody vouches for the numbers in a file.
     """
-    _require_possible(trainer, state)
+    possible.require(trainer, state)
     trainer.set_stage_ends(tuple(state["stage_ends"]))
     # Through the stages before it: what they put in the place of the classifier is part of the network.
     for index in range(state["stage"] + 1):
@@ -109,7 +108,7 @@ def restore(trainer: Advancing, state: dict[str, Any]) -> None:
         raise ValueError(
             f"its optimiser moves {sum(map(len, given))} tensors, the stage {sum(map(len, wanted))}"
         )
-    _require_moved(phase.optimizer, state["optimizer"]["state"])
+    possible.require_moved(phase.optimizer, state["optimizer"]["state"])
     phase.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
     if phase.averaged is not None:
         phase.averaged.load_state_dict(state["averaged"])
@@ -117,78 +116,7 @@ def restore(trainer: Advancing, state: dict[str, Any]) -> None:
     trainer.history, trainer.confidence = state["history"], state["confidence"]
     trainer.evaluator.restore(state["evaluator"])
     trainer.branch = state.get("branch")
-    trainer.views.restore(state.get("views", {}))
+    trainer.views.restore(state.get("views", {}), trainer.epoch)
     if (current := state["current"]) is not None:
         shares, classes = trainer.shares, trainer.splits.num_classes
         trainer.current = Epoch(shares, classes, trainer.device, current)
-
-
-def _require_moved(optimizer: torch.optim.Optimizer, states: Any) -> None:
-    """What an optimiser knows of each tensor that it moves: numbers, and tensors of its shape."""
-    tensors = [tensor for group in optimizer.param_groups for tensor in group["params"]]
-    for number, known in states.items():
-        if not is_whole(number, 0, len(tensors) - 1) or not isinstance(known, dict):
-            raise ValueError(f"its optimiser's state {number!r} is none")
-        shape = tensors[number].shape
-        for name, value in known.items():
-            is_plain = isinstance(value, Tensor) and value.layout == torch.strided
-            if name == "step":
-                holds = isinstance(value, int | float) or (is_plain and value.numel() == 1)
-            else:
-                holds = value is None or (is_plain and value.shape == shape)
-            if not holds:
-                raise ValueError(f"its optimiser's {name} of tensor {number} is not of its shape")
-
-
-def _is_row(row: Any, epoch: int) -> bool:
-    """Whether this is what a history says of an epoch: plain values by name."""
-    return (
-        isinstance(row, dict)
-        and row.get("epoch") == epoch
-        and all(value is None or isinstance(value, int | float) for value in row.values())
-    )
-
-
-def _is_counts(counts: Any, num_classes: int) -> bool:
-    """Whether this may be what is counted of an epoch (:func:`hml_core.trainer.epochs.histogram`)."""
-    is_plain = isinstance(counts, Tensor) and counts.layout == torch.strided
-    whole = is_plain and not counts.is_floating_point() and not counts.is_complex()
-    return whole and counts.shape == (num_classes, CONFIDENCE_BINS)
-
-
-def _is_time(value: Any) -> bool:
-    return isinstance(value, int | float) and 0 <= value < math.inf
-
-
-def _is_branch(branch: Any, epoch: int) -> bool:
-    """Whether this may be where a run parted from another one."""
-    return (
-        isinstance(branch, dict)
-        and is_whole(branch.get("epoch"), 0, epoch)
-        and isinstance(branch.get("from"), str)
-        and _is_time(branch.get("seconds"))
-    )
-
-
-def _require_possible(trainer: Advancing, state: dict[str, Any]) -> None:
-    epochs, stages = trainer.config.epochs, len(trainer.config.stages)
-    epoch, ends, current = state["epoch"], state["stage_ends"], state["current"]
-    bounds = [0, *ends, epochs]
-    possible = {
-        "epoch": is_whole(epoch, 0, epochs),
-        "stage": is_whole(state["stage"], 0, stages - 1),
-        "stage_ends": len(ends) == stages - 1
-        and all(is_whole(end, 0, epochs) for end in ends)
-        and bounds == sorted(bounds),
-        "history": len(state["history"]) == epoch
-        and all(_is_row(row, number) for number, row in enumerate(state["history"], start=1)),
-        "confidence": len(state["confidence"]) == epoch
-        and all(_is_counts(counts, trainer.splits.num_classes) for counts in state["confidence"]),
-        "seconds": _is_time(state["seconds"]),
-        "branch": state.get("branch") is None or _is_branch(state["branch"], epoch),
-        "current": current is None or is_whole(current["step"], 0, trainer.shares.steps),
-    }
-    for name, holds in possible.items():
-        if not holds:
-            value = f" {state[name]!r}" if name in ("epoch", "stage", "stage_ends") else ""
-            raise ValueError(f"its {name}{value} cannot be in a run of {epochs} epochs")

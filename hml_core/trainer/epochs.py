@@ -17,6 +17,12 @@ from hml_core.errors import ConfigError, DataError
 from hml_core.trainer.world import World
 
 CONFIDENCE_BINS = 20  # of the true-class probability, equally wide
+# What a history says of an epoch.
+COLUMNS = {
+    "epoch", "stage", "learning_rate", "train_loss", "train_accuracy", "validation_accuracy",
+    "validation_balanced_accuracy", "test_accuracy", "test_balanced_accuracy", "seconds",
+    "waiting_seconds",
+}  # fmt: skip
 
 Item = TypeVar("Item")
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hml_core.config import RunConfig
-from hml_core.trainer import checkpoints
+from hml_core.trainer import checkpoints, possible
 from hml_core.trainer.branches import Point, evaluation
 from hml_core.trainer.checkpoints import Advancing
 from hml_core.trainer.evaluation import Evaluator
@@ -77,11 +77,18 @@ class Views:
             if epoch <= view.until
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a :meth:`state`."""
+    def restore(self, state: dict[str, Any], epoch: int) -> None:
+        """Go on from a :meth:`state` after that many epochs.
+
+        Raises
+        ------
+        ValueError
+            For one that cannot be.
+        """
         # A run that was begun without those that part from it has not looked for them.
         self.by_kind = {kind: view for kind, view in self.by_kind.items() if kind in state}
         for kind, view in self.by_kind.items():
+            possible.require_seen(view.evaluator, state[kind], epoch)
             view.history = state[kind]["history"]
             view.evaluator.restore(state[kind]["evaluator"])
 
