@@ -339,6 +339,33 @@ def test_a_job_that_is_being_begun_when_a_batch_is_stopped_ends_at_once(folder, 
     assert not os.path.lexists("out/made.ipynb")
 
 
+def test_jobs_that_wait_when_a_batch_is_stopped_are_not_begun(folder, monkeypatch):
+    """Nor are their logs emptied, which say how they ended before."""
+    jobs = [batch.Job(Path("made.ipynb"), Path(f"out/{name}.ipynb")) for name in "abc"]
+    begun, told, executed = threading.Event(), threading.Event(), []
+    (folder / "out").mkdir()
+    for one in jobs:
+        one.log.write_text(f"{batch.OF_LOG}{one.output.name}\nError: no room\n")
+
+    def execute(number, job, *_):
+        executed.append(job.output.name)
+        begun.set()
+        assert told.wait(LIMIT_S)
+        return {"status": "stopped"}
+
+    def interrupt(_):
+        assert begun.wait(LIMIT_S)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(batch, "_executed", execute)
+    monkeypatch.setattr(batch.interruptions, "ended", interrupt)
+    monkeypatch.setattr(batch.Progress, "message", lambda *_: told.set())
+    with pytest.raises(KeyboardInterrupt):
+        batch.run(jobs, progress=False)
+    assert executed == ["a.ipynb"]
+    assert [one.log.read_text().endswith("no room\n") for one in jobs] == [False, True, True]
+
+
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_batch_leaves_no_process_and_says_what_was_stopped(sent, folder):
     """Ctrl-C and kill -9: all ends that was started, and --resume does not take it for done."""

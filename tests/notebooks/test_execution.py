@@ -388,6 +388,25 @@ def test_where_only_its_owner_may_replace_a_file_nothing_is_executed_for_it(tmp_
     outputs.require_place(folder / "another.ipynb", "the output")
 
 
+@pytest.mark.parametrize("whose", ["his group's", "his own"])
+def test_another_s_file_is_replaced_where_the_system_lets_one(whose, tmp_path, monkeypatch):
+    """Whoever may write to an ordinary folder; the folder's owner in one like /tmp."""
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    folder.chmod(0o775 if whose == "his group's" else 0o1777)
+    (folder / "theirs.ipynb").write_text("a text")
+    stat = Path.stat
+
+    def of(path, **options):
+        found = stat(path, **options)
+        is_his = path == folder and whose == "his own"
+        return os.stat_result([*found[:4], 54321, *found[5:]]) if is_his else found
+
+    monkeypatch.setattr(Path, "stat", of)
+    monkeypatch.setattr(outputs.os, "geteuid", lambda: 54321)
+    outputs.require_place(folder / "theirs.ipynb", "the output")
+
+
 def test_what_came_to_the_output_s_place_meanwhile_is_not_replaced(tmp_path):
     output = tmp_path / "out" / "done.ipynb"
     path = make(tmp_path, "n = 1  # a number", f"open({str(output)!r}, 'w').write('mine')")

@@ -159,6 +159,7 @@ def test_of_a_heading_nothing_is_read_as_html_whatever_reads_it(heading):
         ("see [docs/a.md](../docs/a.md)", "<p>see docs/a.md</p>"),
         ('[x](../a.md "title")', "<p>x (a.md)</p>"),
         ("[x][1]\n\n[1]: ../../a.md", "<p>x (a.md)</p>"),
+        ("[x](../a%20b.md)", "<p>x (a b.md)</p>"),
         ("![a curve](../p.png)", "<p>[picture: a curve] (p.png)</p>"),
         ("`[x](../a.md)`", "<p><code>[x](../a.md)</code></p>"),
         ("```\n[x](../a.md)\n```", "<pre><code>[x](../a.md)\n</code></pre>"),

@@ -222,6 +222,7 @@ anything = None  # whatever
         ({"anything": Path("a")}, "Path"),
         ({"anything": np.arange(2)}, r"\(ndarray\)"),
         ({"anything": 10**5000}, "at most 1024 bits, got a number of 16,610 bits"),
+        ({"anything": 2**1024}, "at most 1024 bits, got a number of 1,025 bits"),
         ({"names": 10**5000}, "got a number of 16,610 bits"),
         ({"names": [10**5000]}, "got a number of 16,610 bits"),
         ({"anything": HTTPStatus.OK}, r"\(HTTPStatus\)"),
@@ -243,7 +244,8 @@ def test_right_parameters_are_accepted(tmp_path):
     notebooks.check_parameters(
         path, {"rate": 1, "epochs": 5, "names": ["x", "y"], "flag": True, "anything": [1]}
     )
-    for value in (None, True, np.float64(2), float("nan"), "😀", [[], {}], {"a": [None, {"b": 1}]}):
+    held, longest = {"a": [None, {"b": 1}]}, 2**1024 - 1
+    for value in (None, True, np.float64(2), float("nan"), "😀", [[], {}], held, longest, -longest):
         notebooks.check_parameters(path, {"anything": value})
 
 

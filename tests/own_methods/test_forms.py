@@ -381,6 +381,10 @@ def factor():
 def factor():
     return §
 
+## bytes that are no text
+def factor():
+    return § * len(b'\\xff')
+
 ## a hash
 class Kind:
     def __hash__(self):

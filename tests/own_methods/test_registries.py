@@ -41,6 +41,10 @@ ITEM = operator.itemgetter("{name}")
 class Weights:
     {attribute}: float = 0.5
 
+@dataclasses.dataclass
+class Given:
+    {attribute}: float
+
 def {attribute}():
     pass
 
@@ -81,6 +85,7 @@ FORMS = [
     'LOSSES[str(ROWS[0]["name"])]', "LOSSES[FIELDS.dtype.names[0]]", "LOSSES[BYTES.decode()]",
     "LOSSES[ALL_BYTES[0].decode()]", "LOSSES[PATH.stem]", "ITEM(LOSSES)", "LOSSES[b'{}'.decode()]",
     "[LOSSES[one] for one in dataclasses.asdict(Weights())][0]",
+    "[LOSSES[one.name] for one in dataclasses.fields(Given)][0]",
 ]  # fmt: skip
 # And where the name stands in the options of a stage.
 BY_OPTIONS = {
@@ -335,6 +340,19 @@ def value(*more):
         digests.append(code.digest)
     assert digests[0] != digests[1]
     sys.modules.pop("asking_for_tests")
+
+
+def test_a_member_of_a_librarys_enumeration_may_have_the_name_that_is_asked_for(module):
+    text = """
+from http import HTTPStatus
+from hml_core.losses import LOSSES
+STATUS = HTTPStatus.GONE
+def value(*more):
+    return LOSSES[STATUS.name](*more)
+"""
+    value = module(text).value
+    losses.register(Gentle, name="GONE")
+    assert fingerprints.of_code(value).registered == {("loss", "GONE")}
 
 
 def test_methods_of_the_names_that_ask_are_no_asking(module):

@@ -182,6 +182,26 @@ def test_a_data_set_draws_the_same_whatever_other_threads_do(tmp_path):
     assert threading.Thread.start is plain_start
 
 
+def test_threads_of_a_loader_are_its_own_after_another_was_at_work_beside_it():
+    """Begun and ended meanwhile, in a thread of the first; nor is anything left of the two."""
+    plain_start, answers = threading.Thread.start, []
+
+    def ask() -> None:
+        answers.append(seeds._lent.is_for_us(["family"]))
+
+    def lend() -> None:
+        with seeds.lending(draws=True):
+            ask()
+
+    with seeds.lending(draws=True):
+        for target in (lend, ask):
+            thread = threading.Thread(target=target)
+            thread.start()
+            thread.join()
+    assert answers == [True, True]
+    assert threading.Thread.start is plain_start
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_process_forked_by_a_loader_notes_none_of_its_threads():
