@@ -5,51 +5,11 @@ It may be taken after any step, and gone on from with any number of processes.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
-import torch
-from torch import Tensor, nn
-
-from hml_core.config import RunConfig
-from hml_core.datasets import Splits
 from hml_core.trainer import possible
-from hml_core.trainer.epochs import Epoch, Shares
-from hml_core.trainer.evaluation import Evaluator
-from hml_core.trainer.phase import Phase
-from hml_core.trainer.world import World
-
-
-class Keeper(Protocol):
-    """What can be kept in a checkpoint beside the run."""
-
-    def state(self, epoch: int) -> dict[str, Any]: ...
-    def restore(self, state: dict[str, Any], epoch: int) -> None: ...
-
-
-class Advancing(Protocol):
-    """A run on its way: :class:`hml_core.trainer.loop.Trainer`, which says what these are."""
-
-    config: RunConfig
-    splits: Splits
-    device: torch.device
-    world: World
-    shares: Shares
-    model: nn.Module
-    phase: Phase | None
-    evaluator: Evaluator
-    views: Keeper
-    current: Epoch | None
-    epoch: int
-    seconds: float
-    stage_ends: tuple[int, ...]
-    history: list[dict[str, Any]]
-    confidence: list[Tensor]
-    branch: dict[str, Any] | None
-
-    def enter_stage(self, index: int) -> None: ...
-    def set_stage_ends(self, stage_ends: tuple[int, ...]) -> None: ...
-    def require_finite(self, losses: Tensor) -> None: ...
-    def restore(self, state: dict[str, Any]) -> None: ...
+from hml_core.trainer.advancing import Advancing
+from hml_core.trainer.epochs import Epoch
 
 
 def state(trainer: Advancing) -> dict[str, Any]:

@@ -9,18 +9,16 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from hml_core import metrics, schedule
 from hml_core.system.fields import is_whole
+from hml_core.trainer.advancing import Advancing
 from hml_core.trainer.epochs import COLUMNS, CONFIDENCE_BINS
 from hml_core.trainer.evaluation import Evaluator
-
-if TYPE_CHECKING:
-    from hml_core.trainer.checkpoints import Advancing
 
 _OF_AN_EPOCH = {"step", "seconds", "waiting", "losses", "correct", "counts"}
 _OF_AN_OUTCOME = {field.name for field in dataclasses.fields(metrics.Predictions)} | {"logits"}

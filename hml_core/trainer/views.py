@@ -13,8 +13,8 @@ from typing import Any
 
 from hml_core.config import RunConfig
 from hml_core.trainer import checkpoints, possible
+from hml_core.trainer.advancing import Advancing
 from hml_core.trainer.branches import Point, evaluation
-from hml_core.trainer.checkpoints import Advancing
 from hml_core.trainer.evaluation import Evaluator
 
 
