@@ -41,6 +41,7 @@ from hml_core.engines.slurm_options import require_jobqueue, seconds, shipped_wi
 from hml_core.engines.slurm_queue import LONGEST_WAIT_S, Submissions
 from hml_core.errors import ConfigError
 from hml_core.system import interruptions, limits, processes, scratch
+from hml_core.system.if_killed import IfKilled
 
 OWN_DEFAULTS = "hml"  # a section of Dask's configuration: jobs as dask-jobqueue ships them
 FOLDERS = ".slurm-"  # of certificates, below runs_root
@@ -170,6 +171,7 @@ def run(
         scratch.folder(place.runs_root, FOLDERS) as shared,
         make_cluster(options, shared, submissions) as made,
         client_of(made) as client,
+        IfKilled() as submissions.if_killed,
     ):
         submissions.workers = lambda: len(made.scheduler.workers)
         submissions.address = made.scheduler.address

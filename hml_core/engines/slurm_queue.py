@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from hml_core.engines.slurm_certificates import Believed, for_shell
 from hml_core.system import asked, files, interruptions, processes, streams
+from hml_core.system.if_killed import IfKilled
 
 # A submission is tried so often, at such distances, and given so long, before Slurm counts as refusing.
 ATTEMPTS, PAUSE_S, SUBMIT_TIMEOUT_S = 3, 1.0, 60.0
@@ -95,6 +96,11 @@ def _on(cluster: str) -> list[str]:
     return [f"--clusters={cluster}"] if cluster else []
 
 
+def _cancelling(jobs: Iterable[Job]) -> list[list[str]]:
+    """The commands that cancel jobs: one for each cluster."""
+    return [["scancel", *_on(cluster), *ids] for cluster, ids in _by_cluster(jobs)]
+
+
 def _why_not(command: list[str]) -> str | None:
     """Why jobs were not cancelled, if so; a controller that is busy is asked again."""
     for attempt in range(ATTEMPTS):
@@ -129,6 +135,7 @@ class Submissions:
         self._cancelled: set[Job] = set()
         self._submitting: set[str] = set()  # names of jobs that are handed to Slurm at this moment
         self._is_over = False
+        self.if_killed: IfKilled | None = None  # who cancels the jobs then
         self.refusal: str | None = None  # of the last job, where it was refused
         self.workers: Callable[[], int] = lambda: 0  # how many are here
         self.address = "this host"
@@ -153,16 +160,21 @@ class Submissions:
                     time.sleep(asked.LOOK_S)
                 self._scancel(self.alive.values())
 
+    def remember(self) -> None:
+        """Have those of the jobs that go on cancelled, should this process be killed."""
+        if self.if_killed is not None:
+            self.if_killed.tell(_cancelling({*self.alive.values()} - self._cancelled))
+
     def _scancel(self, jobs: Iterable[Job]) -> None:
         wanted = {*jobs} - self._cancelled
-        for cluster, ids in _by_cluster(wanted):
-            command = ["scancel", *_on(cluster), *ids]
+        for command in _cancelling(wanted):
             if (reason := _why_not(command)) is not None:
                 said = (
                     f"Slurm: `{' '.join(command)}` failed ({reason}). Jobs that are not over go on:"
                 )
                 streams.tell(streams.printable(f"{said} cancel them."))
         self._cancelled |= wanted  # afterwards: a signal may have cut the calls short
+        self.remember()
 
     def hopeless(self) -> str | None:
         """Why no job will ever train anything, if so."""
@@ -321,6 +333,7 @@ class Submissions:
                         refusal = _reason(error, self.submit_command)
                     else:
                         submissions.alive[self.name] = Job(str(self.job_id), self.cluster)
+                        submissions.remember()
                         submissions.refusal = None
                         return
                     finally:

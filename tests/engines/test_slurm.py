@@ -70,6 +70,29 @@ def test_jobs_of_a_notebook_that_is_stopped_are_cancelled(sent, when, tmp_path, 
     assert not list((tmp_path / "runs").glob(".slurm-*"))
 
 
+SWEEP = """
+import sys
+from hml_core import engines
+from hml_core.config import grid
+engines.sweep(grid(recipe="ce", epochs=2), engine=sys.argv[1], runs_root=sys.argv[2])
+"""
+
+
+def test_jobs_of_a_process_that_is_killed_are_cancelled(tmp_path, monkeypatch):
+    """kill -9, and the kernel of a notebook whose papermill or nbconvert was ended: it ends at once."""
+    options = helpers.pretend_slurm(tmp_path, monkeypatch)
+    bin = tmp_path / "bin"
+    helpers.says(bin / "sbatch", "echo Submitted batch job 17 on cluster big")
+    helpers.says(bin / "scancel", f'echo "$@" >> {tmp_path}/cancelled')
+    helpers.says(bin / "squeue", f"echo >> {tmp_path}/asked; echo '17|PENDING|(Priority)'")
+    process = forks.Python(["-c", SWEEP, f"slurm:{options}", tmp_path / "runs"])
+    helpers.wait_for((tmp_path / "asked").exists, "a job in the queue")
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    helpers.wait_for((tmp_path / "cancelled").exists, "the end of the job")
+    assert (tmp_path / "cancelled").read_text().split() == ["--clusters=big", "17"]
+
+
 def test_of_a_killed_sweep_no_key_is_left(tmp_path):
     """Of one whose process is gone: the next sweep removes what it left, and nothing else."""
     killed, mine = tmp_path / ".slurm-killed", tmp_path / ".slurm-mine"
