@@ -52,14 +52,7 @@ def shelve(folder: Path, reason: str, shelf: str = SHELF) -> Path:
             number += 1
         os.rename(folder, target)
     except OSError as error:
-        expected = "a folder there, or nothing"
-        if isinstance(error, PermissionError) and os.access(place, os.W_OK | os.X_OK):
-            expected = "that whoever owns the run's folder moves it"
-            with contextlib.suppress(OSError):
-                if folder.lstat().st_uid == os.geteuid():
-                    expected = (
-                        f"that you may write to {str(folder.parent)!r} and to {str(folder)!r}"
-                    )
+        expected = _expected_of_shelf(folder, place, error)
         if is_new:
             with contextlib.suppress(OSError):
                 place.rmdir()
@@ -68,6 +61,19 @@ def shelve(folder: Path, reason: str, shelf: str = SHELF) -> Path:
             f"expected {expected}. Nothing was moved."
         ) from error
     return target
+
+
+def _expected_of_shelf(folder: Path, place: Path, error: OSError) -> str:
+    """What has to be otherwise, so that a run's folder can be moved to the shelf."""
+    if not isinstance(error, PermissionError) or not place.is_dir():
+        return "a folder there, or nothing"
+    if not os.access(place, os.W_OK | os.X_OK):
+        return "a folder there, or nothing, and that you may write to it"
+    owner = "whoever owns the run's folder"
+    with contextlib.suppress(OSError):
+        if folder.lstat().st_uid == os.geteuid():
+            return f"that {owner}, which is you, may write to it and to {str(folder.parent)!r}"
+    return f"that {owner} moves it"
 
 
 class RunFolder:
@@ -130,7 +136,7 @@ class RunFolder:
         Raises
         ------
         RunError
-            Where something else has the name of that folder.
+            See :func:`shelve`.
         """
         target = shelve(self.path, reason, shelf)
         warnings.warn(f"{reason} It was set aside in {target} and is trained again.", stacklevel=3)

@@ -44,15 +44,17 @@ def patience(seconds: float = SILENCE_S, *, limit: int = files.LARGEST_DATA) -> 
     """
     before, opener = socket.getdefaulttimeout(), urllib.request._opener
     limited = opener or urllib.request.build_opener()  # a program may have one, such as for a proxy
-    handler = _Limited(limit)
-    limited.add_handler(handler)
+    handler = next((one for one in limited.handlers if isinstance(one, _Limited)), None)
+    if handler is None:  # none can be taken away again
+        limited.add_handler(handler := _Limited(None))
+    outer, handler.limit = handler.limit, limit
     urllib.request.install_opener(limited)
     socket.setdefaulttimeout(seconds)
     try:
         yield
     finally:
         socket.setdefaulttimeout(before)
-        handler.limit = None
+        handler.limit = outer
         urllib.request.install_opener(opener)
 
 
@@ -67,7 +69,8 @@ class _Limited(urllib.request.BaseHandler):
             return response
         is_file = 200 <= response.status < 300  # what urllib gives to who asked
         limit = limit if is_file else min(limit, LARGEST_NOTICE)
-        if is_file and (response.length or 0) > limit:
+        length = getattr(response, "length", None)
+        if is_file and (length or 0) > limit:
             raise _too_much(request.full_url, limit)
         read, received = response.read, 0
 
@@ -75,7 +78,7 @@ class _Limited(urllib.request.BaseHandler):
             nonlocal received
             # (Who asks for all, as urllib does beside a redirect, would hold all before it is counted.)
             most, is_all = limit - received + 1, amt is None or amt < 0
-            if is_all and response.length is not None and response.length < most:
+            if is_all and length is not None and length < most:
                 data = read()  # an error where it ends before
             else:
                 data = read(most if is_all else min(amt, most))
