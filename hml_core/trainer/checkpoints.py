@@ -59,6 +59,7 @@ def restore(trainer: Advancing, state: dict[str, Any]) -> None:
     for index in range(state["stage"] + 1):
         trainer.enter_stage(index)
     phase = trainer.phase
+    possible.require_like(state["model"], trainer.model.state_dict())
     trainer.model.load_state_dict(state["model"])
     groups = phase.optimizer.state_dict()["param_groups"]  # of this device, not of the checkpoint's
     given, wanted = (
@@ -71,6 +72,7 @@ def restore(trainer: Advancing, state: dict[str, Any]) -> None:
     possible.require_moved(phase.optimizer, state["optimizer"]["state"])
     phase.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
     if phase.averaged is not None:
+        possible.require_like(state["averaged"], phase.averaged.state_dict())
         phase.averaged.load_state_dict(state["averaged"])
     trainer.epoch, trainer.seconds = state["epoch"], state["seconds"]
     trainer.history, trainer.confidence = state["history"], state["confidence"]

@@ -7,19 +7,22 @@ without a word. That numbers are true, no look at them can tell.
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from hml_core import metrics, schedule
-from hml_core.system.fields import is_whole
+from hml_core.system.fields import is_number, is_text, is_whole
 from hml_core.trainer.advancing import Advancing
 from hml_core.trainer.epochs import COLUMNS, CONFIDENCE_BINS
 from hml_core.trainer.evaluation import Evaluator
 
+LONGEST_S = 1e10  # of anything that is timed: centuries
+LONGEST_NAME = 255  # of a run: a file system takes no longer one
 _OF_AN_EPOCH = {"step", "seconds", "waiting", "losses", "correct", "counts"}
 _OF_AN_OUTCOME = {field.name for field in dataclasses.fields(metrics.Predictions)} | {"logits"}
 # What an optimiser knows of a tensor that it has moved.
@@ -35,28 +38,35 @@ def require(trainer: Advancing, state: Mapping[str, Any]) -> None:
     Raises
     ------
     ValueError
-        With what cannot be. (Or what a value of another kind makes of it: TypeError, KeyError, ….)
+        With what cannot be. (KeyError for a part that is missing.)
     """
     epochs, epoch, current = trainer.config.epochs, state["epoch"], state["current"]
-    ends, num_classes = state["stage_ends"], trainer.splits.num_classes
+    ends, seconds, evaluator = state["stage_ends"], state["seconds"], trainer.evaluator
     possible: dict[str, Callable[[], bool]] = {  # each where those before it hold
         "epoch": lambda: is_whole(epoch, 0, epochs),
         "stage_ends": lambda: _are_ends(trainer, ends, epoch),
         "stage": lambda: _is_stage(state["stage"], ends, epoch, current is not None),
-        "history": lambda: _is_history(state["history"], epoch),
-        "confidence": lambda: (
-            len(state["confidence"]) == epoch
-            and all(_is_counts(counts, num_classes) for counts in state["confidence"])
+        "history": lambda: _is_history(state["history"], epoch, evaluator, ends),
+        "confidence": lambda: _are_counts(trainer, state["confidence"], epoch),
+        "seconds": lambda: _is_time(seconds),
+        "branch": lambda: (
+            state.get("branch") is None or _is_branch(state["branch"], epoch, seconds)
         ),
-        "seconds": lambda: _is_time(state["seconds"]),
-        "branch": lambda: state.get("branch") is None or _is_branch(state["branch"], epoch),
         "current": lambda: current is None or _is_current(trainer, current),
-        "evaluator": lambda: _is_evaluated(trainer.evaluator, state["evaluator"], epoch),
+        "evaluator": lambda: _is_evaluated(evaluator, state["evaluator"], state["history"]),
     }
     for name, holds in possible.items():
-        if not holds():
+        if not _holds(holds):
             value = f" {state[name]!r}" if name in ("epoch", "stage", "stage_ends") else ""
             raise ValueError(f"its {name}{value} cannot be in a run of {epochs} epochs")
+
+
+def _holds(possible: Callable[[], bool]) -> bool:
+    """Whether it is so; where a value is of another kind than what is asked of it, it is not."""
+    try:
+        return possible()
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError):
+        return False
 
 
 def require_seen(evaluator: Evaluator, state: Mapping[str, Any], epoch: int) -> None:
@@ -66,9 +76,27 @@ def require_seen(evaluator: Evaluator, state: Mapping[str, Any], epoch: int) -> 
     ------
     ValueError
     """
-    history = state["history"]
-    if not _is_history(history, epoch) or not _is_evaluated(evaluator, state["evaluator"], epoch):
+    history, ends = state["history"], evaluator.config.stage_ends
+    if not _holds(
+        lambda: (
+            _is_history(history, epoch, evaluator, ends)
+            and _is_evaluated(evaluator, state["evaluator"], history)
+        )
+    ):
         raise ValueError(f"what it says for another run cannot be after {epoch} epochs")
+
+
+def require_like(given: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Refuse tensors of another kind than those of a network: they would be rounded to it.
+
+    Raises
+    ------
+    ValueError
+    """
+    for name, value in wanted.items():
+        one = given.get(name, value)  # one that is not there is told by who loads them
+        if isinstance(value, Tensor) and not (_has_content(one) and one.dtype == value.dtype):
+            raise ValueError(f"its tensor {name!r} is of another kind than the network's")
 
 
 def require_moved(optimizer: torch.optim.Optimizer, states: Mapping[int, Any]) -> None:
@@ -92,22 +120,47 @@ def require_moved(optimizer: torch.optim.Optimizer, states: Mapping[int, Any]) -
 
 def _is_of_tensor(name: str, value: Any, tensor: Tensor) -> bool:
     if name == "step":
-        is_one = isinstance(value, int | float) or (_is_plain(value) and value.numel() == 1)
+        is_one = is_number(value) or (_is_plain(value) and value.numel() == 1)
         return is_one and 0 <= float(value) < math.inf
     is_none = name == "momentum_buffer" and value is None  # without momentum
     return is_none or _is_plain(value, tensor.shape, tensor.dtype)
 
 
-def _is_plain(
-    value: Any, shape: tuple[int, ...] | None = None, kind: torch.dtype | None = None
-) -> bool:
-    """Whether it is a dense tensor (of such a shape and kind)."""
+def _has_content(value: Any) -> bool:
+    """Whether it is a dense tensor of numbers."""
     return (
         isinstance(value, Tensor)
         and value.layout == torch.strided
+        and value.device.type != "meta"
+        and not value.is_quantized
+    )
+
+
+def _is_plain(
+    value: Any, shape: tuple[int, ...] | None = None, kind: torch.dtype | None = None
+) -> bool:
+    """Whether it is a dense tensor (of such a shape and kind) that can be written to."""
+    return (
+        _has_content(value)
+        and not value.requires_grad
         and (shape is None or value.shape == shape)
         and (kind is None or value.dtype == kind)
+        and _is_apart(value)
     )
+
+
+def _is_apart(tensor: Tensor) -> bool:
+    """Whether each element has a place of its own: torch writes to all of them, wherever they lie.
+
+    >>> _is_apart(torch.zeros(2, 3).T), _is_apart(torch.zeros(1).expand(3))
+    (True, False)
+    """
+    reached = 0
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size > 1 and stride <= reached:
+            return False
+        reached += stride * (size - 1)
+    return True
 
 
 def _are_ends(trainer: Advancing, ends: Any, epoch: int) -> bool:
@@ -126,34 +179,79 @@ def _is_stage(stage: Any, ends: Any, epoch: int, is_within: bool) -> bool:
     return is_whole(stage, before, next_one)
 
 
-def _is_history(rows: Any, epoch: int) -> bool:
-    """Whether a history says this of so many epochs: plain values by name."""
-    return len(rows) == epoch and all(
+def _is_history(rows: Any, epoch: int, evaluator: Evaluator, ends: Sequence[int]) -> bool:
+    """Whether a history can say this of so many epochs of the evaluator's run."""
+    if not isinstance(rows, list) or len(rows) != epoch:
+        return False
+    config, rates = evaluator.config, None
+    if not config.switch_patience:  # with it they may have been others before the stage ended
+        rates = schedule.learning_rates(config)
+    return all(
         isinstance(row, dict)
         and row.keys() == COLUMNS
-        and row["epoch"] == number
-        and all(value is None or isinstance(value, int | float) for value in row.values())
+        and is_whole(row["epoch"], number, number)
+        and is_whole(row["stage"], stage := schedule.stage_of_epoch(ends, number - 1), stage)
+        and is_number(row["learning_rate"])
+        and (rates is None or row["learning_rate"] == rates[number - 1])
+        and is_number(row["train_loss"])
+        and _is_share(row["train_accuracy"])
+        and _is_time(row["seconds"])
+        and _is_time(row["waiting_seconds"])
+        and _are_measured(row, evaluator)
         for number, row in enumerate(rows, start=1)
     )
 
 
-def _is_counts(counts: Any, num_classes: int) -> bool:
-    """Whether this may be what is counted of an epoch (:func:`hml_core.trainer.epochs.histogram`)."""
-    is_one = _is_plain(counts, (num_classes, CONFIDENCE_BINS))
-    return is_one and not counts.is_floating_point() and not counts.is_complex()
+def _are_measured(row: Mapping[str, Any], evaluator: Evaluator) -> bool:
+    """Whether a row has what its epoch is due for, and nothing of a split that is not there."""
+    every, number = evaluator.config.evaluate_every, row["epoch"]
+    is_due = number == evaluator.config.epochs or number % every == 0
+    return all(
+        row[column] is None if name not in evaluator.evaluated
+        # (Where patience ends a run, its last epoch is measured, too.)
+        else _is_share(row[column]) or (row[column] is None and not is_due)
+        for name in ("validation", "test")
+        for column in (f"{name}_accuracy", f"{name}_balanced_accuracy")
+    )  # fmt: skip
+
+
+def _are_counts(trainer: Advancing, counts: Any, epoch: int) -> bool:
+    images = trainer.shares.steps * trainer.config.batch_size
+    if not trainer.shares.is_split:
+        images = trainer.shares.images
+    is_list = isinstance(counts, list) and len(counts) == epoch
+    return is_list and all(_is_counts(trainer, one, images) for one in counts)
+
+
+def _is_counts(trainer: Advancing, counts: Any, images: int) -> bool:
+    """Whether so many images may have been counted so (:func:`hml_core.trainer.epochs.histogram`)."""
+    shape = trainer.splits.num_classes, CONFIDENCE_BINS
+    return (
+        _is_plain(counts, shape, torch.int32)
+        and bool((counts >= 0).all())
+        and int(counts.sum()) == images
+    )
+
+
+def _is_share(value: Any) -> bool:
+    return is_number(value) and 0 <= value <= 1
 
 
 def _is_time(value: Any) -> bool:
-    return isinstance(value, int | float) and 0 <= value < math.inf
+    return is_number(value, LONGEST_S) and value >= 0
 
 
-def _is_branch(branch: Any, epoch: int) -> bool:
+def _is_branch(branch: Any, epoch: int, seconds: float) -> bool:
     """Whether this may be where a run parted from another one."""
     return (
         isinstance(branch, dict)
-        and is_whole(branch.get("epoch"), 0, epoch)
-        and isinstance(branch.get("from"), str)
-        and _is_time(branch.get("seconds"))
+        and branch.keys() == {"epoch", "from", "seconds"}
+        and is_whole(branch["epoch"], 1, epoch)
+        and is_text(branch["from"])
+        and len(branch["from"]) <= LONGEST_NAME
+        and branch["from"].isprintable()
+        and _is_time(branch["seconds"])
+        and branch["seconds"] <= seconds
     )
 
 
@@ -161,45 +259,68 @@ def _is_current(trainer: Advancing, current: Mapping[str, Any]) -> bool:
     """Whether this may be what an epoch has come to (:meth:`hml_core.trainer.epochs.Epoch.state`)."""
     if not _OF_AN_EPOCH.issubset(current):
         return False
-    steps, step = trainer.shares.steps, current["step"]
+    shares, step, batch = trainer.shares, current["step"], trainer.config.batch_size
     losses, correct = current["losses"], current["correct"]
-    return (
-        is_whole(step, 0, steps)
-        and _is_time(current["seconds"])
-        and _is_time(current["waiting"])
-        and _is_plain(losses, (steps,), torch.float32)
-        and bool(losses.isfinite().all())
-        and _is_plain(correct, (), torch.int64)
-        and 0 <= int(correct) <= step * trainer.config.batch_size
-        and _is_counts(current["counts"], trainer.splits.num_classes)
-    )
-
-
-def _is_evaluated(evaluator: Evaluator, state: Mapping[str, Any], epoch: int) -> bool:
-    """Whether this may be what was measured (:meth:`hml_core.trainer.evaluation.Evaluator.state`)."""
-    config = evaluator.config
-    is_due = epoch >= min(config.evaluate_every, config.epochs)  # once at least
-    best = {f"best_{name}" for name in evaluator.evaluated} if is_due else set()
-    if {*state["best"]} != best or (state["last"] is not None) != is_due:
+    if not is_whole(step, 0, shares.steps):
         return False
-    test, further = evaluator.splits.test, state.get("last_further", {})
+    images = step * batch if shares.is_split else min(step * batch, shares.images)
     return (
-        all(_is_best(evaluator, one, epoch) for one in state["best"].values())
-        and (not is_due or _is_outcome(evaluator, state["last"], len(test)))
-        and _are_further(evaluator, further)
-        and _is_features(state["features"], len(test))
-        and (state.get("kept") is None or _is_kept(state["kept"], epoch))
+        _is_time(current["seconds"])
+        and _is_time(current["waiting"])
+        and _is_plain(losses, (shares.steps,), torch.float32)
+        and bool(losses.isfinite().all())
+        and not losses[step:].any()
+        and _is_plain(correct, (), torch.int64)
+        and 0 <= int(correct) <= images
+        and _is_counts(trainer, current["counts"], images)
     )
 
 
-def _is_best(evaluator: Evaluator, best: Mapping[str, Any], epoch: int) -> bool:
-    score, number = best["score"], len(evaluator.splits.test)
+def _is_evaluated(
+    evaluator: Evaluator, state: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
+) -> bool:
+    """Whether a run with such a history may have measured this (:meth:`Evaluator.state`)."""
+    measured = [row for row in rows if row["test_accuracy"] is not None]
+    if not measured:
+        return not state["best"] and state["last"] is None and state["features"] is None
+    names = {f"best_{name}": f"{name}_balanced_accuracy" for name in evaluator.evaluated}
+    further = state.get("last_further", {})
     return (
-        is_whole(best["epoch"], 1, epoch)
-        and isinstance(score, float)
-        and 0 <= score <= 1
-        and _is_outcome(evaluator, best["test"], number)
+        state["best"].keys() == names.keys()
+        and all(_is_best(evaluator, state["best"][best], measured, names[best]) for best in names)
+        and _is_outcome_of(evaluator, state["last"], measured[-1])
+        and _are_further(evaluator, further)
+        and _is_features(evaluator, state["features"])
+        and (state.get("kept") is None or _is_kept(state["kept"], len(rows)))
+    )
+
+
+def _is_best(
+    evaluator: Evaluator,
+    best: Mapping[str, Any],
+    measured: Sequence[Mapping[str, Any]],
+    column: str,
+) -> bool:
+    """Whether this is the first of the epochs that were measured best."""
+    row = max(measured, key=lambda row: row[column])
+    return (
+        is_whole(best["epoch"], row["epoch"], row["epoch"])
+        and is_number(best["score"])
+        and best["score"] == row[column]
+        and _is_outcome_of(evaluator, best["test"], row)
         and _are_further(evaluator, best.get("further", {}))
+    )
+
+
+def _is_outcome_of(evaluator: Evaluator, outcome: Mapping[str, Any], row: Mapping) -> bool:
+    """Whether the test images can be told so, and are as well as the row of that epoch says."""
+    targets, num_classes = evaluator.splits.test.targets, evaluator.splits.num_classes
+    if not _is_outcome(evaluator, outcome, len(targets)):
+        return False
+    found = metrics.quick(outcome["classes"].numpy(), targets, num_classes)
+    return (
+        found["top1"] == row["test_accuracy"]
+        and found["balanced_accuracy"] == row["test_balanced_accuracy"]
     )
 
 
@@ -232,17 +353,26 @@ def _is_outcome(evaluator: Evaluator, outcome: Mapping[str, Any], number: int) -
     )
 
 
-def _is_features(features: Any, number: int) -> bool:
+def _is_features(evaluator: Evaluator, features: Any) -> bool:
+    """Of the test images; only data sets whose images are read one by one have them."""
+    has_them = evaluator.info.streamed and evaluator.keeps_logits
     return features is None or (
-        _is_plain(features, kind=torch.float16) and features.ndim == 2 and len(features) == number
+        has_them
+        and _is_plain(features, kind=torch.float16)
+        and features.ndim == 2
+        and len(features) == len(evaluator.splits.test)
     )
 
 
 def _is_kept(kept: Any, epoch: int) -> bool:
     """Whether this may be a network that is kept (:func:`hml_core.models.trained.kept`)."""
+    tensors = kept["tensors"]
+    places = [one.untyped_storage().data_ptr() for one in tensors.values() if one.numel()]
     return (
-        isinstance(kept["which"], str)
+        kept["which"] in ("last", "best")
         and is_whole(kept["epoch"], 1, epoch)
         and isinstance(kept["described"], dict)
-        and all(isinstance(name, str) and _is_plain(one) for name, one in kept["tensors"].items())
+        and bool(json.dumps(kept["described"]))
+        and all(is_text(name) and _is_plain(one) for name, one in tensors.items())
+        and len({*places}) == len(places)  # each in a place of its own
     )
