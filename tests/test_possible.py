@@ -12,7 +12,7 @@ import torch
 
 from hml_core.config import RunConfig
 from hml_core.runs import RunFolder
-from hml_core.trainer import fit
+from hml_core.trainer import fit, possible
 from tests.begun import until_its_checkpoint
 
 # What a checkpoint says, and cannot: one of each is quick.
@@ -186,6 +186,11 @@ def test_a_checkpoint_of_another_kind_of_numbers_is_not_rounded(part, tiny, tmp_
     folder.checkpoint(state)
     with pytest.warns(UserWarning, match=f"its tensor '{name}' is of another kind"):
         fit(config, runs_root=tmp_path, progress=False)
+
+
+def test_a_network_of_one_s_own_may_hold_what_is_no_dense_tensor():
+    held = {"sparse": torch.eye(2).to_sparse(), "said": "x", "spread": torch.zeros(1).expand(3)}
+    possible.require_like(held, held)
 
 
 @pytest.fixture(scope="module")

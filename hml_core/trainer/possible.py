@@ -95,7 +95,7 @@ def require_like(given: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """
     for name, value in wanted.items():
         one = given.get(name, value)  # one that is not there is told by who loads them
-        if isinstance(value, Tensor) and not (_has_content(one) and one.dtype == value.dtype):
+        if _has_content(value) and not (_has_content(one) and one.dtype == value.dtype):
             raise ValueError(f"its tensor {name!r} is of another kind than the network's")
 
 
