@@ -164,9 +164,17 @@ def _pixels(folder: Path, rows: pd.DataFrame, described: dict[str, Any]) -> np.n
                 raise DataError(
                     f"{str(path)!r} is not the file that was prepared: prepare it again."
                 )
-            images[place] = np.asarray(opener.decode(data))
+            pixels = np.asarray(opener.decode(data))
         except opener.ImageError as error:
             raise DataError(f"{str(path)!r} {error}: prepare it again.") from error
+        if pixels.shape != images.shape[1:]:
+            high, wide = pixels.shape[:2]
+            raise prepared.damaged(
+                folder / "prepared.json",
+                f"expected its `options.size` to be that of the images, got {size}, where {name!r} has "
+                f"{high} × {wide} pixels",
+            )
+        images[place] = pixels
 
     with threads.pool() as pool:
         list(pool.map(decode, range(len(rows)), rows["file"], rows["output_sha256"]))

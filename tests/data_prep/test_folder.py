@@ -354,6 +354,16 @@ def test_a_copy_that_was_changed_is_not_trained_on(photos):
         datasets.load(RunConfig(dataset="small_folder"), done.folder)
 
 
+@pytest.mark.parametrize("size", [0, 23, 25])
+def test_a_size_that_is_not_that_of_the_images_is_named(size, photos):
+    done = made(photos)
+    described = files.unsealed(json.loads((done.folder / "prepared.json").read_text()))
+    described["options"]["size"] = size
+    files.write_json(done.folder / "prepared.json", files.sealed(described))
+    with pytest.raises(DataError, match=rf"`options.size` .* got {size}, where '.*' has 24 × 24"):
+        datasets.load(RunConfig(dataset="small_folder"), done.folder)
+
+
 # Bad input --------------------------------------------------------------------------------------
 
 
