@@ -25,6 +25,7 @@ from hml_core.system import yaml_files
 from hml_core.trainer import fit
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+PIXELS = 3 * 12 * 5 * 6  # of the training images of the tree
 
 
 @pytest.fixture
@@ -506,6 +507,10 @@ def test_a_pack_without_counted_levels_is_read_with_the_same_bits(tree):
         {packs.LEVELS: [[-1] + [1] * 255] * 3},
         {packs.LEVELS: [[1], [1, 2], []]},
         {packs.LEVELS: [[10**30] * 256] * 3},
+        # Of which 64-bit numbers are the right sum, and what is cut to whole numbers:
+        {packs.LEVELS: [[2**63 - 1, 2**63 - 1, 2 + PIXELS, *[0] * 253]] * 3},
+        {packs.LEVELS: [[PIXELS + 0.5, *[0] * 255]] * 3},
+        {packs.LEVELS: [[str(PIXELS), *["0"] * 255]] * 3},
         {"class_names": None},
         {"class_names": [1, 2]},
     ],
@@ -532,6 +537,9 @@ def of_many(stream) -> None:
         lambda stream: None,
         of_many,
         lambda stream: np.save(stream, np.array([{}], dtype=object)),
+        lambda stream: stream.write(
+            b"\x93NUMPY\x01\x00\x40\x00{'descr': '|u1', 'shape': (99".ljust(74)
+        ),
     ],
 )
 def test_a_file_that_is_no_array_of_a_pack_is_named(write, array, tree):

@@ -93,6 +93,9 @@ def load_small(config, data_root) -> Splits:
         As :func:`load`; also where images are not of one size of at most 96 pixels.
     """
     folder, described, _ = _read(Path(data_root))
+    if "mean" not in described:
+        what = "expected `mean` to be three numbers, found none"
+        raise prepared.damaged(folder / "prepared.json", what)
     train, validation, test = _in_memory(folder, described["manifest_sha256"])
     made = make_long_tailed(
         config.dataset,

@@ -26,6 +26,7 @@ from hml_core.errors import DataError, said
 from hml_core.system import files as storage
 from hml_core.system import images as opener
 from hml_core.system import scratch, threads
+from hml_core.system.fields import is_whole
 from hml_core.system.progress import Progress
 
 SPLITS = ("train", "test")
@@ -55,7 +56,7 @@ def read(folder: Path, split: str) -> LabelledImages:
 def _mapped(path: Path) -> np.ndarray:
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, OverflowError, MemoryError) as error:
+    except Exception as error:  # whatever the parser of a damaged header raises, too
         raise DataError(
             f"{str(path)!r} is no array of a pack ({said(error)}): remove {str(path.parent)!r}."
         ) from error
@@ -71,17 +72,24 @@ def statistics(folder: Path, index: dict[str, Any]) -> tuple[tuple[float, ...], 
     """
     if LEVELS in index:
         pixels = math.prod(_mapped(folder / "train_images.npy").shape[:-1])
-        try:
-            levels = np.array(index[LEVELS], dtype=np.int64)
-        except (ValueError, TypeError, OverflowError):
-            levels = np.zeros(0)
-        if levels.shape != (3, 256) or levels.min() < 0 or set(levels.sum(axis=1)) != {pixels}:
+        if not _are_levels(index[LEVELS], pixels):
             raise _damaged(folder)
-        return channel_statistics(levels)
+        return channel_statistics(np.array(index[LEVELS], dtype=np.int64))
     known = index["files"]["train_images.npy"]
     if known not in _levels:
         _levels[known] = histogram(read(folder, "train").images)
     return channel_statistics(_levels[known])
+
+
+def _are_levels(channels: Any, pixels: int) -> bool:
+    """Whether so many pixels can have these levels: three channels, how many of each of 256."""
+    return (
+        isinstance(channels, list)
+        and len(channels) == 3
+        and all(isinstance(levels, list) and len(levels) == 256 for levels in channels)
+        and all(is_whole(number, 0, pixels) for levels in channels for number in levels)
+        and all(sum(levels) == pixels for levels in channels)
+    )
 
 
 def index_of(folder: Path) -> dict[str, Any]:

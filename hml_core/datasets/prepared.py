@@ -174,6 +174,9 @@ def read_table(
 
 
 def _require_rectangle(path: Path) -> None:
+    with path.open("rb") as stream:  # no file has such a name, and csv takes it
+        if any(b"\0" in part for part in iter(lambda: stream.read(2**20), b"")):
+            raise damaged(path, "it holds a byte 0")
     # pandas makes an index of what is too much from the first row on, and empty texts of what is missing.
     with path.open(encoding="utf-8", newline="") as stream:
         lines = csv.reader(stream)

@@ -364,6 +364,27 @@ def test_a_size_that_is_not_that_of_the_images_is_named(size, photos):
         datasets.load(RunConfig(dataset="small_folder"), done.folder)
 
 
+def test_a_description_without_a_mean_is_named(photos):
+    done = made(photos)
+    described = files.unsealed(json.loads((done.folder / "prepared.json").read_text()))
+    del described["mean"], described["std"]
+    files.write_json(done.folder / "prepared.json", files.sealed(described))
+    with pytest.raises(DataError, match=r"prepared.json' is damaged: expected `mean`"):
+        datasets.load(RunConfig(dataset="small_folder"), done.folder)
+
+
+@pytest.mark.parametrize("name", ["small_folder", "folder"])
+def test_a_manifest_with_a_byte_that_no_name_has_is_damaged(name, photos):
+    done = made(photos)
+    path = done.folder / "manifest.csv"
+    path.write_bytes(path.read_bytes()[:-3] + b"\0\n")
+    described = files.unsealed(json.loads((done.folder / "prepared.json").read_text()))
+    described["manifest_sha256"] = files.sha256(path)
+    files.write_json(done.folder / "prepared.json", files.sealed(described))
+    with pytest.raises(DataError, match=r"manifest.csv' is damaged: it holds a byte 0"):
+        datasets.load(RunConfig(dataset=name), done.folder)
+
+
 # Bad input --------------------------------------------------------------------------------------
 
 
