@@ -537,6 +537,8 @@ def of_many(stream) -> None:
         lambda stream: None,
         of_many,
         lambda stream: np.save(stream, np.array([{}], dtype=object)),
+        lambda stream: np.savez(stream, np.zeros(3)),
+        lambda stream: stream.write(b"PK\x03\x04 and so on"),
         lambda stream: stream.write(
             b"\x93NUMPY\x01\x00\x40\x00{'descr': '|u1', 'shape': (99".ljust(74)
         ),

@@ -55,7 +55,10 @@ def read(folder: Path, split: str) -> LabelledImages:
 
 def _mapped(path: Path) -> np.ndarray:
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(found, np.ndarray):
+            raise ValueError("it is an archive of arrays")
+        return found
     except Exception as error:  # whatever the parser of a damaged header raises, too
         raise DataError(
             f"{str(path)!r} is no array of a pack ({said(error)}): remove {str(path.parent)!r}."
