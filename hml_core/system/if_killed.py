@@ -19,11 +19,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-TRIES, PAUSE_S, PATIENCE_S = (
-    3,
-    1.0,
-    30.0,
-)  # how often a command is run, after what, and for how long
+# How often a command is run, after what, and for how long.
+TRIES, PAUSE_S, PATIENCE_S = 3, 1.0, 30.0
 LOOK_S = 1.0  # how often the helper looks for its parent, should a child of that keep the pipe open
 _ISOLATED = ("-I", "-S")  # whatever the environment and installed packages say
 

@@ -27,6 +27,11 @@ COLUMNS = {
 Item = TypeVar("Item")
 
 
+def is_due(config: RunConfig, epoch: int) -> bool:
+    """Whether a run evaluates its network after that many epochs."""
+    return epoch == config.epochs or epoch % config.evaluate_every == 0
+
+
 def micro_batches(config: RunConfig, world: World) -> tuple[int, int]:
     """Images that pass the network together, and how often a process does that in a step.
 
@@ -98,6 +103,11 @@ class Shares:
         if self.is_split:
             return self.images // self.config.batch_size
         return -(-self.images // self.config.batch_size)
+
+    def done(self, steps: int) -> int:
+        """Images that all processes have worked on after so many steps of an epoch."""
+        places = steps * self.config.batch_size
+        return places if self.is_split else min(places, self.images)
 
     @property
     def smallest(self) -> int:

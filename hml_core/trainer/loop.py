@@ -24,7 +24,13 @@ from hml_core.trainer import checkpoints, feeds
 from hml_core.trainer.batches import Batches
 from hml_core.trainer.branches import Point
 from hml_core.trainer.chance import LayerChance
-from hml_core.trainer.epochs import Epoch, Shares, image_shape, require_batch_statistics
+from hml_core.trainer.epochs import (
+    Epoch,
+    Shares,
+    image_shape,
+    is_due,
+    require_batch_statistics,
+)
 from hml_core.trainer.evaluation import Evaluator
 from hml_core.trainer.phase import (
     Phase,
@@ -34,7 +40,7 @@ from hml_core.trainer.phase import (
     require_losses,
     require_samplers,
 )
-from hml_core.trainer.views import Views, is_due
+from hml_core.trainer.views import Views
 from hml_core.trainer.world import ALONE, World
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from hml_core import metrics, schedule
 from hml_core.system.fields import is_number, is_text, is_whole
 from hml_core.trainer.advancing import Advancing
-from hml_core.trainer.epochs import COLUMNS, CONFIDENCE_BINS
+from hml_core.trainer.epochs import COLUMNS, CONFIDENCE_BINS, is_due
 from hml_core.trainer.evaluation import Evaluator
 
 LONGEST_S = 1e10  # of anything that is timed: centuries
@@ -204,21 +204,24 @@ def _is_history(rows: Any, epoch: int, evaluator: Evaluator, ends: Sequence[int]
 
 def _are_measured(row: Mapping[str, Any], evaluator: Evaluator) -> bool:
     """Whether a row has what its epoch is due for, and nothing of a split that is not there."""
-    every, number = evaluator.config.evaluate_every, row["epoch"]
-    is_due = number == evaluator.config.epochs or number % every == 0
+    is_open = not is_due(
+        evaluator.config, row["epoch"]
+    )  # (the last one before patience ends is measured)
+
+    def holds(name: str, value: Any) -> bool:
+        if name not in evaluator.evaluated:
+            return value is None
+        return _is_share(value) or (value is None and is_open)
+
     return all(
-        row[column] is None if name not in evaluator.evaluated
-        # (Where patience ends a run, its last epoch is measured, too.)
-        else _is_share(row[column]) or (row[column] is None and not is_due)
+        holds(name, row[column])
         for name in ("validation", "test")
         for column in (f"{name}_accuracy", f"{name}_balanced_accuracy")
-    )  # fmt: skip
+    )
 
 
 def _are_counts(trainer: Advancing, counts: Any, epoch: int) -> bool:
-    images = trainer.shares.steps * trainer.config.batch_size
-    if not trainer.shares.is_split:
-        images = trainer.shares.images
+    images = trainer.shares.done(trainer.shares.steps)
     is_list = isinstance(counts, list) and len(counts) == epoch
     return is_list and all(_is_counts(trainer, one, images) for one in counts)
 
@@ -259,11 +262,11 @@ def _is_current(trainer: Advancing, current: Mapping[str, Any]) -> bool:
     """Whether this may be what an epoch has come to (:meth:`hml_core.trainer.epochs.Epoch.state`)."""
     if not _OF_AN_EPOCH.issubset(current):
         return False
-    shares, step, batch = trainer.shares, current["step"], trainer.config.batch_size
+    shares, step = trainer.shares, current["step"]
     losses, correct = current["losses"], current["correct"]
     if not is_whole(step, 0, shares.steps):
         return False
-    images = step * batch if shares.is_split else min(step * batch, shares.images)
+    images = shares.done(step)
     return (
         _is_time(current["seconds"])
         and _is_time(current["waiting"])

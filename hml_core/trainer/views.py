@@ -15,6 +15,7 @@ from hml_core.config import RunConfig
 from hml_core.trainer import checkpoints, possible
 from hml_core.trainer.advancing import Advancing
 from hml_core.trainer.branches import Point, evaluation
+from hml_core.trainer.epochs import is_due
 from hml_core.trainer.evaluation import Evaluator
 
 
@@ -91,11 +92,6 @@ class Views:
             possible.require_seen(view.evaluator, state[kind], epoch)
             view.history = state[kind]["history"]
             view.evaluator.restore(state[kind]["evaluator"])
-
-
-def is_due(config: RunConfig, epoch: int) -> bool:
-    """Whether a run evaluates its network after that many epochs."""
-    return epoch == config.epochs or epoch % config.evaluate_every == 0
 
 
 def beginning(trainer: Advancing) -> dict[str, Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -354,21 +356,28 @@ def test_a_copy_that_was_changed_is_not_trained_on(photos):
         datasets.load(RunConfig(dataset="small_folder"), done.folder)
 
 
+@contextlib.contextmanager
+def described_anew(folder: Path) -> Iterator[dict]:
+    """The folder's description, to be changed; it is sealed again."""
+    path = folder / "prepared.json"
+    described = files.unsealed(json.loads(path.read_text()))
+    yield described
+    files.write_json(path, files.sealed(described))
+
+
 @pytest.mark.parametrize("size", [0, 23, 25])
 def test_a_size_that_is_not_that_of_the_images_is_named(size, photos):
     done = made(photos)
-    described = files.unsealed(json.loads((done.folder / "prepared.json").read_text()))
-    described["options"]["size"] = size
-    files.write_json(done.folder / "prepared.json", files.sealed(described))
+    with described_anew(done.folder) as described:
+        described["options"]["size"] = size
     with pytest.raises(DataError, match=rf"`options.size` .* got {size}, where '.*' has 24 × 24"):
         datasets.load(RunConfig(dataset="small_folder"), done.folder)
 
 
 def test_a_description_without_a_mean_is_named(photos):
     done = made(photos)
-    described = files.unsealed(json.loads((done.folder / "prepared.json").read_text()))
-    del described["mean"], described["std"]
-    files.write_json(done.folder / "prepared.json", files.sealed(described))
+    with described_anew(done.folder) as described:
+        del described["mean"], described["std"]
     with pytest.raises(DataError, match=r"prepared.json' is damaged: expected `mean`"):
         datasets.load(RunConfig(dataset="small_folder"), done.folder)
 
@@ -378,9 +387,8 @@ def test_a_manifest_with_a_byte_that_no_name_has_is_damaged(name, photos):
     done = made(photos)
     path = done.folder / "manifest.csv"
     path.write_bytes(path.read_bytes()[:-3] + b"\0\n")
-    described = files.unsealed(json.loads((done.folder / "prepared.json").read_text()))
-    described["manifest_sha256"] = files.sha256(path)
-    files.write_json(done.folder / "prepared.json", files.sealed(described))
+    with described_anew(done.folder) as described:
+        described["manifest_sha256"] = files.sha256(path)
     with pytest.raises(DataError, match=r"manifest.csv' is damaged: it holds a byte 0"):
         datasets.load(RunConfig(dataset=name), done.folder)
 
