@@ -315,6 +315,69 @@ def test_a_forked_process_keeps_a_handler_that_was_there_before():
     assert os.waitstatus_to_exitcode(status) == 7
 
 
+@pytest.mark.parametrize(
+    ("sent", "handled"),
+    [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGHUP, 7), (signal.SIGINT, 130)],
+)
+def test_in_a_program_of_ones_own_a_signal_ends_as_without_us(sent, handled):
+    """By the signal, or by the program's own handler, once what is begun was cleaned up."""
+
+    @interruptions.handed_on()
+    def work(pipe: int) -> None:
+        with interruptions.interruptible():
+            try:
+                signal.raise_signal(sent)
+            finally:
+                os.write(pipe, b"cleaned up")
+
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGHUP, lambda number, frame: os._exit(7))
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            work(writing)
+        except KeyboardInterrupt as error:
+            os._exit(1 if isinstance(error, interruptions.Interrupted) else 130)
+        finally:
+            os._exit(1)
+    os.close(writing)
+    _, status = os.waitpid(child, 0)
+    with os.fdopen(reading, "rb") as pipe:
+        assert pipe.read() == b"cleaned up"
+    assert os.waitstatus_to_exitcode(status) == handled
+
+
+def test_in_a_command_an_interruption_is_told_once():
+    told = []
+    with (
+        pytest.raises(interruptions.Interrupted, match="SIGTERM"),
+        interruptions.interruptible(),
+        interruptions.first_on_interrupt(lambda: told.append(1)),
+        interruptions.handed_on(),
+        interruptions.interruptible(),
+    ):
+        signal.raise_signal(signal.SIGTERM)
+    assert told == [1]
+
+
+def test_a_handler_that_only_notes_the_signal_leaves_the_interruption():
+    """A program's own that sets a flag: what was begun is ended, and says so."""
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+    try:
+        with (
+            pytest.raises(interruptions.Interrupted, match="SIGTERM"),
+            interruptions.handed_on(),
+            interruptions.interruptible(),
+        ):
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert heard == [signal.SIGTERM]
+
+
 def test_threads_cannot_and_do_not_change_anything():
     before, seen = signal.getsignal(signal.SIGTERM), []
 

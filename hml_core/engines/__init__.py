@@ -113,6 +113,7 @@ def _require_cluster(engine: str) -> None:
         ) from error
 
 
+@interruptions.handed_on()
 @interruptions.after_imports()
 def sweep(
     configs: Iterable[RunConfig],

@@ -213,6 +213,26 @@ def _handlers_delayed() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def handed_on() -> Iterator[None]:
+    """An interruption that leaves the block is handled as without :func:`interruptible`.
+
+    For work that opens such blocks within a program of somebody's own: SIGTERM and SIGHUP end the process
+    by the signal, Ctrl-C is a KeyboardInterrupt, a handler of the program's own hears of it. A command of
+    ours, which is in a block itself, tells its status by the exception.
+    """
+    stopped = None
+    try:
+        yield
+    except Interrupted as interrupted:
+        if os.getpid() in _blocks or threading.current_thread() is not threading.main_thread():
+            raise
+        stopped = interrupted
+    if stopped is not None:
+        signal.raise_signal(stopped.signal)
+        raise stopped
+
+
+@contextlib.contextmanager
 def after_imports() -> Iterator[None]:
     """Inside the block a signal that has a handler waits while an installed library is imported.
 

@@ -78,8 +78,9 @@ engines.sweep(grid(recipe="ce", epochs=2), engine=sys.argv[1], runs_root=sys.arg
 """
 
 
-def test_jobs_of_a_process_that_is_killed_are_cancelled(tmp_path, monkeypatch):
-    """kill -9, and the kernel of a notebook whose papermill or nbconvert was ended: it ends at once."""
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
+def test_jobs_of_a_process_that_is_ended_are_cancelled(sent, tmp_path, monkeypatch):
+    """kill -9, the kernel of a notebook whose papermill was ended, and a program that SIGTERM ends."""
     options = helpers.pretend_slurm(tmp_path, monkeypatch)
     bin = tmp_path / "bin"
     helpers.says(bin / "sbatch", "echo Submitted batch job 17 on cluster big")
@@ -87,8 +88,8 @@ def test_jobs_of_a_process_that_is_killed_are_cancelled(tmp_path, monkeypatch):
     helpers.says(bin / "squeue", f"echo >> {tmp_path}/asked; echo '17|PENDING|(Priority)'")
     process = forks.Python(["-c", SWEEP, f"slurm:{options}", tmp_path / "runs"])
     helpers.wait_for((tmp_path / "asked").exists, "a job in the queue")
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.send_signal(sent)
+    assert process.wait() == -sent
     helpers.wait_for((tmp_path / "cancelled").exists, "the end of the job")
     assert (tmp_path / "cancelled").read_text().split() == ["--clusters=big", "17"]
 
