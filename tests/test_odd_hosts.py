@@ -26,11 +26,13 @@ from hml_core import engines
 from hml_core.config import RunConfig
 from hml_core.datasets import LabelledFiles
 from hml_core.errors import RunError
-from hml_core.system import files, limits, locks, progress, streams
+from hml_core.system import asked, files, limits, locks, progress, provenance, streams, threads
 from hml_core.trainer import beginnings, feeds, fit
 from hml_lab import notebooks
 from hml_lab.cli import main
+from hml_lab.notebooks import batch
 from tests.engines.helpers import pretend_slurm
+from tests.test_processes import LIMIT_S, is_gone
 
 # Open files ---------------------------------------------------------------------------------------
 
@@ -122,6 +124,37 @@ def test_too_few_processes_are_told_before_anything_starts(few_threads, tmp_path
             engines.sweep([config], engine=engine, runs_root=tmp_path, progress=False)
     with pytest.raises(RunError, match=told):
         next(parallel.in_parallel(print, iter(()), tmp_path, None, 1))
+    jobs = [batch.Job(tmp_path / "in.ipynb", {}, tmp_path / f"{n}.ipynb") for n in range(2)]
+    with pytest.raises(RunError, match=f"{told}.* a batch of 2 at a time needs 6"):
+        batch.run(jobs, parallel=8, progress=False)
+
+
+def test_images_are_decoded_by_as_many_threads_as_the_system_allows(few_threads, monkeypatch):
+    monkeypatch.setattr(limits, "usable_cores", lambda: 6)
+    told = r"may start 5 more .*, decoding images needs 6"
+    with pytest.raises(RunError, match=told), threads.pool() as pool:
+        pool.submit(print)
+    monkeypatch.setattr(limits, "usable_cores", lambda: 5)
+    with threads.pool() as pool:
+        assert list(pool.map(abs, range(-9, 0))) == [*range(9, 0, -1)]
+
+
+@pytest.mark.parametrize("room", [0, 1])
+def test_a_command_is_not_asked_where_no_thread_can_read_what_it_says(room, monkeypatch):
+    """It does not run on, and a record then says of no commit: it is no reason to train nothing."""
+    start, process = threading.Thread.start, []
+
+    def refuse(self):
+        process.extend(one.pid for one in asked._asked)
+        if len(process) > room:
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(BlockingIOError, match="can't start new thread"):
+        asked.ask(["sleep", "3600"], LIMIT_S)
+    assert is_gone(process[0])
+    assert provenance.git_commit.__wrapped__() is None
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -51,7 +52,8 @@ def ask(
     Raises
     ------
     OSError
-        Where it cannot be started; :class:`Unanswered` (one of them) after ``patience`` seconds.
+        Where it, or a thread that reads what it says, cannot be started; :class:`Unanswered` (one of
+        them) after ``patience`` seconds.
     ValueError
         Where it says more than ``limit`` bytes.
     """
@@ -70,7 +72,7 @@ def ask(
     threads = [threading.Thread(target=_read, args=(said, s, limit), daemon=True) for s in said]
     try:
         for thread in threads:
-            thread.start()
+            _start(thread)
         while process.poll() is None:
             if sum(map(len, said.values())) > limit:
                 raise ValueError(f"{command[0]!r} says more than {limit:,} bytes")
@@ -96,6 +98,14 @@ def ask(
 def _end_asked() -> None:
     for process in list(_asked):
         _kill_group(process)
+
+
+def _start(thread: threading.Thread) -> None:
+    """As for a process, it is an error of the system where there is no room for it (``ulimit -u``)."""
+    try:
+        thread.start()
+    except RuntimeError as error:  # "can't start new thread"
+        raise BlockingIOError(errno.EAGAIN, str(error)) from error
 
 
 def _read(said: dict[Any, bytes], stream: Any, limit: int) -> None:

@@ -15,8 +15,15 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
     They decode images, and one of them may be within a single call of C for minutes. (A command that is
     interrupted ends its process; elsewhere such a thread goes on until it is done, and nobody looks.)
+
+    Raises
+    ------
+    RunError
+        Where the system refuses so many threads.
     """
-    executor = ThreadPoolExecutor(limits.usable_cores())
+    cores = limits.usable_cores()
+    limits.require_threads(cores, "decoding images")
+    executor = ThreadPoolExecutor(cores)
     wait = True
     try:
         yield executor

@@ -63,6 +63,9 @@ GOOD = ("done", "done before")
 JOB_KEYS = {"notebook", "parameters", "grid", "output", "timeout"}
 # After its time limit, or SIGTERM, a notebook's process may take this long to write down what it has.
 GRACE_S = 30.0
+THREADS_OF_A_JOB = (
+    3  # who waits for it, its process, who copies its log; that process counts its kernel's
+)
 EXECUTED = "Executed notebook: "  # is what `hml run` ends with
 OF_LOG = "Log of "  # and what a log begins with
 COLUMNS = ["output", "status", "seconds", "message"]  # of a summary
@@ -247,8 +250,15 @@ def run(
     pandas.DataFrame
         A row for every job: ``output``, ``status`` ("done", "done before", "failed", "timed out",
         "stopped"), ``seconds``, ``message``.
+
+    Raises
+    ------
+    ConfigError, RunError
+        Before a job begins: an output that cannot be written, no room for so many processes.
     """
     parallel = at_a_time(parallel)
+    at_once = min(parallel, len(jobs))
+    limits.require_threads(THREADS_OF_A_JOB * at_once, f"a batch of {at_once} at a time")
     for job in jobs:
         outputs.require_place(job.output, "`output`")
         outputs.require_plain(job.log, "the log", room=0)
