@@ -15,6 +15,7 @@ from hml_core.datasets import prepared
 from hml_core.datasets.trees import shown
 from hml_core.errors import ConfigError, DataError, RunBusyError, RunError
 from hml_core.system import files, locks
+from hml_core.system.tables import csv_of
 
 JOURNAL = "journal.jsonl"  # what is done; a folder that holds it was prepared here
 TABLES = ("manifest.csv", "rejected.csv")
@@ -87,7 +88,7 @@ def alone(folder: Path, what: str = "prepare") -> Iterator[bool]:
 
 def write_table(folder: Path, name: str, table: pd.DataFrame) -> str:
     """Write a table of prepared images; the SHA-256 of what was written."""
-    content = table.to_csv(index=False)
+    content = csv_of(table)
     files.write_atomically(folder / name, content)
     return hashlib.sha256(content.encode()).hexdigest()
 

@@ -300,6 +300,7 @@ def batch(
     What they write goes to my_results, unless FILE or --publish says otherwise. The exit status is 1 if
     any failed, 128 + its number after a signal. The summary also lies beside the executed notebooks.
     """
+    from hml_core.system.tables import csv_of
     from hml_lab.notebooks import batch as batches
     from hml_lab.notebooks import outputs
 
@@ -319,7 +320,7 @@ def batch(
     outputs.require_plain(summary, "the summary")
     batches.require_summary(summary)
     frame = batches.run(planned, parallel=jobs, resume=resume)
-    files.write_atomically(summary, batches.with_others(summary, frame).to_csv(index=False))
+    files.write_atomically(summary, csv_of(batches.with_others(summary, frame)))
     width = max(map(len, frame["output"]))
     for row in frame.itertuples():
         streams.say(f"{row.status:<12}{row.seconds:>9.1f} s  {row.output:<{width}}  {row.message}")

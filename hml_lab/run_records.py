@@ -43,11 +43,12 @@ def list_runs(
 ) -> None:
     """A line for every finished run: its id, what it trained, its balanced accuracy."""
     from hml_core.system import extensions
+    from hml_core.system.tables import csv_of
 
     extensions.bring(imports)
     frame = _finished(runs_root, wanted)
     if as_csv:
-        click.echo(frame.to_csv(index=False), nl=False)
+        click.echo(csv_of(frame), nl=False)
         return
     for row in frame.to_dict("records"):
         score = 100 * row["last_balanced_accuracy"]

@@ -266,6 +266,19 @@ def test_names_that_are_not_utf_8_are_written_as_they_are(run, tmp_path):
     assert name in output.read_bytes()
 
 
+@pytest.mark.parametrize("name", ["x\ry.png", "x\ny.png", 'x"y.png'])
+def test_each_image_has_one_row_whatever_its_name(name, run, tmp_path):
+    try:
+        square("green").save(tmp_path / name)
+    except OSError:
+        pytest.skip("this file system has no such names")
+    output = tmp_path / "predictions.csv"
+    call("predict", run.path, tmp_path / name, "-o", output, "--quiet")
+    with output.open(newline="") as lines:
+        assert [row[0] for row in csv.reader(lines)] == ["file", str(tmp_path / name)]
+    assert pd.read_csv(output)["file"].tolist() == [str(tmp_path / name)]
+
+
 def test_names_of_files_do_nothing_to_a_terminal(run, tmp_path):
     odd = tmp_path / "\x1b[2Jx\nError: y\x9b.png"
     odd.write_bytes(b"no image")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
+
+import pandas as pd
 import pytest
 
 from hml_core.system import tables
@@ -59,3 +63,27 @@ def test_what_cannot_be_told_apart_is_refused(content, said, tmp_path):
     (tmp_path / "t.csv").write_bytes(content)
     with pytest.raises(ValueError, match=said):
         tables.read(tmp_path / "t.csv")
+
+
+ODD = ["a\rb", "\r", "a\nb", "a\r\nb", "a\r\n", 'a"b', "a,b", " a ", "\u2028", "a"]
+
+
+def test_ours_are_read_as_they_were_written():
+    """A file's name, a title or a message may hold what ends a row for some readers."""
+    frame = pd.DataFrame({"name": ODD, "number": [0.1 * n for n in range(len(ODD))]})
+    frame["last"] = frame["name"]
+    text = tables.csv_of(frame)
+    rows = io.StringIO(newline="")
+    writer = tables.csv_writer(rows)
+    writer.writerow(frame.columns)
+    writer.writerows(frame.to_numpy().tolist())
+    for written in (text, rows.getvalue()):
+        assert list(csv.reader(io.StringIO(written, newline="")))[1:] == [
+            [name, str(number), name] for name, number, _ in frame.itertuples(index=False)
+        ]
+    pd.testing.assert_frame_equal(pd.read_csv(io.BytesIO(text.encode())), frame)
+
+
+def test_plain_ones_have_line_feeds_alone():
+    frame = pd.DataFrame({"a": ["x", None], "b": [1.5, 2.0]})
+    assert tables.csv_of(frame) == frame.to_csv(index=False) == "a,b\nx,1.5\n,2.0\n"

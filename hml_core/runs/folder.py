@@ -23,6 +23,7 @@ from hml_core.errors import LONGEST_SAID, ForeignRecordError, RunError, kind_of,
 from hml_core.runs import kept_weights
 from hml_core.runs.record import RECORDED, UNREADABLE, Run
 from hml_core.system import files, locks, paths, states
+from hml_core.system.tables import csv_of
 
 # What is ever written into the folder of a run.
 WRITTEN = (*RECORDED, kept_weights.NAME, "metrics.json", "checkpoint.pt", "failed.json")
@@ -258,7 +259,7 @@ class RunFolder:
 
     def write_history(self, history: list[dict[str, Any]]) -> None:
         """Write ``history.csv``, a row per epoch."""
-        text = pd.DataFrame(history).to_csv(index=False)
+        text = csv_of(pd.DataFrame(history))
         files.write_atomically(self.path / "history.csv", text)
 
     def finish(

@@ -1,9 +1,12 @@
-"""Tables of people (CSV): judged before pandas reads them, which takes hundreds of bytes for each cell."""
+"""Tables as CSV: those of people, judged before pandas reads them (it takes hundreds of bytes for each
+cell), and ours, of which every reader makes the same rows."""
 
 from __future__ import annotations
 
+import csv
+import io
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 import pandas as pd
 
@@ -70,6 +73,38 @@ def read(path: str | Path) -> pd.DataFrame:
     table.columns = list(table.iloc[0])
     rows = table.iloc[1:].set_axis(range(len(table) - 1))
     return rows[(rows != "").any(axis=1)]
+
+
+class _Rows:
+    """Where :mod:`csv` writes its rows, one at a time; each ends with a line feed.
+
+    Told to end them so itself, Python 3.11 leaves a carriage return in a cell (a file's name may have one)
+    without quotes, and readers take it for the end of the row.
+    """
+
+    END = "\r\n"  # is what csv is told
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, row: str) -> int:
+        return self._stream.write(row.removesuffix(self.END) + "\n")
+
+
+def csv_writer(stream: TextIO) -> Any:
+    """A writer of :mod:`csv`, for a stream that was opened with ``newline=""``."""
+    return csv.writer(_Rows(stream), lineterminator=_Rows.END)
+
+
+def csv_of(table: pd.DataFrame, **options: Any) -> str:
+    """A table without its index, as text; ``options`` are those of :meth:`pandas.DataFrame.to_csv`.
+
+    >>> csv_of(pd.DataFrame({"file": ["a\\rb.png", "c.png"], "x": [0.5, 1.0]}))
+    'file,x\\n"a\\rb.png",0.5\\nc.png,1.0\\n'
+    """
+    text = io.StringIO(newline="")
+    table.to_csv(_Rows(text), index=False, lineterminator=_Rows.END, **options)
+    return text.getvalue()
 
 
 def separator_of(header: bytes) -> str:

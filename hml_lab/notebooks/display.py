@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from hml_core.errors import ConfigError
 from hml_core.system import files, progress, provenance
+from hml_core.system.tables import csv_of
 from hml_lab.plots.style import WIDTHS
 
 FIGURE_FORMATS = ("png", "pdf", "svg")
@@ -175,7 +176,7 @@ def save_text(text: str, name: str, folder: str | Path) -> None:
 
 def save_frame(frame: pd.DataFrame, name: str, folder: str | Path) -> None:
     """Write a frame as ``<folder>/<name>.csv``."""
-    save_text(frame.to_csv(index=False), f"{name}.csv", folder)
+    save_text(csv_of(frame), f"{name}.csv", folder)
 
 
 def delta_slider(delta: float):

@@ -11,6 +11,7 @@ import pandas as pd
 
 from hml_core.errors import ConfigError
 from hml_core.system import files
+from hml_core.system.tables import csv_of
 from hml_lab.tables.cells import is_numeric, rows
 from hml_lab.tables.latex import to_latex
 
@@ -72,7 +73,7 @@ def to_csv(table: pd.DataFrame) -> str:
     frame = pd.DataFrame(body, columns=[header[0] or "row", *header[1:]])
     if table.attrs.get("run_ids"):
         frame["run ids"] = list(table.attrs["run_ids"])
-    return frame.to_csv(index=False)
+    return csv_of(frame)
 
 
 FORMATS: dict[str, Callable[[pd.DataFrame], str]] = {
