@@ -7,6 +7,7 @@ import pytest
 from hml_core import engines, losses, recipes, runs
 from hml_core.config import RunConfig
 from hml_core.recipes import Stage
+from hml_core.runs import RunFolder
 from hml_core.trainer import Trainer, branches, fit, fitting
 from tests.quick import slow_but
 
@@ -95,6 +96,36 @@ def test_a_sweep_that_was_cut_off_goes_on_in_stem_and_branch(
     for config in configs:
         assert outcome(shared[config.run_id]) == outcome(alone(config))
     assert not (tmp_path / "shared" / ".beginnings").exists()
+
+
+def test_a_run_goes_on_in_a_sweep_with_others(tmp_path, monkeypatch, alone):
+    """Which part from it at other epochs, and look at it as those did that it was begun with."""
+
+    def runs_of(*others: tuple[str, int]) -> list[RunConfig]:
+        runs = (("ce", 1), *others)
+        return [
+            RunConfig(recipe=name, evaluate_every=every, epochs=6, batch_size=64)
+            for name, every in runs
+        ]
+
+    first = runs_of(("ce_drw", 2), ("hml1", 3))  # part after 4 and 3 epochs
+    second = runs_of(("hml1", 2), ("ce_drw", 3))
+    plain = RunFolder.checkpoint
+
+    def cut_off(self, state):
+        plain(self, state)
+        if (self.config.recipe, state["epoch"]) == ("ce", 4):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(fitting, "CHECKPOINT_INTERVAL_S", 0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "checkpoint", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            engines.sweep(first, runs_root=tmp_path, progress=False)
+    shared = swept(second, tmp_path)
+    assert not (tmp_path / ".damaged").exists()
+    for config in second:
+        assert outcome(shared[config.run_id]) == outcome(alone(config))
 
 
 def test_a_loss_that_is_gone_fails_its_own_run(tmp_path, monkeypatch):

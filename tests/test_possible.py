@@ -175,6 +175,24 @@ def test_a_checkpoint_that_no_run_can_have_is_set_aside(name, value, begun, tiny
     assert len(list((tmp_path / ".damaged").iterdir())) == 1
 
 
+@pytest.mark.parametrize("upwards", [True, False])
+@pytest.mark.parametrize("name", ["learning_rate", "test_balanced_accuracy"])
+def test_the_last_bit_is_another_processor_s(name, upwards, begun, tiny, tmp_path):
+    """A cosine, and the mean over classes, as another C library or numpy rounds them."""
+    shutil.copytree(begun, tmp_path, dirs_exist_ok=True)
+    folder = RunFolder(tmp_path, tiny(recipe="hml1", epochs=3))
+    state = torch.load(folder.path / "checkpoint.pt", weights_only=True)
+    rounded = math.nextafter(state["history"][0][name], math.inf * (1 if upwards else -1))
+    for best in state["evaluator"]["best"].values():  # is taken from the same row
+        if best["score"] == state["history"][0][name]:
+            best["score"] = rounded
+    state["history"][0][name] = rounded
+    folder.checkpoint(state)
+    run = fit(folder.config, runs_root=tmp_path, progress=False)
+    assert run.history[name][0] == rounded
+    assert not (tmp_path / ".damaged").exists()
+
+
 @pytest.mark.parametrize("part", ["model", "averaged"])
 def test_a_checkpoint_of_another_kind_of_numbers_is_not_rounded(part, tiny, tmp_path):
     config = tiny(epochs=2, ema_decay=0.5)

@@ -23,6 +23,7 @@ from hml_core.trainer.evaluation import Evaluator
 
 LONGEST_S = 1e10  # of anything that is timed: centuries
 LONGEST_NAME = 255  # of a run: a file system takes no longer one
+ROUNDED = 1e-9  # of the largest: what another processor's or library's last bits may come to
 _OF_AN_EPOCH = {"step", "seconds", "waiting", "losses", "correct", "counts"}
 _OF_AN_OUTCOME = {field.name for field in dataclasses.fields(metrics.Predictions)} | {"logits"}
 # What an optimiser knows of a tensor that it has moved.
@@ -183,16 +184,17 @@ def _is_history(rows: Any, epoch: int, evaluator: Evaluator, ends: Sequence[int]
     """Whether a history can say this of so many epochs of the evaluator's run."""
     if not isinstance(rows, list) or len(rows) != epoch:
         return False
-    config, rates = evaluator.config, None
+    config, rates, rounded = evaluator.config, None, 0.0
     if not config.switch_patience:  # with it they may have been others before the stage ended
         rates = schedule.learning_rates(config)
+        rounded = ROUNDED * rates.max()
     return all(
         isinstance(row, dict)
         and row.keys() == COLUMNS
         and is_whole(row["epoch"], number, number)
         and is_whole(row["stage"], stage := schedule.stage_of_epoch(ends, number - 1), stage)
         and is_number(row["learning_rate"])
-        and (rates is None or row["learning_rate"] == rates[number - 1])
+        and (rates is None or abs(row["learning_rate"] - rates[number - 1]) <= rounded)
         and is_number(row["train_loss"])
         and _is_share(row["train_accuracy"])
         and _is_time(row["seconds"])
@@ -323,7 +325,7 @@ def _is_outcome_of(evaluator: Evaluator, outcome: Mapping[str, Any], row: Mappin
     found = metrics.quick(outcome["classes"].numpy(), targets, num_classes)
     return (
         found["top1"] == row["test_accuracy"]
-        and found["balanced_accuracy"] == row["test_balanced_accuracy"]
+        and abs(found["balanced_accuracy"] - row["test_balanced_accuracy"]) <= ROUNDED
     )
 
 

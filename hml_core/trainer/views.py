@@ -86,8 +86,13 @@ class Views:
         ValueError
             For one that cannot be.
         """
-        # A run that was begun without those that part from it has not looked for them.
-        self.by_kind = {kind: view for kind, view in self.by_kind.items() if kind in state}
+        # A run that was begun without those that part from it has not looked for them; those that have
+        # parted by now need nothing more, and the state's may be another run's.
+        self.by_kind = {
+            kind: view
+            for kind, view in self.by_kind.items()
+            if kind in state and epoch <= view.until
+        }
         for kind, view in self.by_kind.items():
             possible.require_seen(view.evaluator, state[kind], epoch)
             view.history = state[kind]["history"]
