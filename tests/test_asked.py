@@ -6,6 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -34,8 +37,14 @@ def test_a_command_of_the_system_is_asked():
         asked.ask(["/no/such/command"], LIMIT_S)
 
 
+def up_once(told: Path, monkeypatch) -> None:
+    """Let the time of a command be up once that file is there, and not before, however busy it is here."""
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + 1e6 * told.exists())
+    monkeypatch.setattr(asked, "time", clock)
+
+
 UNWILLING = {  # what a command of the system does, and what it is told to be
-    "sleep 3600 & echo $! > child; wait": "did not answer within 1 seconds",
+    "sleep 3600 & echo $! > child.new; mv child.new child; wait": "did not answer within 600 seconds",
     "sleep 3600 & echo $! > child; yes": "says more than 1,000 bytes",
     "sleep 3600 & echo $! > child; yes >&2": "says more than 1,000 bytes",
     "sleep 3600 & echo $! > child; head -c 2000 /dev/zero; wait": "says more than 1,000 bytes",
@@ -48,10 +57,38 @@ def test_a_command_that_hangs_or_prints_without_end_is_killed_with_its_children(
     script, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    patience = 1.0 if "answer" in UNWILLING[script] else LIMIT_S
+    if "answer" in UNWILLING[script]:
+        up_once(tmp_path / "child", monkeypatch)
     with pytest.raises((TimeoutError, ValueError), match=UNWILLING[script]):
-        asked.ask(["sh", "-c", script], patience, limit=1000)
+        asked.ask(["sh", "-c", script], LIMIT_S, limit=1000)
     wait_for(lambda: is_gone(number(tmp_path / "child")), "end of the child")
+
+
+def test_what_a_command_said_before_its_time_was_up_is_told(tmp_path, monkeypatch):
+    up_once(tmp_path / "told", monkeypatch)
+    script = f"echo taken; touch {tmp_path}/told; exec sleep 3600"
+    with pytest.raises(asked.Unanswered) as raised:
+        asked.ask(["sh", "-c", script], LIMIT_S)
+    assert raised.value.out == "taken\n"
+
+
+@pytest.mark.parametrize("before", range(3))
+def test_all_that_a_command_has_said_is_there_when_it_has_ended(before, monkeypatch):
+    """However long it was not looked at: a job that is not heard of would go on unseen."""
+    plain = subprocess.Popen.poll
+    looks = []
+
+    def ended(self):
+        looks.append(self)
+        if len(looks) == before + 1:  # it does all that it does between two looks
+            self.wait()
+        return plain(self)
+
+    monkeypatch.setattr(subprocess.Popen, "poll", ended)
+    monkeypatch.setattr(asked, "LOOK_S", 0.0)
+    script = "echo begun; sleep 0.1; head -c 60000 /dev/zero; echo Submitted batch job 17"
+    said = asked.ask(["sh", "-c", script], LIMIT_S)
+    assert said.out == "begun\n" + "\0" * 60000 + "Submitted batch job 17\n"
 
 
 @linux

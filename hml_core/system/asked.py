@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import errno
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -52,8 +50,7 @@ def ask(
     Raises
     ------
     OSError
-        Where it, or a thread that reads what it says, cannot be started; :class:`Unanswered` (one of
-        them) after ``patience`` seconds.
+        Where it cannot be started; :class:`Unanswered` (one of them) after ``patience`` seconds.
     ValueError
         Where it says more than ``limit`` bytes.
     """
@@ -68,51 +65,58 @@ def ask(
         preexec_fn=die_with_parent if libc() else None,  # loaded here: threads may hold any lock
     )
     _asked.add(process)
-    said: dict[Any, bytes] = {process.stdout: b"", process.stderr: b""}
-    threads = [threading.Thread(target=_read, args=(said, s, limit), daemon=True) for s in said]
+    out, error = _Said(process.stdout, limit), _Said(process.stderr, limit)
     try:
-        for thread in threads:
-            _start(thread)
-        while process.poll() is None:
-            if sum(map(len, said.values())) > limit:
+        has_ended = False
+        while not has_ended:
+            # In this order: whatever it said before it ended, or before its time was up, is there.
+            now, has_ended = time.monotonic(), process.poll() is not None
+            if out.read() + error.read() > limit:
                 raise ValueError(f"{command[0]!r} says more than {limit:,} bytes")
-            if time.monotonic() >= end:
+            if not has_ended and now >= end:
                 text = f"{command[0]!r} did not answer within {patience:.0f} seconds"
-                raise Unanswered(text, said[process.stdout].decode(errors="replace"))
+                raise Unanswered(text, str(out))
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(LOOK_S)
-        for thread in threads:
-            thread.join(LOOK_S)  # no longer: what it left behind may hold its streams open
-        out, error = (text.decode(errors="replace") for text in said.values())
-        if len(out) + len(error) > limit:
-            raise ValueError(f"{command[0]!r} says more than {limit:,} bytes")
-        return Answer(process.returncode, out, error)
+        return Answer(process.returncode, str(out), str(error))
     except BaseException:
         _kill_group(process)
         raise
     finally:
+        out.close()
+        error.close()
         _asked.discard(process)
+
+
+class _Said:
+    """What a command has said so far, up to somewhat more than is wanted of it; nobody waits for more.
+
+    What it left behind may hold its streams open.
+    """
+
+    def __init__(self, stream: Any, limit: int) -> None:
+        self.close = stream.close
+        self._number, self._limit, self._said = stream.fileno(), limit, bytearray()
+        if hasattr(
+            os, "set_blocking"
+        ):  # on Windows since Python 3.12; before, it is waited for its end
+            os.set_blocking(self._number, False)
+
+    def read(self) -> int:
+        """Take what is there; returns how many bytes it has been in all."""
+        with contextlib.suppress(BlockingIOError):
+            while len(self._said) <= self._limit and (new := os.read(self._number, 2**16)):
+                self._said += new
+        return len(self._said)
+
+    def __str__(self) -> str:
+        return self._said.decode(errors="replace")
 
 
 @atexit.register
 def _end_asked() -> None:
     for process in list(_asked):
         _kill_group(process)
-
-
-def _start(thread: threading.Thread) -> None:
-    """As for a process, it is an error of the system where there is no room for it (``ulimit -u``)."""
-    try:
-        thread.start()
-    except RuntimeError as error:  # "can't start new thread"
-        raise BlockingIOError(errno.EAGAIN, str(error)) from error
-
-
-def _read(said: dict[Any, bytes], stream: Any, limit: int) -> None:
-    """Note what comes from a command, up to somewhat more than is wanted of it."""
-    with stream, contextlib.suppress(OSError, ValueError):
-        while len(said[stream]) <= limit and (text := os.read(stream.fileno(), 2**16)):
-            said[stream] += text
 
 
 def _kill_group(process: subprocess.Popen) -> None:

@@ -15,6 +15,7 @@ from hml_core.errors import RunError
 from hml_core.system import interruptions
 from tests.engines import helpers
 from tests.engines.helpers import configs
+from tests.test_asked import up_once
 
 GREETED = {
     "Welcome to Stampede3, 12 nodes are free\nSubmitted batch job 4711\n": ("4711", ""),
@@ -130,8 +131,9 @@ def test_a_job_that_sbatch_told_before_it_hung_or_failed_is_ours(then, tmp_path,
 
     helpers.pretend_slurm(tmp_path, monkeypatch)
     if "sleep" in then:
-        monkeypatch.setattr(slurm_queue, "SUBMIT_TIMEOUT_S", 1.0)
-    helpers.says(tmp_path / "bin" / "sbatch", f"echo Submitted batch job 17; {then}")
+        up_once(tmp_path / "told", monkeypatch)
+    said = f"echo Submitted batch job 17; touch {tmp_path}/told; {then}"
+    helpers.says(tmp_path / "bin" / "sbatch", said)
     said = asyncio.run(slurm_queue.Submissions().job()._call(["sbatch", "job.sh"]))
     assert slurm_queue._taken(said) == Job("17")
 
