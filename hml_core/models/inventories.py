@@ -30,7 +30,7 @@ class Inventory:
         self.model = model
         self.parameters = dict(model.named_parameters())
         self.moving = {name for name, tensor in self.parameters.items() if tensor.requires_grad}
-        self.state = _shapes(model)
+        self.state = _kinds(model)
 
     def require_same(self) -> None:
         """The parameters are those that the optimiser has.
@@ -64,12 +64,12 @@ class Inventory:
         ------
         RunError
         """
-        now, before = _shapes(self.model), self.state
+        now, before = _kinds(self.model), self.state
         if names := sorted(n for n in {*now, *before} if now.get(n) != before.get(n)):
             raise RunError(
                 f"The `state_dict` of the model {self.model.name!r} changed while it was trained: "
-                f"{listed(names)} was added, removed or got another shape. Expected it to hold the same "
-                "tensors throughout, or no checkpoint can be gone on from."
+                f"{listed(names)} was added, removed or got another shape or kind of numbers. Expected it "
+                "to hold the same tensors throughout, or no checkpoint can be gone on from."
             )
 
     def require_no_memory(self, make: Callable[[], nn.Module], shape: tuple[int, int, int]) -> None:
@@ -125,9 +125,12 @@ def inventory(model: nn.Module) -> Inventory | None:
     return Inventory(model) if isinstance(model, Backbone) else None
 
 
-def _shapes(model: nn.Module) -> dict[str, tuple[int, ...] | None]:
-    shapes = {name: getattr(value, "shape", None) for name, value in model.state_dict().items()}
-    return {name: None if shape is None else tuple(shape) for name, shape in shapes.items()}
+def _kinds(model: nn.Module) -> dict[str, tuple[torch.Size, torch.dtype] | None]:
+    """Shape and type of each tensor; None for what is none."""
+    return {
+        name: (value.shape, value.dtype) if isinstance(value, Tensor) else None
+        for name, value in model.state_dict().items()
+    }
 
 
 def images_of(number: int, shape: tuple[int, int, int], device: torch.device) -> Tensor:

@@ -378,6 +378,24 @@ def test_a_network_of_this_package_is_not_watched():
     assert copy.deepcopy(models.build("odd", 3)).name == "odd"
 
 
+def test_a_buffer_that_becomes_another_kind_of_numbers_is_told():
+    """A checkpoint of it fits no network that is made anew."""
+
+    class Counting(Small):
+        def __init__(self, in_channels):
+            super().__init__(in_channels)
+            self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+
+    models.register(Counting, name="counting")
+    model = models.build("counting", 3)
+    watched = inventory(model)
+    model.backbone.seen += 1
+    watched.require_same_state()
+    model.backbone.seen = model.backbone.seen * 0.5
+    with pytest.raises(RunError, match=r"'backbone\.seen' .* another shape or kind of numbers"):
+        watched.require_same_state()
+
+
 def test_sizes_are_tried_under_the_runs_autocast():
     """A backbone that asks for the type of what it computes with."""
 
