@@ -138,10 +138,11 @@ def answering(says: bytes, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def answer() -> None:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # nobody listens any more
                 while True:
                     held.append(listening.accept()[0])
-                    held[-1].sendall(says)
+                    with contextlib.suppress(OSError):  # who asked for a header alone has hung up
+                        held[-1].sendall(says)
 
         threading.Thread(target=answer, daemon=True).start()
         address = f"http://127.0.0.1:{listening.getsockname()[1]}/cifar.tar.gz"
@@ -221,6 +222,20 @@ def test_a_limit_holds_with_encryption_too_and_for_its_block_alone(monkeypatch):
     with downloads.patience():
         assert urllib.request._opener is not None
     assert urllib.request._opener is None
+
+
+def test_of_downloads_in_two_threads_nothing_is_left(monkeypatch):
+    """Whichever ends first: urllib and socket keep their settings for the whole process."""
+    monkeypatch.setattr(urllib.request, "_opener", None)
+    before = socket.getdefaulttimeout()
+    one, other = downloads.patience(10.0, limit=1000), downloads.patience(20.0, limit=2000)
+    one.__enter__()
+    other.__enter__()
+    one.__exit__(None, None, None)
+    (limited,) = (h for h in urllib.request._opener.handlers if hasattr(h, "limit"))
+    assert (socket.getdefaulttimeout(), limited.limit) == (20.0, 2000)
+    other.__exit__(None, None, None)
+    assert (socket.getdefaulttimeout(), urllib.request._opener) == (before, None)
 
 
 @pytest.mark.parametrize(

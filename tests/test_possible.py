@@ -6,7 +6,10 @@ import itertools
 import math
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -59,6 +62,7 @@ IMPOSSIBLE = [
     ("confidence", [torch.zeros(10, 20)]),
     ("confidence", [torch.zeros(10, 20, dtype=torch.int32)]),  # of no image
     ("confidence", lambda known: known[0].neg_()),
+    ("confidence", lambda known: known[0].view(-1)[:2].copy_(torch.tensor([-1, 10**6]))),
     ("confidence", lambda known: known.__setitem__(0, known[0].to(torch.uint16))),
     ("confidence", lambda known: known.__setitem__(0, known[0].to("meta"))),
     ("seconds", float("nan")),
@@ -71,6 +75,7 @@ IMPOSSIBLE = [
     ("branch", {"epoch": 1, "from": "x", "seconds": "1.0"}),
     ("branch", {"epoch": 1, "from": "x", "seconds": 1e6}),  # more than the run has had
     ("branch", {"epoch": 0, "from": "x", "seconds": 0.0}),
+    ("branch", {"epoch": 1, "from": "x", "seconds": 0.0, "more": 1}),
     ("branch", {"epoch": 1, "from": "\ud800", "seconds": 0.0}),
     ("branch", {"epoch": 1, "from": "x" * 1000, "seconds": 0.0}),
     ("branch", {"epoch": 1, "from": "\x1b[2J", "seconds": 0.0}),
@@ -103,7 +108,10 @@ IMPOSSIBLE = [
         "evaluator",
         lambda known: known.update(features=torch.zeros(len(known["last"]["classes"]), 8).half()),
     ),
+    ("evaluator", lambda known: known["last"].update(classes=known["last"]["classes"].flip(0))),
     ("evaluator", lambda known: known.update(kept={**KEPT, "epoch": 10**9})),
+    ("evaluator", lambda known: known.update(kept={**KEPT, "epoch": 0})),
+    ("evaluator", lambda known: known.update(kept={**KEPT, "epoch": 2})),  # which has not been
     ("evaluator", lambda known: known.update(kept={**KEPT, "tensors": {"x": 1}})),
     ("evaluator", lambda known: known.update(kept={**KEPT, "described": None})),
     ("evaluator", lambda known: known.update(kept={**KEPT, "described": {"x": torch.zeros(1)}})),
@@ -239,3 +247,152 @@ def test_a_checkpoint_within_an_epoch_that_cannot_be_is_set_aside(
     with pytest.warns(UserWarning, match=r"its current cannot be in a run of 3 epochs"):
         fit(folder.config, runs_root=tmp_path, progress=False)
     assert len(list((tmp_path / ".damaged").iterdir())) == 1
+
+
+ADAM = {"step": torch.tensor(1.0), "exp_avg": torch.zeros(2, 3), "exp_avg_sq": torch.zeros(2, 3)}
+
+
+@pytest.mark.parametrize("known", [{}, ADAM, {**ADAM, "step": 1.0}, {**ADAM, "more": 1}])
+def test_what_adam_knows_of_a_tensor(known):
+    optimizer = torch.optim.Adam([torch.zeros(2, 3)])
+    possible.require_moved(optimizer, {0: known})
+    possible.require_moved(optimizer, {})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"step": torch.tensor(step)} for step in (-1.0, math.nan, math.inf)),
+        *({"step": step} for step in (-1, "1", None, torch.ones(2))),
+        {"exp_avg": None},
+        {"exp_avg_sq": torch.zeros(3, 2)},
+        {"exp_avg_sq": torch.zeros(2, 3).double()},
+        {"exp_avg": torch.zeros(3).expand(2, 3)},
+        {"exp_avg": torch.zeros(4).as_strided((2, 3), (1, 1))},
+    ],
+    ids=str,
+)
+def test_what_adam_cannot_know(change):
+    optimizer = torch.optim.Adam([torch.zeros(2, 3)])
+    with pytest.raises(ValueError, match=f"its optimiser's {next(iter(change))} of tensor 0"):
+        possible.require_moved(optimizer, {0: {**ADAM, **change}})
+
+
+def test_without_momentum_there_may_be_none():
+    """Some versions of torch say so."""
+    optimizer = torch.optim.SGD([torch.zeros(2)], lr=0.1)
+    possible.require_moved(optimizer, {0: {"momentum_buffer": None}})
+
+
+@pytest.mark.parametrize(
+    ("ends", "epoch", "is_possible"),
+    [
+        ([4, 5], 3, True),  # no plateau yet
+        ([2, 5], 3, True),
+        ([3, 5], 3, True),
+        ([3, 5], 2, False),  # which is still to come
+        ([0, 5], 3, False),
+        ([2, 6], 3, False),
+        ([2], 3, False),
+        ([5, 5], 5, False),
+    ],
+)
+def test_a_plateau_ends_the_first_stage_alone_and_earlier(ends, epoch, is_possible):
+    trainer = SimpleNamespace(stage_ends=(4, 5), config=SimpleNamespace(switch_patience=2))
+    assert possible._holds(lambda: possible._are_ends(trainer, ends, epoch)) == is_possible
+
+
+@pytest.mark.parametrize(
+    ("stage", "epoch", "is_within", "is_possible"),
+    [
+        (0, 2, False, True),  # that is over
+        (1, 2, False, True),
+        (0, 2, True, False),
+        (1, 2, True, True),
+        (1, 1, False, False),
+        (0, 3, False, False),
+    ],
+)
+def test_a_stage_is_that_of_its_epoch(stage, epoch, is_within, is_possible):
+    assert possible._is_stage(stage, [2], epoch, is_within) == is_possible
+
+
+def _outcome(classes: list[int]) -> dict:
+    all = torch.tensor(classes)
+    shares = torch.full((len(all),), 0.5, dtype=torch.float64)
+    return {
+        "classes": all,
+        "confidence": shares,
+        "log_probability": -shares,
+        "logits": None,
+    }
+
+
+@pytest.mark.parametrize("where", ["best", "last"])
+@pytest.mark.parametrize(
+    ("further", "is_possible"),
+    [
+        ({}, True),
+        ({"official": _outcome([0, 1, 1])}, True),
+        ({"another": None}, True),  # is not looked at again
+        ({"official": _outcome([0, 1])}, False),
+        ({"official": _outcome([0, 1, 2])}, False),
+    ],
+)
+def test_what_is_said_of_further_images_is_of_them(where, further, is_possible):
+    targets = SimpleNamespace(targets=np.array([0, 1]))
+    evaluator: Any = SimpleNamespace(
+        evaluated=("test",),
+        further={"official": [0, 1, 0]},
+        splits=SimpleNamespace(num_classes=2, test=targets),
+        keeps_logits=False,
+        info=SimpleNamespace(streamed=False),
+    )
+    row = {"epoch": 1, "test_accuracy": 1.0, "test_balanced_accuracy": 1.0}
+    best = {"epoch": 1, "score": 1.0, "test": _outcome([0, 1])}
+    state = {"best": {"best_test": best}, "last": _outcome([0, 1]), "features": None}
+    (best if where == "best" else state)["further" if where == "best" else "last_further"] = further
+    assert possible._is_evaluated(evaluator, state, [row]) == is_possible
+
+
+MEASURED = {"test_accuracy": 0.5, "test_balanced_accuracy": 0.5}
+UNMEASURED = dict.fromkeys(["validation_accuracy", "validation_balanced_accuracy"])
+
+
+@pytest.mark.parametrize(
+    ("epoch", "row", "is_possible"),
+    [
+        (1, dict.fromkeys(MEASURED), True),
+        (1, MEASURED, True),  # the last one before patience ends
+        (2, MEASURED, True),
+        (2, dict.fromkeys(MEASURED), False),
+        (3, dict.fromkeys(MEASURED), False),  # the last one
+        (2, {**MEASURED, "validation_accuracy": 0.5}, False),  # there is no such split
+        (2, {**MEASURED, "test_balanced_accuracy": 1.5}, False),
+    ],
+)
+def test_a_row_has_what_was_due_and_of_no_other_images(epoch, row, is_possible):
+    config: Any = SimpleNamespace(epochs=3, evaluate_every=2)
+    evaluator: Any = SimpleNamespace(config=config, evaluated=("test",))
+    row = {"epoch": epoch, **UNMEASURED, **row}
+    assert possible._are_measured(row, evaluator) == is_possible
+
+
+@pytest.mark.parametrize("column", MEASURED)
+def test_accuracies_are_those_of_the_images(column):
+    """Two of three classes are right, of which one has twice as many images."""
+    targets = SimpleNamespace(targets=np.array([0, 0, 1, 2]))
+    evaluator: Any = SimpleNamespace(
+        splits=SimpleNamespace(num_classes=3, test=targets), keeps_logits=False
+    )
+    row = {"test_accuracy": 0.75, "test_balanced_accuracy": 2 / 3}
+    outcome = _outcome([0, 0, 1, 0])
+    assert possible._is_outcome_of(evaluator, outcome, row)
+    assert not possible._is_outcome_of(evaluator, outcome, {**row, column: 0.7})
+
+
+@pytest.mark.parametrize("change", [{}, {"best": {"x": 1}}, {"last": {}}, {"features": 1}])
+def test_before_anything_was_measured_nothing_is_said(change):
+    state = {"best": {}, "last": None, "features": None, **change}
+    row = {"epoch": 1, "test_accuracy": None}
+    assert possible._is_evaluated(SimpleNamespace(), state, [row]) == (not change)

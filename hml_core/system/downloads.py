@@ -6,11 +6,13 @@ import contextlib
 import errno
 import http.client
 import socket
+import threading
 import traceback
 import types
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,20 +44,45 @@ def patience(seconds: float = SILENCE_S, *, limit: int = files.LARGEST_DATA) -> 
     RunError
         Within, from a server that gives more than ``limit`` bytes.
     """
-    before, opener = socket.getdefaulttimeout(), urllib.request._opener
-    limited = opener or urllib.request.build_opener()  # a program may have one, such as for a proxy
-    handler = next((one for one in limited.handlers if isinstance(one, _Limited)), None)
-    if handler is None:  # none can be taken away again
-        limited.add_handler(handler := _Limited(None))
-    outer, handler.limit = handler.limit, limit
-    urllib.request.install_opener(limited)
-    socket.setdefaulttimeout(seconds)
+    block = _Block(seconds, limit)
+    with _lock:
+        if not _open:
+            _outside[:] = [socket.getdefaulttimeout(), urllib.request._opener]
+        _open.append(block)
+        _apply()
     try:
         yield
     finally:
-        socket.setdefaulttimeout(before)
-        handler.limit = outer
-        urllib.request.install_opener(opener)
+        with _lock:  # of several threads, whichever ends first
+            _open.remove(block)
+            _apply()
+
+
+@dataclass(eq=False)
+class _Block:
+    """One of :func:`patience`."""
+
+    seconds: float
+    limit: int
+
+
+_lock = threading.Lock()  # urllib and socket keep what is set for the whole process
+_open: list[_Block] = []  # in whichever thread; the last one holds
+_outside: list[Any] = [None, None]  # timeout and opener, as they were before the first
+
+
+def _apply() -> None:
+    """Set what the last block wants, or what was there before the first."""
+    timeout, opener = _outside
+    limited = opener or urllib.request._opener
+    if limited is None:
+        limited = urllib.request.build_opener()
+    handler = next((one for one in limited.handlers if isinstance(one, _Limited)), None)
+    if handler is None:  # a program's own, such as for a proxy: none can be taken away again
+        limited.add_handler(handler := _Limited(None))
+    handler.limit = _open[-1].limit if _open else None
+    urllib.request.install_opener(limited if _open else opener)
+    socket.setdefaulttimeout(_open[-1].seconds if _open else timeout)
 
 
 class _Limited(urllib.request.BaseHandler):
