@@ -30,6 +30,7 @@ from hml_core.errors import ConfigError, DataError, RunError
 from hml_core.system import downloads
 from hml_lab.cli import main
 from tests.chaos.foreign import hole
+from tests.test_processes import LIMIT_S
 
 PER_BATCH = 1000  # images in each of the five stand-in training batches
 
@@ -166,7 +167,11 @@ def test_a_server_that_falls_silent_or_is_none_is_explained(
     says, told, server, tmp_path, monkeypatch
 ):
     """What an open port behind a firewall, another service or a login page of a network answers."""
-    monkeypatch.setattr(archive.downloads, "patience", functools.partial(downloads.patience, 0.2))
+    seconds = (
+        0.2 if told == "timed out" else LIMIT_S
+    )  # of who says nothing more; others may be slow
+    brief = functools.partial(downloads.patience, seconds)
+    monkeypatch.setattr(archive.downloads, "patience", brief)
     with answering(says, monkeypatch):
         output = prepare(tmp_path / "data", code=1)
     assert "could not be prepared" in output
