@@ -19,7 +19,7 @@ from hml_core.trainer import fit
 from hml_lab import notebooks, plots, stats
 from hml_lab.experiment import Experiment
 from hml_lab.plots import looks as looks_of
-from hml_lab.plots import spreads, style
+from hml_lab.plots import spreads, style, tradeoffs
 from hml_lab.plots.looks import BUILT_IN, LIMIT, look, variant
 from hml_lab.plots.methods import by_recipe
 from hml_lab.tables import ranks
@@ -203,6 +203,19 @@ def test_the_reliability_diagram_holds_every_test_image(finished):
     ]
     assert (sure > 0.8).sum() >= 20, len(right)
     assert ax.lines[1].get_ydata()[-1] == pytest.approx(np.mean(top))
+
+
+def test_of_few_test_images_there_is_a_diagram_without_curves(finished, monkeypatch):
+    """One's own photographs may be so few that no bin has as many as a share needs."""
+    monkeypatch.setattr(tradeoffs, "FEWEST_IMAGES", 10**6)
+    drawn = plots.reliability(finished)
+    ax, below = drawn.axes
+    assert len(ax.lines) == 1, "the diagonal"
+    assert len(below.patches) == 2, "how sure they are is drawn"
+    entries = [text.get_text() for text in drawn.legends[0].get_texts()]
+    assert sum("; no bin has 1000000 test images)" in entry for entry in entries) == 2
+    monkeypatch.setattr(tradeoffs, "FEWEST_IMAGES", 1)
+    assert len(plots.reliability(finished).axes[0].lines) == 3
 
 
 def test_cost_is_the_time_of_all_epochs(finished):

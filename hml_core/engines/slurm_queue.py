@@ -302,10 +302,13 @@ class Submissions:
                 """Submit a job: dask-jobqueue's own waits for ever, for whatever is said."""
                 try:
                     said = await _in_thread(asked.ask, command, SUBMIT_TIMEOUT_S)
-                except asked.Unanswered as error:
-                    if _taken(error.out) is None:
-                        raise
-                    return error.out  # the job was taken, whatever it waits for
+                except (asked.Unanswered, asked.Excessive) as error:
+                    whole = error.out[: error.out.rfind("\n") + 1]  # of a number, all digits
+                    if _taken(whole) is not None:
+                        return whole  # the job was taken, whatever it waits for, or says beside
+                    if isinstance(error, asked.Excessive) or _taken(error.out) is not None:
+                        raise _Unclear(str(error)) from error
+                    raise
                 if _taken(said.out) is not None:
                     return said.out  # and whatever failed after that
                 if said.status:
@@ -355,7 +358,7 @@ class Submissions:
 
 
 class _Unclear(Exception):
-    """sbatch ended well and named no job."""
+    """sbatch named no job, and may have been given one all the same."""
 
 
 def _taken(out: str) -> Job | None:

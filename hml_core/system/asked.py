@@ -27,12 +27,20 @@ class Answer(NamedTuple):
     error: str
 
 
-class Unanswered(TimeoutError):
-    """A command that did not end in time, and what it had said by then."""
+class _Ended(Exception):
+    """A command that was ended, and what it had said by then."""
 
     def __init__(self, text: str, out: str) -> None:
         super().__init__(text)
         self.out = out
+
+
+class Unanswered(_Ended, TimeoutError):
+    """A command that did not end in time, and what it had said by then."""
+
+
+class Excessive(_Ended, ValueError):
+    """A command that said more than is wanted of it, and what it had said by then."""
 
 
 def ask(
@@ -52,7 +60,7 @@ def ask(
     OSError
         Where it cannot be started; :class:`Unanswered` (one of them) after ``patience`` seconds.
     ValueError
-        Where it says more than ``limit`` bytes.
+        Where it says more than ``limit`` bytes: :class:`Excessive`.
     """
     end = time.monotonic() + patience
     process = subprocess.Popen(
@@ -72,7 +80,7 @@ def ask(
             # In this order: whatever it said before it ended, or before its time was up, is there.
             now, has_ended = time.monotonic(), process.poll() is not None
             if out.read() + error.read() > limit:
-                raise ValueError(f"{command[0]!r} says more than {limit:,} bytes")
+                raise Excessive(f"{command[0]!r} says more than {limit:,} bytes", str(out))
             if not has_ended and now >= end:
                 text = f"{command[0]!r} did not answer within {patience:.0f} seconds"
                 raise Unanswered(text, str(out))

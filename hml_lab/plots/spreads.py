@@ -273,8 +273,10 @@ def band(
     Returns
     -------
     float64 (places,)
-        The means, as they were drawn; with ``each`` the medians.
+        The means, as they were drawn; with ``each`` the medians. Without a place nothing is drawn.
     """
+    if not len(places):
+        return np.zeros(0)
     if each:
         for run in values.T:
             ax.plot(places, back(run), color=look.colour, linestyle=look.line, linewidth=0.8)

@@ -291,7 +291,8 @@ def reliability(runs: Iterable[Run], *, selection: str = "last", bins: int = BIN
     """Accuracy of the predictions against how sure the network is of them; below, how often it is so.
 
     On the diagonal a network is right as often as it says. Bins are of equal width, as for the expected
-    calibration error; those with fewer than 20 test images of all runs are left out. Bands are over seeds.
+    calibration error; those with fewer than 20 test images of all runs are left out, and the legend says
+    where no other is left. Bands are over seeds.
     """
     groups = by_recipe(runs)
     drawn, (ax, below) = figure(6, 6, rows=2, sharex=True, gridspec_kw={"height_ratios": [3, 1]})
@@ -313,7 +314,8 @@ def reliability(runs: Iterable[Run], *, selection: str = "last", bins: int = BIN
         errors = 100 * np.array([run.selection(selection)["ece"] for run in members])
         entry = spreads.key(how, line=True, size=5)
         ece = f"median {np.median(errors):.1f}" if each else f"{errors.mean():.1f}"
-        entry.set_label(f"{how.label} (ECE {ece} %)")
+        curve = "" if enough.any() else f"; no bin has {FEWEST_IMAGES} test images"
+        entry.set_label(f"{how.label} (ECE {ece} %{curve})")
         entries.append(entry)
         if each:
             continue

@@ -122,9 +122,16 @@ def test_slurm_that_takes_no_job_is_told_with_its_reason(sbatch, reason, tmp_pat
     assert not list((tmp_path / "runs").glob(".slurm-*")), "the key is gone with the sweep"
 
 
+MUCH = "head -c 2000000 /dev/zero"
+
+
 @pytest.mark.parametrize(
-    "then", ["exec sleep 600", "exit 1", "echo 'no mail' >&2; exit 1", "kill -9 $$"]
-)
+    "then",
+    [
+        "exec sleep 600", "exit 1", "echo 'no mail' >&2; exit 1", "kill -9 $$", f"{MUCH} >&2", MUCH,
+        f"{MUCH} >&2; sleep 600",
+    ],
+)  # fmt: skip
 def test_a_job_that_sbatch_told_before_it_hung_or_failed_is_ours(then, tmp_path, monkeypatch):
     """It is in the queue, is submitted once, and is cancelled in the end."""
     import asyncio
@@ -136,6 +143,22 @@ def test_a_job_that_sbatch_told_before_it_hung_or_failed_is_ours(then, tmp_path,
     helpers.says(tmp_path / "bin" / "sbatch", said)
     said = asyncio.run(slurm_queue.Submissions().job()._call(["sbatch", "job.sh"]))
     assert slurm_queue._taken(said) == Job("17")
+
+
+@pytest.mark.parametrize(
+    "script", [MUCH, "yes", "printf 'Submitted batch job 1'; touch told; sleep 600"]
+)
+def test_a_job_that_may_have_been_taken_is_not_submitted_again(script, tmp_path, monkeypatch):
+    """And none is cancelled: of a number that is cut off, the rest would be somebody else's job."""
+    import asyncio
+
+    helpers.pretend_slurm(tmp_path, monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    if "told" in script:
+        up_once(tmp_path / "told", monkeypatch)
+    helpers.says(tmp_path / "bin" / "sbatch", script)
+    with pytest.raises(slurm_queue._Unclear, match=r"says more than|did not answer"):
+        asyncio.run(slurm_queue.Submissions().job()._call(["sbatch", "job.sh"]))
 
 
 def test_a_refusal_counts_only_while_no_job_is_left():
