@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from hml_core import engines, losses, recipes, runs
+from hml_core import __version__, engines, losses, recipes, runs
 from hml_core.config import RunConfig
 from hml_core.recipes import Stage
 from hml_core.runs import RunFolder
-from hml_core.trainer import Trainer, branches, fit, fitting
+from hml_core.trainer import Trainer, beginnings, branches, fit, fitting
 from tests.quick import slow_but
 
 # Of metrics.json: what depends on the clock, and what says who trained which epochs.
@@ -96,6 +96,21 @@ def test_a_sweep_that_was_cut_off_goes_on_in_stem_and_branch(
     for config in configs:
         assert outcome(shared[config.run_id]) == outcome(alone(config))
     assert not (tmp_path / "shared" / ".beginnings").exists()
+
+
+def test_what_another_version_s_sweep_left_is_no_beginning(tmp_path, monkeypatch):
+    """It may train otherwise: a record says of one version that it made all of the run."""
+    root = beginnings.Beginnings(tmp_path, [branches.Point(2, "a" * 64, ())])
+    root.folder.mkdir()
+    assert root.take(0) is None
+    root.leave(2, {"state": {}})
+    assert root.take(0) == {"key": "a" * 64, "epoch": 2, "version": __version__, "state": {}}
+    root.release()
+    monkeypatch.setattr(beginnings, "__version__", "0.0.1")
+    assert root.take(0) is None
+    root.leave(2, {"state": {}})  # takes its place
+    assert root.take(0)["version"] == "0.0.1"
+    root.release()
 
 
 def test_a_run_goes_on_in_a_sweep_with_others(tmp_path, monkeypatch, alone):

@@ -17,7 +17,7 @@ from PIL import Image
 from data_prep.cli import prepare
 from hml_core import datasets
 from hml_core.config import RunConfig, grids
-from hml_core.datasets import imagefolder, packs
+from hml_core.datasets import imagefolder, packs, trees
 from hml_core.errors import ConfigError, DataError, RunError
 from hml_core.system import files as storage
 from hml_core.system import images as opener
@@ -323,6 +323,21 @@ def test_classes_that_differ_in_case_alone_or_are_one_are_refused(tree):
             shutil.rmtree(tree / split / name, ignore_errors=True)
     with pytest.raises(DataError, match=r"two classes or more .* found one, 'ant'"):
         imagefolder.pack(tree)
+
+
+@pytest.mark.parametrize("odd", [b"caf\xe9", b"caf\r"])
+def test_classes_that_are_printed_alike_are_told_before_they_are_packed(odd, tree):
+    """No run could tell them apart, and nothing that it is made of says which is which."""
+    for name in (os.fsdecode(odd), trees.shown(os.fsdecode(odd))):
+        for split in ("train", "test"):
+            try:
+                (tree / split / name).mkdir()
+            except OSError:
+                pytest.skip("this file system has no such names")
+            picture(tree / split / name / "0.png")
+    with pytest.raises(DataError, match=r"Classes in .* have one name where it is printed: caf\\"):
+        imagefolder.pack(tree)
+    assert not tree.with_name(f"{tree.name}.packed").exists()
 
 
 def test_names_that_are_not_utf_8_are_read_and_shown(tree, tmp_path):

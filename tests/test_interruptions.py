@@ -138,6 +138,23 @@ def test_no_further_run_begins_after_an_interruption_that_got_lost(lose, tmp_pat
     assert len(begun) == 1
 
 
+def test_what_was_done_before_counts_where_a_sweep_is_interrupted_at_once(
+    tmp_path, monkeypatch, capsys
+):
+    """Before it has looked at them."""
+    configs = grid(recipe="ce", epochs=1, seed=[0, 1, 2])
+    engines.sweep(configs[1:], runs_root=tmp_path, progress=False)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engines, "attempt", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        engines.sweep(configs, runs_root=tmp_path)
+    said = capsys.readouterr()
+    assert "Interrupted: 2 of 3 runs are done." in said.out + said.err
+
+
 def test_no_further_epoch_begins_after_an_interruption_that_got_lost(tmp_path, monkeypatch):
     ended, end_epoch = [], loop.Trainer.end_epoch
 

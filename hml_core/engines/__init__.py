@@ -230,6 +230,7 @@ def _collect(
     # Once and for all: code of one's own that is edited or registered anew meanwhile has another identity.
     names = {id(config): run_id for run_id, config in configs.items()}
     outcomes: dict[str, Outcome] = {}
+    before = {names[number] for number in done}
     failed = 0
 
     def everything() -> Iterator[tuple[RunConfig, Outcome]]:
@@ -251,9 +252,10 @@ def _collect(
                     bar.message(f"Run {run_id} failed.\n{outcome.message}")
                 bar.update(f"{run_id}{f', {failed} failed' if failed else ''}")
         except KeyboardInterrupt:
+            number = len(before | outcomes.keys()) - failed
             bar.message(
-                f"Interrupted: {len(outcomes) - failed} of {len(configs)} runs are done. The same "
-                "command goes on from there."
+                f"Interrupted: {number} of {len(configs)} runs are done. The same command goes on from "
+                "there."
             )
             raise
     return outcomes

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from hml_core import __version__
 from hml_core.errors import RunBusyError, RunError
 from hml_core.system import files, locks, states
 from hml_core.trainer.branches import Point
@@ -88,7 +89,7 @@ class Beginnings:
     def leave(self, epoch: int, content: dict[str, Any]) -> None:
         """Keep the promise of that epoch."""
         point = self.promised.pop(epoch)
-        states.write(self._path(point), {"key": point.key, "epoch": epoch, **content})
+        states.write(self._path(point), {**content, **_vouched(point)})
         self._locks.pop(epoch).close()
 
     def release(self) -> None:
@@ -104,12 +105,17 @@ class Beginnings:
                 # A damaged one is as good as none: whatever reading it raises, the run starts earlier.
                 with contextlib.suppress(Exception):
                     content = states.read(self._path(point))
-                    if (content["key"], content["epoch"]) == (point.key, point.epoch):
+                    if _vouched(point).items() <= content.items():
                         return content
         return None
 
     def _path(self, point: Point) -> Path:
         return self.folder / f"{point.key[:32]}.pt"
+
+
+def _vouched(point: Point) -> dict[str, Any]:
+    """What a beginning of that point says of itself; what another version's sweep left is none."""
+    return {"key": point.key, "epoch": point.epoch, "version": __version__}
 
 
 @contextlib.contextmanager
