@@ -74,7 +74,7 @@ def test_ours_are_read_as_they_were_written():
     frame["last"] = frame["name"]
     text = tables.csv_of(frame)
     rows = io.StringIO(newline="")
-    writer = tables.csv_writer(rows)
+    writer = csv.writer(tables.Rows(rows), lineterminator=tables.Rows.END)
     writer.writerow(frame.columns)
     writer.writerows(frame.to_numpy().tolist())
     for written in (text, rows.getvalue()):

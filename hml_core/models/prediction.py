@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -23,7 +24,7 @@ from hml_core.models.trained import TrainedModel
 from hml_core.system import devices, files, threads
 from hml_core.system import images as opener
 from hml_core.system.progress import Progress
-from hml_core.system.tables import csv_writer
+from hml_core.system.tables import Rows
 
 TOP = 5  # classes that are named, by default
 AT_A_TIME = 256  # images in memory
@@ -244,7 +245,7 @@ def write(found: Iterable[Prediction], columns: Columns, stream: BinaryIO) -> Su
     """
     number, unread = 0, []
     text = io.TextIOWrapper(stream, encoding="utf-8", errors="surrogateescape", newline="")
-    lines = csv_writer(text)
+    lines = csv.writer(Rows(text), lineterminator=Rows.END)
     lines.writerow(columns.names)
     for one in found:
         number += 1

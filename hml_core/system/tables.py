@@ -3,7 +3,6 @@ cell), and ours, of which every reader makes the same rows."""
 
 from __future__ import annotations
 
-import csv
 import io
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
@@ -75,25 +74,20 @@ def read(path: str | Path) -> pd.DataFrame:
     return rows[(rows != "").any(axis=1)]
 
 
-class _Rows:
-    """Where :mod:`csv` writes its rows, one at a time; each ends with a line feed.
+class Rows:
+    """Where :mod:`csv` writes its rows, one at a time, to a stream that was opened with ``newline=""``.
 
-    Told to end them so itself, Python 3.11 leaves a carriage return in a cell (a file's name may have one)
-    without quotes, and readers take it for the end of the row.
+    Each ends with a line feed. Told to end them so itself, Python 3.11 leaves a carriage return in a cell
+    (a file's name may have one) without quotes, and readers take it for the end of the row.
     """
 
-    END = "\r\n"  # is what csv is told
+    END = "\r\n"  # is what the writer is to be told
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, row: str) -> int:
         return self._stream.write(row.removesuffix(self.END) + "\n")
-
-
-def csv_writer(stream: TextIO) -> Any:
-    """A writer of :mod:`csv`, for a stream that was opened with ``newline=""``."""
-    return csv.writer(_Rows(stream), lineterminator=_Rows.END)
 
 
 def csv_of(table: pd.DataFrame, **options: Any) -> str:
@@ -103,7 +97,7 @@ def csv_of(table: pd.DataFrame, **options: Any) -> str:
     'file,x\\n"a\\rb.png",0.5\\nc.png,1.0\\n'
     """
     text = io.StringIO(newline="")
-    table.to_csv(_Rows(text), index=False, lineterminator=_Rows.END, **options)
+    table.to_csv(Rows(text), index=False, lineterminator=Rows.END, **options)
     return text.getvalue()
 
 
