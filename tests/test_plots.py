@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import io
 import itertools
 import re
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.lines import Line2D
+from matplotlib.text import Text
 from PIL import Image
 
 from hml_core import recipes
 from hml_core.config import RunConfig
 from hml_core.errors import ConfigError
+from hml_core.runs import Run
 from hml_core.trainer import fit
 from hml_lab import notebooks, plots, stats
 from hml_lab.experiment import Experiment
@@ -381,6 +385,31 @@ def test_axes_are_labelled(finished):
     for made in figures:
         assert any(ax.get_xlabel() for ax in made.axes)
         assert all(ax.get_ylabel() or ax.get_yticklabels() for ax in made.axes)
+
+
+def test_a_name_with_dollar_signs_is_no_formula(finished, monkeypatch):
+    """A folder of one's own may have any name; matplotlib fails at half a formula."""
+    odd = ("$x_$", "$5 to $10", r"a\$b\frac$", "$")
+    names = (*odd, *finished[0].class_names[len(odd) :])
+    monkeypatch.setattr(Run, "class_names", names)
+    counts = plots.class_counts(finished[0].class_counts, names, title="$t_$ of $")
+    rows = {name: [np.zeros((2, 2, 3), np.uint8)] for name in odd}
+    for drawn in (
+        counts,
+        plots.per_class_accuracy(finished),
+        plots.confusion_matrix(finished, ["ce"]),
+        plots.samples(rows, title="$t_$", rows_are="classes"),
+    ):
+        drawn.savefig(io.BytesIO(), format="svg")
+        shown = [text.get_text().replace("\n", " ") for text in drawn.findobj(Text)]
+        assert {*odd} <= {*shown}
+    powers = [text for text in counts.findobj(Text) if "mathdefault" in text.get_text()]
+    assert powers
+    assert all(text.get_parse_math() for text in powers)
+    handle = Line2D([], [], label="$l_$ and $")
+    page, _ = style.figure()
+    style.legend(page, [handle])
+    page.savefig(io.BytesIO())
 
 
 def test_nothing_to_draw_is_an_error():

@@ -18,11 +18,14 @@ from contextvars import ContextVar
 
 import matplotlib
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.text import Text
+from matplotlib.ticker import FixedFormatter
 
 from hml_core.errors import ConfigError
 from hml_core.imbalance import shot_groups
@@ -160,6 +163,7 @@ def legend(figure: Figure, handles: Sequence, title: str | None = None) -> None:
     room = figure.bbox.width
     for columns in range(min(len(handles), 6), 0, -1):
         placed = figure.legend(handles=handles, ncols=columns, **options)
+        _letter_for_letter(placed)
         extent = placed.get_window_extent(renderer)
         if extent.width <= room or columns == 1:
             break
@@ -208,6 +212,21 @@ def name_classes(
 
 def _ticks(ax: Axes, axis: str, positions, names, **how) -> None:
     (ax.set_xticks if axis == "x" else ax.set_yticks)(positions, names, **how)
+    _letter_for_letter(ax)
+
+
+def _letter_for_letter(drawn: Artist) -> None:
+    """Show names as they are: two dollar signs in one make no formula.
+
+    Only matplotlib's own labels of numbers are formulas here.
+    """
+    for axis in drawn.findobj(Axis):
+        if isinstance(axis.get_major_formatter(), FixedFormatter):  # names
+            for tick in axis.get_major_ticks():
+                tick.label1.set_parse_math(False)
+    for text in drawn.findobj(Text):
+        if "$" in text.get_text() and r"\mathdefault" not in text.get_text():
+            text.set_parse_math(False)
 
 
 def _grow(figure: Figure, named: list[Axes]) -> None:
@@ -278,6 +297,7 @@ def _stand_apart(figure, texts, positions, size, turn, axis, pixels) -> bool:
 
 def fit_texts(figure: Figure) -> None:
     """Give class names, titles and labels of axes the form in which they fit."""
+    _letter_for_letter(figure)
     figure.draw_without_rendering()
     if entries := figure.__dict__.pop("class_axes", []):
         for entry in entries:
