@@ -152,6 +152,10 @@ def _by_folder(files: Files, root: Path, left_out: defaultdict[str, list[str]]) 
     if not has_splits:
         _require_classes(tops, parts.values(), root)
     depth = 1 if has_splits else 0
+    # Before records are made, which have the printed names.
+    trees.require_printed_apart(
+        (part[depth] for part in parts.values() if len(part) >= depth + 2), root
+    )
     records = {}
     for name, part in parts.items():
         if len(part) < depth + 2:

@@ -23,7 +23,7 @@ import hashlib
 import os
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,7 +111,6 @@ def pack(root: str | Path, *, pack_root: str | Path | None = None, progress: boo
     if folder.is_symlink():
         raise DataError(f"{str(folder)!r} is a link to a pack of other images: remove the link.")
     names = sorted({image.class_name for image in found["train"]})
-    _require_told_apart(root, names)
     place = {name: label for label, name in enumerate(names)}
     paths = {split: [root / image.name for image in images] for split, images in found.items()}
     shape = _shape_of_most([path for split in SPLITS for path in paths[split]])
@@ -142,16 +141,6 @@ def pack(root: str | Path, *, pack_root: str | Path | None = None, progress: boo
         )
     _looked_at[root] = _Look(before, _states(root, found), folder, fingerprint)
     return folder
-
-
-def _require_told_apart(root: Path, names: Sequence[str]) -> None:
-    """Classes have names of their own where these are printed, as everything that is made of them does."""
-    times = Counter(shown(name) for name in names)
-    if twice := [name for name, number in times.items() if number > 1]:
-        raise DataError(
-            f"Classes in '{shown(root)}' have one name where it is printed: {', '.join(twice[:3])}. "
-            "Rename all but one of their folders."
-        )
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -100,16 +100,34 @@ def advice(kind: str) -> str:
     return f"; {opener.NOT_READ[kind]}" if kind in opener.NOT_READ else ""
 
 
+def require_printed_apart(names: Iterable[str], where: Path | str) -> None:
+    """Classes that have names of their own where these are printed, as all that is made of them has.
+
+    Raises
+    ------
+    DataError
+        Naming those that have not.
+    """
+    times = Counter(shown(name) for name in sorted(set(names)))
+    if twice := [name for name, number in times.items() if number > 1]:
+        raise DataError(
+            f"Classes in '{shown(where)}' have one name where it is printed: {some(twice)}. Rename all "
+            "but one of their folders."
+        )
+
+
 def require_classes(names: Iterable[str], where: Path | str) -> None:
-    """At least two classes, no two of which are one for a system that ignores case.
+    """At least two classes, no two of which are printed alike or are one for a system that ignores case.
 
     Raises
     ------
     DataError
         Naming them.
     """
+    names = sorted(set(names))
+    require_printed_apart(names, where)
     alike = defaultdict(list)
-    for name in sorted(set(names)):
+    for name in names:
         alike[unicodedata.normalize("NFC", name).casefold()].append(name)
     for same in alike.values():
         if len(same) > 1:

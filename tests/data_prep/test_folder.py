@@ -61,6 +61,23 @@ def made(root: Path, output: Path | None = None, csv: Path | None = None, **opti
     return prepare(source.read(root, csv), output, progress=False, workers=1, **options)
 
 
+@pytest.mark.parametrize("odd", [b"caf\xe9", b"caf\r"])
+@pytest.mark.parametrize("split", ["", "train"])
+def test_classes_that_are_printed_alike_are_not_made_one(split, odd, photos):
+    """Whatever their images are named."""
+    for number, name in enumerate((os.fsdecode(odd), source.shown(os.fsdecode(odd)))):
+        try:
+            picture(photos / name / f"x{number}.png", (30, 26))
+        except OSError:
+            pytest.skip("this file system has no such names")
+    if split:
+        photos.rename(photos.with_name(split))
+        photos.mkdir()
+        photos.with_name(split).rename(photos / split)
+    with pytest.raises(DataError, match=r"Classes in .* have one name where it is printed: caf\\"):
+        source.read(photos, None)
+
+
 # What is made -----------------------------------------------------------------------------------
 
 
