@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 
 from hml_core.system import devices, files, provenance
+from hml_core.system.tables import csv_of
 
 # What was published of them, and where a measurement goes that nobody asked to publish.
 PUBLISHED, FOLDER = Path("results/benchmarks"), Path("my_results/benchmarks")
@@ -131,6 +132,6 @@ def write(
         )
         others = before[~before["what"].isin(frame["what"])]
         frame = pd.concat([others, frame], ignore_index=True)[columns]
-    files.write_atomically(path, frame.to_csv(index=False, float_format="%.6g"))
+    files.write_atomically(path, csv_of(frame, float_format="%.6g"))
     print(f"Written: {path}")
     return path

@@ -167,9 +167,8 @@ def test_a_server_that_falls_silent_or_is_none_is_explained(
     says, told, server, tmp_path, monkeypatch
 ):
     """What an open port behind a firewall, another service or a login page of a network answers."""
-    seconds = (
-        0.2 if told == "timed out" else LIMIT_S
-    )  # of who says nothing more; others may be slow
+    # For one that says nothing more; others may be slow.
+    seconds = 0.2 if told == "timed out" else LIMIT_S
     brief = functools.partial(downloads.patience, seconds)
     monkeypatch.setattr(archive.downloads, "patience", brief)
     with answering(says, monkeypatch):

@@ -105,9 +105,7 @@ class _Said:
     def __init__(self, stream: Any, limit: int) -> None:
         self.close = stream.close
         self._number, self._limit, self._said = stream.fileno(), limit, bytearray()
-        if hasattr(
-            os, "set_blocking"
-        ):  # on Windows since Python 3.12; before, it is waited for its end
+        if hasattr(os, "set_blocking"):  # (on Windows before Python 3.12 its end is waited for)
             os.set_blocking(self._number, False)
 
     def read(self) -> int:

@@ -74,9 +74,7 @@ _outside: list[Any] = [None, None]  # timeout and opener, as they were before th
 def _apply() -> None:
     """Set what the last block wants, or what was there before the first."""
     timeout, opener = _outside
-    limited = opener or urllib.request._opener
-    if limited is None:
-        limited = urllib.request.build_opener()
+    limited = opener or urllib.request._opener or urllib.request.build_opener()
     handler = next((one for one in limited.handlers if isinstance(one, _Limited)), None)
     if handler is None:  # a program's own, such as for a proxy: none can be taken away again
         limited.add_handler(handler := _Limited(None))

@@ -206,13 +206,12 @@ def _is_history(rows: Any, epoch: int, evaluator: Evaluator, ends: Sequence[int]
 
 def _are_measured(row: Mapping[str, Any], evaluator: Evaluator) -> bool:
     """Whether a row has what its epoch is due for, and nothing of a split that is not there."""
-    is_open = not is_due(
-        evaluator.config, row["epoch"]
-    )  # (the last one before patience ends is measured)
+    is_open = not is_due(evaluator.config, row["epoch"])
 
     def holds(name: str, value: Any) -> bool:
         if name not in evaluator.evaluated:
             return value is None
+        # (Where patience ends a run, its last epoch is measured, too.)
         return _is_share(value) or (value is None and is_open)
 
     return all(

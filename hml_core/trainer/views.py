@@ -55,27 +55,26 @@ class Views:
 
     def follow(self, row: dict[str, Any]) -> None:
         """Begin the row of an epoch in every history that still goes on."""
-        for view in self._going_on(row["epoch"]):
+        for view in self._going_on(row["epoch"]).values():
             view.history.append(dict(row))
 
     def evaluate(self, epoch: int, measure: Callable[[Evaluator], dict[str, float]]) -> None:
         """Fill in the rows of those that look at that epoch."""
-        for view in self._going_on(epoch):
+        for view in self._going_on(epoch).values():
             if is_due(view.config, epoch):
                 started = time.perf_counter()
                 row = view.history[-1]
                 row |= measure(view.evaluator)
                 row["seconds"] += time.perf_counter() - started
 
-    def _going_on(self, epoch: int) -> list[View]:
-        return [view for view in self.by_kind.values() if epoch <= view.until]
+    def _going_on(self, epoch: int) -> dict[str, View]:
+        return {kind: view for kind, view in self.by_kind.items() if epoch <= view.until}
 
     def state(self, epoch: int) -> dict[str, Any]:
         """What a checkpoint after that many epochs must hold."""
         return {
             kind: {"history": view.history, "evaluator": view.evaluator.state()}
-            for kind, view in self.by_kind.items()
-            if epoch <= view.until
+            for kind, view in self._going_on(epoch).items()
         }
 
     def restore(self, state: dict[str, Any], epoch: int) -> None:
@@ -88,11 +87,8 @@ class Views:
         """
         # A run that was begun without those that part from it has not looked for them; those that have
         # parted by now need nothing more, and the state's may be another run's.
-        self.by_kind = {
-            kind: view
-            for kind, view in self.by_kind.items()
-            if kind in state and epoch <= view.until
-        }
+        going_on = self._going_on(epoch)
+        self.by_kind = {kind: view for kind, view in going_on.items() if kind in state}
         for kind, view in self.by_kind.items():
             possible.require_seen(view.evaluator, state[kind], epoch)
             view.history = state[kind]["history"]

@@ -63,9 +63,8 @@ GOOD = ("done", "done before")
 JOB_KEYS = {"notebook", "parameters", "grid", "output", "timeout"}
 # After its time limit, or SIGTERM, a notebook's process may take this long to write down what it has.
 GRACE_S = 30.0
-THREADS_OF_A_JOB = (
-    3  # who waits for it, its process, who copies its log; that process counts its kernel's
-)
+# Who waits for a job, its process, and who copies its log; that process counts its kernel's.
+THREADS_OF_A_JOB = 3
 EXECUTED = "Executed notebook: "  # is what `hml run` ends with
 OF_LOG = "Log of "  # and what a log begins with
 COLUMNS = ["output", "status", "seconds", "message"]  # of a summary

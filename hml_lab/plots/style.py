@@ -212,7 +212,6 @@ def name_classes(
 
 def _ticks(ax: Axes, axis: str, positions, names, **how) -> None:
     (ax.set_xticks if axis == "x" else ax.set_yticks)(positions, names, **how)
-    _letter_for_letter(ax)
 
 
 def _letter_for_letter(drawn: Artist) -> None:
